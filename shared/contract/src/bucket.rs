@@ -1,0 +1,120 @@
+//! Buckets: which records are kept under which keys. One record, one key, one owner.
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::agent::AgentRecord;
+use crate::id::{AgentId, HolderId, IdempotencyKey, JobId, PoolName, TemplateId, Token, escape, unescape};
+use crate::job::{JobRecord, KeyRecord};
+use crate::subject::Prefix;
+use crate::template::Template;
+use crate::time::Timestamp;
+
+/// A bucket with typed keys and records.
+pub trait Bucket: Send + Sync + 'static {
+    /// What a record is found by.
+    type Key: Send + Sync;
+    /// What is kept.
+    type Record: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
+    /// The bucket's name after the prefix.
+    const NAME: &'static str;
+    /// The key as it stands in the bucket.
+    fn render_key(key: &Self::Key) -> String;
+    /// Reads a key back; `None` for a key that this version does not write.
+    fn parse_key(text: &str) -> Option<Self::Key>;
+
+    /// The bucket's whole name. Dots of the prefix become `_`, since bucket names hold none.
+    fn bucket(prefix: &Prefix) -> String {
+        format!("{}_{}", prefix.as_str().replace('.', "_"), Self::NAME)
+    }
+}
+
+macro_rules! bucket {
+    ($(#[$doc:meta])* $name:ident = $text:literal, $key:ty => $record:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name;
+
+        impl Bucket for $name {
+            type Key = $key;
+            type Record = $record;
+            const NAME: &'static str = $text;
+
+            fn render_key(key: &Self::Key) -> String {
+                key.to_token().map(|token| token.into_owned()).unwrap_or_default()
+            }
+
+            fn parse_key(text: &str) -> Option<Self::Key> {
+                <$key>::from_token(Some(text))
+            }
+        }
+    };
+}
+
+bucket!(
+    /// Jobs, written by the pool's leading scheduler; ended ones expire.
+    Jobs = "jobs", JobId => JobRecord
+);
+bucket!(
+    /// Agents, written by the pool's leading scheduler.
+    Agents = "agents", AgentId => AgentRecord
+);
+bucket!(
+    /// Job templates, written by any scheduler.
+    Templates = "templates", TemplateId => Template
+);
+bucket!(
+    /// Idempotency keys, written by the pool's leading scheduler.
+    Keys = "keys", IdempotencyKey => KeyRecord
+);
+bucket!(
+    /// Leases, each written by whoever holds it.
+    Leases = "leases", LeaseKey => Lease
+);
+
+/// What a lease is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LeaseKey {
+    /// Leading a pool's agents and jobs.
+    Scheduler(PoolName),
+}
+
+impl Token for LeaseKey {
+    fn to_token(&self) -> Option<std::borrow::Cow<'_, str>> {
+        match self {
+            Self::Scheduler(pool) => Some(format!("scheduler.{}", escape(pool.as_str())).into()),
+        }
+    }
+
+    fn from_token(token: Option<&str>) -> Option<Self> {
+        let pool = token?.strip_prefix("scheduler.")?;
+        PoolName::parse(unescape(pool)?).ok().map(Self::Scheduler)
+    }
+}
+
+/// Who holds a lease. It expires on its own unless renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// The process that holds it.
+    pub holder: HolderId,
+    /// Since when without interruption.
+    pub since: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_read_back_what_they_wrote() {
+        let key = LeaseKey::Scheduler(PoolName::default());
+        assert_eq!(Leases::render_key(&key), "scheduler.default");
+        assert_eq!(Leases::parse_key("scheduler.default"), Some(key));
+        let agent = AgentId::parse("a b").unwrap();
+        assert_eq!(Agents::render_key(&agent), "a=20b");
+        assert_eq!(Agents::parse_key("a=20b"), Some(agent));
+        assert_eq!(Agents::bucket(&Prefix::parse("lab.one").unwrap()), "lab_one_agents");
+    }
+}

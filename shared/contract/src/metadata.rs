@@ -1,0 +1,105 @@
+//! Stream metadata of a job: a free object in which some fields have a fixed type.
+
+use serde_json::Value;
+
+use crate::JsonObject;
+
+/// A known field with a value of another type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("streamMetadata field {field} must be {expected}")]
+pub struct MetadataError {
+    /// The field.
+    pub field: String,
+    /// What it must be, as a phrase.
+    pub expected: &'static str,
+}
+
+/// Most fields that one job's metadata may hold; keeps records bounded.
+pub const MAX_FIELDS: usize = 128;
+/// Most bytes of one job's metadata as JSON; keeps records bounded.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// Known fields and their types.
+const KNOWN: [(&str, Kind); 8] = [
+    ("title", Kind::Text),
+    ("description", Kind::Text),
+    ("viewers", Kind::Count),
+    ("publicUrl", Kind::Text),
+    ("adminUrl", Kind::Text),
+    ("isMuted", Kind::Flag),
+    ("streamId", Kind::Text),
+    ("platform", Kind::Text),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Count,
+    Flag,
+}
+
+impl Kind {
+    fn admits(self, value: &Value) -> bool {
+        match self {
+            Self::Text => value.is_string(),
+            Self::Count => value.as_f64().is_some_and(|number| number >= 0.0),
+            Self::Flag => value.is_boolean(),
+        }
+    }
+
+    const fn expected(self) -> &'static str {
+        match self {
+            Self::Text => "a string",
+            Self::Count => "a number of 0 or more",
+            Self::Flag => "a boolean",
+        }
+    }
+}
+
+/// Checks the known fields of a patch; null is allowed everywhere, since it removes a field.
+pub fn check(patch: &JsonObject) -> Result<(), MetadataError> {
+    for (field, kind) in KNOWN {
+        match patch.get(field) {
+            None | Some(Value::Null) => {}
+            Some(value) if kind.admits(value) => {}
+            Some(_) => return Err(MetadataError { field: field.to_owned(), expected: kind.expected() }),
+        }
+    }
+    Ok(())
+}
+
+/// Shallow merge: fields of `patch` replace those of `metadata`, null removes one.
+pub fn merge(metadata: &mut JsonObject, patch: JsonObject) {
+    for (field, value) in patch {
+        if value.is_null() {
+            metadata.remove(&field);
+        } else {
+            metadata.insert(field, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> JsonObject {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn known_fields_are_type_checked_and_unknown_ones_are_free() {
+        assert!(check(&object(json!({"title": "a", "viewers": 3, "isMuted": false, "mood": [1, 2], "streamId": null}))).is_ok());
+        let error = check(&object(json!({"viewers": "many"}))).unwrap_err();
+        assert_eq!(error.to_string(), "streamMetadata field viewers must be a number of 0 or more");
+    }
+
+    #[test]
+    fn a_merge_is_shallow_and_null_removes() {
+        let mut metadata = object(json!({"title": "a", "nested": {"x": 1}, "platform": "youtube"}));
+        merge(&mut metadata, object(json!({"nested": {"y": 2}, "platform": null, "viewers": 5})));
+        assert_eq!(Value::Object(metadata), json!({"title": "a", "nested": {"y": 2}, "viewers": 5}));
+    }
+}

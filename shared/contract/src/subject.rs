@@ -1,0 +1,283 @@
+//! Subjects as types: each fixes its message, renders to text under the configured prefix, and parses back.
+//!
+//! A pattern is a list of tokens; `{name}` is a field, `{pool?}` one that is left out for the default pool.
+//! No other crate formats or splits subjects. [`crate::table`] describes the same subjects for documents
+//! and permissions.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::agent::{AgentCommand, AgentReports, Assignment, CommandReply, Heartbeat, HeartbeatReply, ReportsReply};
+use crate::api::{
+    AgentPage, AgentRef, AgentReply, BatchReply, ControlJob, ControlReply, Done, DrainAgent, DryRunReply, Explanation,
+    JobPage, JobRef, JobReply, ListAgents, ListJobs, ListTemplates, MetadataReply, PatchMetadata, PutTemplate,
+    SubmitBatch, SubmitJob, SubmitReply, TemplateList, TemplateRef, TemplateReply,
+};
+use crate::event::{JobEvent, JobLog};
+use crate::id::{AgentId, JobId, NameError, PoolName, Token};
+
+/// The first token or tokens of every subject; keeps several installations on one NATS apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Prefix(std::sync::Arc<str>);
+
+impl Prefix {
+    /// The prefix when none is configured.
+    pub const DEFAULT: &'static str = "quintet";
+
+    /// Takes one or more tokens of letters, digits, `_` and `-`, separated by dots.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty("subject prefix"));
+        }
+        let legal = text.split('.').all(|token| !token.is_empty() && crate::id::escape(token) == token);
+        if !legal {
+            return Err(NameError::Control("subject prefix"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The prefix as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Prefix {
+    fn default() -> Self {
+        Self(Self::DEFAULT.into())
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A subject with its fields filled in.
+pub trait Subject: Sized + Clone + Send + Sync + 'static {
+    /// What is published there.
+    type Message: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+    /// The tokens after the prefix.
+    const PATTERN: &'static str;
+    /// The whole subject.
+    fn render(&self, prefix: &Prefix) -> String;
+    /// Reads a subject back; `None` for any other subject.
+    fn parse(prefix: &Prefix, subject: &str) -> Option<Self>;
+}
+
+/// A subject whose messages are answered.
+pub trait Request: Subject {
+    /// The answer when nothing failed.
+    type Reply: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+}
+
+fn render(prefix: &Prefix, pattern: &str, fields: &[Option<Cow<'_, str>>]) -> String {
+    let mut subject = String::with_capacity(64);
+    subject.push_str(prefix.as_str());
+    let mut fields = fields.iter();
+    for token in pattern.split('.') {
+        if token.starts_with('{') {
+            if let Some(Some(value)) = fields.next() {
+                subject.push('.');
+                subject.push_str(value);
+            }
+        } else {
+            subject.push('.');
+            subject.push_str(token);
+        }
+    }
+    subject
+}
+
+/// The values of the pattern's fields in order; `None` inside for an optional field that was left out.
+fn split<'s>(prefix: &Prefix, pattern: &str, subject: &'s str) -> Option<Vec<Option<&'s str>>> {
+    let mut rest = subject.strip_prefix(prefix.as_str())?.strip_prefix('.')?.split('.');
+    let mut fields = Vec::new();
+    for token in pattern.split('.') {
+        if token.ends_with("?}") {
+            fields.push(rest.next());
+        } else if token.starts_with('{') {
+            fields.push(Some(rest.next()?));
+        } else if rest.next()? != token {
+            return None;
+        }
+    }
+    rest.next().is_none().then_some(fields)
+}
+
+macro_rules! subjects {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* } = $pattern:literal, $message:ty $(=> $reply:ty)?;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name {
+            $(#[doc = concat!("The `", stringify!($field), "` token.")] pub $field: $ty,)*
+        }
+
+        impl Subject for $name {
+            type Message = $message;
+            const PATTERN: &'static str = $pattern;
+
+            fn render(&self, prefix: &Prefix) -> String {
+                render(prefix, $pattern, &[$(Token::to_token(&self.$field)),*])
+            }
+
+            fn parse(prefix: &Prefix, subject: &str) -> Option<Self> {
+                #[allow(unused_mut, unused_variables)]
+                let mut fields = split(prefix, $pattern, subject)?.into_iter();
+                Some(Self { $($field: Token::from_token(fields.next()?)?),* })
+            }
+        }
+
+        impl $name {
+            /// A subscription filter: a field that is `None` matches any value.
+            pub fn filter(prefix: &Prefix $(, $field: Option<&$ty>)*) -> String {
+                render(prefix, $pattern, &[$($field.map_or(Some(Cow::Borrowed("*")), Token::to_token)),*])
+            }
+        }
+
+        $(impl Request for $name {
+            type Reply = $reply;
+        })?
+    )*};
+}
+
+subjects! {
+    /// Stores a new job.
+    SubmitJobs { pool: PoolName } = "svc.jobs.submit.{pool?}", SubmitJob => SubmitReply;
+    /// Stores several new jobs.
+    SubmitJobBatch { pool: PoolName } = "svc.jobs.batch.{pool?}", SubmitBatch => BatchReply;
+    /// Says where a job would go now, and stores nothing.
+    DryRunJob { pool: PoolName } = "svc.jobs.dryrun.{pool?}", SubmitJob => DryRunReply;
+    /// Lists jobs.
+    ListJobsOf { pool: PoolName } = "svc.jobs.list.{pool?}", ListJobs => JobPage;
+    /// Gets one job.
+    GetJob { pool: PoolName } = "svc.jobs.get.{pool?}", JobRef => JobReply;
+    /// Stops a job.
+    StopJob { pool: PoolName } = "svc.jobs.stop.{pool?}", JobRef => JobReply;
+    /// Sends a live command to a running job.
+    ControlJobs { pool: PoolName } = "svc.jobs.control.{pool?}", ControlJob => ControlReply;
+    /// Merges stream metadata.
+    PatchJobMetadata { pool: PoolName } = "svc.jobs.metadata.{pool?}", PatchMetadata => MetadataReply;
+    /// Says why a job is where it is.
+    ExplainJob { pool: PoolName } = "svc.jobs.explain.{pool?}", JobRef => Explanation;
+    /// Lists agents.
+    ListAgentsOf { pool: PoolName } = "svc.agents.list.{pool?}", ListAgents => AgentPage;
+    /// Gets one agent.
+    GetAgent { pool: PoolName } = "svc.agents.get.{pool?}", AgentRef => AgentReply;
+    /// Sets an agent's drain flag.
+    DrainAgents { pool: PoolName } = "svc.agents.drain.{pool?}", DrainAgent => AgentReply;
+    /// Forgets an offline agent.
+    ForgetAgent { pool: PoolName } = "svc.agents.forget.{pool?}", AgentRef => Done;
+    /// Lists templates.
+    ListStoredTemplates {} = "svc.templates.list", ListTemplates => TemplateList;
+    /// Gets one template.
+    GetTemplate {} = "svc.templates.get", TemplateRef => TemplateReply;
+    /// Stores a template.
+    PutStoredTemplate {} = "svc.templates.put", PutTemplate => TemplateReply;
+    /// Deletes a template.
+    DeleteTemplate {} = "svc.templates.delete", TemplateRef => Done;
+
+    /// Signs of life of one agent; answered by the pool's leading scheduler.
+    AgentHeartbeat { agent: AgentId, pool: PoolName } = "hb.agent.{agent}.{pool?}", Heartbeat => HeartbeatReply;
+    /// Facts from one agent; sent again until the leading scheduler has stored them.
+    AgentReporting { agent: AgentId, pool: PoolName } = "report.agent.{agent}.{pool?}", AgentReports => ReportsReply;
+    /// An agent's queue in the stream.
+    AssignQueue { agent: AgentId } = "assign.{agent}", Assignment;
+    /// The same queue as it is republished to whoever subscribes.
+    Assigned { agent: AgentId } = "assigned.{agent}", Assignment;
+    /// Commands to one agent.
+    CommandAgent { agent: AgentId, verb: CommandVerb } = "agent.{agent}.{verb}", AgentCommand => CommandReply;
+
+    /// Log lines of a job, kept in the stream of events.
+    JobLogged { job: JobId } = "evt.job.{job}.log", JobLog;
+    /// Happenings of a job, kept in the stream of events.
+    JobHappened { job: JobId } = "evt.job.{job}.event", JobEvent;
+    /// Log lines as they are republished live, with their sequence in a header.
+    LiveJobLog { job: JobId } = "live.job.{job}.log", JobLog;
+    /// Happenings as they are republished live, with their sequence in a header.
+    LiveJobEvent { job: JobId } = "live.job.{job}.event", JobEvent;
+}
+
+/// The last token of a command's subject; follows from the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandVerb {
+    /// Stop a job.
+    Stop,
+    /// Kill a job.
+    Kill,
+    /// A live command.
+    Control,
+    /// A newer session took over.
+    Replaced,
+}
+
+impl CommandVerb {
+    const ALL: [(CommandVerb, &'static str); 4] =
+        [(Self::Stop, "stop"), (Self::Kill, "kill"), (Self::Control, "control"), (Self::Replaced, "replaced")];
+
+    /// The verb of a command; `None` for one of a newer version.
+    pub const fn of(command: &AgentCommand) -> Option<Self> {
+        match command {
+            AgentCommand::Stop { .. } => Some(Self::Stop),
+            AgentCommand::Kill { .. } => Some(Self::Kill),
+            AgentCommand::Control { .. } => Some(Self::Control),
+            AgentCommand::Replaced { .. } => Some(Self::Replaced),
+            AgentCommand::Unknown => None,
+        }
+    }
+}
+
+impl Token for CommandVerb {
+    fn to_token(&self) -> Option<Cow<'_, str>> {
+        Self::ALL.iter().find(|(verb, _)| verb == self).map(|(_, token)| Cow::Borrowed(*token))
+    }
+
+    fn from_token(token: Option<&str>) -> Option<Self> {
+        Self::ALL.iter().find(|(_, text)| Some(*text) == token).map(|(verb, _)| *verb)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(text: &str) -> AgentId {
+        AgentId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_subject_renders_and_parses_back() {
+        let prefix = Prefix::default();
+        let subject = AgentHeartbeat { agent: agent("studio 1"), pool: PoolName::default() };
+        assert_eq!(subject.render(&prefix), "quintet.hb.agent.studio=201");
+        assert_eq!(AgentHeartbeat::parse(&prefix, "quintet.hb.agent.studio=201"), Some(subject));
+        let pooled = AgentHeartbeat { agent: agent("a"), pool: PoolName::parse("gpu").unwrap() };
+        assert_eq!(pooled.render(&prefix), "quintet.hb.agent.a.gpu");
+        assert_eq!(AgentHeartbeat::parse(&prefix, "quintet.hb.agent.a.gpu"), Some(pooled));
+        let command = CommandAgent { agent: agent("a"), verb: CommandVerb::Stop };
+        assert_eq!(CommandAgent::parse(&prefix, "quintet.agent.a.stop"), Some(command));
+    }
+
+    #[test]
+    fn other_subjects_are_not_parsed() {
+        let prefix = Prefix::default();
+        for subject in ["quintet.hb.agent", "quintet.hb.agent.a.b.c", "other.hb.agent.a", "quintet.hb.agent.a.default", ""] {
+            assert_eq!(AgentHeartbeat::parse(&prefix, subject), None, "{subject}");
+        }
+        assert_eq!(CommandAgent::parse(&prefix, "quintet.agent.a.dance"), None);
+    }
+
+    #[test]
+    fn a_filter_leaves_fields_open() {
+        let prefix = Prefix::parse("lab.one").unwrap();
+        assert_eq!(AgentHeartbeat::filter(&prefix, None, Some(&PoolName::default())), "lab.one.hb.agent.*");
+        assert_eq!(CommandAgent::filter(&prefix, Some(&agent("a")), None), "lab.one.agent.a.*");
+        assert!(Prefix::parse("a..b").is_err());
+        assert!(Prefix::parse("a.*").is_err());
+    }
+}

@@ -1,0 +1,115 @@
+//! Streams and buckets as data: what must exist on the bus before a service can work.
+//!
+//! At start a service creates what is missing and verifies what it finds against this list; the bus crate
+//! does the work, replicas come from configuration.
+
+use std::time::Duration;
+
+use crate::bucket::{Agents, Bucket, Jobs, Keys, Leases, Templates};
+use crate::subject::Prefix;
+
+/// How much a class of data survives; stated by `quintet doctor` and `/ready`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Lost with the process that holds it.
+    Volatile,
+    /// Survives the death of any process.
+    ProcessSafe,
+    /// Survives the loss of power of a machine.
+    PowerSafe,
+}
+
+/// A stream that must exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSpec {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: &'static str,
+    /// What it captures.
+    pub subjects: Vec<String>,
+    /// Where captured messages are republished for plain subscribers: source, destination.
+    pub republish: Option<(String, String)>,
+    /// How long messages stay.
+    pub max_age: Duration,
+    /// Most messages of one subject; older ones make room.
+    pub max_messages_per_subject: i64,
+    /// Whether a message may bring its own time to live.
+    pub per_message_ttl: bool,
+}
+
+/// A bucket that must exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketSpec {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: &'static str,
+    /// For how long watchers can see that a key expired or was deleted; also switches per-key expiry on.
+    pub marker_ttl: Duration,
+}
+
+/// Offers that one agent's queue holds at most: more than any agent has slots.
+const ASSIGNMENTS_PER_AGENT: i64 = 4096;
+/// How long an offer stays in the stream; longer than any sensible acknowledgement time.
+const ASSIGNMENT_AGE: Duration = Duration::from_secs(120);
+/// Log messages and events kept per job and kind.
+const EVENTS_PER_SUBJECT: i64 = 10_000;
+
+/// How long deletions stay visible.
+const MARKER_TTL: Duration = Duration::from_secs(60);
+
+/// Names of the streams that [`streams`] lists.
+pub mod stream {
+    use crate::subject::Prefix;
+
+    /// Queues of agents.
+    pub fn assignments(prefix: &Prefix) -> String {
+        name(prefix, "assignments")
+    }
+
+    /// Logs and happenings.
+    pub fn events(prefix: &Prefix) -> String {
+        name(prefix, "events")
+    }
+
+    fn name(prefix: &Prefix, what: &str) -> String {
+        format!("{}_{what}", prefix.as_str().replace('.', "_"))
+    }
+}
+
+/// Every stream. `event_retention` bounds logs and happenings; it follows the retention of ended jobs.
+pub fn streams(prefix: &Prefix, event_retention: Duration) -> Vec<StreamSpec> {
+    vec![
+        StreamSpec {
+            name: stream::assignments(prefix),
+            description: "offers of jobs to agents, one subject per agent",
+            subjects: vec![format!("{prefix}.assign.*")],
+            republish: Some((format!("{prefix}.assign.*"), format!("{prefix}.assigned.{{{{wildcard(1)}}}}"))),
+            max_age: ASSIGNMENT_AGE,
+            max_messages_per_subject: ASSIGNMENTS_PER_AGENT,
+            per_message_ttl: true,
+        },
+        StreamSpec {
+            name: stream::events(prefix),
+            description: "log lines and happenings of jobs",
+            subjects: vec![format!("{prefix}.evt.>")],
+            republish: Some((format!("{prefix}.evt.>"), format!("{prefix}.live.>"))),
+            max_age: event_retention,
+            max_messages_per_subject: EVENTS_PER_SUBJECT,
+            per_message_ttl: false,
+        },
+    ]
+}
+
+/// Every bucket.
+pub fn buckets(prefix: &Prefix) -> Vec<BucketSpec> {
+    let bucket = |name, description| BucketSpec { name, description, marker_ttl: MARKER_TTL };
+    vec![
+        bucket(Jobs::bucket(prefix), "jobs by id; the watch of this bucket is the live feed of every status"),
+        bucket(Agents::bucket(prefix), "agents by id"),
+        bucket(Templates::bucket(prefix), "job templates by id"),
+        bucket(Keys::bucket(prefix), "idempotency keys and the job each stands for"),
+        bucket(Leases::bucket(prefix), "leases, renewed by their holders"),
+    ]
+}
