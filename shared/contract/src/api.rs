@@ -23,6 +23,9 @@ pub const MAX_PAGE: u32 = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubmitJob {
+    /// The id the job shall have: made by the edge, so that a request that is sent again stays one job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<JobId>,
     /// The stored template to run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template_id: Option<TemplateId>,

@@ -362,4 +362,19 @@ pub struct KeyRecord {
     pub pool: PoolName,
     /// The job as first submitted, so that a scheduler that died between the two writes loses nothing.
     pub first: JobRecord,
+    /// Whether the job has ended: then a missing job has expired and is not made again.
+    #[serde(default)]
+    pub ended: bool,
+}
+
+/// The executor that a configuration asks for: its `executor` field, else what its other fields imply.
+/// `None` when it names nothing that Quintet knows, as configurations for other people's agents may.
+pub fn executor_of(config: &JsonObject) -> Option<&str> {
+    if let Some(named) = config.get("executor") {
+        return named.as_str();
+    }
+    [("command", "exec"), ("streamUrl", "ffmpeg"), ("durationMs", "noop"), ("failAfterMs", "noop")]
+        .into_iter()
+        .find(|(field, _)| config.contains_key(*field))
+        .map(|(_, executor)| executor)
 }
