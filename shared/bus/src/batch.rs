@@ -1,0 +1,198 @@
+//! Reading stored messages without a consumer: one by subject, or several in one request.
+//!
+//! Direct gets are answered by any server that has a copy; a batch answer is a row of messages that ends
+//! with a status message.
+
+use std::time::Duration;
+
+use async_nats::StatusCode;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use bytes::Bytes;
+use futures::StreamExt;
+use quintet_contract::time::Timestamp;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::connect::{API_TIMEOUT, Bus};
+use crate::feed::FeedError;
+use crate::stored::{Stored, is_marker};
+
+/// Messages of one batch request; bounds what a slow reader holds.
+const BATCH: usize = 1_000;
+/// How long the next message of a batch may take.
+const NEXT_TIMEOUT: Duration = API_TIMEOUT;
+/// Header of a batched message: how many more match.
+const HEADER_PENDING: &str = "Nats-Num-Pending";
+/// The end of a batch.
+const END_OF_BATCH: u16 = 204;
+/// No such message.
+const NOT_FOUND: u16 = 404;
+
+#[derive(Serialize)]
+struct BatchRequest<'s> {
+    seq: u64,
+    batch: usize,
+    next_by_subj: &'s str,
+}
+
+/// A row of messages and how many more of the subject follow in the stream.
+pub(crate) struct Batch {
+    pub(crate) messages: Vec<Stored>,
+    pub(crate) remaining: u64,
+}
+
+/// Up to `limit` messages of one subject from a sequence on, in as many requests as it takes.
+pub(crate) async fn read(
+    bus: &Bus,
+    stream: &str,
+    subject: &str,
+    from: u64,
+    limit: usize,
+) -> Result<Batch, FeedError> {
+    let mut all = Batch {
+        messages: Vec::new(),
+        remaining: 0,
+    };
+    let mut from = from.max(1);
+    while all.messages.len() < limit {
+        let wanted = (limit - all.messages.len()).min(BATCH);
+        let mut part = read_once(bus, stream, subject, from, wanted).await?;
+        all.remaining = part.remaining;
+        let Some(last) = part.messages.last() else {
+            break;
+        };
+        from = last.sequence + 1;
+        all.messages.append(&mut part.messages);
+        if all.remaining == 0 {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+async fn read_once(
+    bus: &Bus,
+    stream: &str,
+    subject: &str,
+    seq: u64,
+    batch: usize,
+) -> Result<Batch, FeedError> {
+    let inbox = bus.client().new_inbox();
+    let mut answers = bus
+        .client()
+        .subscribe(inbox.clone())
+        .await
+        .map_err(|error| FeedError::Other(error.into()))?;
+    let request = BatchRequest {
+        seq,
+        batch,
+        next_by_subj: subject,
+    };
+    let body = serde_json::to_vec(&request).map_err(|error| FeedError::Other(error.into()))?;
+    bus.client()
+        .publish_with_reply(format!("$JS.API.DIRECT.GET.{stream}"), inbox, body.into())
+        .await
+        .map_err(|error| FeedError::Other(error.into()))?;
+    let mut read = Batch {
+        messages: Vec::new(),
+        remaining: 0,
+    };
+    loop {
+        let next = timeout(NEXT_TIMEOUT, answers.next()).await;
+        let message = match next {
+            Ok(Some(message)) => message,
+            Ok(None) => return Err(FeedError::Other("the connection was closed".into())),
+            Err(elapsed) => return Err(FeedError::Other(elapsed.into())),
+        };
+        let pending = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get_last(HEADER_PENDING));
+        if let Some(pending) = pending.and_then(|value| value.as_str().parse().ok()) {
+            read.remaining = pending;
+        }
+        match message.status.map(|status| status.as_u16()) {
+            None => read.messages.extend(Stored::from_direct_get(message)),
+            Some(END_OF_BATCH | NOT_FOUND) => return Ok(read),
+            Some(_) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                return Err(FeedError::NoStream);
+            }
+            Some(status) => {
+                let reason = message.description.unwrap_or_default();
+                return Err(FeedError::Other(
+                    format!("the server answered {status} {reason}").into(),
+                ));
+            }
+        }
+    }
+}
+
+/// The newest message of a subject from any server that has a copy.
+pub(crate) async fn newest_of_any(
+    bus: &Bus,
+    stream: &str,
+    subject: &str,
+) -> Result<Option<Stored>, FeedError> {
+    let request = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+    let sent = bus.client().request(request, Bytes::new()).await;
+    let message = sent.map_err(|error| match error.kind() {
+        async_nats::RequestErrorKind::NoResponders => FeedError::NoStream,
+        async_nats::RequestErrorKind::TimedOut
+        | async_nats::RequestErrorKind::InvalidSubject
+        | async_nats::RequestErrorKind::MaxPayloadExceeded
+        | async_nats::RequestErrorKind::Other => FeedError::Other(error.into()),
+    })?;
+    match message.status.map(|status| status.as_u16()) {
+        None => match Stored::from_direct_get(message) {
+            Some(stored) => Ok(Some(stored)),
+            None => Err(FeedError::Other(
+                "the answer to a direct get lacks its headers".into(),
+            )),
+        },
+        Some(NOT_FOUND) => Ok(None),
+        Some(status) => {
+            let reason = message.description.unwrap_or_default();
+            Err(FeedError::Other(
+                format!("the server answered {status} {reason}").into(),
+            ))
+        }
+    }
+}
+
+/// The newest message of a subject from the leader of the stream, which has every confirmed write.
+pub(crate) async fn newest_of_leader(
+    bus: &Bus,
+    stream: &str,
+    subject: &str,
+) -> Result<Option<Stored>, FeedError> {
+    let stream = bus
+        .jetstream()
+        .get_stream_no_info(stream)
+        .await
+        .map_err(|error| FeedError::Other(error.into()))?;
+    let message = match stream.get_last_raw_message_by_subject(subject).await {
+        Ok(message) => message,
+        Err(error) => {
+            return match error.kind() {
+                LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                LastRawMessageErrorKind::JetStream(reason)
+                    if reason.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    Err(FeedError::NoStream)
+                }
+                LastRawMessageErrorKind::InvalidSubject
+                | LastRawMessageErrorKind::JetStream(_)
+                | LastRawMessageErrorKind::Other => Err(FeedError::Other(error.into())),
+            };
+        }
+    };
+    let millis = message.time.unix_timestamp_nanos() / 1_000_000;
+    Ok(Some(Stored {
+        subject: message.subject.to_string(),
+        sequence: message.sequence,
+        at: Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)),
+        is_marker: is_marker(Some(&message.headers)),
+        body: message.payload,
+    }))
+}

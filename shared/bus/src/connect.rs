@@ -1,0 +1,413 @@
+//! One connection: how it is made, how its state is known, how it ends.
+//!
+//! It reconnects for ever, with a backoff of at most [`RECONNECT_MAX`]; what async-nats says on the way is
+//! logged here and drives [`Bus::link`]. Clones share the connection.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::{Client, ConnectOptions, Event};
+use quintet_contract::id::MessageId;
+use quintet_contract::subject::Prefix;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::error::{BusError, ConnectError};
+use crate::metrics;
+
+/// The oldest server that works: per-message expiry, delete markers, batched direct get.
+const OLDEST_SERVER: &str = "2.12.0";
+/// Messages that one subscription may hold unread. When it is full the client drops further ones and says
+/// "slow consumer"; watches notice the gap and repair it, plain subscriptions are at most once by nature.
+const SUBSCRIPTION_CAPACITY: usize = 65_536;
+/// Commands waiting for the socket; publishers wait when it is full.
+const COMMAND_CAPACITY: usize = 8_192;
+/// JetStream publishes in flight. A group commit starts all its writes before it awaits the first, so the
+/// bound must exceed any group: with async-nats' default of 5 000 a larger one would wait for itself.
+const ACKS_IN_FLIGHT: usize = 1 << 20;
+/// How long the server may take to confirm a stored message or to answer an API request.
+pub(crate) const API_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one attempt to connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the connection is probed; a dead one is noticed after two missed answers.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// First wait between attempts to reconnect; it doubles.
+const RECONNECT_MIN: Duration = Duration::from_millis(25);
+/// Longest wait between attempts to reconnect.
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// How long a drain may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A text that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Who we are to the server.
+#[derive(Clone, Debug, Default)]
+pub enum Credentials {
+    /// Nobody in particular.
+    #[default]
+    None,
+    /// A user of the server's configuration; it gets an inbox of its own, `_INBOX_<user>`.
+    UserPassword {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// A NATS credentials file.
+    File(PathBuf),
+    /// A token.
+    Token(Secret),
+}
+
+/// Files for TLS.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// Certificates to trust; the system's when absent.
+    pub ca: Option<PathBuf>,
+    /// Our certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+/// Where the bus is and how to use it.
+#[derive(Clone, Debug)]
+pub struct BusConfig {
+    /// One or more addresses, separated by commas.
+    pub url: String,
+    /// The first tokens of every subject.
+    pub prefix: Prefix,
+    /// What the connection is called in server tools.
+    pub name: String,
+    /// Who we are.
+    pub credentials: Credentials,
+    /// Use TLS, with these files.
+    pub tls: Option<TlsFiles>,
+    /// Copies of every stream and bucket.
+    pub replicas: usize,
+    /// How long events and logs stay.
+    pub event_retention: Duration,
+}
+
+/// Whether the server is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// It is.
+    Connected,
+    /// It is not; the client tries to reconnect.
+    Disconnected,
+}
+
+/// What the connection's events say; the epoch grows with every connection made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) epoch: u64,
+    pub(crate) closed: bool,
+}
+
+struct Shared {
+    client: Client,
+    jetstream: jetstream::Context,
+    config: BusConfig,
+    state: watch::Receiver<LinkState>,
+    link: watch::Receiver<Link>,
+}
+
+/// A connection to the bus; clones are cheap and share it.
+#[derive(Clone)]
+pub struct Bus {
+    shared: Arc<Shared>,
+    cause: Option<MessageId>,
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus")
+            .field("name", &self.shared.config.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Connects, and refuses a server that is too old.
+    pub async fn connect(config: BusConfig) -> Result<Bus, ConnectError> {
+        let (state, state_seen) = watch::channel(LinkState::Connected);
+        let (link, link_seen) = watch::channel(Link {
+            epoch: 0,
+            closed: false,
+        });
+        let options = options(&config).await?.event_callback(move |event| {
+            heard(event, &state, &link);
+            std::future::ready(())
+        });
+        let url = shown(&config.url);
+        let addresses = addresses(&config.url)?;
+        let client =
+            options
+                .connect(addresses)
+                .await
+                .map_err(|error| ConnectError::Unreachable {
+                    url: url.clone(),
+                    source: error.into(),
+                })?;
+        let found = client.server_info().version;
+        if !client.is_server_compatible(2, 12, 0) {
+            return Err(ConnectError::ServerTooOld {
+                url,
+                found,
+                needed: OLDEST_SERVER,
+            });
+        }
+        info!(server = %found, name = %config.name, "connected to the bus");
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(API_TIMEOUT)
+            .ack_timeout(API_TIMEOUT)
+            .max_ack_inflight(ACKS_IN_FLIGHT)
+            .build(client.clone());
+        let shared = Shared {
+            client,
+            jetstream,
+            config,
+            state: state_seen,
+            link: link_seen,
+        };
+        Ok(Bus {
+            shared: Arc::new(shared),
+            cause: None,
+        })
+    }
+
+    /// The first tokens of every subject.
+    pub fn prefix(&self) -> &Prefix {
+        &self.shared.config.prefix
+    }
+
+    /// The version of the server we are connected to.
+    pub fn server_version(&self) -> String {
+        self.shared.client.server_info().version
+    }
+
+    /// The largest message that the server takes, in bytes, with headers.
+    pub fn max_payload(&self) -> usize {
+        self.shared.client.max_payload()
+    }
+
+    /// Whether the server is there, now and whenever that changes.
+    pub fn link(&self) -> watch::Receiver<LinkState> {
+        self.shared.state.clone()
+    }
+
+    /// The same connection; what is sent through it names `cause` as its cause.
+    #[must_use]
+    pub fn caused_by(&self, cause: Option<MessageId>) -> Bus {
+        Bus {
+            shared: Arc::clone(&self.shared),
+            cause,
+        }
+    }
+
+    /// Waits until everything published so far has left.
+    pub async fn flush(&self) -> Result<(), BusError> {
+        self.shared
+            .client
+            .flush()
+            .await
+            .map_err(|error| BusError::Flush {
+                source: error.into(),
+            })
+    }
+
+    /// Ends subscriptions after what they hold, sends what is waiting, and closes the connection.
+    pub async fn drain(&self) {
+        let mut link = self.shared.link.clone();
+        if let Err(error) = self.shared.client.drain().await {
+            debug!(%error, "the connection was closed before its drain");
+            return;
+        }
+        let closed = link.wait_for(|link| link.closed);
+        if tokio::time::timeout(DRAIN_TIMEOUT, closed).await.is_err() {
+            warn!("the connection did not drain in time");
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    pub(crate) fn jetstream(&self) -> &jetstream::Context {
+        &self.shared.jetstream
+    }
+
+    pub(crate) fn config(&self) -> &BusConfig {
+        &self.shared.config
+    }
+
+    pub(crate) fn cause(&self) -> Option<MessageId> {
+        self.cause
+    }
+
+    pub(crate) fn link_events(&self) -> watch::Receiver<Link> {
+        self.shared.link.clone()
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.shared.client.connection_state() == async_nats::connection::State::Connected
+    }
+}
+
+async fn options(config: &BusConfig) -> Result<ConnectOptions, ConnectError> {
+    let mut options = ConnectOptions::new()
+        .name(&config.name)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .request_timeout(Some(API_TIMEOUT))
+        .ping_interval(PING_INTERVAL)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .client_capacity(COMMAND_CAPACITY)
+        .max_reconnects(None)
+        .reconnect_delay_callback(reconnect_delay);
+    options = match &config.credentials {
+        Credentials::None => options,
+        Credentials::UserPassword { user, password } => options
+            .custom_inbox_prefix(format!("_INBOX_{user}"))
+            .user_and_password(user.clone(), password.expose().to_owned()),
+        Credentials::Token(token) => options.token(token.expose().to_owned()),
+        Credentials::File(path) => {
+            options
+                .credentials_file(path)
+                .await
+                .map_err(|error| ConnectError::Credentials {
+                    path: path.display().to_string(),
+                    source: error.into(),
+                })?
+        }
+    };
+    let Some(tls) = &config.tls else {
+        return Ok(options);
+    };
+    options = options.require_tls(true);
+    if let Some(ca) = &tls.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    match (&tls.cert, &tls.key) {
+        (Some(cert), Some(key)) => Ok(options.add_client_certificate(cert.clone(), key.clone())),
+        (None, None) => Ok(options),
+        (Some(_), None) | (None, Some(_)) => Err(ConnectError::IncompleteTls),
+    }
+}
+
+/// 25 ms, doubling to 2 s, each shortened by up to half so that clients of one server do not return in step.
+fn reconnect_delay(attempts: usize) -> Duration {
+    if attempts <= 1 {
+        return Duration::ZERO;
+    }
+    let exponent = u32::try_from(attempts.min(8)).unwrap_or(8);
+    (RECONNECT_MIN * 2_u32.pow(exponent))
+        .min(RECONNECT_MAX)
+        .mul_f64(rand::random_range(0.5..=1.0))
+}
+
+fn addresses(url: &str) -> Result<Vec<async_nats::ServerAddr>, ConnectError> {
+    url.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            part.parse()
+                .map_err(|error: std::io::Error| ConnectError::Address {
+                    url: shown(part),
+                    source: error.into(),
+                })
+        })
+        .collect()
+}
+
+/// The addresses without user and password.
+fn shown(url: &str) -> String {
+    let one = |part: &str| match (part.split_once("://"), part.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        (_, None) => part.to_owned(),
+    };
+    url.split(',')
+        .map(|part| one(part.trim()))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn heard(event: Event, state: &watch::Sender<LinkState>, link: &watch::Sender<Link>) {
+    match event {
+        Event::Connected => {
+            state.send_replace(LinkState::Connected);
+            let epoch = link.borrow().epoch + 1;
+            link.send_modify(|link| link.epoch = epoch);
+            if epoch > 1 {
+                metrics::reconnected();
+                info!("reconnected to the bus");
+            }
+        }
+        Event::Disconnected => {
+            state.send_replace(LinkState::Disconnected);
+            warn!("lost the connection to the bus");
+        }
+        Event::Closed => {
+            state.send_replace(LinkState::Disconnected);
+            link.send_modify(|link| link.closed = true);
+            debug!("closed the connection to the bus");
+        }
+        Event::SlowConsumer(subscription) => {
+            metrics::slow_consumer();
+            warn!(
+                subscription,
+                "a subscription is too slow and loses messages"
+            );
+        }
+        Event::LameDuckMode => info!("the bus server is about to leave"),
+        Event::Draining => debug!("draining the connection to the bus"),
+        Event::ServerError(error) => warn!(%error, "the bus server complained"),
+        Event::ClientError(error) => warn!(%error, "the bus client complained"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        assert_eq!(
+            shown("nats://me:secret@host:4222, tls://b:4222"),
+            "nats://host:4222,tls://b:4222"
+        );
+        assert_eq!(shown("token@host"), "host");
+        assert_eq!(format!("{:?}", Secret::new("x")), "***");
+    }
+
+    #[test]
+    fn waits_between_reconnects_grow_and_stay_bounded() {
+        assert_eq!(reconnect_delay(1), Duration::ZERO);
+        assert!(reconnect_delay(2) <= Duration::from_millis(100));
+        assert!((2..200).all(|attempts| reconnect_delay(attempts) <= RECONNECT_MAX));
+    }
+}

@@ -1,0 +1,231 @@
+//! NATS micro services: endpoints that `nats micro ls`, `info` and `stats` show.
+//!
+//! Each process registers once per service name and adds its endpoints; endpoints of the same service in
+//! other processes share the queue group, so that each request reaches one of them. This speaks the
+//! protocol itself (`$SRV.PING`, `$SRV.INFO`, `$SRV.STATS`), since async-nats' version drops requests that
+//! are on their way when a service stops, and sends errors without a body.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::select_all;
+use quintet_contract::error::ErrorReply;
+use quintet_contract::subject::Request;
+use quintet_contract::time::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::clock::now;
+use crate::connect::Bus;
+use crate::error::SubscribeError;
+use crate::serve::Requests;
+
+/// The queue group that endpoints of one service share; the protocol's default.
+const QUEUE: &str = "q";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A service that is registered as long as this value lives.
+pub struct Micro {
+    bus: Bus,
+    identity: Arc<Identity>,
+    stop: watch::Sender<bool>,
+    answering: JoinHandle<()>,
+}
+
+/// What the service says about itself.
+struct Identity {
+    name: String,
+    id: String,
+    description: String,
+    started: Timestamp,
+    endpoints: Mutex<Vec<Arc<Endpoint>>>,
+}
+
+/// One endpoint and what it did so far.
+pub(crate) struct Endpoint {
+    name: String,
+    subject: String,
+    requests: AtomicU64,
+    errors: AtomicU64,
+    nanos: AtomicU64,
+    last_error: Mutex<String>,
+}
+
+impl Endpoint {
+    /// Counts an answer.
+    pub(crate) fn answered(&self, took: Duration, error: Option<&ErrorReply>) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add(
+            u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+        if let Some(error) = error {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+            error.error.clone_into(
+                &mut self
+                    .last_error
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+        }
+    }
+
+    fn info(&self) -> Value {
+        json!({"name": self.name, "subject": self.subject, "queue_group": QUEUE, "metadata": {}})
+    }
+
+    fn stats(&self) -> Value {
+        let (requests, nanos) = (
+            self.requests.load(Ordering::Relaxed),
+            self.nanos.load(Ordering::Relaxed),
+        );
+        json!({
+            "name": self.name,
+            "subject": self.subject,
+            "queue_group": QUEUE,
+            "num_requests": requests,
+            "num_errors": self.errors.load(Ordering::Relaxed),
+            "last_error": *self.last_error.lock().unwrap_or_else(PoisonError::into_inner),
+            "processing_time": nanos,
+            "average_processing_time": nanos / requests.max(1),
+        })
+    }
+}
+
+impl Identity {
+    fn answer(&self, verb: Verb) -> Value {
+        let endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut answer =
+            json!({"name": self.name, "id": self.id, "version": VERSION, "metadata": {}});
+        match verb {
+            Verb::Ping => answer["type"] = "io.nats.micro.v1.ping_response".into(),
+            Verb::Info => {
+                answer["type"] = "io.nats.micro.v1.info_response".into();
+                answer["description"] = self.description.as_str().into();
+                answer["endpoints"] = endpoints.iter().map(|endpoint| endpoint.info()).collect();
+            }
+            Verb::Stats => {
+                answer["type"] = "io.nats.micro.v1.stats_response".into();
+                answer["started"] = self.started.to_string().into();
+                answer["endpoints"] = endpoints.iter().map(|endpoint| endpoint.stats()).collect();
+            }
+        }
+        answer
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Ping,
+    Info,
+    Stats,
+}
+
+impl Verb {
+    const ALL: [(Verb, &'static str); 3] = [
+        (Self::Ping, "PING"),
+        (Self::Info, "INFO"),
+        (Self::Stats, "STATS"),
+    ];
+}
+
+impl Bus {
+    /// Registers a service; one per service name and process. The name holds letters, digits, `-` and `_`.
+    pub async fn micro(&self, name: &str, description: &str) -> Result<Micro, SubscribeError> {
+        let identity = Arc::new(Identity {
+            name: name.to_owned(),
+            id: Uuid::now_v7().simple().to_string(),
+            description: description.to_owned(),
+            started: now(),
+            endpoints: Mutex::default(),
+        });
+        let mut questions = Vec::new();
+        for (verb, text) in Verb::ALL {
+            let everybody = format!("$SRV.{text}");
+            let namesakes = format!("{everybody}.{name}");
+            let only_us = format!("{namesakes}.{}", identity.id);
+            for subject in [everybody, namesakes, only_us] {
+                let subscribed = self.client().subscribe(subject.clone()).await;
+                let subscriber = subscribed.map_err(|error| SubscribeError {
+                    filter: subject,
+                    source: error.into(),
+                })?;
+                questions.push(subscriber.map(move |message| (verb, message)));
+            }
+        }
+        let answering = tokio::spawn(answer(
+            self.clone(),
+            Arc::clone(&identity),
+            select_all(questions),
+        ));
+        Ok(Micro {
+            bus: self.clone(),
+            identity,
+            stop: watch::Sender::new(false),
+            answering,
+        })
+    }
+}
+
+async fn answer(
+    bus: Bus,
+    identity: Arc<Identity>,
+    mut questions: impl futures::Stream<Item = (Verb, async_nats::Message)> + Unpin,
+) {
+    while let Some((verb, question)) = questions.next().await {
+        let Some(inbox) = question.reply else {
+            continue;
+        };
+        let answer = identity.answer(verb).to_string();
+        if let Err(error) = bus.client().publish(inbox, answer.into()).await {
+            debug!(%error, "cannot answer a question about a service");
+        }
+    }
+}
+
+impl Micro {
+    /// Serves a subject under a name that is unique within the service.
+    pub async fn endpoint<S: Request>(
+        &self,
+        name: &str,
+        subject: &S,
+    ) -> Result<Requests<S>, SubscribeError> {
+        let subject = subject.render(self.bus.prefix());
+        let endpoint = Arc::new(Endpoint {
+            name: name.to_owned(),
+            subject: subject.clone(),
+            requests: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            nanos: AtomicU64::new(0),
+            last_error: Mutex::default(),
+        });
+        let requests = self.bus.serve::<S>(subject, Some(QUEUE)).await?;
+        self.identity
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&endpoint));
+        Ok(requests.of_micro(endpoint, self.stop.subscribe()))
+    }
+
+    /// Takes the service off the bus; its endpoints end after the requests that were on their way, so they
+    /// must still be read. Dropping the service does the same.
+    pub async fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Micro {
+    fn drop(&mut self) {
+        self.answering.abort();
+        self.stop.send_replace(true);
+    }
+}

@@ -1,0 +1,106 @@
+//! Sending without waiting for an answer: at most once ([`Bus::publish`]) or stored ([`Bus::store`]).
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_nats::header::NATS_MESSAGE_TTL;
+use async_nats::jetstream::context::{PublishError as AckError, PublishErrorKind as AckErrorKind};
+use futures::future::BoxFuture;
+use quintet_contract::subject::Subject;
+
+use crate::codec::{Encoding, encode};
+use crate::connect::Bus;
+use crate::error::PublishError;
+use crate::headers;
+
+/// A message on its way into a stream; resolves to its sequence. Dropping it does not take the message back.
+#[must_use = "await it to know whether the message is stored"]
+pub struct PendingStore(BoxFuture<'static, Result<u64, PublishError>>);
+
+impl Future for PendingStore {
+    type Output = Result<u64, PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl Bus {
+    /// Publishes at most once: whoever subscribes now gets it.
+    pub async fn publish<S: Subject>(
+        &self,
+        subject: &S,
+        message: &S::Message,
+    ) -> Result<(), PublishError> {
+        let subject = subject.render(self.prefix());
+        let body = encode(message, Encoding::MessagePack)?;
+        self.check_size(&subject, body.len())?;
+        let headers = headers::outgoing(self.cause());
+        self.client()
+            .publish_with_headers(subject.clone(), headers, body)
+            .await
+            .map_err(|error| PublishError::Rejected {
+                subject,
+                source: error.into(),
+            })
+    }
+
+    /// Publishes into a stream, with a time to live where given. Returns once the message is on its way, so
+    /// that several can be pipelined; they are stored in the order of the calls.
+    pub async fn store<S: Subject>(
+        &self,
+        subject: &S,
+        message: &S::Message,
+        ttl: Option<Duration>,
+    ) -> Result<PendingStore, PublishError> {
+        let subject = subject.render(self.prefix());
+        let body = encode(message, Encoding::MessagePack)?;
+        self.check_size(&subject, body.len())?;
+        let mut headers = headers::outgoing(self.cause());
+        if let Some(ttl) = ttl {
+            headers.insert(NATS_MESSAGE_TTL, headers::ttl_text(ttl));
+        }
+        let sent = self
+            .jetstream()
+            .publish_with_headers(subject.clone(), headers, body)
+            .await;
+        let confirmation = sent.map_err(|error| failed(subject.clone(), error))?;
+        Ok(PendingStore(Box::pin(async move {
+            confirmation
+                .await
+                .map(|stored| stored.sequence)
+                .map_err(|error| failed(subject, error))
+        })))
+    }
+
+    fn check_size(&self, subject: &str, bytes: usize) -> Result<(), PublishError> {
+        let limit = self.max_payload();
+        if bytes > limit {
+            return Err(PublishError::TooLarge {
+                subject: subject.to_owned(),
+                bytes,
+                limit,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn failed(subject: String, error: AckError) -> PublishError {
+    match error.kind() {
+        AckErrorKind::StreamNotFound => PublishError::NoStream { subject },
+        AckErrorKind::TimedOut | AckErrorKind::BrokenPipe => PublishError::Unanswered {
+            subject,
+            source: error.into(),
+        },
+        AckErrorKind::WrongLastMessageId
+        | AckErrorKind::WrongLastSequence
+        | AckErrorKind::MaxAckPending
+        | AckErrorKind::MaxPayloadExceeded
+        | AckErrorKind::Other => PublishError::Rejected {
+            subject,
+            source: error.into(),
+        },
+    }
+}

@@ -1,0 +1,128 @@
+//! Replaying what a stream kept of one subject, without a consumer.
+//!
+//! To join live: subscribe first, replay, then drop what the subscription brings up to
+//! [`Replay::last_sequence`].
+
+use quintet_contract::subject::Subject;
+use quintet_contract::time::Timestamp;
+use tracing::debug;
+
+use crate::batch;
+use crate::codec::decode;
+use crate::connect::Bus;
+use crate::error::BusError;
+use crate::feed::FeedError;
+use crate::metrics::{self, Place};
+use crate::stored::Stored;
+
+/// A part of what a stream kept of one subject, oldest first.
+pub struct Replay<S: Subject> {
+    /// Sequence, time of storage, message.
+    pub messages: Vec<(u64, Timestamp, S::Message)>,
+    /// Everything of the subject up to here was read; the sequence before the first when there was nothing.
+    pub last_sequence: u64,
+    /// How many newer messages the subject had when this was read.
+    pub remaining: u64,
+}
+
+impl Bus {
+    /// Up to `limit` messages of a subject, from a sequence on.
+    pub async fn replay<S: Subject>(
+        &self,
+        stream: String,
+        subject: &S,
+        from_sequence: u64,
+        limit: usize,
+    ) -> Result<Replay<S>, BusError> {
+        let subject = subject.render(self.prefix());
+        let read = batch::read(self, &stream, &subject, from_sequence, limit).await;
+        let read = read.map_err(|error| failed(&stream, error))?;
+        let last_sequence = read
+            .messages
+            .last()
+            .map_or(from_sequence.saturating_sub(1), |stored| stored.sequence);
+        let messages = read
+            .messages
+            .into_iter()
+            .filter_map(read_message::<S>)
+            .collect();
+        Ok(Replay {
+            messages,
+            last_sequence,
+            remaining: read.remaining,
+        })
+    }
+
+    /// The newest `count` messages of a subject.
+    pub async fn replay_last<S: Subject>(
+        &self,
+        stream: String,
+        subject: &S,
+        count: usize,
+    ) -> Result<Replay<S>, BusError> {
+        let text = subject.render(self.prefix());
+        let from = self
+            .start_of_last(&stream, &text, count)
+            .await
+            .map_err(|error| failed(&stream, error))?;
+        // Messages that come while we read belong to the newest as well: read on, then keep the tail.
+        let mut replay = self.replay(stream, subject, from, usize::MAX).await?;
+        let surplus = replay.messages.len().saturating_sub(count);
+        replay.messages.drain(..surplus);
+        Ok(replay)
+    }
+
+    /// The sequence from which on the subject has `count` messages. The server says with every message how
+    /// many follow, so halving the distance finds it in some twenty small reads, however long the stream.
+    async fn start_of_last(
+        &self,
+        stream: &str,
+        subject: &str,
+        count: usize,
+    ) -> Result<u64, FeedError> {
+        let wanted = u64::try_from(count).unwrap_or(u64::MAX);
+        let newest = match batch::newest_of_any(self, stream, subject).await? {
+            None => return Ok(1),
+            Some(newest) if wanted == 0 => return Ok(newest.sequence + 1),
+            Some(newest) => newest.sequence,
+        };
+        // The start is at `low` or later, and before `high`.
+        let (mut low, mut high) = (1, newest + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let probe = batch::read(self, stream, subject, middle, 1).await?;
+            let Some(found) = probe.messages.first() else {
+                high = middle;
+                continue;
+            };
+            let from_here = probe.remaining + 1;
+            match from_here.cmp(&wanted) {
+                std::cmp::Ordering::Equal => return Ok(found.sequence),
+                // The messages between the middle and the one found are of other subjects.
+                std::cmp::Ordering::Greater => low = found.sequence + 1,
+                std::cmp::Ordering::Less => high = middle,
+            }
+        }
+        // The subject has fewer than wanted.
+        Ok(low)
+    }
+}
+
+fn read_message<S: Subject>(stored: Stored) -> Option<(u64, Timestamp, S::Message)> {
+    match decode(&stored.body) {
+        Ok((message, _)) => Some((stored.sequence, stored.at, message)),
+        Err(error) => {
+            metrics::malformed(Place::Replay);
+            debug!(subject = %stored.subject, sequence = stored.sequence, %error, "skipped an unreadable message");
+            None
+        }
+    }
+}
+
+fn failed(stream: &str, error: FeedError) -> BusError {
+    let stream = stream.to_owned();
+    match error {
+        FeedError::NoStream => BusError::NoStream { stream },
+        FeedError::Other(source) => BusError::Read { stream, source },
+    }
+}

@@ -1,0 +1,170 @@
+//! Answering: exactly one answer per request, in the encoding that it came in.
+//!
+//! A [`Responder`] that is dropped unanswered says INTERNAL, so that no requester waits for a deadline
+//! because of a defect of ours.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use quintet_contract::error::{ErrorCode, ErrorReply};
+use quintet_contract::time::Timestamp;
+use quintet_contract::{CONTRACT_VERSION, HEADER_CAUSE, HEADER_CONTRACT};
+use serde::Serialize;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::codec::{Encoding, encode};
+use crate::headers::{HEADER_ERROR, HEADER_SERVICE_ERROR, HEADER_SERVICE_ERROR_CODE, Meta};
+use crate::metrics;
+use crate::micro::Endpoint;
+
+/// Where the answer goes.
+pub(crate) struct Return {
+    pub(crate) client: Client,
+    /// The requester's inbox; without one nobody wants an answer.
+    pub(crate) inbox: Option<async_nats::Subject>,
+    /// The endpoint that keeps count.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    pub(crate) came: Instant,
+}
+
+impl Return {
+    async fn send(self, headers: HeaderMap, body: Bytes, error: Option<&ErrorReply>) {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.answered(self.came.elapsed(), error);
+        }
+        let Some(inbox) = self.inbox else { return };
+        if let Err(error) = self.client.publish_with_headers(inbox, headers, body).await {
+            warn!(%error, "cannot send an answer");
+        }
+    }
+}
+
+/// The duty to answer one request.
+#[must_use = "every request gets an answer"]
+pub struct Responder<R> {
+    duty: Option<Duty>,
+    reply: PhantomData<fn(R)>,
+}
+
+struct Duty {
+    to: Return,
+    encoding: Encoding,
+    deadline: Option<Timestamp>,
+    headers: HeaderMap,
+}
+
+impl<R> Responder<R> {
+    pub(crate) fn new(to: Return, encoding: Encoding, meta: &Meta) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER_CONTRACT, CONTRACT_VERSION.to_string());
+        if let Some(cause) = meta.message_id {
+            headers.insert(HEADER_CAUSE, cause.to_string());
+        }
+        Self {
+            duty: Some(Duty {
+                to,
+                encoding,
+                deadline: meta.deadline,
+                headers,
+            }),
+            reply: PhantomData,
+        }
+    }
+
+    /// Answers that the request failed.
+    pub async fn err(mut self, error: &ErrorReply) {
+        if let Some(duty) = self.duty.take() {
+            duty.refuse(error).await;
+        }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        self.deadline().is_some_and(|deadline| deadline < now)
+    }
+
+    /// After this nobody waits for the answer.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.duty.as_ref().and_then(|duty| duty.deadline)
+    }
+}
+
+impl<R: Serialize> Responder<R> {
+    /// Answers.
+    pub async fn ok(mut self, reply: &R) {
+        if let Some(duty) = self.duty.take() {
+            match encode(reply, duty.encoding) {
+                Ok(body) if body.len() > duty.to.client.max_payload() => {
+                    warn!(bytes = body.len(), "an answer is larger than the bus takes");
+                    duty.refuse(&ErrorReply::new(
+                        ErrorCode::PayloadTooLarge,
+                        "the answer is larger than the bus takes",
+                    ))
+                    .await;
+                }
+                Ok(body) => duty.to.send(duty.headers, body, None).await,
+                Err(error) => {
+                    warn!(%error, "cannot encode an answer");
+                    duty.refuse(&error.to_reply()).await;
+                }
+            }
+        }
+    }
+}
+
+impl Duty {
+    async fn refuse(mut self, error: &ErrorReply) {
+        let body = match encode(error, self.encoding) {
+            Ok(body) => body,
+            Err(failure) => {
+                warn!(error = %failure, "cannot encode an error answer");
+                return;
+            }
+        };
+        self.headers.insert(HEADER_ERROR, code_text(error.code));
+        self.headers
+            .insert(HEADER_SERVICE_ERROR, one_line(&error.error));
+        self.headers.insert(
+            HEADER_SERVICE_ERROR_CODE,
+            error.code.http_status().to_string(),
+        );
+        self.to.send(self.headers, body, Some(error)).await;
+    }
+}
+
+impl<R> Drop for Responder<R> {
+    fn drop(&mut self) {
+        let Some(duty) = self.duty.take() else { return };
+        metrics::unanswered();
+        // Without a runtime the process is ending and the connection with it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        debug!("a request was dropped unanswered");
+        runtime.spawn(async move {
+            duty.refuse(&ErrorReply::new(
+                ErrorCode::Internal,
+                "the request was dropped without an answer",
+            ))
+            .await;
+        });
+    }
+}
+
+fn code_text(code: ErrorCode) -> String {
+    match serde_json::to_value(code) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(_) | Err(_) => "INTERNAL".to_owned(),
+    }
+}
+
+/// Header values hold no line ends.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(512)
+        .collect()
+}

@@ -1,0 +1,69 @@
+//! Streams and buckets: made once by whoever comes first, checked by everybody, differences named.
+
+use futures::future::join_all;
+use quintet_bus::{Condition, TopologyReport};
+use quintet_contract::topology::{Durability, buckets, streams};
+
+use crate::nats::Nats;
+
+#[tokio::test]
+async fn many_processes_make_the_topology_at_once_and_all_find_it_right() {
+    let nats = Nats::start();
+    let buses = join_all((0..8).map(|_| nats.connect())).await;
+    let missing = buses[0].verify_topology().await.unwrap();
+    assert!(
+        !missing.is_complete()
+            && missing
+                .streams
+                .iter()
+                .all(|one| one.condition == Condition::Missing)
+    );
+
+    for report in join_all(buses.iter().map(|bus| bus.ensure_topology())).await {
+        assert_eq!(report.unwrap().problems(), Vec::<String>::new());
+    }
+    let report = buses[1].verify_topology().await.unwrap();
+    let config = nats.config();
+    let wanted =
+        streams(&config.prefix, config.event_retention).len() + buckets(&config.prefix).len();
+    assert!(report.is_ok() && report.streams.len() == wanted);
+    assert!(
+        report
+            .streams
+            .iter()
+            .all(|one| one.replicas == 1 && one.durability == Durability::ProcessSafe)
+    );
+}
+
+#[tokio::test]
+async fn a_difference_is_named_and_left_alone() {
+    let nats = Nats::start();
+    nats.bus().await;
+    let raw = async_nats::jetstream::new(nats.raw().await);
+    let mut config = raw
+        .get_stream("KV_quintet_jobs")
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
+    config.max_messages_per_subject = 5;
+    raw.update_stream(config).await.unwrap();
+
+    let problems = |report: TopologyReport| report.problems();
+    let expected = ["stream KV_quintet_jobs: max messages per subject is 5, should be 1"];
+    let bus = nats.connect().await;
+    assert_eq!(problems(bus.ensure_topology().await.unwrap()), expected);
+    assert_eq!(problems(bus.verify_topology().await.unwrap()), expected);
+}
+
+#[tokio::test]
+async fn a_bucket_is_one_that_every_nats_client_knows() {
+    let nats = Nats::start();
+    nats.bus().await;
+    let raw = async_nats::jetstream::new(nats.raw().await);
+    let bucket = raw.get_key_value("quintet_templates").await.unwrap();
+    bucket.put("a", "{}".into()).await.unwrap();
+    assert_eq!(bucket.get("a").await.unwrap().unwrap(), "{}");
+    assert_eq!(bucket.status().await.unwrap().history(), 1);
+}
