@@ -1,0 +1,168 @@
+//! What an agent says: reports in order, the jobs it has, its measurements, and goodbye.
+
+use std::time::Duration;
+
+use quintet_contract::JsonObject;
+use quintet_contract::agent::{ActiveJob, AgentReport};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+/// Orders that wait for the link; when full, [`LinkHandle::report`] waits.
+const ORDER_CAPACITY: usize = 1024;
+/// How long a goodbye may take; the owner notices the silence by itself later.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why the link did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The link has ended.
+    #[error("cannot speak to the scheduler: the link has ended")]
+    Closed,
+    /// The owner did not acknowledge in time.
+    #[error("the scheduler did not acknowledge all reports within {} ms", .after.as_millis())]
+    Late {
+        /// How long was waited.
+        after: Duration,
+    },
+}
+
+/// Speaks for an agent; clones are the same link.
+#[derive(Clone, Debug)]
+pub struct LinkHandle {
+    orders: mpsc::Sender<Order>,
+    jobs: watch::Sender<Vec<ActiveJob>>,
+    metrics: watch::Sender<JsonObject>,
+    end: CancellationToken,
+}
+
+/// What a handle asks of the link.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Send a report; the span becomes the sender's side of the trace.
+    Report(AgentReport, Span),
+    /// Send a heartbeat now.
+    Heartbeat(JsonObject),
+    /// Answer once everything before this is acknowledged.
+    Flush(oneshot::Sender<()>),
+    /// Say goodbye after everything before this, answer, and end.
+    Goodbye(String, oneshot::Sender<()>),
+}
+
+/// The link's ends of the handle's channels.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) jobs: watch::Receiver<Vec<ActiveJob>>,
+    pub(super) metrics: watch::Receiver<JsonObject>,
+    pub(super) end: CancellationToken,
+}
+
+pub(super) fn pair(jobs: Vec<ActiveJob>) -> (LinkHandle, Ends) {
+    let (orders, orders_end) = mpsc::channel(ORDER_CAPACITY);
+    let (jobs, jobs_end) = watch::channel(jobs);
+    let (metrics, metrics_end) = watch::channel(JsonObject::new());
+    let end = CancellationToken::new();
+    let ends = Ends {
+        orders: orders_end,
+        jobs: jobs_end,
+        metrics: metrics_end,
+        end: end.clone(),
+    };
+    let handle = LinkHandle {
+        orders,
+        jobs,
+        metrics,
+        end,
+    };
+    (handle, ends)
+}
+
+/// Room for one report.
+#[derive(Debug)]
+pub struct ReportSlot<'h>(mpsc::Permit<'h, Order>);
+
+impl ReportSlot<'_> {
+    /// Queues the report.
+    pub fn send(self, report: AgentReport) {
+        self.0.send(Order::Report(report, Span::current()));
+    }
+}
+
+impl LinkHandle {
+    /// Queues a report; it is sent in order and repeated until the owner has stored it. Waits while the queue
+    /// is full. Cancel-safe: a cancelled call has queued nothing.
+    pub async fn report(&self, report: AgentReport) -> Result<(), LinkError> {
+        self.slot().await?.send(report);
+        Ok(())
+    }
+
+    /// Waits for room in the queue of reports. Cancel-safe.
+    pub async fn slot(&self) -> Result<ReportSlot<'_>, LinkError> {
+        let permit = self.orders.reserve().await;
+        permit.map(ReportSlot).map_err(|_| LinkError::Closed)
+    }
+
+    /// Queues a report if there is room, else gives it back.
+    pub fn try_report(&self, report: AgentReport) -> Result<(), AgentReport> {
+        match self.orders.try_reserve() {
+            Ok(permit) => {
+                permit.send(Order::Report(report, Span::current()));
+                Ok(())
+            }
+            Err(_) => Err(report),
+        }
+    }
+
+    /// Sends a heartbeat now, unless one is on its way; for [`HeartbeatMode::Forwarded`](super::HeartbeatMode).
+    pub async fn heartbeat(&self, metrics: JsonObject) -> Result<(), LinkError> {
+        let sent = self.orders.send(Order::Heartbeat(metrics)).await;
+        sent.map_err(|_| LinkError::Closed)
+    }
+
+    /// Says which jobs the agent has: what heartbeats list and what a later hello brings along. A job belongs
+    /// there from its acceptance until its end was [stored](super::LinkEvent::Stored).
+    pub fn set_jobs(&self, jobs: Vec<ActiveJob>) {
+        self.jobs.send_replace(jobs);
+    }
+
+    /// Says what automatic heartbeats carry as measurements.
+    pub fn set_metrics(&self, metrics: JsonObject) {
+        self.metrics.send_replace(metrics);
+    }
+
+    /// Waits until every report queued so far is stored by the owner.
+    pub async fn flush(&self, deadline: Duration) -> Result<(), LinkError> {
+        let (done, answer) = oneshot::channel();
+        let asked = async {
+            let sent = self.orders.send(Order::Flush(done)).await;
+            sent.map_err(|_| LinkError::Closed)?;
+            answer.await.map_err(|_| LinkError::Closed)
+        };
+        let late = |_| LinkError::Late { after: deadline };
+        timeout(deadline, asked).await.map_err(late)?
+    }
+
+    /// Says goodbye after everything queued so far, and ends the link, also when nobody hears it.
+    pub async fn goodbye(&self, reason: impl Into<String>) -> Result<(), LinkError> {
+        let (done, answer) = oneshot::channel();
+        let order = Order::Goodbye(reason.into(), done);
+        let asked = async {
+            let sent = self.orders.send(order).await;
+            sent.map_err(|_| LinkError::Closed)?;
+            answer.await.map_err(|_| LinkError::Closed)
+        };
+        let said = timeout(GOODBYE_DEADLINE, asked).await;
+        self.end.cancel();
+        let late = |_| LinkError::Late {
+            after: GOODBYE_DEADLINE,
+        };
+        said.map_err(late)?
+    }
+
+    /// Ends the link at once, without a goodbye.
+    pub fn close(&self) {
+        self.end.cancel();
+    }
+}
