@@ -1,0 +1,392 @@
+//! Looks after one child process from its start to its end.
+//!
+//! One task per child owns its process group, so that nobody signals a group that is gone. Readers drain its
+//! output, a desk passes live commands on; what matters comes back to the driver as events.
+
+mod desk;
+mod output;
+
+use std::convert::Infallible;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use quintet_bus::Bus;
+use quintet_contract::JsonObject;
+use quintet_contract::job::JobAttempt;
+use quintet_service::tasks::{ExitPolicy, Tasks};
+use rustix::process::Signal;
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
+use tracing::Instrument;
+
+use crate::config::LogLimits;
+use crate::core::{AnswerId, Event, Exit};
+use crate::executors::{ExecPlan, FfmpegPlan, Output};
+use crate::ffmpeg::{self, Progress, StallWatch};
+use crate::logs::{self, LogSink, NoteSink};
+use crate::process::{Group, Spawner, Started};
+use desk::Language;
+use output::{Dialog, Readers};
+
+/// Live commands that wait for a child; when full, further ones fail.
+const COMMANDS: usize = 16;
+/// How often progress is reported.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
+/// How often an encoder is looked at, at most; a fourth of the stall timeout when that is shorter.
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
+/// An encoder that waits for its source obeys a second request only.
+const SECOND_TERM_AFTER: Duration = Duration::from_secs(2);
+/// How long the last output may take to be read after the end, and how long to be stored.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What every child needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) bus: Bus,
+    pub(crate) spawner: Spawner,
+    pub(crate) tasks: Tasks,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) ffmpeg: PathBuf,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) log_limits: LogLimits,
+}
+
+/// What a child is to run.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Exec(ExecPlan),
+    Ffmpeg(FfmpegPlan),
+}
+
+/// How a child is told things.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pressure: watch::Sender<Pressure>,
+    commands: mpsc::Sender<LiveCommand>,
+    notes: NoteSink,
+}
+
+/// What is to be done to end a child; it only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pressure {
+    None,
+    Terminate,
+    Kill,
+}
+
+/// A live command on its way to a child.
+#[derive(Debug)]
+pub(crate) struct LiveCommand {
+    pub(crate) command: String,
+    pub(crate) args: JsonObject,
+    pub(crate) answer: AnswerId,
+}
+
+impl Handle {
+    /// Asks the whole group to end.
+    pub(crate) fn terminate(&self) {
+        self.press(Pressure::Terminate);
+    }
+
+    /// Ends the whole group.
+    pub(crate) fn kill(&self) {
+        self.press(Pressure::Kill);
+    }
+
+    fn press(&self, more: Pressure) {
+        self.pressure.send_if_modified(|pressure| {
+            let grows = more > *pressure;
+            *pressure = more.max(*pressure);
+            grows
+        });
+    }
+
+    /// Passes a command on, or gives it back when too many wait.
+    pub(crate) fn command(&self, command: LiveCommand) -> Result<(), LiveCommand> {
+        self.commands
+            .try_send(command)
+            .map_err(|error| error.into_inner())
+    }
+
+    /// Says something in the child's log.
+    pub(crate) fn note(&self, line: &str) {
+        self.notes.say(line);
+    }
+}
+
+/// Starts a child; what becomes of it comes as events, [`Event::Exited`] last and always.
+pub(crate) fn start(context: &Context, placement: JobAttempt, work: Work) -> Handle {
+    let (pressure, pressed) = watch::channel(Pressure::None);
+    let (commands, asked) = mpsc::channel(COMMANDS);
+    let (sink, shipment, shipped) = logs::channel(context.log_limits);
+    let handle = Handle {
+        pressure,
+        commands,
+        notes: sink.notes(),
+    };
+    let shipping = logs::ship(context.bus.clone(), placement.clone(), shipment);
+    let span = tracing::Span::current();
+    context.tasks.spawn(
+        "log",
+        ExitPolicy::Optional,
+        shipping.instrument(span.clone()),
+    );
+    let tender = Tender {
+        context: context.clone(),
+        placement,
+        pressed,
+    };
+    let tending = tender.tend(work, sink, asked, shipped);
+    context
+        .tasks
+        .spawn("child", ExitPolicy::Optional, tending.instrument(span));
+    handle
+}
+
+struct Tender {
+    context: Context,
+    placement: JobAttempt,
+    pressed: watch::Receiver<Pressure>,
+}
+
+impl Tender {
+    async fn tend(
+        mut self,
+        work: Work,
+        sink: LogSink,
+        asked: mpsc::Receiver<LiveCommand>,
+        shipped: oneshot::Receiver<()>,
+    ) -> Result<(), Infallible> {
+        let exit = match work {
+            Work::Exec(plan) => self.exec(plan, &sink, asked).await,
+            Work::Ffmpeg(plan) => self.ffmpeg(plan, &sink, asked).await,
+        };
+        drop(sink);
+        // Whoever sees the end of a job finds its whole log, unless the bus is slow or away.
+        let _ = timeout(LAST_WORDS, shipped).await;
+        self.say(Event::Exited(self.placement.clone(), exit)).await;
+        Ok(())
+    }
+
+    async fn exec(
+        &mut self,
+        plan: ExecPlan,
+        sink: &LogSink,
+        asked: mpsc::Receiver<LiveCommand>,
+    ) -> Exit {
+        if !plan.cwd.is_dir() {
+            let reason = format!("the folder {} does not exist", plan.cwd.display());
+            return Exit::NotStarted { reason };
+        }
+        let mut command = plan.command();
+        let stdin = if plan.stdin_commands {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
+        command
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let (mut child, group) = match self.spawn(command).await {
+            Ok(Started { child, group }) => (child, group),
+            Err(exit) => return exit,
+        };
+        let readers = Readers::of_program(&mut child, sink);
+        self.open_desk(&mut child, Language::Json, asked);
+        self.say(Event::Working(self.placement.clone())).await;
+        let status = loop {
+            // Both are cancel-safe: a watch keeps what is unseen, and waiting for a child only looks.
+            tokio::select! {
+                biased;
+                Ok(()) = self.pressed.changed() => self.press(&group),
+                status = child.wait() => break status,
+            }
+        };
+        // Before the last output is read: what the child left behind may hold its pipes open.
+        drop(group);
+        exit_of(status, readers.finish(LAST_WORDS).await)
+    }
+
+    async fn ffmpeg(
+        &mut self,
+        plan: FfmpegPlan,
+        sink: &LogSink,
+        asked: mpsc::Receiver<LiveCommand>,
+    ) -> Exit {
+        if let Err(reason) = make_folder(&plan.output).await {
+            return Exit::NotStarted { reason };
+        }
+        let mut command = Command::new(&self.context.ffmpeg);
+        command
+            .args(ffmpeg::arguments(&plan))
+            .current_dir(&plan.work_dir);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let (mut child, group) = match self.spawn(command).await {
+            Ok(Started { child, group }) => (child, group),
+            Err(exit) => return exit,
+        };
+        let (dialog, progress, replies) = Dialog::new();
+        let readers = Readers::of_ffmpeg(&mut child, sink, dialog);
+        self.open_desk(&mut child, Language::Ffmpeg(replies), asked);
+        let mut look = Look::new(progress, self.context.stall_timeout);
+        let mut second_term = None;
+        let status = loop {
+            // All are cancel-safe: a watch keeps what is unseen, an interval and a wait only look.
+            tokio::select! {
+                biased;
+                Ok(()) = self.pressed.changed() => {
+                    self.press(&group);
+                    second_term = Some(Instant::now() + SECOND_TERM_AFTER);
+                }
+                status = child.wait() => break status,
+                _ = look.interval.tick() => {
+                    if second_term.take_if(|at| *at <= Instant::now()).is_some() {
+                        group.signal(Signal::TERM);
+                    }
+                    for event in look.look(&self.placement) {
+                        self.say(event).await;
+                    }
+                }
+            }
+        };
+        drop(group);
+        let tail = readers.finish(LAST_WORDS).await;
+        for event in look.last_look(&self.placement) {
+            self.say(event).await;
+        }
+        exit_of(status, tail)
+    }
+
+    async fn spawn(&self, command: Command) -> Result<Started, Exit> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let started = self.context.spawner.spawn(command).await;
+        started.map_err(|error| Exit::NotStarted {
+            reason: format!("cannot start {program}: {error}"),
+        })
+    }
+
+    fn open_desk(&self, child: &mut Child, language: Language, asked: mpsc::Receiver<LiveCommand>) {
+        let desk = desk::serve(
+            self.placement.clone(),
+            child.stdin.take(),
+            language,
+            asked,
+            self.context.events.clone(),
+        );
+        self.context
+            .tasks
+            .spawn("commands", ExitPolicy::Optional, desk.in_current_span());
+    }
+
+    fn press(&mut self, group: &Group) {
+        match *self.pressed.borrow_and_update() {
+            Pressure::None => {}
+            Pressure::Terminate => group.signal(Signal::TERM),
+            Pressure::Kill => group.signal(Signal::KILL),
+        }
+    }
+
+    async fn say(&self, event: Event) {
+        // Fails when the driver is gone; then there is nobody who would want to know.
+        let _ = self.context.events.send(event).await;
+    }
+}
+
+/// Looks at an encoder's progress now and then.
+struct Look {
+    progress: watch::Receiver<Progress>,
+    interval: Interval,
+    started: Instant,
+    stall: StallWatch,
+    stall_timeout: Duration,
+    works: bool,
+    reported: Option<Instant>,
+}
+
+impl Look {
+    fn new(progress: watch::Receiver<Progress>, stall_timeout: Duration) -> Self {
+        let period = LOOK_PERIOD
+            .min(stall_timeout / 4)
+            .max(Duration::from_millis(1));
+        let mut interval = tokio::time::interval(period);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            progress,
+            interval,
+            started: Instant::now(),
+            stall: StallWatch::new(stall_timeout),
+            stall_timeout,
+            works: false,
+            reported: None,
+        }
+    }
+
+    fn look(&mut self, placement: &JobAttempt) -> Vec<Event> {
+        let progress = self.progress.borrow().clone();
+        let mut events = Vec::new();
+        if !self.works && progress.has_output() {
+            self.works = true;
+            events.push(Event::Working(placement.clone()));
+        }
+        let is_due = self
+            .reported
+            .is_none_or(|at| at.elapsed() >= PROGRESS_PERIOD);
+        if self.works && is_due && self.progress.has_changed().unwrap_or_default() {
+            self.progress.mark_unchanged();
+            self.reported = Some(Instant::now());
+            events.push(Event::Progressed(placement.clone(), progress.to_object()));
+        }
+        if self.stall.is_stalled(&progress, self.started.elapsed()) {
+            events.push(Event::Stalled(placement.clone(), self.stall_timeout));
+        }
+        events
+    }
+
+    /// After the end: the last numbers, and that it worked if it was too quick to be seen.
+    fn last_look(&mut self, placement: &JobAttempt) -> Vec<Event> {
+        let progress = self.progress.borrow().clone();
+        if !progress.has_output() {
+            return Vec::new();
+        }
+        vec![
+            Event::Working(placement.clone()),
+            Event::Progressed(placement.clone(), progress.to_object()),
+        ]
+    }
+}
+
+async fn make_folder(output: &Output) -> Result<(), String> {
+    let Output::File(path) = output else {
+        return Ok(());
+    };
+    let Some(folder) = path.parent() else {
+        return Ok(());
+    };
+    let made = tokio::fs::create_dir_all(folder).await;
+    made.map_err(|error| format!("cannot create the folder {}: {error}", folder.display()))
+}
+
+fn exit_of(status: std::io::Result<ExitStatus>, tail: Vec<String>) -> Exit {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            let reason = format!("cannot wait for the program: {error}");
+            return Exit::NotStarted { reason };
+        }
+    };
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Exit::Success,
+        (Some(code), _) => Exit::Status { code, tail },
+        (None, signal) => Exit::Signal {
+            signal: signal.unwrap_or_default(),
+            tail,
+        },
+    }
+}

@@ -1,0 +1,139 @@
+//! How jobs are brought to an end: asked to stop, killed, silenced because they may run elsewhere, drained.
+
+use std::time::Duration;
+
+use quintet_contract::job::{JobAttempt, JobStatus};
+
+use super::Core;
+use super::event::{Deadline, Effect, Leaving};
+use super::job::{Fate, Job, Pressure, Stage};
+
+impl Core {
+    /// Begins to stop a job; only what was not under way before has effects.
+    pub(super) fn stop(&mut self, placement: JobAttempt, why: Fate, grace: Duration) {
+        let Some(job) = self.jobs.get_mut(&placement) else {
+            return;
+        };
+        match &mut job.stage {
+            Stage::Accepted => {
+                let ended = why.end_unstarted();
+                self.end(placement, ended);
+            }
+            Stage::Live {
+                status,
+                fate,
+                pressure,
+            } => {
+                if *fate == Fate::Own || (*fate == Fate::Shutdown && why == Fate::Asked) {
+                    *fate = why;
+                }
+                if *status == JobStatus::Stopping || *pressure == Pressure::Killed {
+                    return;
+                }
+                *status = JobStatus::Stopping;
+                *pressure = Pressure::Terminated;
+                self.update(&placement, JobStatus::Stopping);
+                self.effects.push(Effect::Terminate(placement.clone()));
+                self.effects
+                    .push(Effect::Schedule(placement, Deadline::Stop, grace));
+            }
+            Stage::Ended { .. } => {}
+        }
+    }
+
+    pub(super) fn kill(&mut self, placement: JobAttempt) {
+        match self.jobs.get_mut(&placement).map(|job| &mut job.stage) {
+            Some(Stage::Accepted) => self.end(placement, Fate::Asked.end_unstarted()),
+            Some(Stage::Live { fate, .. }) => {
+                if matches!(fate, Fate::Own | Fate::Shutdown) {
+                    *fate = Fate::Asked;
+                }
+                self.press_kill(&placement);
+            }
+            Some(Stage::Ended { .. }) | None => {}
+        }
+    }
+
+    pub(super) fn press_kill(&mut self, placement: &JobAttempt) {
+        if let Some(Job {
+            stage: Stage::Live { pressure, .. },
+            ..
+        }) = self.jobs.get_mut(placement)
+            && *pressure != Pressure::Killed
+        {
+            *pressure = Pressure::Killed;
+            self.effects.push(Effect::Kill(placement.clone()));
+        }
+    }
+
+    pub(super) fn stop_overdue(&mut self, placement: &JobAttempt) {
+        if let Some(Stage::Live {
+            pressure: Pressure::Terminated,
+            ..
+        }) = self.stage_of(placement)
+        {
+            let line = "the job did not stop in time and is killed".to_owned();
+            self.effects.push(Effect::Note(placement.clone(), line));
+            self.press_kill(placement);
+        }
+    }
+
+    /// The job must not be here any more: kill it, list it no longer, report nothing.
+    pub(super) fn silence(&mut self, placement: &JobAttempt) {
+        match self.jobs.get_mut(placement).map(|job| &mut job.stage) {
+            Some(Stage::Live { fate, .. }) => {
+                *fate = Fate::Silenced;
+                self.press_kill(placement);
+            }
+            Some(Stage::Accepted | Stage::Ended { .. }) => {
+                self.jobs.remove(placement);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn fenced(&mut self) {
+        // A job that has ended already keeps its report: it is true whatever happened elsewhere.
+        let restartable = self.jobs.iter().filter(|(_, job)| {
+            job.restartable && job.takes_slot() && job.listed_status().is_some()
+        });
+        let restartable: Vec<JobAttempt> = restartable
+            .map(|(placement, _)| placement.clone())
+            .collect();
+        for placement in restartable {
+            let line = "no contact with the scheduler: the job may be started elsewhere and is killed here";
+            self.effects
+                .push(Effect::Note(placement.clone(), line.to_owned()));
+            self.silence(&placement);
+        }
+    }
+
+    pub(super) fn abandon(&mut self, why: Leaving) {
+        // The strongest reason is the one that the caller learns.
+        if self.leaving != Some(Leaving::Replaced) {
+            self.leaving = Some(why);
+        }
+        let all: Vec<JobAttempt> = self.jobs.keys().cloned().collect();
+        for placement in all {
+            self.silence(&placement);
+        }
+    }
+
+    pub(super) fn drain(&mut self, grace: Duration) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.leaving = Some(Leaving::Drained);
+        let all: Vec<JobAttempt> = self.jobs.keys().cloned().collect();
+        for placement in all {
+            self.stop(placement, Fate::Shutdown, grace);
+        }
+    }
+
+    pub(super) fn drain_overdue(&mut self) {
+        if let (Some(leaving), false) = (self.leaving, self.has_left) {
+            self.has_left = true;
+            self.effects.push(Effect::Leave(leaving));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! One placement on this agent, and the stages of its life here.
+
+use quintet_contract::job::{JobError, JobStatus};
+
+use crate::executors::Plan;
+
+/// A placement that this agent accepted.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) plan: Plan,
+    /// Whether the owner may start it elsewhere when it does not hear this agent.
+    pub(super) restartable: bool,
+    pub(super) stage: Stage,
+}
+
+/// How far it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Stage {
+    /// Waits for the confirmation; nothing was started.
+    Accepted,
+    /// Started, and not known to be gone.
+    Live {
+        /// STARTING, RUNNING or STOPPING.
+        status: JobStatus,
+        /// What its end will mean.
+        fate: Fate,
+        /// What was done to end it.
+        pressure: Pressure,
+    },
+    /// Gone; its end is on its way to the owner.
+    Ended {
+        /// How it was listed last.
+        last: JobStatus,
+    },
+}
+
+/// What the end of a process will mean.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Fate {
+    /// What its exit says.
+    Own,
+    /// It was asked to stop: that it ended is well.
+    Asked,
+    /// The agent leaves.
+    Shutdown,
+    /// It failed already.
+    Failed(JobError),
+    /// Nobody is to hear of it.
+    Silenced,
+}
+
+/// What was done to end a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pressure {
+    None,
+    Terminated,
+    Killed,
+}
+
+impl Stage {
+    /// Just started.
+    pub(super) const fn live() -> Self {
+        Self::Live {
+            status: JobStatus::Starting,
+            fate: Fate::Own,
+            pressure: Pressure::None,
+        }
+    }
+}
+
+impl Fate {
+    /// How a job ends that was not started or whose exit says nothing.
+    pub(super) fn end_unstarted(&self) -> Result<(), JobError> {
+        match self {
+            Self::Shutdown => Err(JobError::new(
+                "AGENT_SHUTDOWN",
+                "the agent was shut down before the job was done",
+            )),
+            Self::Failed(error) => Err(error.clone()),
+            Self::Own | Self::Asked | Self::Silenced => Ok(()),
+        }
+    }
+}
+
+impl Job {
+    /// How hellos and heartbeats list it; `None` when they must not.
+    pub(super) fn listed_status(&self) -> Option<JobStatus> {
+        match &self.stage {
+            Stage::Accepted => Some(JobStatus::Accepted),
+            Stage::Live {
+                fate: Fate::Silenced,
+                ..
+            } => None,
+            Stage::Live { status, .. } => Some(*status),
+            Stage::Ended { last } => Some(*last),
+        }
+    }
+
+    /// Whether it takes a slot: until its process is gone.
+    pub(super) fn takes_slot(&self) -> bool {
+        match self.stage {
+            Stage::Accepted | Stage::Live { .. } => true,
+            Stage::Ended { .. } => false,
+        }
+    }
+
+    /// Whether it can take live commands.
+    pub(super) fn is_running(&self) -> bool {
+        match self.stage {
+            Stage::Live { status, .. } => status == JobStatus::Running,
+            Stage::Accepted | Stage::Ended { .. } => false,
+        }
+    }
+}

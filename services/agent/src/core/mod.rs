@@ -1,0 +1,364 @@
+//! What an agent does when: pure, synchronous, total. Events in, effects out.
+//!
+//! Each placement is a [`job::Job`] with a stage. A job that may run elsewhere is *silenced*: killed, no
+//! longer listed, its end not reported; its slot is free only when its process is gone.
+
+mod command;
+mod ending;
+mod event;
+mod job;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quintet_contract::agent::{ActiveJob, AgentReport, AgentSettings, Assignment};
+use quintet_contract::error::{ErrorCode, ErrorReply};
+use quintet_contract::job::{JobAttempt, JobError, JobStatus};
+use quintet_contract::{JsonObject, job::Attempt};
+use quintet_worker::Recent;
+use serde_json::Value;
+
+use crate::executors::Abilities;
+pub(crate) use event::{AnswerId, Deadline, Effect, Event, Exit, Leaving, Request};
+use job::{Fate, Job, Stage};
+
+/// Placements that are remembered after they were answered, so that an offer that comes again is one job.
+const REMEMBERED: usize = 4096;
+
+/// The state of one agent.
+#[derive(Debug)]
+pub(crate) struct Core {
+    slots: usize,
+    abilities: Abilities,
+    settings: AgentSettings,
+    jobs: BTreeMap<JobAttempt, Job>,
+    seen: Recent<JobAttempt>,
+    leaving: Option<Leaving>,
+    has_left: bool,
+    /// Of the current step.
+    effects: Vec<Effect>,
+}
+
+impl Core {
+    pub(crate) fn new(slots: u32, abilities: Abilities) -> Self {
+        Self {
+            slots: usize::try_from(slots).unwrap_or(usize::MAX),
+            abilities,
+            settings: AgentSettings::default(),
+            jobs: BTreeMap::new(),
+            seen: Recent::new(REMEMBERED),
+            leaving: None,
+            has_left: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// The jobs that hellos and heartbeats list: from the acceptance until the end is stored.
+    pub(crate) fn active_jobs(&self) -> Vec<ActiveJob> {
+        let listed = self.jobs.iter().filter_map(|(placement, job)| {
+            Some(ActiveJob {
+                job_id: placement.job_id.clone(),
+                attempt: Some(placement.attempt),
+                status: job.listed_status()?,
+            })
+        });
+        listed.collect()
+    }
+
+    /// How many slots are taken.
+    pub(crate) fn used_slots(&self) -> usize {
+        self.jobs.values().filter(|job| job.takes_slot()).count()
+    }
+
+    /// How many placements are known here.
+    pub(crate) fn job_count(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether this placement is known here.
+    pub(crate) fn knows(&self, placement: &JobAttempt) -> bool {
+        self.jobs.contains_key(placement)
+    }
+
+    /// One step.
+    pub(crate) fn step(&mut self, event: Event) -> Vec<Effect> {
+        self.handle(event);
+        self.leave_when_empty();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Welcome(settings) => self.settings = settings,
+            Event::Assigned(assignment) => self.assigned(*assignment),
+            Event::Confirmed(placement) => self.confirmed(placement),
+            Event::Unwanted(placement) => self.silence(&placement),
+            Event::Asked {
+                placement,
+                request,
+                answer,
+            } => self.asked(placement, request, answer),
+            Event::NotUnderstood { answer } => {
+                let text = "this agent does not know that command; a newer version may";
+                self.refuse(answer, ErrorReply::new(ErrorCode::UnknownCommand, text));
+            }
+            Event::Working(placement) => self.working(placement),
+            Event::Progressed(placement, progress) => self.progressed(placement, progress),
+            Event::Stalled(placement, after) => self.stalled(placement, after),
+            Event::Exited(placement, exit) => self.exited(placement, exit),
+            Event::Controlled {
+                placement,
+                command,
+                answer,
+                outcome,
+            } => self.controlled(placement, &command, answer, outcome),
+            Event::DeadlinePassed(placement, Deadline::Confirmation) => {
+                self.not_confirmed(placement);
+            }
+            Event::DeadlinePassed(placement, Deadline::Stop) => self.stop_overdue(&placement),
+            Event::FinalStored(placement) => self.final_stored(&placement),
+            Event::Fenced => self.fenced(),
+            Event::Replaced => self.abandon(Leaving::Replaced),
+            Event::LinkClosed => self.abandon(Leaving::LinkClosed),
+            Event::DrainAsked { grace } => self.drain(grace),
+            Event::DrainOverdue => self.drain_overdue(),
+        }
+    }
+
+    fn assigned(&mut self, assignment: Assignment) {
+        let placement = JobAttempt {
+            job_id: assignment.job_id,
+            attempt: assignment.attempt,
+        };
+        if !self.seen.insert(placement.clone()) {
+            return;
+        }
+        if self.has_newer(&placement) {
+            return self.turn_down(
+                placement,
+                "this agent has a newer attempt of the job".to_owned(),
+            );
+        }
+        // A newer attempt means that the owner gave up the older ones.
+        for older in self.older_attempts(&placement) {
+            self.silence(&older);
+        }
+        if self.leaving.is_some() {
+            return self.turn_down(placement, "this agent is about to leave".to_owned());
+        }
+        let plan = match self.abilities.plan(&assignment.config) {
+            Ok(plan) => plan,
+            Err(reason) => return self.turn_down(placement, reason),
+        };
+        if self.used_slots() >= self.slots {
+            return self.turn_down(placement, "this agent has no free slot".to_owned());
+        }
+        let job = Job {
+            plan,
+            restartable: assignment.restartable,
+            stage: Stage::Accepted,
+        };
+        self.jobs.insert(placement.clone(), job);
+        self.effects.push(Effect::Report(AgentReport::AssignAck {
+            job_id: placement.job_id.clone(),
+            attempt: Some(placement.attempt),
+            accepted: true,
+            reason: None,
+        }));
+        let after = Duration::from_millis(self.settings.heartbeat_timeout_ms);
+        let deadline = Deadline::Confirmation;
+        self.effects
+            .push(Effect::Schedule(placement, deadline, after));
+    }
+
+    fn turn_down(&mut self, placement: JobAttempt, reason: String) {
+        self.effects.push(Effect::Report(AgentReport::AssignAck {
+            job_id: placement.job_id,
+            attempt: Some(placement.attempt),
+            accepted: false,
+            reason: Some(reason),
+        }));
+    }
+
+    fn has_newer(&self, placement: &JobAttempt) -> bool {
+        let mut attempts = self.attempts_of(placement);
+        attempts.any(|other| other.attempt > placement.attempt)
+    }
+
+    fn older_attempts(&self, placement: &JobAttempt) -> Vec<JobAttempt> {
+        let attempts = self.attempts_of(placement);
+        attempts
+            .filter(|other| other.attempt < placement.attempt)
+            .cloned()
+            .collect()
+    }
+
+    fn attempts_of(&self, placement: &JobAttempt) -> impl Iterator<Item = &JobAttempt> {
+        let with = |attempt| JobAttempt {
+            job_id: placement.job_id.clone(),
+            attempt,
+        };
+        let range = self.jobs.range(with(Attempt(0))..=with(Attempt(u32::MAX)));
+        range.map(|(other, _)| other)
+    }
+
+    fn confirmed(&mut self, placement: JobAttempt) {
+        let Some(job) = self.jobs.get_mut(&placement) else {
+            return;
+        };
+        if job.stage != Stage::Accepted {
+            return;
+        }
+        job.stage = Stage::live();
+        let plan = job.plan.clone();
+        self.update(&placement, JobStatus::Starting);
+        self.effects.push(Effect::Start(placement, plan));
+    }
+
+    fn not_confirmed(&mut self, placement: JobAttempt) {
+        if self.stage_of(&placement) == Some(&Stage::Accepted) {
+            let text = "the acceptance was not confirmed in time, so the job was not started";
+            self.end(placement, Err(JobError::new("NOT_CONFIRMED", text)));
+        }
+    }
+
+    fn leave_when_empty(&mut self) {
+        if self.used_slots() == 0 {
+            self.drain_overdue();
+        }
+    }
+
+    fn working(&mut self, placement: JobAttempt) {
+        if let Some(Job {
+            stage: Stage::Live { status, .. },
+            ..
+        }) = self.jobs.get_mut(&placement)
+            && *status == JobStatus::Starting
+        {
+            *status = JobStatus::Running;
+            self.update(&placement, JobStatus::Running);
+        }
+    }
+
+    fn progressed(&mut self, placement: JobAttempt, progress: JsonObject) {
+        if self.is_speaking(&placement) {
+            let data = Value::Object(progress);
+            let metadata = [("progress".to_owned(), data.clone())]
+                .into_iter()
+                .collect();
+            self.effects.push(Effect::Report(AgentReport::JobMetadata {
+                job_id: placement.job_id.clone(),
+                attempt: Some(placement.attempt),
+                metadata,
+            }));
+            self.happened(
+                placement,
+                "progress",
+                "encoding goes on".to_owned(),
+                Some(data),
+            );
+        }
+    }
+
+    fn stalled(&mut self, placement: JobAttempt, after: Duration) {
+        if let Some(Job {
+            stage:
+                Stage::Live {
+                    fate: fate @ Fate::Own,
+                    ..
+                },
+            ..
+        }) = self.jobs.get_mut(&placement)
+        {
+            let text = format!("no frame and no byte for {} ms", after.as_millis());
+            *fate = Fate::Failed(JobError::new("STALLED", text.clone()));
+            self.happened(placement.clone(), "stalled", text, None);
+            self.press_kill(&placement);
+        }
+    }
+
+    fn exited(&mut self, placement: JobAttempt, exit: Exit) {
+        let Some(job) = self.jobs.get(&placement) else {
+            return;
+        };
+        let restartable = job.restartable;
+        let Stage::Live { fate, .. } = &job.stage else {
+            return;
+        };
+        let ended = match fate {
+            Fate::Silenced => {
+                self.jobs.remove(&placement);
+                return;
+            }
+            Fate::Own => exit.into_result(),
+            Fate::Asked => Ok(()),
+            Fate::Failed(error) => Err(exit.explain(error.clone())),
+            // Its owner starts it again elsewhere, if its policy says so; that needs a failure.
+            Fate::Shutdown if restartable => Fate::Shutdown.end_unstarted(),
+            Fate::Shutdown => Ok(()),
+        };
+        self.end(placement, ended);
+    }
+
+    fn end(&mut self, placement: JobAttempt, ended: Result<(), JobError>) {
+        let Some(job) = self.jobs.get_mut(&placement) else {
+            return;
+        };
+        let last = job.listed_status().unwrap_or(JobStatus::Stopping);
+        job.stage = Stage::Ended { last };
+        let (status, error) = match ended {
+            Ok(()) => (JobStatus::Stopped, None),
+            Err(error) => (JobStatus::Failed, Some(error)),
+        };
+        self.effects.push(Effect::Report(AgentReport::JobStopped {
+            job_id: placement.job_id,
+            attempt: Some(placement.attempt),
+            status,
+            error,
+        }));
+    }
+
+    fn final_stored(&mut self, placement: &JobAttempt) {
+        if let Some(Stage::Ended { .. }) = self.stage_of(placement) {
+            self.jobs.remove(placement);
+        }
+    }
+
+    fn stage_of(&self, placement: &JobAttempt) -> Option<&Stage> {
+        self.jobs.get(placement).map(|job| &job.stage)
+    }
+
+    /// Whether the job runs here and may be spoken of.
+    fn is_speaking(&self, placement: &JobAttempt) -> bool {
+        let stage = self.stage_of(placement);
+        matches!(stage, Some(Stage::Live { fate, .. }) if *fate != Fate::Silenced)
+    }
+
+    fn update(&mut self, placement: &JobAttempt, status: JobStatus) {
+        if self.is_speaking(placement) {
+            self.effects.push(Effect::Report(AgentReport::JobUpdate {
+                job_id: placement.job_id.clone(),
+                attempt: Some(placement.attempt),
+                status,
+            }));
+        }
+    }
+
+    fn happened(
+        &mut self,
+        placement: JobAttempt,
+        kind: &'static str,
+        message: String,
+        data: Option<Value>,
+    ) {
+        self.effects.push(Effect::Happened {
+            placement,
+            kind,
+            message,
+            data,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

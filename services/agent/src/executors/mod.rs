@@ -1,0 +1,205 @@
+//! What a job's configuration asks for, read once: a [`Plan`], or a sentence that says what is wrong with it.
+//!
+//! The executor is named, or follows from the fields: `command` is exec, `streamUrl` ffmpeg, `durationMs` or
+//! `failAfterMs` noop. Fields that an executor does not know are left alone: configurations are shared with
+//! other people's agents.
+
+mod exec;
+mod ffmpeg;
+mod fields;
+mod noop;
+
+use std::path::PathBuf;
+
+use quintet_contract::JsonObject;
+use quintet_contract::job::executor_of;
+
+pub(crate) use exec::ExecPlan;
+pub(crate) use ffmpeg::{AudioPath, FfmpegPlan, Output};
+pub(crate) use noop::{NoopEnd, NoopPlan};
+
+/// Commands that every executor knows.
+pub(crate) const COMMANDS: [&str; 2] = ["mute", "unmute"];
+
+/// What this agent can do.
+#[derive(Clone, Debug)]
+pub(crate) struct Abilities {
+    /// Whether ffmpeg was found.
+    pub(crate) ffmpeg: bool,
+    /// Where relative paths start.
+    pub(crate) work_dir: PathBuf,
+}
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Plan {
+    /// A program.
+    Exec(ExecPlan),
+    /// An encoder.
+    Ffmpeg(FfmpegPlan),
+    /// Nothing, for a while.
+    Noop(NoopPlan),
+}
+
+/// What becomes of a live command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The running job is asked.
+    Deliver,
+    /// It cannot be done, and why.
+    Decline(String),
+    /// There is no such command; these there are.
+    Unknown(&'static [&'static str]),
+}
+
+impl Abilities {
+    /// Names of the executors.
+    pub(crate) fn executors(&self) -> Vec<String> {
+        let ffmpeg = self.ffmpeg.then_some("ffmpeg");
+        let all = ["exec"].into_iter().chain(ffmpeg).chain(["noop"]);
+        all.map(str::to_owned).collect()
+    }
+
+    /// Reads a configuration.
+    pub(crate) fn plan(&self, config: &JsonObject) -> Result<Plan, String> {
+        match executor_of(config) {
+            Some("exec") => exec::plan(config, self).map(Plan::Exec),
+            Some("ffmpeg") if self.ffmpeg => ffmpeg::plan(config, self).map(Plan::Ffmpeg),
+            Some("ffmpeg") => Err("this agent has no ffmpeg program".to_owned()),
+            Some("noop") => noop::plan(config).map(Plan::Noop),
+            Some(other) => Err(format!(
+                "this agent has no executor {other:?}, only {}",
+                self.executors().join(", ")
+            )),
+            None => Err(format!(
+                "the configuration names no executor; set executor to one of {}, or give command, streamUrl or durationMs",
+                self.executors().join(", ")
+            )),
+        }
+    }
+}
+
+impl Plan {
+    /// What becomes of a live command to a job that runs by this plan.
+    pub(crate) fn verdict(&self, command: &str) -> Verdict {
+        match self {
+            Self::Exec(plan) if plan.stdin_commands => Verdict::Deliver,
+            Self::Exec(_) => Verdict::Decline(
+                "the program takes no commands; its configuration lacks stdinCommands".to_owned(),
+            ),
+            Self::Ffmpeg(_) | Self::Noop(_) if !COMMANDS.contains(&command) => {
+                Verdict::Unknown(&COMMANDS)
+            }
+            Self::Ffmpeg(plan) => match plan.audio_path() {
+                AudioPath::Filtered => Verdict::Deliver,
+                AudioPath::Copied => Verdict::Decline(
+                    "the audio is copied and not encoded, so it cannot be changed".to_owned(),
+                ),
+                AudioPath::Absent => Verdict::Decline("the output has no audio".to_owned()),
+            },
+            Self::Noop(_) => Verdict::Deliver,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plan(config: serde_json::Value) -> Result<Plan, String> {
+        let abilities = Abilities {
+            ffmpeg: true,
+            work_dir: PathBuf::from("/work"),
+        };
+        abilities.plan(config.as_object().unwrap())
+    }
+
+    #[test]
+    fn the_executor_follows_from_the_fields() {
+        assert!(matches!(
+            plan(json!({"command": ["true"]})),
+            Ok(Plan::Exec(_))
+        ));
+        assert!(matches!(plan(json!({"durationMs": 5})), Ok(Plan::Noop(_))));
+        assert!(matches!(
+            plan(json!({"executor": "noop"})),
+            Ok(Plan::Noop(_))
+        ));
+        let record = json!({"streamUrl": "http://a/b", "outputPath": "x.mp4"});
+        assert!(matches!(plan(record), Ok(Plan::Ffmpeg(_))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_a_sentence() {
+        let cases = [
+            (json!({}), "names no executor"),
+            (json!({"templateId": "t"}), "names no executor"),
+            (json!({"executor": 5}), "names no executor"),
+            (
+                json!({"executor": "docker"}),
+                "no executor \"docker\", only exec, ffmpeg, noop",
+            ),
+            (json!({"command": []}), "command must not be empty"),
+            (json!({"command": "ls -l"}), "set shell to true"),
+            (
+                json!({"command": ["a", 5]}),
+                "command must be an array of strings",
+            ),
+            (json!({"command": ["a\u{0}"]}), "must not hold NUL"),
+            (
+                json!({"command": ["a"], "env": {"A": 5}}),
+                "env must be an object of strings",
+            ),
+            (
+                json!({"command": ["a"], "stdinCommands": "yes"}),
+                "stdinCommands must be true or false",
+            ),
+            (json!({"streamUrl": "x"}), "needs outputPath or outputUrl"),
+            (
+                json!({"streamUrl": "x", "outputPath": "a", "outputUrl": "b"}),
+                "not both",
+            ),
+            (
+                json!({"streamUrl": "x", "outputPath": "a", "durationSec": -1}),
+                "durationSec must be",
+            ),
+            (
+                json!({"executor": "ffmpeg", "outputPath": "a"}),
+                "needs streamUrl",
+            ),
+            (json!({"durationMs": "long"}), "durationMs must be"),
+        ];
+        for (config, wanted) in cases {
+            let error = plan(config.clone()).unwrap_err();
+            assert!(error.contains(wanted), "{config}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_agent_without_ffmpeg_says_so() {
+        let abilities = Abilities {
+            ffmpeg: false,
+            work_dir: PathBuf::from("/work"),
+        };
+        assert_eq!(abilities.executors(), ["exec", "noop"]);
+        let config = json!({"streamUrl": "x", "outputPath": "a"});
+        let error = abilities.plan(config.as_object().unwrap()).unwrap_err();
+        assert_eq!(error, "this agent has no ffmpeg program");
+    }
+
+    #[test]
+    fn commands_go_only_where_they_can_be_obeyed() {
+        let verdict = |config, command| plan(config).unwrap().verdict(command);
+        let exec = json!({"command": ["a"]});
+        assert!(matches!(verdict(exec, "mute"), Verdict::Decline(_)));
+        let listens = json!({"command": ["a"], "stdinCommands": true});
+        assert_eq!(verdict(listens, "anything"), Verdict::Deliver);
+        let records = json!({"streamUrl": "x", "outputPath": "a.mp4"});
+        assert_eq!(verdict(records.clone(), "mute"), Verdict::Deliver);
+        assert_eq!(verdict(records, "dance"), Verdict::Unknown(&COMMANDS));
+        let copies = json!({"streamUrl": "x", "outputPath": "a.mp4", "audioCodec": "copy"});
+        assert!(matches!(verdict(copies, "mute"), Verdict::Decline(_)));
+    }
+}

@@ -1,0 +1,74 @@
+//! How to talk with ffmpeg: its arguments, its progress, its answers to commands. All pure.
+//!
+//! ffmpeg reads commands from its standard input also when that is a pipe: a `c`, then a line with the filter,
+//! the time (`-1` is now), the filter's command and its argument. It answers on standard error with one
+//! line per filter graph, of which only the one that has our filter says `ret:0`.
+
+mod args;
+mod progress;
+
+use std::time::Duration;
+
+pub(crate) use args::arguments;
+pub(crate) use progress::{Progress, ProgressReader, StallWatch};
+
+/// How often ffmpeg says how far it is.
+const STATS_PERIOD: Duration = Duration::from_millis(500);
+
+/// The line that sets the volume of our filter.
+pub(crate) fn volume_command(muted: bool) -> &'static str {
+    if muted {
+        "cvolume@mute -1 volume 0\n"
+    } else {
+        "cvolume@mute -1 volume 1\n"
+    }
+}
+
+/// What a line of standard error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// A filter graph obeyed a command.
+    Obeyed,
+    /// A filter graph did not.
+    Refused,
+    /// Part of the dialog, of no interest to people.
+    Prompt,
+    /// Anything else, for the log.
+    Talk,
+}
+
+/// Tells answers to commands from talk.
+pub(crate) fn said(line: &str) -> Said {
+    if let Some(reply) = line.strip_prefix("Command reply for stream ") {
+        return match reply.split_once("ret:") {
+            Some((_, result)) if result.trim_start().starts_with("0 ") || result.trim() == "0" => {
+                Said::Obeyed
+            }
+            _ => Said::Refused,
+        };
+    }
+    if line.is_empty() || line.starts_with("Enter command: ") {
+        return Said::Prompt;
+    }
+    Said::Talk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_told_from_talk() {
+        assert_eq!(said("Command reply for stream 1: ret:0 res:"), Said::Obeyed);
+        assert_eq!(
+            said("Command reply for stream 0: ret:-38 res:"),
+            Said::Refused
+        );
+        assert_eq!(
+            said("Enter command: <target>|all <time>|-1 <command>"),
+            Said::Prompt
+        );
+        assert_eq!(said(""), Said::Prompt);
+        assert_eq!(said("Input #0, lavfi, from 'testsrc':"), Said::Talk);
+    }
+}

@@ -1,0 +1,131 @@
+//! Child processes: started by one thread, each in a group of its own, none able to outlive the agent.
+//!
+//! The kernel's parent-death signal fires when the *thread* that started the child ends, and the runtime's
+//! worker threads come and go; so all children are started by one thread that lives as long as the agent.
+//! The signal reaches the child only. What the child started is killed by the [`reaper`](crate::reaper).
+
+mod fate;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::Child;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use crate::error::Error;
+
+/// Starts child processes; clones are the same thread. The thread ends, and with it every child, when the
+/// last clone is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Spawner {
+    requests: mpsc::Sender<Request>,
+    reaper: Option<Arc<OwnedFd>>,
+}
+
+#[derive(Debug)]
+struct Request {
+    command: Command,
+    answer: oneshot::Sender<io::Result<Child>>,
+}
+
+/// A child and its process group.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) child: Child,
+    pub(crate) group: Group,
+}
+
+/// A process group of ours; what is left of it is killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Group {
+    id: Pid,
+    reaper: Option<Arc<OwnedFd>>,
+}
+
+impl Spawner {
+    /// Starts the thread, and the reaper if there is a program for it.
+    pub(crate) fn start(reaper: Option<&Path>) -> Result<Self, Error> {
+        let reaper = reaper.map(start_reaper).transpose()?;
+        let (requests, work) = mpsc::channel::<Request>();
+        let runtime = Handle::current();
+        let thread = std::thread::Builder::new().name("quintet-spawner".to_owned());
+        let spawned = thread.spawn(move || {
+            let _context = runtime.enter();
+            while let Ok(Request { command, answer }) = work.recv() {
+                let mut command = tokio::process::Command::from(command);
+                // Fails when the asker is gone; then the child is killed by being dropped.
+                let _ = answer.send(command.kill_on_drop(true).spawn());
+            }
+        });
+        spawned.map_err(|source| Error::Spawner { source })?;
+        Ok(Self { requests, reaper })
+    }
+
+    /// Starts a child in its own process group.
+    pub(crate) async fn spawn(&self, mut command: Command) -> io::Result<Started> {
+        fate::share(&mut command, self.reaper.clone());
+        let (answer, started) = oneshot::channel();
+        let request = Request { command, answer };
+        let gone = || io::Error::other("the thread that starts child processes has ended");
+        self.requests.send(request).map_err(|_| gone())?;
+        let child = started.await.map_err(|_| gone())??;
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let id = id.and_then(Pid::from_raw).ok_or_else(gone)?;
+        let reaper = self.reaper.clone();
+        Ok(Started {
+            child,
+            group: Group { id, reaper },
+        })
+    }
+}
+
+impl Group {
+    /// Signals every process of the group; one that is gone is no failure.
+    pub(crate) fn signal(&self, signal: Signal) {
+        match kill_process_group(self.id, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => warn!(group = %self.id.as_raw_nonzero(), %error, "cannot signal a group"),
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The child itself may be reaped already. Its number is not given out again while anything is left
+        // of the group, and not within the moment that has passed if nothing is.
+        self.signal(Signal::KILL);
+        if let Some(reaper) = &self.reaper {
+            let line = format!("-{}\n", self.id.as_raw_nonzero());
+            fate::tell(reaper.as_fd(), line.as_bytes());
+        }
+    }
+}
+
+fn start_reaper(program: &Path) -> Result<Arc<OwnedFd>, Error> {
+    let failed = |source| Error::Reaper {
+        program: PathBuf::from(program),
+        source,
+    };
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let mut command = Command::new(program);
+    command
+        .arg("reaper")
+        .stdin(Stdio::from(OwnedFd::from(theirs)));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(failed)?;
+    let waiter = std::thread::Builder::new().name("quintet-reaper".to_owned());
+    let waited = waiter.spawn(move || {
+        let ended = child.wait();
+        tracing::debug!(?ended, "the reaper ended");
+    });
+    waited.map_err(failed)?;
+    Ok(Arc::new(OwnedFd::from(ours)))
+}
