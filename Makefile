@@ -1,0 +1,65 @@
+# The commands of this project. `make run` and `make test` do all set-up themselves.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# What the set-up built comes first, then what the machine has; the last two are where installers put Rust and Go.
+export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.tools/venv/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
+
+# dev builds in a fraction of the time; PROFILE=release is for measuring and for use.
+PROFILE ?= dev
+# DEMO=0 starts without the recording job.
+DEMO ?= 1
+# More arguments for the program (run, bench) or for the tests (test).
+ARGS ?=
+# The seed of one simulation.
+SEED ?= 1
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+PROGRAM := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/quintet
+SCRIPTS := deploy/scripts
+
+.PHONY: help setup setup-build setup-run run test lint bench schemas sim nats-image docker-stop
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+
+setup: ## Find or get all that building, running and testing needs
+	@$(SCRIPTS)/setup
+
+setup-build:
+	@$(SCRIPTS)/setup compiler rust
+
+setup-run:
+	@$(SCRIPTS)/setup compiler rust nats-server ffmpeg
+
+run: setup-run ## Build, start everything with one agent, record a live stream (DEMO=0: do not; PROFILE=release)
+	cargo build --profile $(PROFILE) -p quintet
+	@exec $(PROGRAM) up --agents 1 $(if $(filter 0,$(DEMO)),,--demo) $(ARGS)
+
+test: setup ## Run every test, documentation examples included
+	@$(SCRIPTS)/sweep
+	cargo test --workspace $(ARGS)
+
+lint: setup-build ## Check formatting, lints and documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	@for script in $(SCRIPTS)/* .ci/run; do bash -n $$script; done
+	@if command -v shellcheck >/dev/null; then shellcheck --external-sources $(SCRIPTS)/* .ci/run; fi
+
+bench: setup-run ## Measure against the raw bus, on a release build
+	cargo run --release -p quintet -- bench $(ARGS)
+
+schemas: setup-build ## Regenerate schemas/ from the code
+	cargo run -p quintet -- schemas --write
+
+sim: setup-build ## Run one simulation again (SEED=…)
+	QUINTET_SIM_SEED=$(SEED) cargo test -p quintet-tests --test sim -- --nocapture $(ARGS)
+
+nats-image: ## Build the NATS image of the tests, without an image registry
+	@$(SCRIPTS)/nats-image
+
+docker-stop: ## End the Docker engine that the set-up started, and no other
+	@$(SCRIPTS)/docker-engine stop
