@@ -1,0 +1,102 @@
+//! Jobs that wait for an agent, ordered by priority, then age, in classes that ask for the same thing.
+//!
+//! All jobs of a class can go to the same agents, so a class whose head finds none is skipped as a whole:
+//! a hundred thousand jobs that nobody can serve cost as much as one, and block nobody.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use quintet_contract::id::JobId;
+use quintet_contract::time::Timestamp;
+
+/// What a job asks for, as far as the choice of agent goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Class {
+    /// Requirements and executor, in one canonical text.
+    pub(crate) asks: String,
+    /// A job that agents have turned down has backoffs of its own, hence a class of its own.
+    pub(crate) alone: Option<JobId>,
+}
+
+/// A job's place in its class: first is next.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    priority: Reverse<i32>,
+    created_at: Timestamp,
+    /// The job.
+    pub(crate) id: JobId,
+}
+
+impl Rank {
+    pub(crate) fn new(priority: i32, created_at: Timestamp, id: JobId) -> Self {
+        Self { priority: Reverse(priority), created_at, id }
+    }
+}
+
+/// The waiting jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    classes: BTreeMap<Class, BTreeSet<Rank>>,
+    places: HashMap<JobId, (Class, Rank)>,
+}
+
+impl Queue {
+    pub(crate) fn insert(&mut self, class: Class, rank: Rank) {
+        self.remove(&rank.id);
+        self.places.insert(rank.id.clone(), (class.clone(), rank.clone()));
+        self.classes.entry(class).or_default().insert(rank);
+    }
+
+    pub(crate) fn remove(&mut self, id: &JobId) {
+        if let Some((class, rank)) = self.places.remove(id)
+            && let Some(ranks) = self.classes.get_mut(&class)
+        {
+            ranks.remove(&rank);
+            if ranks.is_empty() {
+                self.classes.remove(&class);
+            }
+        }
+    }
+
+    /// The next job of every class, best first.
+    pub(crate) fn heads(&self) -> BTreeSet<(Rank, Class)> {
+        self.classes
+            .iter()
+            .filter_map(|(class, ranks)| ranks.first().map(|rank| (rank.clone(), class.clone())))
+            .collect()
+    }
+
+    /// The next job of one class.
+    pub(crate) fn head(&self, class: &Class) -> Option<Rank> {
+        self.classes.get(class).and_then(|ranks| ranks.first().cloned())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.classes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> JobId {
+        JobId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_head_is_the_highest_priority_then_the_oldest() {
+        let mut queue = Queue::default();
+        let class = Class { asks: String::new(), alone: None };
+        for (name, priority, at) in [("a", 0, 1), ("b", 5, 3), ("c", 5, 2)] {
+            queue.insert(class.clone(), Rank::new(priority, Timestamp::from_millis(at), id(name)));
+        }
+        let mut order = Vec::new();
+        while let Some(rank) = queue.head(&class) {
+            order.push(rank.id.to_string());
+            queue.remove(&rank.id);
+        }
+        assert_eq!(order, ["c", "b", "a"]);
+        assert!(queue.is_empty());
+    }
+}
