@@ -147,7 +147,11 @@ pub struct AgentReports {
 
 /// One fact from an agent. A report without attempt counts for the agent's current attempt of the job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "type",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub enum AgentReport {
     /// It is here; the first report of every session.
     Hello {
@@ -275,7 +279,12 @@ pub struct AgentSettings {
 
 impl Default for AgentSettings {
     fn default() -> Self {
-        Self { heartbeat_interval_ms: 3000, heartbeat_timeout_ms: 10_000, stop_grace_ms: 10_000, kill_after_ms: 5000 }
+        Self {
+            heartbeat_interval_ms: 3000,
+            heartbeat_timeout_ms: 10_000,
+            stop_grace_ms: 10_000,
+            kill_after_ms: 5000,
+        }
     }
 }
 
@@ -332,7 +341,11 @@ pub struct Assignment {
 
 /// A command to one agent, about one job or about its session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "type",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub enum AgentCommand {
     /// Stop the job within the deadline.
     Stop {

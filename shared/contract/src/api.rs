@@ -77,7 +77,8 @@ impl SubmitJob {
             ));
         }
         if let Some(metadata) = &self.stream_metadata {
-            crate::metadata::check(metadata).map_err(|e| ErrorReply::invalid("streamMetadata", e.to_string()))?;
+            crate::metadata::check(metadata)
+                .map_err(|e| ErrorReply::invalid("streamMetadata", e.to_string()))?;
         }
         Ok(())
     }
@@ -208,7 +209,12 @@ pub struct JobCursor {
 
 impl std::fmt::Display for JobCursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}_{}", self.created_at.as_millis(), crate::id::escape(self.id.as_str()))
+        write!(
+            f,
+            "{}_{}",
+            self.created_at.as_millis(),
+            crate::id::escape(self.id.as_str())
+        )
     }
 }
 
@@ -431,7 +437,10 @@ mod tests {
 
     #[test]
     fn a_cursor_reads_back_what_it_wrote() {
-        let cursor = JobCursor { created_at: Timestamp::from_millis(17), id: JobId::parse("camera 1.a_b").unwrap() };
+        let cursor = JobCursor {
+            created_at: Timestamp::from_millis(17),
+            id: JobId::parse("camera 1.a_b").unwrap(),
+        };
         assert_eq!(cursor.to_string(), "17_camera=201=2Ea_b");
         assert_eq!(cursor.to_string().parse::<JobCursor>().unwrap(), cursor);
         assert!("x".parse::<JobCursor>().is_err());
@@ -440,8 +449,14 @@ mod tests {
     #[test]
     fn a_submission_names_exactly_one_source() {
         let neither = SubmitJob::default();
-        assert_eq!(neither.check().unwrap_err().error, "Exactly one of templateId or inlineConfig is required");
-        let one = SubmitJob { inline_config: Some(JsonObject::new()), ..SubmitJob::default() };
+        assert_eq!(
+            neither.check().unwrap_err().error,
+            "Exactly one of templateId or inlineConfig is required"
+        );
+        let one = SubmitJob {
+            inline_config: Some(JsonObject::new()),
+            ..SubmitJob::default()
+        };
         assert!(one.check().is_ok());
     }
 }

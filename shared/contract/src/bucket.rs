@@ -5,7 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentRecord;
-use crate::id::{AgentId, HolderId, IdempotencyKey, JobId, PoolName, TemplateId, Token, escape, unescape};
+use crate::id::{
+    AgentId, HolderId, IdempotencyKey, JobId, PoolName, TemplateId, Token, escape, unescape,
+};
 use crate::job::{JobRecord, KeyRecord};
 use crate::subject::Prefix;
 use crate::template::Template;
@@ -115,6 +117,9 @@ mod tests {
         let agent = AgentId::parse("a b").unwrap();
         assert_eq!(Agents::render_key(&agent), "a=20b");
         assert_eq!(Agents::parse_key("a=20b"), Some(agent));
-        assert_eq!(Agents::bucket(&Prefix::parse("lab.one").unwrap()), "lab_one_agents");
+        assert_eq!(
+            Agents::bucket(&Prefix::parse("lab.one").unwrap()),
+            "lab_one_agents"
+        );
     }
 }

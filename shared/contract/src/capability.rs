@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::JsonObject;
 
 /// Picture heights in ascending order; an agent that can do one can do the lower ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Resolution {
     /// 640 × 360.
     #[serde(rename = "360p")]
@@ -93,7 +95,9 @@ impl Capabilities {
     /// since other people's agents must not be turned away for what we do not need.
     pub fn read(announced: &JsonObject) -> Self {
         fn field<T: serde::de::DeserializeOwned>(announced: &JsonObject, name: &str) -> Option<T> {
-            announced.get(name).and_then(|value| T::deserialize(value).ok())
+            announced
+                .get(name)
+                .and_then(|value| T::deserialize(value).ok())
         }
         Self {
             slots: field(announced, "slots").unwrap_or_else(one_slot),
@@ -144,15 +148,27 @@ impl Requirements {
         if let Some(wanted) = self.max_resolution {
             match capabilities.max_resolution {
                 Some(offered) if offered >= wanted => {}
-                Some(offered) => return Some(format!("maxResolution {wanted} required, agent has {offered}")),
+                Some(offered) => {
+                    return Some(format!(
+                        "maxResolution {wanted} required, agent has {offered}"
+                    ));
+                }
                 None => return Some(format!("maxResolution {wanted} required, agent names none")),
             }
         }
         for (label, wanted) in &self.labels {
             match capabilities.labels.get(label) {
                 Some(value) if value == wanted => {}
-                Some(value) => return Some(format!("label {label}={wanted} required, agent has {label}={value}")),
-                None => return Some(format!("label {label}={wanted} required, agent has no such label")),
+                Some(value) => {
+                    return Some(format!(
+                        "label {label}={wanted} required, agent has {label}={value}"
+                    ));
+                }
+                None => {
+                    return Some(format!(
+                        "label {label}={wanted} required, agent has no such label"
+                    ));
+                }
             }
         }
         for tag in &self.tags {
@@ -194,12 +210,28 @@ mod tests {
             tags: vec!["gpu".to_owned()],
             ..Capabilities::default()
         };
-        let wants = |json: &str| serde_json::from_str::<Requirements>(json).unwrap().unmet_by(&agent);
+        let wants = |json: &str| {
+            serde_json::from_str::<Requirements>(json)
+                .unwrap()
+                .unmet_by(&agent)
+        };
         assert_eq!(wants("{}"), None);
-        assert_eq!(wants(r#"{"maxResolution":"720p","labels":{"zone":"eu"},"tags":["gpu"]}"#), None);
-        assert_eq!(wants(r#"{"maxResolution":"2160p"}"#).unwrap(), "maxResolution 2160p required, agent has 1080p");
-        assert_eq!(wants(r#"{"labels":{"zone":"us"}}"#).unwrap(), "label zone=us required, agent has zone=eu");
+        assert_eq!(
+            wants(r#"{"maxResolution":"720p","labels":{"zone":"eu"},"tags":["gpu"]}"#),
+            None
+        );
+        assert_eq!(
+            wants(r#"{"maxResolution":"2160p"}"#).unwrap(),
+            "maxResolution 2160p required, agent has 1080p"
+        );
+        assert_eq!(
+            wants(r#"{"labels":{"zone":"us"}}"#).unwrap(),
+            "label zone=us required, agent has zone=eu"
+        );
         assert_eq!(wants(r#"{"tags":["tpu"]}"#).unwrap(), "tag tpu required");
-        assert_eq!(wants(r#"{"fenced":true}"#).unwrap(), "fenced required, agent does not promise selfFence");
+        assert_eq!(
+            wants(r#"{"fenced":true}"#).unwrap(),
+            "fenced required, agent does not promise selfFence"
+        );
     }
 }

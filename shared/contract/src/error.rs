@@ -59,7 +59,11 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::AgentNotAvailable | Self::AgentOnline | Self::IdempotencyMismatch | Self::CommandFailed | Self::Conflict => 409,
+            Self::AgentNotAvailable
+            | Self::AgentOnline
+            | Self::IdempotencyMismatch
+            | Self::CommandFailed
+            | Self::Conflict => 409,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::ValidationFailed | Self::UnknownCommand => 422,
@@ -100,12 +104,20 @@ pub struct ErrorReply {
 impl ErrorReply {
     /// A failure that the same request will meet again.
     pub fn new(code: ErrorCode, error: impl Into<String>) -> Self {
-        Self { error: error.into(), code, retry: Retry::Never, details: JsonObject::new() }
+        Self {
+            error: error.into(),
+            code,
+            retry: Retry::Never,
+            details: JsonObject::new(),
+        }
     }
 
     /// A failure that may pass: nobody leads, the bus is away.
     pub fn unavailable(error: impl Into<String>) -> Self {
-        Self { retry: Retry::Later, ..Self::new(ErrorCode::Unavailable, error) }
+        Self {
+            retry: Retry::Later,
+            ..Self::new(ErrorCode::Unavailable, error)
+        }
     }
 
     /// The plain "no such thing" of the HTTP interface.

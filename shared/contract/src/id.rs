@@ -215,7 +215,9 @@ impl Token for PoolName {
     fn from_token(token: Option<&str>) -> Option<Self> {
         match token {
             None => Some(Self::default()),
-            Some(token) => Self::parse(unescape(token)?).ok().filter(|pool| !pool.is_default()),
+            Some(token) => Self::parse(unescape(token)?)
+                .ok()
+                .filter(|pool| !pool.is_default()),
         }
     }
 }
@@ -274,7 +276,10 @@ mod tests {
     fn names_are_refused_with_the_reason() {
         assert_eq!(AgentId::parse(""), Err(NameError::Empty("agent id")));
         assert_eq!(AgentId::parse("a\nb"), Err(NameError::Control("agent id")));
-        assert_eq!(AgentId::parse("x".repeat(129)), Err(NameError::TooLong("agent id")));
+        assert_eq!(
+            AgentId::parse("x".repeat(129)),
+            Err(NameError::TooLong("agent id"))
+        );
         assert!(AgentId::parse("Studio 1 / left.cam *>").is_ok());
     }
 

@@ -18,7 +18,9 @@ use crate::time::Timestamp;
 pub const TIMELINE_KEPT: usize = 128;
 
 /// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum JobStatus {
     /// Stored, not to be placed yet.
@@ -70,7 +72,12 @@ impl JobStatus {
     pub const fn holds_agent(self) -> bool {
         matches!(
             self,
-            Self::Assigned | Self::Accepted | Self::Starting | Self::Running | Self::Stopping | Self::Unknown
+            Self::Assigned
+                | Self::Accepted
+                | Self::Starting
+                | Self::Running
+                | Self::Stopping
+                | Self::Unknown
         )
     }
 
@@ -102,7 +109,10 @@ impl std::str::FromStr for JobStatus {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or(())
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or(())
     }
 }
 
@@ -120,7 +130,20 @@ pub enum RestartPolicy {
 }
 
 /// Number of one placement of a job, from 1; zero before the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Attempt(pub u32);
 
@@ -139,7 +162,9 @@ impl std::fmt::Display for Attempt {
 }
 
 /// One placement of one job: what reports, commands and fencing speak of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct JobAttempt {
     /// The job.
@@ -164,7 +189,11 @@ pub struct JobError {
 impl JobError {
     /// An error without detail.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), detail: None }
+        Self {
+            code: code.into(),
+            message: message.into(),
+            detail: None,
+        }
     }
 }
 
@@ -267,9 +296,11 @@ impl Job {
     /// Timeline entries after `position`, each with its own position.
     pub fn entries_after(&self, position: u64) -> impl Iterator<Item = (u64, &TimelineEntry)> {
         let dropped = self.timeline_dropped;
-        self.timeline.iter().enumerate().map(move |(index, entry)| (dropped + index as u64 + 1, entry)).filter(
-            move |(at, _)| *at > position,
-        )
+        self.timeline
+            .iter()
+            .enumerate()
+            .map(move |(index, entry)| (dropped + index as u64 + 1, entry))
+            .filter(move |(at, _)| *at > position)
     }
 
     /// This job as it stood at a timeline position: used to show every status when several were written at once.
@@ -279,7 +310,8 @@ impl Job {
         if position >= self.position() || position <= self.timeline_dropped {
             return job;
         }
-        job.timeline.truncate(usize::try_from(position - self.timeline_dropped).unwrap_or(usize::MAX));
+        job.timeline
+            .truncate(usize::try_from(position - self.timeline_dropped).unwrap_or(usize::MAX));
         if let Some(entry) = job.timeline.last() {
             job.status = entry.status;
             job.updated_at = entry.at;
@@ -373,8 +405,13 @@ pub fn executor_of(config: &JsonObject) -> Option<&str> {
     if let Some(named) = config.get("executor") {
         return named.as_str();
     }
-    [("command", "exec"), ("streamUrl", "ffmpeg"), ("durationMs", "noop"), ("failAfterMs", "noop")]
-        .into_iter()
-        .find(|(field, _)| config.contains_key(*field))
-        .map(|(_, executor)| executor)
+    [
+        ("command", "exec"),
+        ("streamUrl", "ffmpeg"),
+        ("durationMs", "noop"),
+        ("failAfterMs", "noop"),
+    ]
+    .into_iter()
+    .find(|(field, _)| config.contains_key(*field))
+    .map(|(_, executor)| executor)
 }

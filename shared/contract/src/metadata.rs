@@ -62,7 +62,12 @@ pub fn check(patch: &JsonObject) -> Result<(), MetadataError> {
         match patch.get(field) {
             None | Some(Value::Null) => {}
             Some(value) if kind.admits(value) => {}
-            Some(_) => return Err(MetadataError { field: field.to_owned(), expected: kind.expected() }),
+            Some(_) => {
+                return Err(MetadataError {
+                    field: field.to_owned(),
+                    expected: kind.expected(),
+                });
+            }
         }
     }
     Ok(())
@@ -93,13 +98,22 @@ mod tests {
     fn known_fields_are_type_checked_and_unknown_ones_are_free() {
         assert!(check(&object(json!({"title": "a", "viewers": 3, "isMuted": false, "mood": [1, 2], "streamId": null}))).is_ok());
         let error = check(&object(json!({"viewers": "many"}))).unwrap_err();
-        assert_eq!(error.to_string(), "streamMetadata field viewers must be a number of 0 or more");
+        assert_eq!(
+            error.to_string(),
+            "streamMetadata field viewers must be a number of 0 or more"
+        );
     }
 
     #[test]
     fn a_merge_is_shallow_and_null_removes() {
         let mut metadata = object(json!({"title": "a", "nested": {"x": 1}, "platform": "youtube"}));
-        merge(&mut metadata, object(json!({"nested": {"y": 2}, "platform": null, "viewers": 5})));
-        assert_eq!(Value::Object(metadata), json!({"title": "a", "nested": {"y": 2}, "viewers": 5}));
+        merge(
+            &mut metadata,
+            object(json!({"nested": {"y": 2}, "platform": null, "viewers": 5})),
+        );
+        assert_eq!(
+            Value::Object(metadata),
+            json!({"title": "a", "nested": {"y": 2}, "viewers": 5})
+        );
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::JsonObject;
-use crate::agent::{AgentSettings, ActiveJob};
+use crate::agent::{ActiveJob, AgentSettings};
 use crate::id::{AgentId, IdempotencyKey, JobId};
 use crate::job::{Attempt, JobError, JobStatus};
 use crate::time::Timestamp;

@@ -11,11 +11,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::agent::{AgentCommand, AgentReports, Assignment, CommandReply, Heartbeat, HeartbeatReply, ReportsReply};
+use crate::agent::{
+    AgentCommand, AgentReports, Assignment, CommandReply, Heartbeat, HeartbeatReply, ReportsReply,
+};
 use crate::api::{
-    AgentPage, AgentRef, AgentReply, BatchReply, ControlJob, ControlReply, Done, DrainAgent, DryRunReply, Explanation,
-    JobPage, JobRef, JobReply, ListAgents, ListJobs, ListTemplates, MetadataReply, PatchMetadata, PutTemplate,
-    SubmitBatch, SubmitJob, SubmitReply, TemplateList, TemplateRef, TemplateReply,
+    AgentPage, AgentRef, AgentReply, BatchReply, ControlJob, ControlReply, Done, DrainAgent,
+    DryRunReply, Explanation, JobPage, JobRef, JobReply, ListAgents, ListJobs, ListTemplates,
+    MetadataReply, PatchMetadata, PutTemplate, SubmitBatch, SubmitJob, SubmitReply, TemplateList,
+    TemplateRef, TemplateReply,
 };
 use crate::event::{JobEvent, JobLog};
 use crate::id::{AgentId, JobId, NameError, PoolName, Token};
@@ -33,7 +36,9 @@ impl Prefix {
         if text.is_empty() {
             return Err(NameError::Empty("subject prefix"));
         }
-        let legal = text.split('.').all(|token| !token.is_empty() && crate::id::escape(token) == token);
+        let legal = text
+            .split('.')
+            .all(|token| !token.is_empty() && crate::id::escape(token) == token);
         if !legal {
             return Err(NameError::Control("subject prefix"));
         }
@@ -96,7 +101,10 @@ fn render(prefix: &Prefix, pattern: &str, fields: &[Option<Cow<'_, str>>]) -> St
 
 /// The values of the pattern's fields in order; `None` inside for an optional field that was left out.
 fn split<'s>(prefix: &Prefix, pattern: &str, subject: &'s str) -> Option<Vec<Option<&'s str>>> {
-    let mut rest = subject.strip_prefix(prefix.as_str())?.strip_prefix('.')?.split('.');
+    let mut rest = subject
+        .strip_prefix(prefix.as_str())?
+        .strip_prefix('.')?
+        .split('.');
     let mut fields = Vec::new();
     for token in pattern.split('.') {
         if token.ends_with("?}") {
@@ -217,8 +225,12 @@ pub enum CommandVerb {
 }
 
 impl CommandVerb {
-    const ALL: [(CommandVerb, &'static str); 4] =
-        [(Self::Stop, "stop"), (Self::Kill, "kill"), (Self::Control, "control"), (Self::Replaced, "replaced")];
+    const ALL: [(CommandVerb, &'static str); 4] = [
+        (Self::Stop, "stop"),
+        (Self::Kill, "kill"),
+        (Self::Control, "control"),
+        (Self::Replaced, "replaced"),
+    ];
 
     /// The verb of a command; `None` for one of a newer version.
     pub const fn of(command: &AgentCommand) -> Option<Self> {
@@ -234,11 +246,17 @@ impl CommandVerb {
 
 impl Token for CommandVerb {
     fn to_token(&self) -> Option<Cow<'_, str>> {
-        Self::ALL.iter().find(|(verb, _)| verb == self).map(|(_, token)| Cow::Borrowed(*token))
+        Self::ALL
+            .iter()
+            .find(|(verb, _)| verb == self)
+            .map(|(_, token)| Cow::Borrowed(*token))
     }
 
     fn from_token(token: Option<&str>) -> Option<Self> {
-        Self::ALL.iter().find(|(_, text)| Some(*text) == token).map(|(verb, _)| *verb)
+        Self::ALL
+            .iter()
+            .find(|(_, text)| Some(*text) == token)
+            .map(|(verb, _)| *verb)
     }
 }
 
@@ -253,20 +271,44 @@ mod tests {
     #[test]
     fn a_subject_renders_and_parses_back() {
         let prefix = Prefix::default();
-        let subject = AgentHeartbeat { agent: agent("studio 1"), pool: PoolName::default() };
+        let subject = AgentHeartbeat {
+            agent: agent("studio 1"),
+            pool: PoolName::default(),
+        };
         assert_eq!(subject.render(&prefix), "quintet.hb.agent.studio=201");
-        assert_eq!(AgentHeartbeat::parse(&prefix, "quintet.hb.agent.studio=201"), Some(subject));
-        let pooled = AgentHeartbeat { agent: agent("a"), pool: PoolName::parse("gpu").unwrap() };
+        assert_eq!(
+            AgentHeartbeat::parse(&prefix, "quintet.hb.agent.studio=201"),
+            Some(subject)
+        );
+        let pooled = AgentHeartbeat {
+            agent: agent("a"),
+            pool: PoolName::parse("gpu").unwrap(),
+        };
         assert_eq!(pooled.render(&prefix), "quintet.hb.agent.a.gpu");
-        assert_eq!(AgentHeartbeat::parse(&prefix, "quintet.hb.agent.a.gpu"), Some(pooled));
-        let command = CommandAgent { agent: agent("a"), verb: CommandVerb::Stop };
-        assert_eq!(CommandAgent::parse(&prefix, "quintet.agent.a.stop"), Some(command));
+        assert_eq!(
+            AgentHeartbeat::parse(&prefix, "quintet.hb.agent.a.gpu"),
+            Some(pooled)
+        );
+        let command = CommandAgent {
+            agent: agent("a"),
+            verb: CommandVerb::Stop,
+        };
+        assert_eq!(
+            CommandAgent::parse(&prefix, "quintet.agent.a.stop"),
+            Some(command)
+        );
     }
 
     #[test]
     fn other_subjects_are_not_parsed() {
         let prefix = Prefix::default();
-        for subject in ["quintet.hb.agent", "quintet.hb.agent.a.b.c", "other.hb.agent.a", "quintet.hb.agent.a.default", ""] {
+        for subject in [
+            "quintet.hb.agent",
+            "quintet.hb.agent.a.b.c",
+            "other.hb.agent.a",
+            "quintet.hb.agent.a.default",
+            "",
+        ] {
             assert_eq!(AgentHeartbeat::parse(&prefix, subject), None, "{subject}");
         }
         assert_eq!(CommandAgent::parse(&prefix, "quintet.agent.a.dance"), None);
@@ -275,8 +317,14 @@ mod tests {
     #[test]
     fn a_filter_leaves_fields_open() {
         let prefix = Prefix::parse("lab.one").unwrap();
-        assert_eq!(AgentHeartbeat::filter(&prefix, None, Some(&PoolName::default())), "lab.one.hb.agent.*");
-        assert_eq!(CommandAgent::filter(&prefix, Some(&agent("a")), None), "lab.one.agent.a.*");
+        assert_eq!(
+            AgentHeartbeat::filter(&prefix, None, Some(&PoolName::default())),
+            "lab.one.hb.agent.*"
+        );
+        assert_eq!(
+            CommandAgent::filter(&prefix, Some(&agent("a")), None),
+            "lab.one.agent.a.*"
+        );
         assert!(Prefix::parse("a..b").is_err());
         assert!(Prefix::parse("a.*").is_err());
     }

@@ -54,10 +54,13 @@ impl Template {
     /// The configuration for one job: places filled, `executor` added.
     pub fn resolve(&self, params: &JsonObject) -> Result<JsonObject, MissingParam> {
         let value = |name: &str| {
-            params.get(name).or_else(|| self.defaults.get(name)).ok_or_else(|| MissingParam {
-                template: self.id.clone(),
-                param: name.to_owned(),
-            })
+            params
+                .get(name)
+                .or_else(|| self.defaults.get(name))
+                .ok_or_else(|| MissingParam {
+                    template: self.id.clone(),
+                    param: name.to_owned(),
+                })
         };
         let mut config = JsonObject::new();
         for (field, template) in &self.config {
@@ -74,9 +77,17 @@ fn fill<'v>(
 ) -> Result<Value, MissingParam> {
     Ok(match template {
         Value::String(text) => fill_text(text, value)?,
-        Value::Array(items) => Value::Array(items.iter().map(|item| fill(item, value)).collect::<Result<_, _>>()?),
+        Value::Array(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| fill(item, value))
+                .collect::<Result<_, _>>()?,
+        ),
         Value::Object(fields) => Value::Object(
-            fields.iter().map(|(name, item)| Ok((name.clone(), fill(item, value)?))).collect::<Result<_, _>>()?,
+            fields
+                .iter()
+                .map(|(name, item)| Ok((name.clone(), fill(item, value)?)))
+                .collect::<Result<_, _>>()?,
         ),
         Value::Null | Value::Bool(_) | Value::Number(_) => template.clone(),
     })
@@ -89,7 +100,9 @@ fn fill_text<'v>(
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
-        let Some((name, tail)) = after.split_once("}}") else { break };
+        let Some((name, tail)) = after.split_once("}}") else {
+            break;
+        };
         let found = value(name.trim())?;
         if before.is_empty() && tail.is_empty() && filled.is_empty() {
             return Ok(found.clone());
@@ -112,12 +125,17 @@ mod tests {
     use super::*;
 
     fn template(config: Value) -> Template {
-        serde_json::from_value(json!({"id": "t", "executor": "exec", "config": config, "defaults": {"seconds": 10}})).unwrap()
+        serde_json::from_value(
+            json!({"id": "t", "executor": "exec", "config": config, "defaults": {"seconds": 10}}),
+        )
+        .unwrap()
     }
 
     #[test]
     fn places_are_filled_with_types_kept_where_they_stand_alone() {
-        let template = template(json!({"durationSec": "{{seconds}}", "command": ["echo", "for {{ seconds }}s of {{name}}", "{{"]}));
+        let template = template(
+            json!({"durationSec": "{{seconds}}", "command": ["echo", "for {{ seconds }}s of {{name}}", "{{"]}),
+        );
         let params = json!({"name": "cam"}).as_object().cloned().unwrap();
         assert_eq!(
             Value::Object(template.resolve(&params).unwrap()),
@@ -127,7 +145,12 @@ mod tests {
 
     #[test]
     fn a_missing_value_is_named() {
-        let error = template(json!({"cwd": "{{folder}}"})).resolve(&JsonObject::new()).unwrap_err();
-        assert_eq!(error.to_string(), "template t needs a value for {{folder}} in params");
+        let error = template(json!({"cwd": "{{folder}}"}))
+            .resolve(&JsonObject::new())
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "template t needs a value for {{folder}} in params"
+        );
     }
 }

@@ -61,7 +61,9 @@ impl std::str::FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse::<jiff::Timestamp>()
             .map(|time| Self(time.as_millisecond()))
-            .map_err(|_| ParseTimestampError { text: text.chars().take(64).collect() })
+            .map_err(|_| ParseTimestampError {
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 
@@ -97,8 +99,17 @@ mod tests {
         let time = Timestamp::from_millis(1_704_067_200_005);
         assert_eq!(time.to_string(), "2024-01-01T00:00:00.005Z");
         assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
-        assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
-        assert_eq!("2024-01-01T01:00:00+01:00".parse::<Timestamp>().unwrap().as_millis(), 1_704_067_200_000);
+        assert_eq!(
+            Timestamp::from_millis(0).to_string(),
+            "1970-01-01T00:00:00.000Z"
+        );
+        assert_eq!(
+            "2024-01-01T01:00:00+01:00"
+                .parse::<Timestamp>()
+                .unwrap()
+                .as_millis(),
+            1_704_067_200_000
+        );
         assert!("yesterday".parse::<Timestamp>().is_err());
     }
 }

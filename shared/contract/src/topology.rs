@@ -85,7 +85,10 @@ pub fn streams(prefix: &Prefix, event_retention: Duration) -> Vec<StreamSpec> {
             name: stream::assignments(prefix),
             description: "offers of jobs to agents, one subject per agent",
             subjects: vec![format!("{prefix}.assign.*")],
-            republish: Some((format!("{prefix}.assign.*"), format!("{prefix}.assigned.{{{{wildcard(1)}}}}"))),
+            republish: Some((
+                format!("{prefix}.assign.*"),
+                format!("{prefix}.assigned.{{{{wildcard(1)}}}}"),
+            )),
             max_age: ASSIGNMENT_AGE,
             max_messages_per_subject: ASSIGNMENTS_PER_AGENT,
             per_message_ttl: true,
@@ -104,12 +107,22 @@ pub fn streams(prefix: &Prefix, event_retention: Duration) -> Vec<StreamSpec> {
 
 /// Every bucket.
 pub fn buckets(prefix: &Prefix) -> Vec<BucketSpec> {
-    let bucket = |name, description| BucketSpec { name, description, marker_ttl: MARKER_TTL };
+    let bucket = |name, description| BucketSpec {
+        name,
+        description,
+        marker_ttl: MARKER_TTL,
+    };
     vec![
-        bucket(Jobs::bucket(prefix), "jobs by id; the watch of this bucket is the live feed of every status"),
+        bucket(
+            Jobs::bucket(prefix),
+            "jobs by id; the watch of this bucket is the live feed of every status",
+        ),
         bucket(Agents::bucket(prefix), "agents by id"),
         bucket(Templates::bucket(prefix), "job templates by id"),
-        bucket(Keys::bucket(prefix), "idempotency keys and the job each stands for"),
+        bucket(
+            Keys::bucket(prefix),
+            "idempotency keys and the job each stands for",
+        ),
         bucket(Leases::bucket(prefix), "leases, renewed by their holders"),
     ]
 }
