@@ -1,22 +1,29 @@
 //! The scheduler: decides which agent runs what.
+//!
+//! It owns the jobs and agents of one pool, their records and their life. It refuses to run anything, to keep a second
+//! truth beside the records, and to decide by polling. Any number of schedulers may run; one at a time leads a pool.
+//!
+//! ```text
+//!             ┌───────── lost the lease ─────────┐
+//!             ▼                                  │
+//!   waiting for the lease ──acquired──▶ loading ─┴─▶ leading ──shutdown──▶ lease released
+//!                                          ▲            │
+//!                                          └── not sure what is stored
+//! ```
+//!
+//! The life of a job is in [`core`]; so is every decision. The lease only prevents wasted work: what keeps two
+//! schedulers from doing the same is compare and swap on every record, attempt numbers, and agents that start nothing
+//! before their acceptance was stored.
 
 mod config;
+pub mod core;
+mod driver;
 mod error;
+mod inbound;
+pub mod metrics;
+mod outbound;
+mod templates;
 
 pub use config::SchedulerConfig;
+pub use driver::run;
 pub use error::Error;
-
-use quintet_bus::Bus;
-use quintet_service::health::ComponentHandle;
-use tokio_util::sync::CancellationToken;
-
-/// Runs until `shutdown` is cancelled.
-pub async fn run(
-    _config: SchedulerConfig,
-    _bus: Bus,
-    _health: ComponentHandle,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
-    shutdown.cancelled().await;
-    Ok(())
-}

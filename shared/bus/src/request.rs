@@ -19,6 +19,9 @@ use crate::metrics;
 const RETRY_MIN: Duration = Duration::from_millis(20);
 /// Longest wait of [`Bus::request_until`].
 const RETRY_MAX: Duration = Duration::from_millis(250);
+/// How long [`Bus::request_until`] waits for its first answer; it doubles with every try. Whoever had the request may
+/// have died with it.
+const TRY_MIN: Duration = Duration::from_secs(1);
 
 impl Bus {
     /// Asks once. Fails at once when nobody serves the subject or the connection is away.
@@ -33,8 +36,10 @@ impl Bus {
             .await
     }
 
-    /// Asks again while nobody serves the subject, the connection is away, or the answer says to try later,
-    /// until the deadline; then fails with the last reason.
+    /// Asks again while nobody serves the subject, nobody answers, the connection is away, or the answer says to
+    /// try later, until the deadline; then fails with the last reason.
+    ///
+    /// The request may be carried out more than once: for requests whose repetition changes nothing.
     pub async fn request_until<S: Request>(
         &self,
         subject: &S,
@@ -44,16 +49,27 @@ impl Bus {
         let body = encode(message, Encoding::MessagePack)?;
         let subject = subject.render(self.prefix());
         let end = Instant::now() + deadline;
-        let mut wait = RETRY_MIN;
+        let (mut wait, mut patience) = (RETRY_MIN, TRY_MIN);
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let error = match self.ask::<S>(subject.clone(), body.clone(), left).await {
+            let asked = self.ask::<S>(subject.clone(), body.clone(), left.min(patience));
+            let error = match asked.await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
+            let unanswered = matches!(error, RequestError::Timeout { .. });
             let pause = wait.mul_f64(rand::random_range(0.5..=1.0));
-            if !error.is_worth_retrying() || Instant::now() + pause >= end {
-                return Err(error);
+            if !(unanswered || error.is_worth_retrying()) || Instant::now() + pause >= end {
+                return Err(match error {
+                    RequestError::Timeout { subject, .. } => RequestError::Timeout {
+                        subject,
+                        after: deadline,
+                    },
+                    error => error,
+                });
+            }
+            if unanswered {
+                patience *= 2;
             }
             tokio::time::sleep(pause).await;
             wait = (wait * 2).min(RETRY_MAX);

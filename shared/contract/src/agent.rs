@@ -91,6 +91,9 @@ pub struct AgentRecord {
     /// Its current session, the only one that is listened to; none once its link is closed.
     #[serde(default)]
     pub session: Option<AgentSession>,
+    /// Its latest former sessions, newest last: what still arrives from them is too late.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_sessions: Vec<AgentSession>,
     /// When it last took a job, for least-recently-used placement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,

@@ -342,6 +342,9 @@ pub struct JobPrivate {
     /// Digest of the request that made the job, for strict idempotency.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub request_digest: String,
+    /// Revision of the key's record, so that its owner can end it without reading it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_revision: Option<u64>,
     /// A stop was asked for and when; kept whatever the agent answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_requested_at: Option<Timestamp>,

@@ -5,7 +5,7 @@
 //! CREATED, PENDING -> CANCELED          PENDING -> FAILED (its template cannot be resolved)
 //! ASSIGNED -> PENDING                   refused, silent, agent lost before accepting
 //! ACCEPTED..RUNNING -> STOPPED | FAILED the work ended by itself
-//! ACCEPTED..RUNNING -> PENDING          started again by policy
+//! ACCEPTED..STOPPING -> PENDING         started again by policy, unless a client asked for the stop
 //! ACCEPTED..STOPPING -> UNKNOWN         agent lost
 //! UNKNOWN -> ACCEPTED..STOPPING | STOPPED | FAILED | PENDING
 //! ```
@@ -14,25 +14,40 @@ use quintet_contract::job::{JobRecord, JobStatus, TIMELINE_KEPT, TimelineEntry};
 use quintet_contract::time::Timestamp;
 
 /// Whether a job may go from one status to the other.
-pub(crate) const fn may_follow(from: JobStatus, to: JobStatus) -> bool {
+pub(super) const fn may_follow(from: JobStatus, to: JobStatus) -> bool {
     use JobStatus::{
-        Accepted, Assigned, Canceled, Created, Failed, Pending, Running, Starting, Stopped, Stopping, Unknown,
+        Accepted, Assigned, Canceled, Created, Failed, Pending, Running, Starting, Stopped,
+        Stopping, Unknown,
     };
     match from {
         Created => matches!(to, Pending | Canceled),
         Pending => matches!(to, Assigned | Canceled | Failed),
         Assigned => matches!(to, Accepted | Pending),
-        Accepted => matches!(to, Starting | Running | Stopping | Stopped | Failed | Unknown | Pending),
-        Starting => matches!(to, Running | Stopping | Stopped | Failed | Unknown | Pending),
+        Accepted => matches!(
+            to,
+            Starting | Running | Stopping | Stopped | Failed | Unknown | Pending
+        ),
+        Starting => matches!(
+            to,
+            Running | Stopping | Stopped | Failed | Unknown | Pending
+        ),
         Running => matches!(to, Stopping | Stopped | Failed | Unknown | Pending),
-        Stopping => matches!(to, Stopped | Failed | Unknown),
-        Unknown => matches!(to, Accepted | Starting | Running | Stopping | Stopped | Failed | Pending),
+        Stopping => matches!(to, Stopped | Failed | Unknown | Pending),
+        Unknown => matches!(
+            to,
+            Accepted | Starting | Running | Stopping | Stopped | Failed | Pending
+        ),
         Stopped | Failed | Canceled => false,
     }
 }
 
 /// Moves the job on and writes the step into its timeline. False, and nothing changed, when the step is illegal.
-pub(crate) fn advance(record: &mut JobRecord, to: JobStatus, at: Timestamp, reason: Option<String>) -> bool {
+pub(super) fn advance(
+    record: &mut JobRecord,
+    to: JobStatus,
+    at: Timestamp,
+    reason: Option<String>,
+) -> bool {
     let job = &mut record.job;
     if !may_follow(job.status, to) {
         return false;
@@ -41,7 +56,11 @@ pub(crate) fn advance(record: &mut JobRecord, to: JobStatus, at: Timestamp, reas
     // The log is in order even when the clock was set back between two leaders.
     let at = job.timeline.last().map_or(at, |entry| entry.at.max(at));
     job.updated_at = at;
-    job.timeline.push(TimelineEntry { status: to, at, reason });
+    job.timeline.push(TimelineEntry {
+        status: to,
+        at,
+        reason,
+    });
     if job.timeline.len() > TIMELINE_KEPT {
         let surplus = job.timeline.len() - TIMELINE_KEPT;
         job.timeline.drain(..surplus);
@@ -77,15 +96,32 @@ mod tests {
             (Created, vec![Pending, Canceled]),
             (Pending, vec![Assigned, Failed, Canceled]),
             (Assigned, vec![Pending, Accepted]),
-            (Accepted, vec![Pending, Starting, Running, Stopping, Stopped, Failed, Unknown]),
-            (Starting, vec![Pending, Running, Stopping, Stopped, Failed, Unknown]),
+            (
+                Accepted,
+                vec![
+                    Pending, Starting, Running, Stopping, Stopped, Failed, Unknown,
+                ],
+            ),
+            (
+                Starting,
+                vec![Pending, Running, Stopping, Stopped, Failed, Unknown],
+            ),
             (Running, vec![Pending, Stopping, Stopped, Failed, Unknown]),
-            (Stopping, vec![Stopped, Failed, Unknown]),
-            (Unknown, vec![Pending, Accepted, Starting, Running, Stopping, Stopped, Failed]),
+            (Stopping, vec![Pending, Stopped, Failed, Unknown]),
+            (
+                Unknown,
+                vec![
+                    Pending, Accepted, Starting, Running, Stopping, Stopped, Failed,
+                ],
+            ),
         ];
         for (from, allowed) in legal {
             for to in JobStatus::ALL {
-                assert_eq!(may_follow(from, to), allowed.contains(&to), "{from} -> {to}");
+                assert_eq!(
+                    may_follow(from, to),
+                    allowed.contains(&to),
+                    "{from} -> {to}"
+                );
             }
         }
     }

@@ -11,43 +11,48 @@ use quintet_contract::time::Timestamp;
 
 /// What a job asks for, as far as the choice of agent goes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Class {
+pub(super) struct Class {
     /// Requirements and executor, in one canonical text.
-    pub(crate) asks: String,
+    pub(super) asks: String,
     /// A job that agents have turned down has backoffs of its own, hence a class of its own.
-    pub(crate) alone: Option<JobId>,
+    pub(super) alone: Option<JobId>,
 }
 
 /// A job's place in its class: first is next.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
+pub(super) struct Rank {
     priority: Reverse<i32>,
     created_at: Timestamp,
     /// The job.
-    pub(crate) id: JobId,
+    pub(super) id: JobId,
 }
 
 impl Rank {
-    pub(crate) fn new(priority: i32, created_at: Timestamp, id: JobId) -> Self {
-        Self { priority: Reverse(priority), created_at, id }
+    pub(super) fn new(priority: i32, created_at: Timestamp, id: JobId) -> Self {
+        Self {
+            priority: Reverse(priority),
+            created_at,
+            id,
+        }
     }
 }
 
 /// The waiting jobs.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub(super) struct Queue {
     classes: BTreeMap<Class, BTreeSet<Rank>>,
     places: HashMap<JobId, (Class, Rank)>,
 }
 
 impl Queue {
-    pub(crate) fn insert(&mut self, class: Class, rank: Rank) {
+    pub(super) fn insert(&mut self, class: Class, rank: Rank) {
         self.remove(&rank.id);
-        self.places.insert(rank.id.clone(), (class.clone(), rank.clone()));
+        self.places
+            .insert(rank.id.clone(), (class.clone(), rank.clone()));
         self.classes.entry(class).or_default().insert(rank);
     }
 
-    pub(crate) fn remove(&mut self, id: &JobId) {
+    pub(super) fn remove(&mut self, id: &JobId) {
         if let Some((class, rank)) = self.places.remove(id)
             && let Some(ranks) = self.classes.get_mut(&class)
         {
@@ -59,7 +64,7 @@ impl Queue {
     }
 
     /// The next job of every class, best first.
-    pub(crate) fn heads(&self) -> BTreeSet<(Rank, Class)> {
+    pub(super) fn heads(&self) -> BTreeSet<(Rank, Class)> {
         self.classes
             .iter()
             .filter_map(|(class, ranks)| ranks.first().map(|rank| (rank.clone(), class.clone())))
@@ -67,11 +72,22 @@ impl Queue {
     }
 
     /// The next job of one class.
-    pub(crate) fn head(&self, class: &Class) -> Option<Rank> {
-        self.classes.get(class).and_then(|ranks| ranks.first().cloned())
+    pub(super) fn head(&self, class: &Class) -> Option<Rank> {
+        self.classes
+            .get(class)
+            .and_then(|ranks| ranks.first().cloned())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Every waiting job, in no particular order.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &JobId> {
+        self.places.keys()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
         self.classes.is_empty()
     }
 }
@@ -87,9 +103,15 @@ mod tests {
     #[test]
     fn the_head_is_the_highest_priority_then_the_oldest() {
         let mut queue = Queue::default();
-        let class = Class { asks: String::new(), alone: None };
+        let class = Class {
+            asks: String::new(),
+            alone: None,
+        };
         for (name, priority, at) in [("a", 0, 1), ("b", 5, 3), ("c", 5, 2)] {
-            queue.insert(class.clone(), Rank::new(priority, Timestamp::from_millis(at), id(name)));
+            queue.insert(
+                class.clone(),
+                Rank::new(priority, Timestamp::from_millis(at), id(name)),
+            );
         }
         let mut order = Vec::new();
         while let Some(rank) = queue.head(&class) {

@@ -1,0 +1,187 @@
+//! Live commands to running jobs, through their agents. A command waits for the agent's answer; mute and unmute are
+//! answered after a second at the latest, since what they change shows in the job's metadata when it happens.
+
+use std::time::Duration;
+
+use quintet_contract::JsonObject;
+use quintet_contract::agent::{AgentCommand, CommandReply};
+use quintet_contract::api::{ControlJob, ControlReply};
+use quintet_contract::error::{ErrorCode, ErrorReply};
+use quintet_contract::id::JobId;
+use quintet_contract::job::{Attempt, JobStatus};
+use quintet_contract::time::Timestamp;
+use serde_json::Value;
+
+use super::event::{Answer, AskId, Effect, RequestId, Traceparent};
+use super::{Core, Timer};
+
+/// How long a client of mute and unmute waits for the agent at most.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Commands of an agent that does not publish which it has.
+const USUAL_COMMANDS: [&str; 2] = ["mute", "unmute"];
+
+/// A command on its way.
+#[derive(Debug)]
+pub(super) struct Ask {
+    job: JobId,
+    attempt: Attempt,
+    /// What a success of this command sets `isMuted` to.
+    mutes: Option<bool>,
+    /// Who waits; nobody once it was answered early.
+    from: Option<RequestId>,
+}
+
+impl Core {
+    pub(super) fn control(
+        &mut self,
+        from: RequestId,
+        control: ControlJob,
+        trace: Traceparent,
+        now: Timestamp,
+    ) {
+        if let Err(error) = self.check_control(&control) {
+            return self.reply(from, Answer::Refused(error));
+        }
+        let Some(job) = self.job(&control.id) else {
+            return;
+        };
+        let Some(agent) = job.agent_id.clone() else {
+            return;
+        };
+        let attempt = job.attempt;
+        let mutes = match control.command.as_str() {
+            "mute" => Some(true),
+            "unmute" => Some(false),
+            _ => None,
+        };
+        let ask = AskId(self.next_ask);
+        self.next_ask += 1;
+        self.asks.insert(
+            ask,
+            Ask {
+                job: control.id.clone(),
+                attempt,
+                mutes,
+                from: Some(from),
+            },
+        );
+        if mutes.is_some() {
+            self.timers.set(now.after(PATIENCE), Timer::Ask(ask));
+        }
+        let ControlJob { id, command, args } = control;
+        self.effects.push(Effect::Command {
+            agent,
+            command: AgentCommand::Control {
+                job_id: id,
+                attempt,
+                command,
+                args,
+            },
+            ask: Some(ask),
+            traceparent: trace,
+        });
+    }
+
+    fn check_control(&self, control: &ControlJob) -> Result<(), ErrorReply> {
+        let job = self.job(&control.id).ok_or_else(ErrorReply::not_found)?;
+        let agent = job
+            .agent_id
+            .as_ref()
+            .and_then(|agent| self.agents.get(agent))
+            .filter(|agent| agent.is_online());
+        let here = matches!(
+            job.status,
+            JobStatus::Accepted | JobStatus::Starting | JobStatus::Running | JobStatus::Stopping
+        );
+        let Some(agent) = agent.filter(|_| here) else {
+            return Err(ErrorReply::new(
+                ErrorCode::AgentNotAvailable,
+                "Agent not available",
+            ));
+        };
+        let published: Vec<String> = match agent.capabilities.commands.as_slice() {
+            [] => USUAL_COMMANDS.map(str::to_owned).to_vec(),
+            commands => commands.to_vec(),
+        };
+        if published.contains(&control.command) {
+            return Ok(());
+        }
+        let text = format!(
+            "the agent does not know {:?}; it knows {}",
+            control.command,
+            published.join(", ")
+        );
+        Err(ErrorReply::new(ErrorCode::UnknownCommand, text).with("commands", published))
+    }
+
+    /// The agent answered, or nobody did.
+    pub(super) fn command_answered(
+        &mut self,
+        ask: AskId,
+        outcome: Result<CommandReply, ErrorReply>,
+        now: Timestamp,
+    ) {
+        let Some(Ask {
+            job: id,
+            attempt,
+            mutes,
+            from,
+        }) = self.asks.remove(&ask)
+        else {
+            return;
+        };
+        if let (Some(muted), Ok(reply)) = (mutes, &outcome)
+            && reply.answer.get("success").and_then(Value::as_bool) != Some(false)
+            && self
+                .job(&id)
+                .is_some_and(|job| job.attempt == attempt && job.status.holds_agent())
+        {
+            self.set_muted(&id, muted, now);
+        }
+        let Some(from) = from else { return };
+        let outcome = match outcome {
+            Ok(reply) => Ok(Some(reply.answer)),
+            // A mute that fails is told as such; the request itself was carried out.
+            Err(error) if mutes.is_some() => Ok(Some(failure(&error))),
+            Err(error) => Err(error),
+        };
+        self.answer_control(from, &id, outcome);
+    }
+
+    /// The client of a mute has waited long enough.
+    pub(super) fn ask_due(&mut self, ask: AskId) {
+        let Some(waiting) = self.asks.get_mut(&ask) else {
+            return;
+        };
+        let (from, id) = (waiting.from.take(), waiting.job.clone());
+        if let Some(from) = from {
+            self.answer_control(from, &id, Ok(None));
+        }
+    }
+
+    fn answer_control(
+        &mut self,
+        from: RequestId,
+        id: &JobId,
+        outcome: Result<Option<JsonObject>, ErrorReply>,
+    ) {
+        let answer = match (outcome, self.job(id)) {
+            (Ok(answer), Some(job)) => Answer::Control(Box::new(ControlReply {
+                job: job.clone(),
+                answer,
+            })),
+            (Ok(_), None) => Answer::Refused(ErrorReply::not_found()),
+            (Err(error), _) => Answer::Refused(error),
+        };
+        self.reply(from, answer);
+    }
+}
+
+fn failure(error: &ErrorReply) -> JsonObject {
+    [
+        ("success".to_owned(), Value::Bool(false)),
+        ("reason".to_owned(), Value::String(error.error.clone())),
+    ]
+    .into_iter()
+    .collect()
+}

@@ -1,0 +1,232 @@
+//! The language of the core: what can happen ([`Event`]) and what is done about it ([`Effect`]).
+//!
+//! Effects come in two kinds. `Store…`, `Delete…` and `FinishKey` change records and are committed first; all others
+//! act, and are performed only when everything that was to be stored is stored.
+
+use quintet_contract::agent::{
+    AgentCommand, AgentReports, Assignment, CommandReply, Heartbeat, HeartbeatReply, ReportsReply,
+};
+use quintet_contract::api::{
+    AgentPage, AgentRef, AgentReply, BatchReply, ControlJob, ControlReply, Done, DrainAgent,
+    DryRunReply, Explanation, JobPage, JobRef, JobReply, ListAgents, ListJobs, MetadataReply,
+    PatchMetadata, SubmitBatch, SubmitJob, SubmitReply,
+};
+use quintet_contract::error::ErrorReply;
+use quintet_contract::id::{AgentId, IdempotencyKey, JobId, TemplateId};
+use quintet_contract::job::{Job, KeyRecord};
+use quintet_contract::template::Template;
+
+/// Names a request that waits for its answer; given by whoever received it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Names a command that waits for an agent's answer; given by the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
+/// Trace context of whatever caused something, as a W3C `traceparent`.
+pub type Traceparent = Option<String>;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client asked something.
+    Asked {
+        /// Where the answer goes.
+        from: RequestId,
+        /// What it asked.
+        question: Question,
+        /// The client's trace.
+        traceparent: Traceparent,
+    },
+    /// A claim on an idempotency key was decided.
+    KeyClaimed {
+        /// The key.
+        key: IdempotencyKey,
+        /// Who has it.
+        outcome: Claim,
+    },
+    /// An agent reported facts.
+    Reported {
+        /// Where the answer goes.
+        from: RequestId,
+        /// Who speaks, as its subject says.
+        agent: AgentId,
+        /// The facts.
+        reports: AgentReports,
+    },
+    /// An agent gave a sign of life.
+    HeartbeatCame {
+        /// Where the answer goes.
+        from: RequestId,
+        /// Who speaks, as its subject says.
+        agent: AgentId,
+        /// The sign.
+        heartbeat: Heartbeat,
+    },
+    /// An agent answered a command, or did not.
+    CommandAnswered {
+        /// Which command.
+        ask: AskId,
+        /// Its answer.
+        outcome: Result<CommandReply, ErrorReply>,
+    },
+    /// A template was stored.
+    TemplateStored(Box<Template>),
+    /// A template was deleted.
+    TemplateDeleted(TemplateId),
+}
+
+/// What became of a claim on an idempotency key.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// It is ours, at this revision.
+    Created(u64),
+    /// It was taken before.
+    Taken {
+        /// What stands under it.
+        record: Box<KeyRecord>,
+        /// At this revision.
+        revision: u64,
+        /// The job it stands for, when that belongs to another pool.
+        elsewhere: Option<Box<Job>>,
+    },
+    /// Nobody knows: the bus did not answer.
+    Failed(ErrorReply),
+}
+
+/// What clients ask.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// A new job.
+    Submit(Box<SubmitJob>),
+    /// Several new jobs.
+    SubmitBatch(SubmitBatch),
+    /// Where would it go?
+    DryRun(Box<SubmitJob>),
+    /// Which jobs are there?
+    List(ListJobs),
+    /// How is this job?
+    Get(JobRef),
+    /// Stop it.
+    Stop(JobRef),
+    /// A live command to it.
+    Control(ControlJob),
+    /// Merge this into its stream metadata.
+    Metadata(PatchMetadata),
+    /// Why is it where it is?
+    Explain(JobRef),
+    /// Which agents are there?
+    ListAgents(ListAgents),
+    /// How is this agent?
+    GetAgent(AgentRef),
+    /// Give it no more jobs, or give it jobs again.
+    Drain(DrainAgent),
+    /// Forget an offline agent.
+    Forget(AgentRef),
+}
+
+/// Answers, each to its own question.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To a submission.
+    Submitted(Box<SubmitReply>),
+    /// To a batch.
+    Batch(BatchReply),
+    /// To a dry run.
+    DryRun(DryRunReply),
+    /// To a list.
+    Jobs(JobPage),
+    /// To a get or a stop.
+    Job(Box<JobReply>),
+    /// To a live command.
+    Control(Box<ControlReply>),
+    /// To a merge.
+    Metadata(MetadataReply),
+    /// To an explain.
+    Explanation(Explanation),
+    /// To a list of agents.
+    Agents(AgentPage),
+    /// To a get or a drain of an agent.
+    Agent(Box<AgentReply>),
+    /// To a forget.
+    Done(Done),
+    /// To reports.
+    Reports(ReportsReply),
+    /// To a heartbeat.
+    Heartbeat(HeartbeatReply),
+    /// To any of them.
+    Refused(ErrorReply),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Store the job as it is now.
+    StoreJob(JobId),
+    /// Store the agent as it is now.
+    StoreAgent(AgentId),
+    /// Delete the agent's record.
+    DeleteAgent(AgentId),
+    /// Mark the key of this ended job as ended, to expire with the job; before the job itself is stored.
+    FinishKey(JobId),
+    /// Claim a key; comes back as [`Event::KeyClaimed`].
+    ClaimKey {
+        /// The key.
+        key: IdempotencyKey,
+        /// What to write under it.
+        record: Box<KeyRecord>,
+        /// The revision to replace; zero for none.
+        replaces: u64,
+    },
+    /// Put an offer into the agent's queue.
+    Offer {
+        /// The agent.
+        agent: AgentId,
+        /// The offer.
+        assignment: Box<Assignment>,
+        /// The job's trace.
+        traceparent: Traceparent,
+    },
+    /// Send a command to an agent.
+    Command {
+        /// The agent.
+        agent: AgentId,
+        /// The command.
+        command: AgentCommand,
+        /// Who waits for the answer; it comes back as [`Event::CommandAnswered`].
+        ask: Option<AskId>,
+        /// The job's trace.
+        traceparent: Traceparent,
+    },
+    /// Answer.
+    Reply {
+        /// Whom.
+        to: RequestId,
+        /// What.
+        answer: Answer,
+    },
+    /// The job's time is over and its record has expired: nothing about it needs to be kept.
+    Forget(JobId),
+    /// Count something that should be seen in the metrics.
+    Count(Oddity),
+}
+
+/// Things that agents say and that make no sense, as far as the core can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    /// A report that was processed before.
+    Duplicate,
+    /// A report of an attempt that is no longer the agent's.
+    Stale,
+    /// A report of a status that cannot follow.
+    Backward,
+    /// A job that nobody knew.
+    Recovered,
+    /// A report or command of a kind that this version does not know.
+    UnknownKind,
+    /// Metadata with wrong types or over the limits.
+    BadMetadata,
+    /// A message of a session that is not the agent's current one.
+    OldSession,
+}

@@ -1,0 +1,357 @@
+//! The scheduler's decisions: pure, synchronous, total. [`Core::step`] takes what happened, [`Core::settle`] then does
+//! what time and free slots allow; both return what is to be done. No clock, no I/O, no logging.
+//!
+//! The core holds every job and agent of its pool. Its driver stores what it changed before it acts on anything, and
+//! makes a new core from the stored records when it is not sure what is stored.
+//!
+//! - `submit` takes new jobs in, `request` answers what clients ask, `control` and `explain` are two of those.
+//! - `report` takes in what agents say, `registry` knows the agents, `queue` the jobs that wait, `place` matches them.
+//! - `life` is the legal steps of a status; `ending` is stops, losses, failures, restarts, and what time brings.
+
+mod control;
+mod ending;
+mod event;
+mod explain;
+mod life;
+mod place;
+mod queue;
+mod registry;
+mod report;
+mod request;
+mod submit;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use quintet_contract::agent::AgentRecord;
+use quintet_contract::api::JobCursor;
+use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName, TemplateId};
+use quintet_contract::job::{Job, JobRecord, JobStatus};
+use quintet_contract::template::Template;
+use quintet_contract::time::Timestamp;
+
+use self::control::Ask;
+pub use self::event::{
+    Answer, AskId, Claim, Effect, Event, Oddity, Question, RequestId, Traceparent,
+};
+use self::queue::Queue;
+use self::registry::Registry;
+use self::submit::{Claims, Gather};
+use self::timers::{Timer, Timers};
+
+/// Added to the heartbeat timeout before an agent is called lost, so that a heartbeat on its way still counts.
+pub const SLACK: Duration = Duration::from_secs(1);
+/// How an agent is shown is stored at most so often.
+const SHOW_EVERY: Duration = Duration::from_millis(50);
+
+/// The timings and names that decisions depend on.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The pool.
+    pub pool: PoolName,
+    /// How often agents shall say that they are there.
+    pub heartbeat_interval: Duration,
+    /// An agent not heard of for this long is lost.
+    pub heartbeat_timeout: Duration,
+    /// How long a job may take to stop before it is killed.
+    pub stop_grace: Duration,
+    /// How long an agent may take to confirm a kill.
+    pub kill_after: Duration,
+    /// How long an agent may take to answer an offer.
+    pub assign_ack_timeout: Duration,
+    /// How long ended jobs and their keys are kept.
+    pub job_retention: Duration,
+}
+
+/// The state of one pool.
+#[derive(Debug)]
+pub struct Core {
+    terms: Terms,
+    /// Since when this core leads; before that it heard nobody.
+    since: Timestamp,
+    jobs: HashMap<JobId, JobRecord>,
+    /// All jobs by age.
+    order: BTreeSet<JobCursor>,
+    keys: HashMap<IdempotencyKey, JobId>,
+    agents: Registry,
+    templates: BTreeMap<TemplateId, Template>,
+    queue: Queue,
+    timers: Timers,
+    claims: Claims,
+    gathers: BTreeMap<u64, Gather>,
+    next_gather: u64,
+    asks: BTreeMap<AskId, Ask>,
+    next_ask: u64,
+    effects: Vec<Effect>,
+}
+
+/// What was stored, and what a new core starts from.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// The jobs of the pool.
+    pub jobs: Vec<JobRecord>,
+    /// The agents of the pool.
+    pub agents: Vec<AgentRecord>,
+    /// All templates.
+    pub templates: Vec<Template>,
+}
+
+impl Core {
+    /// A core that goes on where an earlier one stopped, and what it does first: offers and stops that may never have
+    /// reached their agents are sent again.
+    pub fn restore(terms: Terms, stored: Stored, now: Timestamp) -> (Self, Vec<Effect>) {
+        let mut core = Self {
+            terms,
+            since: now,
+            jobs: HashMap::with_capacity(stored.jobs.len()),
+            order: BTreeSet::new(),
+            keys: HashMap::new(),
+            agents: Registry::default(),
+            templates: stored
+                .templates
+                .into_iter()
+                .map(|template| (template.id.clone(), template))
+                .collect(),
+            queue: Queue::default(),
+            timers: Timers::default(),
+            claims: Claims::default(),
+            gathers: BTreeMap::new(),
+            next_gather: 0,
+            asks: BTreeMap::new(),
+            next_ask: 0,
+            effects: Vec::new(),
+        };
+        for record in stored.agents {
+            let id = record.agent.id.clone();
+            core.agents.restore(record, now);
+            core.watch_silence(&id, now);
+        }
+        let mut jobs = stored.jobs;
+        jobs.sort_by(|a, b| (a.job.created_at, &a.job.id).cmp(&(b.job.created_at, &b.job.id)));
+        let ids: Vec<JobId> = jobs.iter().map(|record| record.job.id.clone()).collect();
+        for record in jobs {
+            core.insert(record);
+        }
+        for id in ids {
+            core.resume(&id, now);
+        }
+        let mut effects = std::mem::take(&mut core.effects);
+        effects.extend(core.settle(now));
+        (core, effects)
+    }
+
+    /// Takes in one event.
+    pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
+        match event {
+            Event::Asked {
+                from,
+                question,
+                traceparent,
+            } => self.asked(from, question, traceparent, now),
+            Event::KeyClaimed { key, outcome } => self.key_claimed(&key, outcome, now),
+            Event::Reported {
+                from,
+                agent,
+                reports,
+            } => self.reported(from, &agent, reports, now),
+            Event::HeartbeatCame {
+                from,
+                agent,
+                heartbeat,
+            } => self.heartbeat(from, &agent, heartbeat, now),
+            Event::CommandAnswered { ask, outcome } => self.command_answered(ask, outcome, now),
+            Event::TemplateStored(template) => {
+                let id = template.id.clone();
+                self.templates.insert(id.clone(), *template);
+                self.template_changed(&id, now);
+            }
+            Event::TemplateDeleted(id) => {
+                self.templates.remove(&id);
+                self.template_changed(&id, now);
+            }
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Does what is due, then places what can be placed. Ignores what woke it: calling it twice does nothing more.
+    pub fn settle(&mut self, now: Timestamp) -> Vec<Effect> {
+        while let Some(timer) = self.timers.take_due(now) {
+            match timer {
+                Timer::Silence(agent) => self.look_for_silence(&agent, now),
+                Timer::Show(agent) => self.show_now(&agent),
+                Timer::Job(job) => self.job_due(&job, now),
+                Timer::Ask(ask) => self.ask_due(ask),
+            }
+        }
+        self.place(now);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Core::settle`] has something to do, if nothing else happens.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+
+    /// The record of a job as it is to be stored now, and how long it shall live; `None` for a job that is gone.
+    pub fn job_record(&self, id: &JobId, now: Timestamp) -> Option<(&JobRecord, Option<Duration>)> {
+        let record = self.jobs.get(id)?;
+        let expires = record
+            .job
+            .ended_at
+            .map(|ended| ended.after(self.terms.job_retention));
+        // The server counts whole seconds, and a record must not go before its time.
+        let ttl = expires.map(|at| at.since(now).max(Duration::from_secs(1)));
+        Some((record, ttl))
+    }
+
+    /// The record of an agent as it is to be stored now; `None` for one that was forgotten.
+    pub fn agent_record(&self, id: &AgentId) -> Option<AgentRecord> {
+        self.agents.get(id).map(registry::Entry::stored)
+    }
+
+    /// Every job, oldest first.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobRecord> {
+        self.order
+            .iter()
+            .filter_map(|cursor| self.jobs.get(&cursor.id))
+    }
+
+    /// Counts of jobs by whether they ended and of agents by whether they are online, for the metrics.
+    pub fn sizes(&self) -> Sizes {
+        let online = self
+            .agents
+            .iter()
+            .filter(|(_, entry)| entry.is_online())
+            .count();
+        Sizes {
+            jobs: self.jobs.len(),
+            waiting: self.queue.len(),
+            agents: self.agents.iter().count(),
+            online,
+        }
+    }
+
+    fn insert(&mut self, record: JobRecord) {
+        let job = &record.job;
+        self.order.insert(cursor(job));
+        if let Some(key) = &job.idempotency_key {
+            self.keys.insert(key.clone(), job.id.clone());
+        }
+        if let Some(agent) = &job.agent_id
+            && (job.status.holds_agent() || record.private.holds_slot)
+        {
+            self.agents.hold(agent, &job.id, job.status);
+        }
+        self.jobs.insert(job.id.clone(), record);
+    }
+
+    /// Forgets a job whose time is over; its record expires by itself.
+    fn remove(&mut self, id: &JobId) {
+        let Some(record) = self.jobs.remove(id) else {
+            return;
+        };
+        self.order.remove(&cursor(&record.job));
+        self.queue.remove(id);
+        if let Some(key) = &record.job.idempotency_key
+            && self.keys.get(key) == Some(id)
+        {
+            self.keys.remove(key);
+        }
+        if let Some(agent) = &record.job.agent_id {
+            self.agents.release(agent, id);
+        }
+        self.effects.push(Effect::Forget(id.clone()));
+    }
+
+    /// Moves a job on, keeps its agent's slot in step, and has it stored. False, and nothing changed, when the step is
+    /// not legal.
+    fn advance(&mut self, id: &JobId, to: JobStatus, now: Timestamp, reason: Option<&str>) -> bool {
+        let Some(record) = self.jobs.get_mut(id) else {
+            return false;
+        };
+        if !life::advance(record, to, now, reason.map(str::to_owned)) {
+            self.effects.push(Effect::Count(Oddity::Backward));
+            return false;
+        }
+        let holds = to.holds_agent() || record.private.holds_slot;
+        if let Some(agent) = record.job.agent_id.clone() {
+            if holds {
+                self.agents.hold(&agent, id, to);
+            } else {
+                self.agents.release(&agent, id);
+            }
+            self.show_soon(&agent, now);
+        }
+        self.store_job(id);
+        true
+    }
+
+    /// Changes a job and has it stored.
+    fn change(&mut self, id: &JobId, now: Timestamp, change: impl FnOnce(&mut JobRecord)) {
+        if let Some(record) = self.jobs.get_mut(id) {
+            change(record);
+            record.job.updated_at = record.job.updated_at.max(now);
+            self.store_job(id);
+        }
+    }
+
+    fn store_job(&mut self, id: &JobId) {
+        self.effects.push(Effect::StoreJob(id.clone()));
+    }
+
+    fn job(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.get(id).map(|record| &record.job)
+    }
+
+    fn reply(&mut self, to: RequestId, answer: Answer) {
+        self.effects.push(Effect::Reply { to, answer });
+    }
+
+    fn count(&mut self, oddity: Oddity) {
+        self.effects.push(Effect::Count(oddity));
+    }
+
+    /// Stores how an agent is shown, soon and once for many changes.
+    fn show_soon(&mut self, id: &AgentId, now: Timestamp) {
+        let planned = self
+            .agents
+            .change(id, |entry| std::mem::replace(&mut entry.show_planned, true));
+        if planned == Some(false) {
+            self.timers
+                .set(now.after(SHOW_EVERY), Timer::Show(id.clone()));
+        }
+    }
+
+    fn show_now(&mut self, id: &AgentId) {
+        if self
+            .agents
+            .change(id, |entry| entry.show_planned = false)
+            .is_some()
+        {
+            self.effects.push(Effect::StoreAgent(id.clone()));
+        }
+    }
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Jobs, ended ones included.
+    pub jobs: usize,
+    /// Jobs that wait for an agent.
+    pub waiting: usize,
+    /// Agents, offline ones included.
+    pub agents: usize,
+    /// Agents that are online.
+    pub online: usize,
+}
+
+fn cursor(job: &Job) -> JobCursor {
+    JobCursor {
+        created_at: job.created_at,
+        id: job.id.clone(),
+    }
+}

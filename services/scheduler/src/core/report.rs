@@ -1,0 +1,679 @@
+//! What agents say. Facts cannot be refused: one that makes sense moves the job on, one that does not has no effect,
+//! is counted, and when it shows work that nobody wants there, the agent is told to kill it.
+//!
+//! Within a session the clock tells a late copy from news: reports travel one message at a time, each with a higher
+//! clock. A copy changes nothing and is answered like the first.
+
+use std::collections::BTreeSet;
+
+use quintet_contract::agent::{
+    ActiveJob, AgentCommand, AgentFault, AgentReport, AgentReports, AgentSettings, Heartbeat,
+    HeartbeatReply, Hello, ReportsReply, Standing,
+};
+use quintet_contract::id::{AgentId, AgentSession, JobId};
+use quintet_contract::job::{
+    Attempt, Job, JobAttempt, JobError, JobPrivate, JobRecord, JobStatus, RestartPolicy,
+    TimelineEntry,
+};
+use quintet_contract::time::Timestamp;
+use quintet_contract::{JsonObject, metadata};
+
+use super::Core;
+use super::event::{Answer, Effect, Oddity, RequestId};
+use super::submit::size_of_object;
+
+/// Heartbeats in a row that must leave out a job before it counts as lost there.
+const MISSING_HEARTBEATS: u32 = 2;
+/// The name under which jobs are recorded that an agent brought along.
+const RECOVERED: &str = "recovered";
+
+/// Most bytes of a text that an agent says about a job, such as why it failed; the rest is cut off.
+const TEXT_BYTES: usize = 2 * 1024;
+/// Most bytes of the detail of an error as JSON; more is left out.
+const DETAIL_BYTES: usize = 16 * 1024;
+/// Most bytes of what an agent announces about itself as JSON; more is left out.
+const ANNOUNCEMENT_BYTES: usize = 64 * 1024;
+
+/// How a report about a job relates to what we know.
+enum Relation {
+    /// The agent has this attempt.
+    Holds,
+    /// This attempt ended; its agent may still have it.
+    Over,
+    /// Nobody ever heard of this job.
+    Unheard,
+    /// Somebody else's, or an old attempt.
+    Foreign,
+}
+
+impl Core {
+    pub(super) fn reported(
+        &mut self,
+        from: RequestId,
+        agent: &AgentId,
+        reports: AgentReports,
+        now: Timestamp,
+    ) {
+        let reply = self.take_reports(agent, reports, now);
+        self.reply(from, Answer::Reports(reply));
+    }
+
+    fn take_reports(
+        &mut self,
+        agent: &AgentId,
+        reports: AgentReports,
+        now: Timestamp,
+    ) -> ReportsReply {
+        let AgentReports {
+            session,
+            clock,
+            reports,
+        } = reports;
+        let greets = matches!(reports.first(), Some(AgentReport::Hello { .. }));
+        let standing = self.standing(agent, session, greets);
+        if standing != Standing::Current {
+            self.count(Oddity::OldSession);
+            let leaves = matches!(reports.last(), Some(AgentReport::Goodbye { .. }));
+            if leaves && standing == Standing::HelloRequired {
+                // A goodbye that was heard before; it need not come back to say it again.
+                return ReportsReply::default();
+            }
+            return ReportsReply {
+                standing,
+                ..ReportsReply::default()
+            };
+        }
+        let mut reply = ReportsReply {
+            settings: greets.then(|| self.settings()),
+            ..ReportsReply::default()
+        };
+        let entry = self.agents.get(agent);
+        let is_copy = entry.is_some_and(|entry| {
+            entry.record.session == Some(session) && entry.reports_clock >= clock
+        });
+        if is_copy {
+            self.count(Oddity::Duplicate);
+        } else {
+            for report in &reports {
+                self.take_report(agent, session, report, now);
+            }
+            self.agents.change(agent, |entry| {
+                entry.reports_clock = clock;
+                entry.heard_at = now;
+            });
+        }
+        for report in &reports {
+            self.answer_report(agent, report, &mut reply);
+        }
+        reply.kill.sort();
+        reply.kill.dedup();
+        reply
+    }
+
+    /// Where a session stands. Any session that is not known to have ended may open with a hello.
+    fn standing(&self, agent: &AgentId, session: AgentSession, greets: bool) -> Standing {
+        let Some(entry) = self.agents.get(agent) else {
+            return if greets {
+                Standing::Current
+            } else {
+                Standing::HelloRequired
+            };
+        };
+        if entry.record.session == Some(session) {
+            return Standing::Current;
+        }
+        if entry.is_former(session) {
+            // Former because another took over, or because it said goodbye or was called lost.
+            let replaced = entry.record.session.is_some();
+            return if replaced {
+                Standing::Replaced
+            } else {
+                Standing::HelloRequired
+            };
+        }
+        if greets {
+            Standing::Current
+        } else {
+            Standing::HelloRequired
+        }
+    }
+
+    fn settings(&self) -> AgentSettings {
+        let millis =
+            |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        AgentSettings {
+            heartbeat_interval_ms: millis(self.terms.heartbeat_interval),
+            heartbeat_timeout_ms: millis(self.terms.heartbeat_timeout),
+            stop_grace_ms: millis(self.terms.stop_grace),
+            kill_after_ms: millis(self.terms.kill_after),
+        }
+    }
+
+    fn take_report(
+        &mut self,
+        agent: &AgentId,
+        session: AgentSession,
+        report: &AgentReport,
+        now: Timestamp,
+    ) {
+        match report {
+            AgentReport::Hello { hello } => self.hello(agent, session, hello, now),
+            AgentReport::AssignAck {
+                job_id,
+                attempt,
+                accepted: true,
+                ..
+            } => {
+                self.observed(agent, job_id, *attempt, JobStatus::Accepted, None, now);
+            }
+            AgentReport::AssignAck {
+                job_id,
+                attempt,
+                accepted: false,
+                reason,
+            } => {
+                let holds = matches!(self.relation(agent, job_id, *attempt), Relation::Holds);
+                if holds
+                    && self
+                        .job(job_id)
+                        .is_some_and(|job| job.status == JobStatus::Assigned)
+                {
+                    let reason = cut(reason.as_deref().unwrap_or("refused without a reason"));
+                    self.turned_down(job_id, &reason, now);
+                } else {
+                    self.count(Oddity::Stale);
+                }
+            }
+            AgentReport::JobUpdate {
+                job_id,
+                attempt,
+                status,
+            } => {
+                self.observed(agent, job_id, *attempt, *status, None, now);
+            }
+            AgentReport::JobStopped {
+                job_id,
+                attempt,
+                status,
+                error,
+            } => {
+                let status = if *status == JobStatus::Failed {
+                    JobStatus::Failed
+                } else {
+                    JobStatus::Stopped
+                };
+                self.observed(
+                    agent,
+                    job_id,
+                    *attempt,
+                    status,
+                    error.as_ref().map(cut_error),
+                    now,
+                );
+            }
+            AgentReport::JobMuted {
+                job_id,
+                attempt,
+                muted,
+                success,
+            } => {
+                if *success && matches!(self.relation(agent, job_id, *attempt), Relation::Holds) {
+                    self.set_muted(job_id, *muted, now);
+                }
+            }
+            AgentReport::JobMetadata {
+                job_id,
+                attempt,
+                metadata,
+            } => {
+                if matches!(self.relation(agent, job_id, *attempt), Relation::Holds) {
+                    self.agent_metadata(job_id, metadata.clone(), now);
+                } else {
+                    self.count(Oddity::Stale);
+                }
+            }
+            AgentReport::AgentError { code, message } => {
+                let fault = AgentFault {
+                    code: cut(code),
+                    message: cut(message),
+                };
+                self.agents.set_error(agent, Some(fault));
+                self.effects.push(Effect::StoreAgent(agent.clone()));
+            }
+            AgentReport::Goodbye { reason } => {
+                self.agent_lost(agent, &format!("agent left: {}", cut(reason)), now);
+            }
+            AgentReport::Unknown => self.count(Oddity::UnknownKind),
+        }
+    }
+
+    /// What the agent is told about one of its reports, the same for the first and for every copy.
+    fn answer_report(&self, agent: &AgentId, report: &AgentReport, reply: &mut ReportsReply) {
+        let mut judge = |job_id: &JobId, attempt: Option<Attempt>, status: JobStatus| {
+            let named = JobAttempt {
+                job_id: job_id.clone(),
+                attempt: attempt.unwrap_or_default(),
+            };
+            match self.relation(agent, job_id, attempt) {
+                Relation::Holds if status == JobStatus::Accepted && self.may_start(job_id) => {
+                    let attempt = self.job(job_id).map_or(named.attempt, |job| job.attempt);
+                    reply.start.push(JobAttempt { attempt, ..named });
+                }
+                Relation::Over | Relation::Foreign if !status.is_final() => reply.kill.push(named),
+                Relation::Holds | Relation::Over | Relation::Foreign | Relation::Unheard => {}
+            }
+        };
+        match report {
+            AgentReport::Hello { hello } => {
+                for active in &hello.active_jobs {
+                    judge(&active.job_id, active.attempt, active.status);
+                }
+            }
+            AgentReport::AssignAck {
+                job_id,
+                attempt,
+                accepted: true,
+                ..
+            } => {
+                judge(job_id, *attempt, JobStatus::Accepted);
+            }
+            AgentReport::JobUpdate {
+                job_id,
+                attempt,
+                status,
+            } => judge(job_id, *attempt, *status),
+            AgentReport::AssignAck {
+                accepted: false, ..
+            }
+            | AgentReport::JobStopped { .. }
+            | AgentReport::JobMuted { .. }
+            | AgentReport::JobMetadata { .. }
+            | AgentReport::AgentError { .. }
+            | AgentReport::Goodbye { .. }
+            | AgentReport::Unknown => {}
+        }
+    }
+
+    /// An accepted job may start unless it is to be stopped.
+    fn may_start(&self, id: &JobId) -> bool {
+        let status = self.job(id).map(|job| job.status);
+        matches!(
+            status,
+            Some(JobStatus::Accepted | JobStatus::Starting | JobStatus::Running)
+        )
+    }
+
+    fn relation(&self, agent: &AgentId, id: &JobId, attempt: Option<Attempt>) -> Relation {
+        let Some(record) = self.jobs.get(id) else {
+            return Relation::Unheard;
+        };
+        let job = &record.job;
+        let same = job.agent_id.as_ref() == Some(agent)
+            && attempt.is_none_or(|attempt| attempt == job.attempt);
+        if !same {
+            Relation::Foreign
+        } else if job.status.holds_agent() {
+            Relation::Holds
+        } else {
+            Relation::Over
+        }
+    }
+
+    /// An agent is here, with these jobs.
+    fn hello(&mut self, agent: &AgentId, session: AgentSession, hello: &Hello, now: Timestamp) {
+        let before = self.agents.get(agent).map(|entry| entry.record.session);
+        let pool = self.terms.pool.clone();
+        self.agents
+            .hello(agent, &pool, bounded(hello), session, now);
+        if before != Some(Some(session)) {
+            self.agents.change(agent, |entry| entry.reports_clock = 0);
+            self.watch_silence(agent, now);
+        }
+        if matches!(before, Some(Some(old)) if old != session) {
+            self.effects.push(Effect::Command {
+                agent: agent.clone(),
+                command: AgentCommand::Replaced { current: session },
+                ask: None,
+                traceparent: None,
+            });
+        }
+        for active in &hello.active_jobs {
+            self.observed(
+                agent,
+                &active.job_id,
+                active.attempt,
+                active.status,
+                None,
+                now,
+            );
+            self.remind(&active.job_id, active.status, now);
+        }
+        let active: BTreeSet<&JobId> = hello
+            .active_jobs
+            .iter()
+            .map(|active| &active.job_id)
+            .collect();
+        let held = self
+            .agents
+            .get(agent)
+            .map(|entry| entry.jobs().to_vec())
+            .unwrap_or_default();
+        for job in held.into_iter().filter(|job| !active.contains(job)) {
+            self.gone(&job, now);
+        }
+        self.effects.push(Effect::StoreAgent(agent.clone()));
+    }
+
+    /// The agent does not have a job that takes one of its slots. An offer may still be on its way to it.
+    fn gone(&mut self, id: &JobId, now: Timestamp) {
+        match self.job(id).map(|job| job.status) {
+            None | Some(JobStatus::Assigned) => {}
+            Some(status) if status.is_final() => self.let_go(id, now),
+            Some(_) => self.work_lost(id, now),
+        }
+    }
+
+    /// The agent runs what it was told to stop.
+    fn remind(&mut self, id: &JobId, shown: JobStatus, now: Timestamp) {
+        if matches!(
+            shown,
+            JobStatus::Accepted | JobStatus::Starting | JobStatus::Running
+        ) && self
+            .job(id)
+            .is_some_and(|job| job.status == JobStatus::Stopping)
+        {
+            self.remind_stop(id, now);
+        }
+    }
+
+    /// A job stands so on this agent.
+    fn observed(
+        &mut self,
+        agent: &AgentId,
+        id: &JobId,
+        attempt: Option<Attempt>,
+        status: JobStatus,
+        error: Option<JobError>,
+        now: Timestamp,
+    ) {
+        match self.relation(agent, id, attempt) {
+            Relation::Holds => self.observed_here(id, status, error, now),
+            Relation::Over if status.is_final() => self.let_go(id, now),
+            Relation::Unheard if status.holds_agent() && status != JobStatus::Assigned => {
+                self.recover(agent, id, attempt, status, now);
+            }
+            Relation::Over | Relation::Unheard | Relation::Foreign => self.count(Oddity::Stale),
+        }
+    }
+
+    fn observed_here(
+        &mut self,
+        id: &JobId,
+        status: JobStatus,
+        error: Option<JobError>,
+        now: Timestamp,
+    ) {
+        let Some(current) = self.job(id).map(|job| job.status) else {
+            return;
+        };
+        let placed = [
+            JobStatus::Accepted,
+            JobStatus::Starting,
+            JobStatus::Running,
+            JobStatus::Stopping,
+        ];
+        if !placed.contains(&status) && !status.is_final() {
+            return self.count(Oddity::Backward);
+        }
+        if current == JobStatus::Assigned {
+            // Whatever it reports, it has taken the job.
+            self.accepted(id, now);
+        }
+        if current == JobStatus::Unknown && !status.is_final() {
+            self.found_again(id, status, now);
+        }
+        let current = self.job(id).map_or(current, |job| job.status);
+        match status {
+            JobStatus::Stopped | JobStatus::Failed | JobStatus::Canceled => {
+                let status = if status == JobStatus::Failed {
+                    status
+                } else {
+                    JobStatus::Stopped
+                };
+                self.work_ended(id, status, error, now);
+            }
+            _ if status > current => {
+                self.advance(id, status, now, None);
+                if status == JobStatus::Stopping {
+                    // The agent stops it on its own; the grace counts from here.
+                    self.change(id, now, |record| record.private.stop_sent_at = Some(now));
+                    self.arm(id);
+                }
+            }
+            // The same again, or a late RUNNING while STOPPING: both are normal.
+            _ => {}
+        }
+        let stop_due = self.jobs.get(id).is_some_and(|record| {
+            let placed = matches!(
+                record.job.status,
+                JobStatus::Accepted | JobStatus::Starting | JobStatus::Running
+            );
+            placed && record.private.stop_requested_at.is_some()
+        });
+        if stop_due {
+            self.begin_stop(id, now);
+        }
+    }
+
+    fn accepted(&mut self, id: &JobId, now: Timestamp) {
+        if self.advance(id, JobStatus::Accepted, now, None) {
+            self.change(id, now, |record| {
+                record.private.offer_expires_at = None;
+                record.private.refusals.clear();
+            });
+        }
+    }
+
+    /// A lost agent is back with the job.
+    fn found_again(&mut self, id: &JobId, status: JobStatus, now: Timestamp) {
+        self.advance(id, status, now, Some("agent is back"));
+        self.change(id, now, |record| record.private.lost_at = None);
+        if status == JobStatus::Stopping {
+            self.tell_stop(id, now);
+        }
+    }
+
+    /// A job that an agent has and nobody knows.
+    fn recover(
+        &mut self,
+        agent: &AgentId,
+        id: &JobId,
+        attempt: Option<Attempt>,
+        status: JobStatus,
+        now: Timestamp,
+    ) {
+        self.count(Oddity::Recovered);
+        let job = Job {
+            id: id.clone(),
+            template_id: None,
+            inline_config: None,
+            params: JsonObject::new(),
+            status,
+            agent_id: Some(agent.clone()),
+            created_at: now,
+            updated_at: now,
+            started_at: (status == JobStatus::Running).then_some(now),
+            ended_at: None,
+            error: None,
+            requested_by: RECOVERED.to_owned(),
+            idempotency_key: None,
+            restart_policy: RestartPolicy::Never,
+            max_restarts: None,
+            requirements: Default::default(),
+            priority: 0,
+            not_before: None,
+            pool: self.terms.pool.clone(),
+            attempt: attempt.unwrap_or_default().max(Attempt(1)),
+            restarts: 0,
+            stream_metadata: None,
+            timeline: vec![TimelineEntry {
+                status,
+                at: now,
+                reason: Some(format!("reported by {agent}")),
+            }],
+            timeline_dropped: 0,
+        };
+        let mut private = JobPrivate::default();
+        if status == JobStatus::Stopping {
+            private.stop_sent_at = Some(now);
+        }
+        self.insert(JobRecord { job, private });
+        self.store_job(id);
+        self.show_soon(agent, now);
+        self.arm(id);
+    }
+
+    /// A sign of life, and perhaps the list of what the agent has.
+    pub(super) fn heartbeat(
+        &mut self,
+        from: RequestId,
+        agent: &AgentId,
+        heartbeat: Heartbeat,
+        now: Timestamp,
+    ) {
+        let standing = self.standing(agent, heartbeat.session, false);
+        if standing != Standing::Current {
+            self.count(Oddity::OldSession);
+            return self.reply(
+                from,
+                Answer::Heartbeat(HeartbeatReply {
+                    standing,
+                    kill: Vec::new(),
+                }),
+            );
+        }
+        let well = heartbeat
+            .metrics
+            .get("ok")
+            .and_then(serde_json::Value::as_bool)
+            == Some(true);
+        let news = self.agents.change(agent, |entry| {
+            entry.heard_at = now;
+            // An older heartbeat than the newest reports says nothing that they did not.
+            (
+                heartbeat.clock > entry.reports_clock,
+                well && entry.record.agent.error.is_some(),
+            )
+        });
+        let Some((is_news, recovered)) = news else {
+            return;
+        };
+        if recovered {
+            self.agents.set_error(agent, None);
+            self.effects.push(Effect::StoreAgent(agent.clone()));
+        }
+        let kill = match heartbeat.jobs {
+            Some(jobs) if is_news => self.reconcile(agent, &jobs, now),
+            Some(_) | None => Vec::new(),
+        };
+        self.reply(from, Answer::Heartbeat(HeartbeatReply { standing, kill }));
+    }
+
+    /// Compares what the agent has with what it should have; gives back what it should not.
+    fn reconcile(
+        &mut self,
+        agent: &AgentId,
+        jobs: &[ActiveJob],
+        now: Timestamp,
+    ) -> Vec<JobAttempt> {
+        let mut kill = Vec::new();
+        for active in jobs {
+            let ActiveJob {
+                job_id,
+                attempt,
+                status,
+            } = active;
+            match self.relation(agent, job_id, *attempt) {
+                Relation::Over | Relation::Foreign if !status.is_final() => {
+                    kill.push(JobAttempt {
+                        job_id: job_id.clone(),
+                        attempt: attempt.unwrap_or_default(),
+                    });
+                }
+                Relation::Holds => self.remind(job_id, *status, now),
+                Relation::Over | Relation::Foreign | Relation::Unheard => {}
+            }
+        }
+        let has: BTreeSet<&JobId> = jobs.iter().map(|active| &active.job_id).collect();
+        let held = self
+            .agents
+            .get(agent)
+            .map(|entry| entry.jobs().to_vec())
+            .unwrap_or_default();
+        for job in held {
+            let lost = self.agents.change(agent, |entry| {
+                if has.contains(&job) {
+                    entry.missing.remove(&job);
+                    return false;
+                }
+                let missing = entry.missing.entry(job.clone()).or_default();
+                *missing += 1;
+                *missing >= MISSING_HEARTBEATS
+            });
+            if lost == Some(true) {
+                self.agents
+                    .change(agent, |entry| entry.missing.remove(&job));
+                self.gone(&job, now);
+            }
+        }
+        kill
+    }
+
+    /// The stream's sound is off or on.
+    pub(super) fn set_muted(&mut self, id: &JobId, muted: bool, now: Timestamp) {
+        let mut news = JsonObject::new();
+        news.insert("isMuted".to_owned(), muted.into());
+        self.agent_metadata(id, news, now);
+    }
+
+    fn agent_metadata(&mut self, id: &JobId, news: JsonObject, now: Timestamp) {
+        if metadata::check(&news).is_err() || self.merge_metadata(id, news, now).is_err() {
+            self.count(Oddity::BadMetadata);
+        }
+    }
+}
+
+/// A hello whose announcements fit a record.
+fn bounded(hello: &Hello) -> Hello {
+    let fits = |object: &JsonObject| size_of_object(object) <= ANNOUNCEMENT_BYTES;
+    Hello {
+        name: cut(&hello.name),
+        version: cut(&hello.version),
+        capabilities: Some(hello.capabilities.clone())
+            .filter(fits)
+            .unwrap_or_default(),
+        meta: Some(hello.meta.clone()).filter(fits).unwrap_or_default(),
+        drain: hello.drain,
+        active_jobs: Vec::new(),
+    }
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= TEXT_BYTES {
+        return text.to_owned();
+    }
+    let end = (0..=TEXT_BYTES)
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
+fn cut_error(error: &JobError) -> JobError {
+    let fits = |detail: &serde_json::Value| detail.to_string().len() <= DETAIL_BYTES;
+    JobError {
+        code: cut(&error.code),
+        message: cut(&error.message),
+        detail: error.detail.clone().filter(fits),
+    }
+}

@@ -1,0 +1,321 @@
+//! What arrives on the bus, as events of the core, and the duty to answer each.
+//!
+//! Time and ids are attached here: a submission that names no id gets one. Requests that nobody waits for any more are
+//! not taken in.
+
+use std::collections::HashMap;
+
+use futures::StreamExt;
+use futures::stream::{BoxStream, SelectAll, select_all};
+use quintet_bus::{Bus, Incoming, Micro, Responder, SubscribeError, new_job_id, now};
+use quintet_contract::agent::{HeartbeatReply, ReportsReply};
+use quintet_contract::api::{
+    AgentPage, AgentReply, BatchReply, ControlReply, Done, DryRunReply, Explanation, JobPage,
+    JobReply, MetadataReply, SubmitJob, SubmitReply,
+};
+use quintet_contract::error::{ErrorCode, ErrorReply};
+use quintet_contract::id::PoolName;
+use quintet_contract::subject::{
+    AgentHeartbeat, AgentReporting, ControlJobs, DrainAgents, DryRunJob, ExplainJob, ForgetAgent,
+    GetAgent, GetJob, ListAgentsOf, ListJobsOf, PatchJobMetadata, Request, StopJob, SubmitJobBatch,
+    SubmitJobs,
+};
+use quintet_service::trace::current_traceparent;
+use serde::Serialize;
+use tracing::Span;
+
+use crate::core::{Answer, Event, Question, RequestId, Traceparent};
+use crate::error::Error;
+
+/// One message: what to tell the core once it has an id, and who waits.
+pub(crate) struct Inbound {
+    make: Box<dyn FnOnce(RequestId) -> Event + Send>,
+    asker: Asker,
+}
+
+/// Somebody who waits for an answer, and the span in which it is given.
+pub(crate) struct Asker {
+    answer: Waiting,
+    span: Span,
+}
+
+macro_rules! waiting {
+    ($($variant:ident($reply:ty)),* $(,)?) => {
+        /// The duty to answer, by kind of answer.
+        enum Waiting {
+            $($variant(Responder<$reply>)),*
+        }
+
+        impl Waiting {
+            async fn refuse(self, error: &ErrorReply) {
+                match self {
+                    $(Self::$variant(responder) => responder.err(error).await),*
+                }
+            }
+        }
+
+        $(impl From<Responder<$reply>> for Waiting {
+            fn from(responder: Responder<$reply>) -> Self {
+                Self::$variant(responder)
+            }
+        })*
+    };
+}
+
+waiting! {
+    Submitted(SubmitReply),
+    Batch(BatchReply),
+    DryRun(DryRunReply),
+    Jobs(JobPage),
+    Job(JobReply),
+    Control(ControlReply),
+    Metadata(MetadataReply),
+    Explanation(Explanation),
+    Agents(AgentPage),
+    Agent(AgentReply),
+    Done(Done),
+    Reports(ReportsReply),
+    Heartbeat(HeartbeatReply),
+}
+
+impl Asker {
+    /// Gives the core's answer.
+    pub(crate) async fn answer(self, answer: Answer) {
+        let _entered = &self.span;
+        match (self.answer, answer) {
+            (waiting, Answer::Refused(error)) => waiting.refuse(&error).await,
+            (Waiting::Submitted(to), Answer::Submitted(reply)) => to.ok(&*reply).await,
+            (Waiting::Batch(to), Answer::Batch(reply)) => to.ok(&reply).await,
+            (Waiting::DryRun(to), Answer::DryRun(reply)) => to.ok(&reply).await,
+            (Waiting::Jobs(to), Answer::Jobs(reply)) => to.ok(&reply).await,
+            (Waiting::Job(to), Answer::Job(reply)) => to.ok(&*reply).await,
+            (Waiting::Control(to), Answer::Control(reply)) => to.ok(&*reply).await,
+            (Waiting::Metadata(to), Answer::Metadata(reply)) => to.ok(&reply).await,
+            (Waiting::Explanation(to), Answer::Explanation(reply)) => to.ok(&reply).await,
+            (Waiting::Agents(to), Answer::Agents(reply)) => to.ok(&reply).await,
+            (Waiting::Agent(to), Answer::Agent(reply)) => to.ok(&*reply).await,
+            (Waiting::Done(to), Answer::Done(reply)) => to.ok(&reply).await,
+            (Waiting::Reports(to), Answer::Reports(reply)) => to.ok(&reply).await,
+            (Waiting::Heartbeat(to), Answer::Heartbeat(reply)) => to.ok(&reply).await,
+            (waiting, _) => {
+                tracing::error!("the core answered something else than was asked");
+                let text = "the scheduler answered something else than was asked; this is a defect";
+                waiting
+                    .refuse(&ErrorReply::new(ErrorCode::Internal, text))
+                    .await;
+            }
+        }
+    }
+
+    /// Says that it was not done and may be asked again.
+    pub(crate) async fn turn_away(self) {
+        let text =
+            "the scheduler of this pool is changing hands; send the same request again in a moment";
+        self.answer.refuse(&ErrorReply::unavailable(text)).await;
+    }
+}
+
+/// Those who wait, by the id that the core knows them by.
+#[derive(Default)]
+pub(crate) struct Askers {
+    waiting: HashMap<RequestId, Asker>,
+    next: u64,
+}
+
+impl Askers {
+    /// Takes a message in; the event is for the core.
+    pub(crate) fn enter(&mut self, inbound: Inbound) -> Event {
+        let id = RequestId(self.next);
+        self.next += 1;
+        self.waiting.insert(id, inbound.asker);
+        (inbound.make)(id)
+    }
+
+    pub(crate) fn take(&mut self, id: RequestId) -> Option<Asker> {
+        self.waiting.remove(&id)
+    }
+
+    pub(crate) async fn turn_all_away(&mut self) {
+        for (_, asker) in self.waiting.drain() {
+            asker.turn_away().await;
+        }
+    }
+}
+
+impl Inbound {
+    /// Says that it was not even looked at.
+    pub(crate) async fn turn_away(self) {
+        self.asker.turn_away().await;
+    }
+}
+
+/// Everything that a leading scheduler serves.
+pub(crate) struct Inbox {
+    pub(crate) micros: Vec<Micro>,
+    pub(crate) messages: SelectAll<BoxStream<'static, Inbound>>,
+}
+
+impl Inbox {
+    /// Opens all endpoints of a pool.
+    pub(crate) async fn open(bus: &Bus, pool: &PoolName) -> Result<Self, Error> {
+        let jobs = bus.micro("jobs", "jobs of a pool: submit, list, get, stop, control");
+        let jobs = jobs.await.map_err(subscribing("the jobs service"))?;
+        let agents = bus.micro("agents", "agents of a pool: list, get, drain, forget");
+        let agents = agents.await.map_err(subscribing("the agents service"))?;
+        let pool = pool.clone();
+        macro_rules! ask {
+            ($micro:ident, $subject:ident, $name:literal, $question:expr) => {{
+                let subject = $subject { pool: pool.clone() };
+                let requests = $micro
+                    .endpoint($name, &subject)
+                    .await
+                    .map_err(subscribing($name))?;
+                requests
+                    .filter_map(async |incoming| question(incoming, $name, $question))
+                    .boxed()
+            }};
+        }
+        let mut streams = vec![
+            ask!(jobs, SubmitJobs, "submit", |submit| Question::Submit(
+                Box::new(with_id(submit))
+            )),
+            ask!(jobs, SubmitJobBatch, "batch", |mut batch| {
+                batch.jobs = batch.jobs.into_iter().map(with_id).collect();
+                Question::SubmitBatch(batch)
+            }),
+            ask!(jobs, DryRunJob, "dryrun", |submit| Question::DryRun(
+                Box::new(submit)
+            )),
+            ask!(jobs, ListJobsOf, "list", Question::List),
+            ask!(jobs, GetJob, "get", Question::Get),
+            ask!(jobs, StopJob, "stop", Question::Stop),
+            ask!(jobs, ControlJobs, "control", Question::Control),
+            ask!(jobs, PatchJobMetadata, "metadata", Question::Metadata),
+            ask!(jobs, ExplainJob, "explain", Question::Explain),
+            ask!(agents, ListAgentsOf, "list", Question::ListAgents),
+            ask!(agents, GetAgent, "get", Question::GetAgent),
+            ask!(agents, DrainAgents, "drain", Question::Drain),
+            ask!(agents, ForgetAgent, "forget", Question::Forget),
+        ];
+        let filter = AgentReporting::filter(bus.prefix(), None, Some(&pool));
+        let reports = bus.serve::<AgentReporting>(filter, None).await;
+        streams.push(
+            reports
+                .map_err(subscribing("reports"))?
+                .filter_map(async |incoming| reports_of(incoming))
+                .boxed(),
+        );
+        let filter = AgentHeartbeat::filter(bus.prefix(), None, Some(&pool));
+        let heartbeats = bus.serve::<AgentHeartbeat>(filter, None).await;
+        let heartbeats = heartbeats.map_err(subscribing("heartbeats"))?;
+        streams.push(
+            heartbeats
+                .filter_map(async |incoming| heartbeat_of(incoming))
+                .boxed(),
+        );
+        Ok(Self {
+            micros: vec![jobs, agents],
+            messages: select_all(streams),
+        })
+    }
+
+    /// Takes the services off the bus and turns away whoever is still in line.
+    pub(crate) async fn close(mut self) {
+        for micro in self.micros.drain(..) {
+            micro.stop().await;
+        }
+        while let Some(Some(inbound)) = futures::FutureExt::now_or_never(self.messages.next()) {
+            inbound.turn_away().await;
+        }
+    }
+}
+
+fn subscribing(what: &'static str) -> impl FnOnce(SubscribeError) -> Error {
+    move |source| Error::Subscribe { what, source }
+}
+
+fn with_id(submit: SubmitJob) -> SubmitJob {
+    SubmitJob {
+        job_id: Some(submit.job_id.unwrap_or_else(new_job_id)),
+        ..submit
+    }
+}
+
+/// Nobody waits for a late request: it is dropped, which answers it too.
+fn is_late<S: Request>(incoming: &Incoming<S>) -> bool
+where
+    S::Reply: Serialize,
+{
+    incoming.responder.is_late(now())
+}
+
+fn question<S>(
+    incoming: Incoming<S>,
+    name: &'static str,
+    question: impl FnOnce(S::Message) -> Question,
+) -> Option<Inbound>
+where
+    S: Request,
+    S::Reply: Serialize,
+    Waiting: From<Responder<S::Reply>>,
+{
+    if is_late(&incoming) {
+        return None;
+    }
+    let span = incoming.span("scheduler");
+    let traceparent: Traceparent = span.in_scope(current_traceparent);
+    tracing::debug!(parent: &span, operation = name, "asked");
+    let question = question(incoming.message);
+    let make = move |from| Event::Asked {
+        from,
+        question,
+        traceparent,
+    };
+    Some(Inbound {
+        make: Box::new(make),
+        asker: Asker {
+            answer: incoming.responder.into(),
+            span,
+        },
+    })
+}
+
+fn reports_of(incoming: Incoming<AgentReporting>) -> Option<Inbound> {
+    if is_late(&incoming) {
+        return None;
+    }
+    let span = incoming.span("reports");
+    let (agent, reports) = (incoming.subject.agent, incoming.message);
+    let make = move |from| Event::Reported {
+        from,
+        agent,
+        reports,
+    };
+    Some(Inbound {
+        make: Box::new(make),
+        asker: Asker {
+            answer: incoming.responder.into(),
+            span,
+        },
+    })
+}
+
+fn heartbeat_of(incoming: Incoming<AgentHeartbeat>) -> Option<Inbound> {
+    if is_late(&incoming) {
+        return None;
+    }
+    let (agent, heartbeat) = (incoming.subject.agent, incoming.message);
+    let make = move |from| Event::HeartbeatCame {
+        from,
+        agent,
+        heartbeat,
+    };
+    // Heartbeats are too many and too dull for spans.
+    Some(Inbound {
+        make: Box::new(make),
+        asker: Asker {
+            answer: incoming.responder.into(),
+            span: Span::none(),
+        },
+    })
+}
