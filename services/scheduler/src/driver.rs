@@ -156,12 +156,10 @@ async fn hold(
             loaded = load(config, bus) => loaded,
         };
         let unsure = match loaded {
-            Ok((outbound, stored, templates)) => {
-                match lead(config, bus, lease, shutdown, outbound, stored, templates).await? {
-                    End::Unsure(unsure) => unsure,
-                    end => return Ok(end),
-                }
-            }
+            Ok(start) => match lead(config, bus, lease, shutdown, start).await? {
+                End::Unsure(unsure) => unsure,
+                end => return Ok(end),
+            },
             Err(error) => Unsure::Write(error),
         };
         metrics::reloaded();
@@ -175,10 +173,14 @@ async fn hold(
     Ok(End::Deposed)
 }
 
-async fn load(
-    config: &SchedulerConfig,
-    bus: &Bus,
-) -> Result<(Outbound, Stored, Watch<Templates>), KvError> {
+/// Everything that a leader starts from.
+struct Start {
+    outbound: Outbound,
+    stored: Stored,
+    templates: Watch<Templates>,
+}
+
+async fn load(config: &SchedulerConfig, bus: &Bus) -> Result<Start, KvError> {
     let began = Instant::now();
     let (jobs, agents, templates) = (
         bus.bucket::<Jobs>(),
@@ -205,7 +207,11 @@ async fn load(
     };
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     info!(pool = %config.pool, jobs = stored.jobs.len(), agents = stored.agents.len(), took_ms, "loaded the pool");
-    Ok((outbound, stored, watch))
+    Ok(Start {
+        outbound,
+        stored,
+        templates: watch,
+    })
 }
 
 /// A scheduler that leads.
@@ -233,10 +239,13 @@ async fn lead(
     bus: &Bus,
     lease: &mut HeldLease,
     shutdown: &CancellationToken,
-    outbound: Outbound,
-    stored: Stored,
-    templates: Watch<Templates>,
+    start: Start,
 ) -> Result<End, Error> {
+    let Start {
+        outbound,
+        stored,
+        templates,
+    } = start;
     let clock = Clock::start();
     let (core, first) = Core::restore(terms(config), stored, clock.now());
     let inbox = Inbox::open(bus, &config.pool).await?;

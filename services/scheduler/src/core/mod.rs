@@ -5,7 +5,7 @@
 //! makes a new core from the stored records when it is not sure what is stored.
 //!
 //! - `submit` takes new jobs in, `request` answers what clients ask, `control` and `explain` are two of those.
-//! - `report` takes in what agents say, `registry` knows the agents, `queue` the jobs that wait, `place` matches them.
+//! - `report` takes in what agents say, `observe` compares it with what is known, `registry` knows the agents, `queue` the jobs that wait, `place` matches them.
 //! - `life` is the legal steps of a status; `ending` is stops, losses, failures, restarts, and what time brings.
 
 mod control;
@@ -13,6 +13,7 @@ mod ending;
 mod event;
 mod explain;
 mod life;
+mod observe;
 mod place;
 mod queue;
 mod registry;
@@ -104,12 +105,12 @@ impl Core {
     /// reached their agents are sent again.
     pub fn restore(terms: Terms, stored: Stored, now: Timestamp) -> (Self, Vec<Effect>) {
         let mut core = Self {
+            agents: Registry::new(terms.pool.clone()),
             terms,
             since: now,
             jobs: HashMap::with_capacity(stored.jobs.len()),
             order: BTreeSet::new(),
             keys: HashMap::new(),
-            agents: Registry::default(),
             templates: stored
                 .templates
                 .into_iter()

@@ -162,13 +162,22 @@ impl Entry {
 }
 
 /// All agents of a pool.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Registry {
+    pool: PoolName,
     agents: BTreeMap<AgentId, Entry>,
     free: BTreeSet<Place>,
 }
 
 impl Registry {
+    pub(super) fn new(pool: PoolName) -> Self {
+        Self {
+            pool,
+            agents: BTreeMap::new(),
+            free: BTreeSet::new(),
+        }
+    }
+
     pub(super) fn get(&self, id: &AgentId) -> Option<&Entry> {
         self.agents.get(id)
     }
@@ -207,7 +216,6 @@ impl Registry {
     pub(super) fn hello(
         &mut self,
         id: &AgentId,
-        pool: &PoolName,
         hello: Hello,
         session: AgentSession,
         now: Timestamp,
@@ -226,7 +234,7 @@ impl Registry {
                 capabilities: JsonObject::new(),
                 meta: JsonObject::new(),
                 error: None,
-                pool: pool.clone(),
+                pool: self.pool.clone(),
                 registered_at: now,
             };
             let record = AgentRecord {

@@ -7,25 +7,18 @@
 use std::collections::BTreeSet;
 
 use quintet_contract::agent::{
-    ActiveJob, AgentCommand, AgentFault, AgentReport, AgentReports, AgentSettings, Heartbeat,
-    HeartbeatReply, Hello, ReportsReply, Standing,
+    AgentCommand, AgentFault, AgentReport, AgentReports, AgentSettings, Heartbeat, HeartbeatReply,
+    Hello, ReportsReply, Standing,
 };
 use quintet_contract::id::{AgentId, AgentSession, JobId};
-use quintet_contract::job::{
-    Attempt, Job, JobAttempt, JobError, JobPrivate, JobRecord, JobStatus, RestartPolicy,
-    TimelineEntry,
-};
+use quintet_contract::job::{Attempt, JobAttempt, JobError, JobStatus};
 use quintet_contract::time::Timestamp;
 use quintet_contract::{JsonObject, metadata};
 
 use super::Core;
 use super::event::{Answer, Effect, Oddity, RequestId};
+use super::observe::{Relation, Sighting};
 use super::submit::size_of_object;
-
-/// Heartbeats in a row that must leave out a job before it counts as lost there.
-const MISSING_HEARTBEATS: u32 = 2;
-/// The name under which jobs are recorded that an agent brought along.
-const RECOVERED: &str = "recovered";
 
 /// Most bytes of a text that an agent says about a job, such as why it failed; the rest is cut off.
 const TEXT_BYTES: usize = 2 * 1024;
@@ -33,18 +26,6 @@ const TEXT_BYTES: usize = 2 * 1024;
 const DETAIL_BYTES: usize = 16 * 1024;
 /// Most bytes of what an agent announces about itself as JSON; more is left out.
 const ANNOUNCEMENT_BYTES: usize = 64 * 1024;
-
-/// How a report about a job relates to what we know.
-enum Relation {
-    /// The agent has this attempt.
-    Holds,
-    /// This attempt ended; its agent may still have it.
-    Over,
-    /// Nobody ever heard of this job.
-    Unheard,
-    /// Somebody else's, or an old attempt.
-    Foreign,
-}
 
 impl Core {
     pub(super) fn reported(
@@ -164,7 +145,16 @@ impl Core {
                 accepted: true,
                 ..
             } => {
-                self.observed(agent, job_id, *attempt, JobStatus::Accepted, None, now);
+                self.observed(
+                    Sighting {
+                        agent,
+                        job: job_id,
+                        attempt: *attempt,
+                        status: JobStatus::Accepted,
+                        error: None,
+                    },
+                    now,
+                );
             }
             AgentReport::AssignAck {
                 job_id,
@@ -189,7 +179,16 @@ impl Core {
                 attempt,
                 status,
             } => {
-                self.observed(agent, job_id, *attempt, *status, None, now);
+                self.observed(
+                    Sighting {
+                        agent,
+                        job: job_id,
+                        attempt: *attempt,
+                        status: *status,
+                        error: None,
+                    },
+                    now,
+                );
             }
             AgentReport::JobStopped {
                 job_id,
@@ -202,12 +201,15 @@ impl Core {
                 } else {
                     JobStatus::Stopped
                 };
+                let error = error.as_ref().map(cut_error);
                 self.observed(
-                    agent,
-                    job_id,
-                    *attempt,
-                    status,
-                    error.as_ref().map(cut_error),
+                    Sighting {
+                        agent,
+                        job: job_id,
+                        attempt: *attempt,
+                        status,
+                        error,
+                    },
                     now,
                 );
             }
@@ -303,28 +305,10 @@ impl Core {
         )
     }
 
-    fn relation(&self, agent: &AgentId, id: &JobId, attempt: Option<Attempt>) -> Relation {
-        let Some(record) = self.jobs.get(id) else {
-            return Relation::Unheard;
-        };
-        let job = &record.job;
-        let same = job.agent_id.as_ref() == Some(agent)
-            && attempt.is_none_or(|attempt| attempt == job.attempt);
-        if !same {
-            Relation::Foreign
-        } else if job.status.holds_agent() {
-            Relation::Holds
-        } else {
-            Relation::Over
-        }
-    }
-
     /// An agent is here, with these jobs.
     fn hello(&mut self, agent: &AgentId, session: AgentSession, hello: &Hello, now: Timestamp) {
         let before = self.agents.get(agent).map(|entry| entry.record.session);
-        let pool = self.terms.pool.clone();
-        self.agents
-            .hello(agent, &pool, bounded(hello), session, now);
+        self.agents.hello(agent, bounded(hello), session, now);
         if before != Some(Some(session)) {
             self.agents.change(agent, |entry| entry.reports_clock = 0);
             self.watch_silence(agent, now);
@@ -338,14 +322,14 @@ impl Core {
             });
         }
         for active in &hello.active_jobs {
-            self.observed(
+            let seen = Sighting {
                 agent,
-                &active.job_id,
-                active.attempt,
-                active.status,
-                None,
-                now,
-            );
+                job: &active.job_id,
+                attempt: active.attempt,
+                status: active.status,
+                error: None,
+            };
+            self.observed(seen, now);
             self.remind(&active.job_id, active.status, now);
         }
         let active: BTreeSet<&JobId> = hello
@@ -362,175 +346,6 @@ impl Core {
             self.gone(&job, now);
         }
         self.effects.push(Effect::StoreAgent(agent.clone()));
-    }
-
-    /// The agent does not have a job that takes one of its slots. An offer may still be on its way to it.
-    fn gone(&mut self, id: &JobId, now: Timestamp) {
-        match self.job(id).map(|job| job.status) {
-            None | Some(JobStatus::Assigned) => {}
-            Some(status) if status.is_final() => self.let_go(id, now),
-            Some(_) => self.work_lost(id, now),
-        }
-    }
-
-    /// The agent runs what it was told to stop.
-    fn remind(&mut self, id: &JobId, shown: JobStatus, now: Timestamp) {
-        if matches!(
-            shown,
-            JobStatus::Accepted | JobStatus::Starting | JobStatus::Running
-        ) && self
-            .job(id)
-            .is_some_and(|job| job.status == JobStatus::Stopping)
-        {
-            self.remind_stop(id, now);
-        }
-    }
-
-    /// A job stands so on this agent.
-    fn observed(
-        &mut self,
-        agent: &AgentId,
-        id: &JobId,
-        attempt: Option<Attempt>,
-        status: JobStatus,
-        error: Option<JobError>,
-        now: Timestamp,
-    ) {
-        match self.relation(agent, id, attempt) {
-            Relation::Holds => self.observed_here(id, status, error, now),
-            Relation::Over if status.is_final() => self.let_go(id, now),
-            Relation::Unheard if status.holds_agent() && status != JobStatus::Assigned => {
-                self.recover(agent, id, attempt, status, now);
-            }
-            Relation::Over | Relation::Unheard | Relation::Foreign => self.count(Oddity::Stale),
-        }
-    }
-
-    fn observed_here(
-        &mut self,
-        id: &JobId,
-        status: JobStatus,
-        error: Option<JobError>,
-        now: Timestamp,
-    ) {
-        let Some(current) = self.job(id).map(|job| job.status) else {
-            return;
-        };
-        let placed = [
-            JobStatus::Accepted,
-            JobStatus::Starting,
-            JobStatus::Running,
-            JobStatus::Stopping,
-        ];
-        if !placed.contains(&status) && !status.is_final() {
-            return self.count(Oddity::Backward);
-        }
-        if current == JobStatus::Assigned {
-            // Whatever it reports, it has taken the job.
-            self.accepted(id, now);
-        }
-        if current == JobStatus::Unknown && !status.is_final() {
-            self.found_again(id, status, now);
-        }
-        let current = self.job(id).map_or(current, |job| job.status);
-        match status {
-            JobStatus::Stopped | JobStatus::Failed | JobStatus::Canceled => {
-                let status = if status == JobStatus::Failed {
-                    status
-                } else {
-                    JobStatus::Stopped
-                };
-                self.work_ended(id, status, error, now);
-            }
-            _ if status > current => {
-                self.advance(id, status, now, None);
-                if status == JobStatus::Stopping {
-                    // The agent stops it on its own; the grace counts from here.
-                    self.change(id, now, |record| record.private.stop_sent_at = Some(now));
-                    self.arm(id);
-                }
-            }
-            // The same again, or a late RUNNING while STOPPING: both are normal.
-            _ => {}
-        }
-        let stop_due = self.jobs.get(id).is_some_and(|record| {
-            let placed = matches!(
-                record.job.status,
-                JobStatus::Accepted | JobStatus::Starting | JobStatus::Running
-            );
-            placed && record.private.stop_requested_at.is_some()
-        });
-        if stop_due {
-            self.begin_stop(id, now);
-        }
-    }
-
-    fn accepted(&mut self, id: &JobId, now: Timestamp) {
-        if self.advance(id, JobStatus::Accepted, now, None) {
-            self.change(id, now, |record| {
-                record.private.offer_expires_at = None;
-                record.private.refusals.clear();
-            });
-        }
-    }
-
-    /// A lost agent is back with the job.
-    fn found_again(&mut self, id: &JobId, status: JobStatus, now: Timestamp) {
-        self.advance(id, status, now, Some("agent is back"));
-        self.change(id, now, |record| record.private.lost_at = None);
-        if status == JobStatus::Stopping {
-            self.tell_stop(id, now);
-        }
-    }
-
-    /// A job that an agent has and nobody knows.
-    fn recover(
-        &mut self,
-        agent: &AgentId,
-        id: &JobId,
-        attempt: Option<Attempt>,
-        status: JobStatus,
-        now: Timestamp,
-    ) {
-        self.count(Oddity::Recovered);
-        let job = Job {
-            id: id.clone(),
-            template_id: None,
-            inline_config: None,
-            params: JsonObject::new(),
-            status,
-            agent_id: Some(agent.clone()),
-            created_at: now,
-            updated_at: now,
-            started_at: (status == JobStatus::Running).then_some(now),
-            ended_at: None,
-            error: None,
-            requested_by: RECOVERED.to_owned(),
-            idempotency_key: None,
-            restart_policy: RestartPolicy::Never,
-            max_restarts: None,
-            requirements: Default::default(),
-            priority: 0,
-            not_before: None,
-            pool: self.terms.pool.clone(),
-            attempt: attempt.unwrap_or_default().max(Attempt(1)),
-            restarts: 0,
-            stream_metadata: None,
-            timeline: vec![TimelineEntry {
-                status,
-                at: now,
-                reason: Some(format!("reported by {agent}")),
-            }],
-            timeline_dropped: 0,
-        };
-        let mut private = JobPrivate::default();
-        if status == JobStatus::Stopping {
-            private.stop_sent_at = Some(now);
-        }
-        self.insert(JobRecord { job, private });
-        self.store_job(id);
-        self.show_soon(agent, now);
-        self.arm(id);
     }
 
     /// A sign of life, and perhaps the list of what the agent has.
@@ -577,56 +392,6 @@ impl Core {
             Some(_) | None => Vec::new(),
         };
         self.reply(from, Answer::Heartbeat(HeartbeatReply { standing, kill }));
-    }
-
-    /// Compares what the agent has with what it should have; gives back what it should not.
-    fn reconcile(
-        &mut self,
-        agent: &AgentId,
-        jobs: &[ActiveJob],
-        now: Timestamp,
-    ) -> Vec<JobAttempt> {
-        let mut kill = Vec::new();
-        for active in jobs {
-            let ActiveJob {
-                job_id,
-                attempt,
-                status,
-            } = active;
-            match self.relation(agent, job_id, *attempt) {
-                Relation::Over | Relation::Foreign if !status.is_final() => {
-                    kill.push(JobAttempt {
-                        job_id: job_id.clone(),
-                        attempt: attempt.unwrap_or_default(),
-                    });
-                }
-                Relation::Holds => self.remind(job_id, *status, now),
-                Relation::Over | Relation::Foreign | Relation::Unheard => {}
-            }
-        }
-        let has: BTreeSet<&JobId> = jobs.iter().map(|active| &active.job_id).collect();
-        let held = self
-            .agents
-            .get(agent)
-            .map(|entry| entry.jobs().to_vec())
-            .unwrap_or_default();
-        for job in held {
-            let lost = self.agents.change(agent, |entry| {
-                if has.contains(&job) {
-                    entry.missing.remove(&job);
-                    return false;
-                }
-                let missing = entry.missing.entry(job.clone()).or_default();
-                *missing += 1;
-                *missing >= MISSING_HEARTBEATS
-            });
-            if lost == Some(true) {
-                self.agents
-                    .change(agent, |entry| entry.missing.remove(&job));
-                self.gone(&job, now);
-            }
-        }
-        kill
     }
 
     /// The stream's sound is off or on.
