@@ -1,1 +1,34 @@
-//! placeholder
+//! The edge: turns REST, server-sent events and WebSockets into requests on the bus.
+//!
+//! It owns sockets and nothing else: any request can go to any edge, any stream can be resumed on another, and a restart
+//! loses nothing. It refuses to decide about jobs and agents; it checks who asks, whether the question makes sense, and
+//! that no client can make it grow without bounds.
+//!
+//! - `routes` are the REST interface, each beside its documentation; `streams` the server-sent events;
+//!   `sockets` the `/agent` and `/ui` WebSockets; `pages` the dashboard and the readable documentation.
+//! - `feeds` watches jobs and agents once for all listeners; `backend` asks the bus; `middleware` is what every request
+//!   passes through.
+
+mod auth;
+mod backend;
+mod config;
+mod error;
+mod extract;
+mod feeds;
+pub mod metrics;
+mod middleware;
+mod openapi;
+mod pages;
+mod pools;
+mod rate;
+mod routes;
+mod server;
+mod sockets;
+mod state;
+mod streams;
+
+pub use auth::{ApiKey, ApiKeyError, Role, parse_api_keys};
+pub use config::{DEFAULT_AGENT_TOKEN, EdgeConfig, Tls};
+pub use error::Error;
+pub use openapi::openapi;
+pub use server::Edge;

@@ -1,0 +1,182 @@
+//! What the edge asks of the bus: one function per question.
+
+use quintet_bus::RequestError;
+use quintet_contract::agent::Agent;
+use quintet_contract::api::{
+    AgentPage, AgentRef, AgentReply, BatchReply, ControlJob, ControlReply, Done, DrainAgent,
+    DryRunReply, Explanation, JobPage, JobRef, ListAgents, ListJobs, ListTemplates, MetadataReply,
+    PatchMetadata, PutTemplate, SubmitBatch, SubmitJob, SubmitReply, TemplateList, TemplateRef,
+    TemplateReply,
+};
+use quintet_contract::bucket::Jobs;
+use quintet_contract::error::{ErrorCode, Retry};
+use quintet_contract::id::{AgentId, JobId, PoolName};
+use quintet_contract::job::Job;
+use quintet_contract::subject::{
+    ControlJobs, DeleteTemplate, DrainAgents, DryRunJob, ExplainJob, ForgetAgent, GetAgent, GetJob,
+    GetTemplate, ListAgentsOf, ListJobsOf, ListStoredTemplates, PatchJobMetadata,
+    PutStoredTemplate, Request, StopJob, SubmitJobBatch, SubmitJobs,
+};
+
+use crate::error::HttpError;
+use crate::state::App;
+
+type Reply<T> = Result<T, HttpError>;
+
+impl App {
+    /// Asks until there is an answer or the request's time is over: for questions whose repetition changes nothing.
+    async fn ask<S: Request>(&self, subject: &S, message: &S::Message) -> Reply<S::Reply> {
+        Ok(self
+            .bus
+            .request_until(subject, message, self.config.request_timeout)
+            .await?)
+    }
+
+    pub(crate) async fn submit(&self, submit: &SubmitJob) -> Reply<SubmitReply> {
+        let pool = submit.pool.clone().unwrap_or_default();
+        self.ask(&SubmitJobs { pool }, submit).await
+    }
+
+    pub(crate) async fn submit_batch(
+        &self,
+        pool: PoolName,
+        batch: &SubmitBatch,
+    ) -> Reply<BatchReply> {
+        self.ask(&SubmitJobBatch { pool }, batch).await
+    }
+
+    pub(crate) async fn dry_run(&self, submit: &SubmitJob) -> Reply<DryRunReply> {
+        let pool = submit.pool.clone().unwrap_or_default();
+        self.ask(&DryRunJob { pool }, submit).await
+    }
+
+    pub(crate) async fn list_jobs(&self, pool: PoolName, list: &ListJobs) -> Reply<JobPage> {
+        self.ask(&ListJobsOf { pool }, list).await
+    }
+
+    /// A job as its scheduler knows it; as it is stored, when nobody leads.
+    pub(crate) async fn job(&self, id: &JobId) -> Reply<Job> {
+        let subject = GetJob {
+            pool: self.pools.of_job(id).await?,
+        };
+        let message = JobRef { id: id.clone() };
+        match self
+            .bus
+            .request(&subject, &message, self.config.request_timeout)
+            .await
+        {
+            Ok(reply) => Ok(reply.job),
+            Err(error) if nobody_leads(&error) => {
+                self.stored_job(id).await?.ok_or_else(HttpError::not_found)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A job as it is stored.
+    pub(crate) async fn stored_job(&self, id: &JobId) -> Reply<Option<Job>> {
+        Ok(self
+            .bus
+            .bucket::<Jobs>()
+            .get(id)
+            .await?
+            .map(|found| found.record.job))
+    }
+
+    pub(crate) async fn stop(&self, id: JobId) -> Reply<Job> {
+        let subject = StopJob {
+            pool: self.pools.of_job(&id).await?,
+        };
+        Ok(self.ask(&subject, &JobRef { id }).await?.job)
+    }
+
+    /// Asked once: a live command may do something each time.
+    pub(crate) async fn control(&self, control: &ControlJob) -> Reply<ControlReply> {
+        let subject = ControlJobs {
+            pool: self.pools.of_job(&control.id).await?,
+        };
+        let patience = self.config.request_timeout + std::time::Duration::from_secs(2);
+        Ok(self.bus.request(&subject, control, patience).await?)
+    }
+
+    pub(crate) async fn patch_metadata(&self, patch: &PatchMetadata) -> Reply<MetadataReply> {
+        let subject = PatchJobMetadata {
+            pool: self.pools.of_job(&patch.id).await?,
+        };
+        self.ask(&subject, patch).await
+    }
+
+    pub(crate) async fn explain(&self, id: JobId) -> Reply<Explanation> {
+        let subject = ExplainJob {
+            pool: self.pools.of_job(&id).await?,
+        };
+        self.ask(&subject, &JobRef { id }).await
+    }
+
+    /// All agents of all pools in order of registration.
+    pub(crate) async fn agents(&self) -> Reply<Vec<Agent>> {
+        let mut agents = Vec::new();
+        for pool in self.pools.all() {
+            let mut list = ListAgents::default();
+            loop {
+                let subject = ListAgentsOf { pool: pool.clone() };
+                let page: AgentPage = self.ask(&subject, &list).await?;
+                agents.extend(page.agents);
+                list.after = page.next;
+                if list.after.is_none() {
+                    break;
+                }
+            }
+        }
+        agents.sort_by(|a, b| (a.registered_at, &a.id).cmp(&(b.registered_at, &b.id)));
+        Ok(agents)
+    }
+
+    pub(crate) async fn agent(&self, id: AgentId) -> Reply<AgentReply> {
+        let subject = GetAgent {
+            pool: self.pools.of_agent(&id).await?,
+        };
+        self.ask(&subject, &AgentRef { id }).await
+    }
+
+    pub(crate) async fn drain(&self, drain: &DrainAgent) -> Reply<AgentReply> {
+        let subject = DrainAgents {
+            pool: self.pools.of_agent(&drain.id).await?,
+        };
+        self.ask(&subject, drain).await
+    }
+
+    pub(crate) async fn forget(&self, id: AgentId) -> Reply<Done> {
+        let subject = ForgetAgent {
+            pool: self.pools.of_agent(&id).await?,
+        };
+        self.ask(&subject, &AgentRef { id }).await
+    }
+
+    pub(crate) async fn templates(&self) -> Reply<TemplateList> {
+        self.ask(&ListStoredTemplates {}, &ListTemplates::default())
+            .await
+    }
+
+    pub(crate) async fn template(&self, template: &TemplateRef) -> Reply<TemplateReply> {
+        self.ask(&GetTemplate {}, template).await
+    }
+
+    pub(crate) async fn put_template(&self, put: &PutTemplate) -> Reply<TemplateReply> {
+        self.ask(&PutStoredTemplate {}, put).await
+    }
+
+    pub(crate) async fn delete_template(&self, template: &TemplateRef) -> Reply<Done> {
+        self.ask(&DeleteTemplate {}, template).await
+    }
+}
+
+fn nobody_leads(error: &RequestError) -> bool {
+    match error {
+        RequestError::NoResponders { .. } => true,
+        RequestError::Refused(reply) => {
+            reply.code == ErrorCode::Unavailable && reply.retry == Retry::Later
+        }
+        RequestError::Timeout { .. } | RequestError::Link { .. } | RequestError::Codec(_) => false,
+    }
+}

@@ -1,0 +1,72 @@
+//! What an edge is told at its start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quintet_bus::Secret;
+
+use crate::auth::ApiKey;
+
+/// The agent token of a machine that nobody else can reach.
+pub const DEFAULT_AGENT_TOKEN: &str = "dev-shared-token";
+
+/// Everything an edge can be told. [`EdgeConfig::new`] has defaults for all but the address.
+#[derive(Clone, Debug)]
+pub struct EdgeConfig {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What agents on WebSockets must say.
+    pub agent_token: Secret,
+    /// Who may use the interface; empty leaves it open to everybody who can reach it.
+    pub api_keys: Vec<ApiKey>,
+    /// Origins whose pages may use the interface from a browser; `*` allows all.
+    pub cors_origins: Vec<String>,
+    /// Requests per second of one caller, also as a burst; none leaves them unlimited.
+    pub rate_limit: Option<u32>,
+    /// Most bytes of a request's body.
+    pub body_limit: usize,
+    /// How long the bus may take to answer a request.
+    pub request_timeout: Duration,
+    /// Certificate and key, both PEM; without them it speaks plain HTTP.
+    pub tls: Option<Tls>,
+    /// Most open WebSockets and event streams from one address.
+    pub max_streams_per_address: usize,
+    /// How long a new agent socket may take to say hello.
+    pub hello_timeout: Duration,
+    /// How long open requests may take to finish when the edge is asked to leave.
+    pub shutdown_grace: Duration,
+}
+
+/// Files of the listener's TLS.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl EdgeConfig {
+    /// The documented defaults.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            agent_token: Secret::new(DEFAULT_AGENT_TOKEN),
+            api_keys: Vec::new(),
+            cors_origins: Vec::new(),
+            rate_limit: None,
+            body_limit: 1024 * 1024,
+            request_timeout: Duration::from_secs(10),
+            tls: None,
+            max_streams_per_address: 10_000,
+            hello_timeout: Duration::from_secs(10),
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+
+    /// Whether the agent token is the one that everybody knows.
+    pub fn has_default_token(&self) -> bool {
+        self.agent_token.expose() == DEFAULT_AGENT_TOKEN
+    }
+}

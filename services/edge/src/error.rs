@@ -1,0 +1,137 @@
+//! How an edge fails as a whole ([`Error`]), and how it answers a request that failed ([`HttpError`]).
+//!
+//! A failed request travels as an [`ErrorReply`] in the response's extensions until the outermost middleware, which
+//! knows the request's id, writes the body.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use aide::OperationOutput;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use quintet_bus::{KvError, RequestError};
+use quintet_contract::error::{ErrorCode, ErrorReply};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// Why an edge cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address is taken, or is none of this machine.
+    #[error("cannot listen on {address}; stop what listens there, or choose another port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The certificate or key cannot be used.
+    #[error("cannot use the TLS files {cert} and {key}")]
+    Tls {
+        /// The certificate.
+        cert: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The listener ended.
+    #[error("serving HTTP on {address}")]
+    Serve {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The body of every answer that says no.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code, reason = "describes what the outermost middleware writes")]
+pub(crate) struct ErrorBody {
+    /// One sentence for people.
+    error: String,
+    /// The machine code.
+    code: ErrorCode,
+    /// The id of the request, also in `x-request-id`.
+    request_id: String,
+}
+
+/// A request that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpError {
+    pub(crate) reply: ErrorReply,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl HttpError {
+    pub(crate) fn new(code: ErrorCode, error: impl Into<String>) -> Self {
+        ErrorReply::new(code, error).into()
+    }
+
+    pub(crate) fn not_found() -> Self {
+        ErrorReply::not_found().into()
+    }
+
+    pub(crate) fn invalid(field: &str, error: impl Into<String>) -> Self {
+        ErrorReply::invalid(field, error).into()
+    }
+
+    /// Adds a header.
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+impl From<ErrorReply> for HttpError {
+    fn from(reply: ErrorReply) -> Self {
+        let error = Self {
+            headers: Vec::new(),
+            reply,
+        };
+        match error.reply.code {
+            ErrorCode::Unavailable | ErrorCode::RateLimited => error.header(
+                axum::http::header::RETRY_AFTER,
+                HeaderValue::from_static("1"),
+            ),
+            _ => error,
+        }
+    }
+}
+
+impl From<RequestError> for HttpError {
+    fn from(error: RequestError) -> Self {
+        error.to_reply().into()
+    }
+}
+
+impl From<KvError> for HttpError {
+    fn from(error: KvError) -> Self {
+        tracing::warn!(error = %quintet_service::telemetry::chain(&error), "cannot read a bucket");
+        ErrorReply::unavailable(
+            "the bus does not answer now; send the same request again in a moment",
+        )
+        .into()
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.reply.code.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        response.headers_mut().extend(self.headers);
+        response.extensions_mut().insert(self.reply);
+        response
+    }
+}
+
+impl OperationOutput for HttpError {
+    type Inner = Self;
+}

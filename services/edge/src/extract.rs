@@ -1,0 +1,222 @@
+//! Reading requests: each failure under its own status, with the field that is wrong.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use aide::OperationInput;
+use aide::generate::GenContext;
+use aide::openapi::Operation;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use quintet_contract::error::ErrorCode;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::HttpError;
+use crate::state::App;
+
+/// A JSON object as the request's body, read as `T`.
+pub(crate) struct Body<T>(pub(crate) T);
+
+/// A JSON array as the request's body.
+pub(crate) struct Items(pub(crate) Vec<Value>);
+
+/// The `{id}` of the path, read as `T`; what cannot be an id is nobody's.
+pub(crate) struct Id<T>(pub(crate) T);
+
+/// Where the request comes from.
+pub(crate) struct Client(pub(crate) IpAddr);
+
+/// What stands after the question mark.
+pub(crate) struct Params(HashMap<String, String>);
+
+impl<T: DeserializeOwned + Send> FromRequest<App> for Body<T> {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
+        let value = json(request, app).await?;
+        if !value.is_object() {
+            return Err(wrong_shape("the body must be a JSON object"));
+        }
+        read(value).map(Self)
+    }
+}
+
+impl FromRequest<App> for Items {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
+        match json(request, app).await? {
+            Value::Array(items) => Ok(Self(items)),
+            _ => Err(wrong_shape("the body must be a JSON array")),
+        }
+    }
+}
+
+async fn json(request: Request, app: &App) -> Result<Value, HttpError> {
+    let kind = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    if !kind.is_some_and(is_json) {
+        let text =
+            "the body must be JSON; send it with the header `content-type: application/json`";
+        return Err(HttpError::new(ErrorCode::UnsupportedMediaType, text));
+    }
+    let bytes = bytes(request, app).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        HttpError::new(
+            ErrorCode::BadRequest,
+            format!("the body is not JSON: {error}"),
+        )
+    })
+}
+
+async fn bytes(request: Request, app: &App) -> Result<Bytes, HttpError> {
+    let limit = app.config.body_limit;
+    axum::body::to_bytes(request.into_body(), limit)
+        .await
+        .map_err(|error| {
+            let too_large = std::error::Error::source(&error)
+                .is_some_and(|source| source.to_string().contains("length limit exceeded"));
+            if too_large {
+                let text = format!("the body is larger than {limit} bytes; send less at once");
+                return HttpError::new(ErrorCode::PayloadTooLarge, text);
+            }
+            HttpError::new(
+                ErrorCode::BadRequest,
+                "the body ended before it was whole; send it again",
+            )
+        })
+}
+
+fn is_json(kind: &str) -> bool {
+    let kind = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+/// Reads a value that is JSON; the error names the field.
+pub(crate) fn read<T: DeserializeOwned>(value: Value) -> Result<T, HttpError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let cause = error.into_inner().to_string();
+        if path == "." {
+            wrong_shape(&cause)
+        } else {
+            HttpError::invalid(&path, format!("{path}: {cause}"))
+        }
+    })
+}
+
+fn wrong_shape(text: &str) -> HttpError {
+    HttpError::new(ErrorCode::ValidationFailed, text)
+}
+
+impl<T: FromStr + Send> FromRequestParts<App> for Id<T> {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let Path(text) = Path::<String>::from_request_parts(parts, app)
+            .await
+            .map_err(|_| HttpError::not_found())?;
+        text.parse().map(Self).map_err(|_| HttpError::not_found())
+    }
+}
+
+impl FromRequestParts<App> for Client {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let found = ConnectInfo::<SocketAddr>::from_request_parts(parts, app).await;
+        let missing = |_| {
+            HttpError::new(
+                ErrorCode::Internal,
+                "the connection has no address; this is a defect",
+            )
+        };
+        found
+            .map(|ConnectInfo(address)| Self(address.ip()))
+            .map_err(missing)
+    }
+}
+
+impl FromRequestParts<App> for Params {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let read = Query::<HashMap<String, String>>::from_request_parts(parts, app).await;
+        let Query(params) =
+            read.map_err(|error| HttpError::new(ErrorCode::BadRequest, error.body_text()))?;
+        Ok(Self(params))
+    }
+}
+
+impl Params {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|text| !text.is_empty())
+    }
+
+    /// A parameter of some type; `expected` completes "must be".
+    pub(crate) fn parse<T: FromStr>(
+        &self,
+        name: &str,
+        expected: &str,
+    ) -> Result<Option<T>, HttpError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        let invalid = |_| HttpError::invalid(name, format!("{name} must be {expected}"));
+        text.parse().map(Some).map_err(invalid)
+    }
+
+    /// `true`, `false`, `1` or `0`; a name alone means true.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, HttpError> {
+        match self.0.get(name).map(String::as_str) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1" | "") => Ok(true),
+            Some(_) => Err(HttpError::invalid(
+                name,
+                format!("{name} must be true or false"),
+            )),
+        }
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Body<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        axum::Json::<T>::operation_input(ctx, operation);
+    }
+}
+
+impl OperationInput for Items {}
+
+impl<T> OperationInput for Id<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        Path::<IdParam>::operation_input(ctx, operation);
+    }
+}
+
+impl OperationInput for Params {}
+
+impl OperationInput for Client {}
+
+/// Documents the `{id}` of a path.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "describes the path")]
+struct IdParam {
+    /// The id.
+    id: String,
+}

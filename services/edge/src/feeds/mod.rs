@@ -1,0 +1,130 @@
+//! What changes, once for all listeners of this edge.
+//!
+//! The first listener starts the [`hub`], which watches the buckets of jobs and agents and the happenings of jobs; every
+//! later one shares it. The output of a job is followed by one subscription per job that anybody follows ([`logs`]).
+//! Nothing is kept per listener but its place: who is too slow reads the current state again.
+
+mod hub;
+mod logs;
+mod view;
+
+use std::sync::{Arc, PoisonError};
+
+use quintet_bus::{Bus, KvError};
+use quintet_contract::bucket::Jobs;
+use quintet_contract::event::JobEvent;
+use quintet_contract::id::JobId;
+use quintet_contract::job::Job;
+use quintet_service::tasks::Tasks;
+use tokio::sync::{OnceCell, broadcast, watch};
+
+use self::hub::Hub;
+pub(crate) use self::hub::Update;
+pub(crate) use self::logs::{LogBatch, Logs};
+use crate::error::HttpError;
+
+/// Access to the feeds; clones share them.
+#[derive(Clone)]
+pub(crate) struct Feeds {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    bus: Bus,
+    tasks: Tasks,
+    hub: OnceCell<Arc<Hub>>,
+    logs: Logs,
+}
+
+/// The newest state of one job, for as long as somebody looks.
+pub(crate) struct JobWatch {
+    hub: Arc<Hub>,
+    id: JobId,
+    /// None once the job is gone, or when there never was one.
+    pub(crate) latest: watch::Receiver<Option<Arc<Job>>>,
+}
+
+impl Drop for JobWatch {
+    fn drop(&mut self) {
+        self.hub.view().unwatch(&self.id);
+    }
+}
+
+/// Everything that a UI starts with, and the changes after it.
+pub(crate) struct Snapshot {
+    pub(crate) agents: String,
+    pub(crate) jobs: String,
+    pub(crate) updates: broadcast::Receiver<Update>,
+}
+
+impl Feeds {
+    pub(crate) fn new(bus: Bus, tasks: Tasks) -> Self {
+        let logs = Logs::new(bus.clone(), tasks.clone());
+        Self {
+            inner: Arc::new(Inner {
+                bus,
+                tasks,
+                hub: OnceCell::new(),
+                logs,
+            }),
+        }
+    }
+
+    async fn hub(&self) -> Result<&Arc<Hub>, HttpError> {
+        let started = self
+            .inner
+            .hub
+            .get_or_try_init(|| Hub::start(self.inner.bus.clone(), &self.inner.tasks));
+        started.await.map_err(HttpError::from)
+    }
+
+    /// The state of a job from now on.
+    pub(crate) async fn job(&self, id: &JobId) -> Result<JobWatch, HttpError> {
+        let hub = self.hub().await?.clone();
+        let latest = hub.view().watch(id);
+        let watch = JobWatch {
+            hub,
+            id: id.clone(),
+            latest,
+        };
+        if watch.latest.borrow().is_none() {
+            // An ended job that is no longer among the newest: not in memory, but perhaps in the bucket.
+            let found = self
+                .inner
+                .bus
+                .bucket::<Jobs>()
+                .get(id)
+                .await
+                .map_err(HttpError::from)?;
+            if let Some(found) = found {
+                watch.hub.view().found(&found.record.job);
+            }
+        }
+        Ok(watch)
+    }
+
+    /// What happens to all jobs from now on.
+    pub(crate) async fn happenings(&self) -> Result<broadcast::Receiver<Arc<JobEvent>>, HttpError> {
+        Ok(self.hub().await?.happenings())
+    }
+
+    /// Agents and jobs as they are now, and every change after that: nothing is missed in between.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, HttpError> {
+        Ok(self.hub().await?.snapshot())
+    }
+
+    /// The output of a job from now on.
+    pub(crate) async fn logs(
+        &self,
+        id: &JobId,
+    ) -> Result<broadcast::Receiver<Arc<LogBatch>>, HttpError> {
+        self.inner.logs.follow(id).await
+    }
+}
+
+/// A lock whose holder panicked is as good as any: every change of a view is complete in itself.
+fn unpoisoned<T>(lock: std::sync::LockResult<T>) -> T {
+    lock.unwrap_or_else(PoisonError::into_inner)
+}
+
+type Started<T> = Result<T, KvError>;

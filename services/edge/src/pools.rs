@@ -1,0 +1,98 @@
+//! Which pools there are, and in which one a job or an agent lives.
+//!
+//! A pool is there when a scheduler leads it, which the bucket of leases shows; the default pool always counts. As long
+//! as there is only one, nothing has to be looked up.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::StreamExt;
+use quintet_bus::{Bus, Change, WatchFrom};
+use quintet_contract::bucket::{Agents, Jobs, LeaseKey, Leases};
+use quintet_contract::id::{AgentId, JobId, PoolName};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::HttpError;
+
+/// Wait before the watch is made again after it ended.
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+pub(crate) struct Pools {
+    bus: Bus,
+    known: Arc<RwLock<BTreeSet<PoolName>>>,
+}
+
+impl Pools {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self {
+            bus,
+            known: Arc::default(),
+        }
+    }
+
+    /// Follows the leases until `shutdown`. A pool whose leader is gone stays known: its jobs are still there.
+    pub(crate) async fn follow(self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = self.watch() => {}
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    async fn watch(&self) {
+        let Ok(mut changes) = self.bus.bucket::<Leases>().watch(WatchFrom::Start).await else {
+            return;
+        };
+        while let Some(Ok(change)) = changes.next().await {
+            if let Change::Put {
+                key: LeaseKey::Scheduler(pool),
+                ..
+            } = change
+            {
+                let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+                known.insert(pool);
+            }
+        }
+    }
+
+    /// Every pool, the default one first.
+    pub(crate) fn all(&self) -> Vec<PoolName> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let others = known.iter().filter(|pool| !pool.is_default()).cloned();
+        std::iter::once(PoolName::default()).chain(others).collect()
+    }
+
+    fn only(&self) -> Option<PoolName> {
+        let mut all = self.all();
+        (all.len() == 1).then(|| all.remove(0))
+    }
+
+    /// The pool of a job; for one that nobody knows, the default pool, which will say so.
+    pub(crate) async fn of_job(&self, id: &JobId) -> Result<PoolName, HttpError> {
+        if let Some(only) = self.only() {
+            return Ok(only);
+        }
+        let found = self.bus.bucket::<Jobs>().get(id).await?;
+        Ok(found.map(|job| job.record.job.pool).unwrap_or_default())
+    }
+
+    /// The pool of an agent, likewise.
+    pub(crate) async fn of_agent(&self, id: &AgentId) -> Result<PoolName, HttpError> {
+        if let Some(only) = self.only() {
+            return Ok(only);
+        }
+        let found = self.bus.bucket::<Agents>().get(id).await?;
+        Ok(found
+            .map(|agent| agent.record.agent.pool)
+            .unwrap_or_default())
+    }
+}

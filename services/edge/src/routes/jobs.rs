@@ -1,0 +1,285 @@
+//! Jobs: submit, read, stop, mute, control, metadata, explain.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use quintet_bus::new_job_id;
+use quintet_contract::JsonObject;
+use quintet_contract::api::{
+    ControlJob, DryRunReply, Explanation, MetadataReply, PatchMetadata, SubmitJob,
+};
+use quintet_contract::id::{IdempotencyKey, JobId};
+use quintet_contract::job::Job;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Operation, guarded, of_one, with_body};
+use crate::auth::Caller;
+use crate::error::HttpError;
+use crate::extract::{Body, Id, Params};
+use crate::state::App;
+
+/// Asks that a known key be refused when its request differs.
+pub(super) const STRICT: HeaderName = HeaderName::from_static("idempotency-strict");
+/// The key, for clients that send it beside the body.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+pub(super) fn routes() -> ApiRouter<App> {
+    ApiRouter::new()
+        .api_route("/v1/jobs", post_with(submit, submit_docs))
+        .api_route("/v1/jobs/{id}", get_with(get, get_docs))
+        .api_route("/v1/jobs/{id}/stop", post_with(stop, stop_docs))
+        .api_route("/v1/jobs/{id}/mute", post_with(mute, mute_docs))
+        .api_route("/v1/jobs/{id}/unmute", post_with(unmute, mute_docs))
+        .api_route("/v1/jobs/{id}/control", post_with(control, control_docs))
+        .api_route(
+            "/v1/jobs/{id}/metadata",
+            get_with(metadata, metadata_docs).put_with(put_metadata, put_metadata_docs),
+        )
+        .api_route("/v1/jobs/{id}/explain", get_with(explain, explain_docs))
+}
+
+/// Done, and the job as it is now.
+#[derive(Serialize, JsonSchema)]
+struct OkJob {
+    /// Always true.
+    ok: bool,
+    /// The job as it is now.
+    job: Job,
+}
+
+/// What a submission that made nothing is answered.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes two kinds of answer under one status")]
+enum Known {
+    /// The job of the key.
+    Job(Box<Job>),
+    /// Where it would go.
+    DryRun(DryRunReply),
+}
+
+async fn submit(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    params: Params,
+    Body(submit): Body<SubmitJob>,
+) -> Result<Response, HttpError> {
+    let submit = completed(submit, &caller, &headers)?;
+    submit.check()?;
+    if params.flag("dryRun")? {
+        return Ok(Json(app.dry_run(&submit).await?).into_response());
+    }
+    let reply = app.submit(&submit).await?;
+    let status = if reply.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let location = format!(
+        "/v1/jobs/{}",
+        quintet_contract::id::escape(reply.job.id.as_str())
+    );
+    Ok((status, [(header::LOCATION, location)], Json(reply.job)).into_response())
+}
+
+/// The submission with what only the edge knows: an id, so that it can be sent again, who asks, and how strictly.
+pub(super) fn completed(
+    submit: SubmitJob,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<SubmitJob, HttpError> {
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let key = match (submit.idempotency_key, text(&KEY)) {
+        (None, Some(key)) => {
+            let key = IdempotencyKey::parse(key);
+            Some(key.map_err(|error| HttpError::invalid("idempotencyKey", error.to_string()))?)
+        }
+        (key, _) => key,
+    };
+    Ok(SubmitJob {
+        job_id: Some(new_job_id()),
+        idempotency_key: key,
+        requested_by: Some(caller.name.to_string()),
+        strict: text(&STRICT).is_some_and(|value| value.eq_ignore_ascii_case("true")),
+        ..submit
+    })
+}
+
+fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
+    with_body(operation)
+        .summary("Submit a job")
+        .description(
+            "Exactly one of `templateId` and `inlineConfig`. With `?dryRun=true` nothing is stored, and the answer says \
+             where it would go. A known `idempotencyKey` is answered with its job; with the header \
+             `Idempotency-Strict: true` a different request under it is refused. `jobId`, `requestedBy` and `strict` are \
+             set by the server.",
+        )
+        .tag("jobs")
+        .parameter_untyped("dryRun", |parameter| parameter.description("true: store nothing, say where it would go"))
+        .response_with::<201, Json<Job>, _>(|response| response.description("the new job"))
+        .response_with::<200, Json<Known>, _>(|response| {
+            response.description("the job of a known key as it is now; with dryRun, where it would go")
+        })
+        .response::<409, Json<crate::error::ErrorBody>>()
+        .response::<404, Json<crate::error::ErrorBody>>()
+}
+
+async fn get(State(app): State<App>, Id(id): Id<JobId>) -> Result<Json<Job>, HttpError> {
+    Ok(Json(app.job(&id).await?))
+}
+
+fn get_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Get a job")
+        .tag("jobs")
+        .response::<200, Json<Job>>()
+}
+
+async fn stop(State(app): State<App>, Id(id): Id<JobId>) -> Result<Response, HttpError> {
+    accepted(app.stop(id).await?)
+}
+
+fn accepted(job: Job) -> Result<Response, HttpError> {
+    Ok((StatusCode::ACCEPTED, Json(OkJob { ok: true, job })).into_response())
+}
+
+fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Stop a job")
+        .description("A job that waits is canceled, one that runs is told to stop, one that ended stays as it is.")
+        .tag("jobs")
+        .response::<202, Json<OkJob>>()
+}
+
+async fn mute(State(app): State<App>, Id(id): Id<JobId>) -> Result<Response, HttpError> {
+    command(&app, id, "mute").await
+}
+
+async fn unmute(State(app): State<App>, Id(id): Id<JobId>) -> Result<Response, HttpError> {
+    command(&app, id, "unmute").await
+}
+
+async fn command(app: &App, id: JobId, command: &str) -> Result<Response, HttpError> {
+    let control = ControlJob {
+        id,
+        command: command.to_owned(),
+        args: JsonObject::new(),
+    };
+    accepted(app.control(&control).await?.job)
+}
+
+fn mute_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Turn a job's sound off or on")
+        .description("`streamMetadata.isMuted` follows when the agent has done it.")
+        .tag("jobs")
+        .response::<202, Json<OkJob>>()
+        .response::<409, Json<crate::error::ErrorBody>>()
+}
+
+/// A live command.
+#[derive(Deserialize, JsonSchema)]
+struct Control {
+    /// Its name, for example `mute`.
+    command: String,
+    /// Its arguments.
+    #[serde(default)]
+    args: JsonObject,
+}
+
+/// Done, with what the program answered.
+#[derive(Serialize, JsonSchema)]
+struct OkControl {
+    /// Always true.
+    ok: bool,
+    /// The job as it is now.
+    job: Job,
+    /// What the agent answered; null when it has not answered yet.
+    answer: Option<JsonObject>,
+}
+
+async fn control(
+    State(app): State<App>,
+    Id(id): Id<JobId>,
+    Body(Control { command, args }): Body<Control>,
+) -> Result<Response, HttpError> {
+    let reply = app.control(&ControlJob { id, command, args }).await?;
+    let body = OkControl {
+        ok: true,
+        job: reply.job,
+        answer: reply.answer,
+    };
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+fn control_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(with_body(operation))
+        .summary("Send a live command to a running job")
+        .description("Answered by the agent. An unknown command is answered 422 with the ones the agent published.")
+        .tag("jobs")
+        .response::<202, Json<OkControl>>()
+        .response::<409, Json<crate::error::ErrorBody>>()
+}
+
+async fn metadata(
+    State(app): State<App>,
+    Id(id): Id<JobId>,
+) -> Result<Json<MetadataReply>, HttpError> {
+    let metadata = app.job(&id).await?.stream_metadata.unwrap_or_default();
+    Ok(Json(MetadataReply { metadata }))
+}
+
+fn metadata_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Get a job's stream metadata")
+        .tag("jobs")
+        .response::<200, Json<MetadataReply>>()
+}
+
+/// Done, and the metadata as it is now.
+#[derive(Serialize, JsonSchema)]
+struct OkMetadata {
+    /// Always true.
+    ok: bool,
+    /// All fields.
+    metadata: JsonObject,
+}
+
+async fn put_metadata(
+    State(app): State<App>,
+    Id(id): Id<JobId>,
+    Body(metadata): Body<JsonObject>,
+) -> Result<Json<OkMetadata>, HttpError> {
+    let reply = app.patch_metadata(&PatchMetadata { id, metadata }).await?;
+    Ok(Json(OkMetadata {
+        ok: true,
+        metadata: reply.metadata,
+    }))
+}
+
+fn put_metadata_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(with_body(operation))
+        .summary("Merge fields into a job's stream metadata")
+        .description("A shallow merge: unknown fields are kept, null removes a field, known fields are type-checked.")
+        .tag("jobs")
+        .response::<200, Json<OkMetadata>>()
+}
+
+async fn explain(
+    State(app): State<App>,
+    Id(id): Id<JobId>,
+) -> Result<Json<Explanation>, HttpError> {
+    Ok(Json(app.explain(id).await?))
+}
+
+fn explain_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Say why a job is where it is")
+        .tag("jobs")
+        .response::<200, Json<Explanation>>()
+}

@@ -1,0 +1,91 @@
+//! Stored job templates.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use quintet_contract::JsonObject;
+use quintet_contract::api::{Done, PutTemplate, TemplateRef};
+use quintet_contract::id::TemplateId;
+use quintet_contract::template::Template;
+use serde_json::Value;
+
+use super::{Operation, guarded, of_one, with_body};
+use crate::error::HttpError;
+use crate::extract::{Body, Id, read};
+use crate::state::App;
+
+pub(super) fn routes() -> ApiRouter<App> {
+    ApiRouter::new()
+        .api_route("/v1/templates", get_with(list, list_docs))
+        .api_route(
+            "/v1/templates/{id}",
+            get_with(get, get_docs)
+                .put_with(put, put_docs)
+                .delete_with(delete, delete_docs),
+        )
+}
+
+async fn list(State(app): State<App>) -> Result<Json<Vec<Template>>, HttpError> {
+    Ok(Json(app.templates().await?.templates))
+}
+
+fn list_docs(operation: Operation<'_>) -> Operation<'_> {
+    guarded(operation)
+        .summary("List templates")
+        .tag("templates")
+        .response::<200, Json<Vec<Template>>>()
+}
+
+async fn get(State(app): State<App>, Id(id): Id<TemplateId>) -> Result<Json<Template>, HttpError> {
+    Ok(Json(app.template(&TemplateRef { id }).await?.template))
+}
+
+fn get_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Get a template")
+        .tag("templates")
+        .response::<200, Json<Template>>()
+}
+
+async fn put(
+    State(app): State<App>,
+    Id(id): Id<TemplateId>,
+    Body(mut fields): Body<JsonObject>,
+) -> Result<(StatusCode, Json<Template>), HttpError> {
+    // The path says which template it is.
+    fields.insert("id".to_owned(), Value::String(id.to_string()));
+    let template: Template = read(Value::Object(fields))?;
+    let reply = app.put_template(&PutTemplate { template }).await?;
+    let status = if reply.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(reply.template)))
+}
+
+fn put_docs(operation: Operation<'_>) -> Operation<'_> {
+    with_body(operation)
+        .summary("Store a template")
+        .description(
+            "Names an executor, its configuration with `{{param}}` places, values for places that a job does not name, \
+             and requirements. The `id` in the body is ignored: the path says it.",
+        )
+        .tag("templates")
+        .response_with::<201, Json<Template>, _>(|response| response.description("there was none under this id"))
+        .response_with::<200, Json<Template>, _>(|response| response.description("it was replaced"))
+        .response::<409, Json<crate::error::ErrorBody>>()
+}
+
+async fn delete(State(app): State<App>, Id(id): Id<TemplateId>) -> Result<Json<Done>, HttpError> {
+    Ok(Json(app.delete_template(&TemplateRef { id }).await?))
+}
+
+fn delete_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Delete a template")
+        .tag("templates")
+        .response::<200, Json<Done>>()
+}

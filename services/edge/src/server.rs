@@ -1,0 +1,230 @@
+//! The listener: binds, serves, and leaves without cutting anybody off.
+
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use quintet_bus::{Bus, LinkState};
+use quintet_service::health::{ComponentHandle, Health};
+use quintet_service::tasks::{ExitPolicy, Tasks};
+use quintet_service::telemetry::{Prometheus, chain};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tracing::{info, warn};
+
+use crate::auth::Keys;
+use crate::config::EdgeConfig;
+use crate::error::Error;
+use crate::feeds::Feeds;
+use crate::middleware;
+use crate::pools::Pools;
+use crate::rate::RateLimit;
+use crate::state::{App, Inner, Streams};
+
+/// How often the streams and buckets are looked at while something is wrong with them.
+const VERIFY_AGAIN: Duration = Duration::from_secs(1);
+/// How often they are looked at while all is well.
+const VERIFY_EVERY: Duration = Duration::from_secs(30);
+/// How long the edge's own tasks may take to end after its last request.
+const END: Duration = Duration::from_secs(2);
+
+/// An edge that listens but does not serve yet.
+#[derive(Debug)]
+pub struct Edge {
+    config: EdgeConfig,
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<RustlsConfig>,
+}
+
+impl Edge {
+    /// Takes the address, and reads the certificate if there is one.
+    pub async fn bind(config: EdgeConfig) -> Result<Self, Error> {
+        let failed = |source| Error::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let tls = match &config.tls {
+            None => None,
+            Some(files) => Some(
+                RustlsConfig::from_pem_file(&files.cert, &files.key)
+                    .await
+                    .map_err(|source| Error::Tls {
+                        cert: files.cert.clone(),
+                        key: files.key.clone(),
+                        source,
+                    })?,
+            ),
+        };
+        Ok(Self {
+            config,
+            listener,
+            address,
+            tls,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`; then tells streams to go elsewhere, finishes requests and returns.
+    pub async fn serve(
+        self,
+        bus: Bus,
+        health: Health,
+        prometheus: Prometheus,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let Self {
+            config,
+            listener,
+            address,
+            tls,
+        } = self;
+        let tasks = Tasks::new("edge");
+        let grace = config.shutdown_grace;
+        let pools = Pools::new(bus.clone());
+        tasks.spawn(
+            "pools",
+            ExitPolicy::Essential,
+            infallible(pools.clone().follow(tasks.token())),
+        );
+        let watching = watch_bus(bus.clone(), health.component("bus"), tasks.token());
+        tasks.spawn("bus", ExitPolicy::Essential, infallible(watching));
+        let app = App::new(Inner {
+            feeds: Feeds::new(bus.clone(), tasks.clone()),
+            keys: Keys::new(config.api_keys.clone()),
+            rate: config
+                .rate_limit
+                .and_then(NonZeroU32::new)
+                .map(RateLimit::new),
+            shutdown: shutdown.child_token(),
+            streams: Streams::new(config.max_streams_per_address),
+            config,
+            bus,
+            pools,
+            health,
+            prometheus,
+        });
+        let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+        let handle = Handle::new();
+        let leaving = leave(handle.clone(), shutdown, grace);
+        tasks.spawn("leave", ExitPolicy::Optional, infallible(leaving));
+        info!(%address, "serves");
+        let served = match tls {
+            None => match axum_server::from_tcp(listener) {
+                Ok(server) => server.handle(handle).serve(service).await,
+                Err(error) => Err(error),
+            },
+            Some(tls) => match axum_server::from_tcp_rustls(listener, tls) {
+                Ok(server) => server.handle(handle).serve(service).await,
+                Err(error) => Err(error),
+            },
+        };
+        let report = tasks.shutdown(END).await;
+        if !report.is_clean() {
+            warn!(aborted = ?report.aborted, "some tasks of the edge did not end in time");
+        }
+        served.map_err(|source| Error::Serve { address, source })
+    }
+}
+
+async fn infallible(work: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+    work.await;
+    Ok(())
+}
+
+async fn leave(handle: Handle<SocketAddr>, shutdown: CancellationToken, grace: Duration) {
+    shutdown.cancelled().await;
+    info!("leaves: finishes open requests");
+    handle.graceful_shutdown(Some(grace));
+}
+
+/// Keeps the health component of the bus: connected, with all streams and buckets as they should be.
+async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: CancellationToken) {
+    let mut link = bus.link();
+    loop {
+        let connected = *link.borrow_and_update() == LinkState::Connected;
+        let again = if !connected {
+            component.not_ready("not connected to NATS");
+            VERIFY_AGAIN
+        } else {
+            match bus.verify_topology().await {
+                Ok(report) if report.is_ok() => {
+                    component.ready();
+                    VERIFY_EVERY
+                }
+                Ok(report) if report.is_complete() => {
+                    component.degraded(report.problems().join("; "));
+                    VERIFY_EVERY
+                }
+                Ok(report) => {
+                    component.not_ready(report.problems().join("; "));
+                    VERIFY_AGAIN
+                }
+                Err(error) => {
+                    component.not_ready(chain(&error).to_string());
+                    VERIFY_AGAIN
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            changed = link.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(again) => {}
+        }
+    }
+}
+
+/// All routes behind everything that a request passes through; see [`middleware`].
+fn router(app: App) -> Router {
+    let mut api = aide::openapi::OpenApi::default();
+    let documented = crate::openapi::routes().finish_api(&mut api);
+    documented
+        .merge(crate::sockets::routes())
+        .merge(crate::pages::routes())
+        .fallback(async || crate::error::HttpError::not_found())
+        .layer(from_fn_with_state(app.clone(), middleware::admit))
+        .layer(cors(&app.config.cors_origins))
+        .layer(from_fn(middleware::observe))
+        .layer(CatchPanicLayer::custom(middleware::panicked))
+        .layer(from_fn(middleware::finish))
+        .with_state(app)
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let layer = CorsLayer::new();
+    if origins.is_empty() {
+        return layer;
+    }
+    let allowed = match origins.iter().any(|origin| origin == "*") {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(
+            origins
+                .iter()
+                .filter_map(|origin| HeaderValue::from_str(origin).ok()),
+        ),
+    };
+    layer
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers(Any)
+        .expose_headers([
+            middleware::REQUEST_ID,
+            header::LOCATION,
+            header::LINK,
+            header::RETRY_AFTER,
+        ])
+}

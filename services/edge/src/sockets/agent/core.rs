@@ -1,0 +1,514 @@
+//! Translates between an agent's frames and the bus, and remembers which jobs the agent has: pure, without I/O.
+
+use std::collections::BTreeMap;
+
+use quintet_bus::{new_message_id, now};
+use quintet_contract::JsonObject;
+use quintet_contract::agent::{
+    ActiveJob, AgentCommand, AgentReport, AgentSettings, Assignment, Hello,
+};
+use quintet_contract::error::{ErrorCode, ErrorReply};
+use quintet_contract::event::{JobLog, LogLine, MAX_LOG_LINE_BYTES};
+use quintet_contract::id::{AgentId, JobId};
+use quintet_contract::job::{Attempt, JobAttempt, JobStatus};
+use quintet_contract::socket::{
+    AgentErrorPayload, AssignAckPayload, AssignMetadata, AssignStartPayload, Envelope,
+    HeartbeatPayload, HelloPayload, JobLogPayload, JobPayload, JobStopPayload, JobStoppedPayload,
+    JobUpdatePayload, MutedPayload, from_agent, to_agent,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+const MUTE: &str = "mute";
+const UNMUTE: &str = "unmute";
+
+/// What a frame of an agent means.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Nothing; the kind of nonsense is for the metrics.
+    Nothing(&'static str),
+    /// It is here.
+    Hello(Box<HelloPayload>),
+    /// It lives.
+    Heartbeat(JsonObject),
+    /// A fact for the scheduler.
+    Report(AgentReport),
+    /// The answer to a mute or unmute.
+    Muted {
+        job: JobId,
+        verb: &'static str,
+        report: AgentReport,
+        success: bool,
+    },
+    /// Output of one of its jobs.
+    Log(JobLog),
+}
+
+/// What a command becomes.
+#[derive(Debug)]
+pub(super) enum Say {
+    /// A frame that needs no answer.
+    Order(String),
+    /// A frame that the agent answers.
+    Ask {
+        frame: String,
+        job: JobId,
+        verb: &'static str,
+    },
+    /// Nothing that an agent on a socket understands.
+    Refuse(ErrorReply),
+}
+
+/// One agent on one socket.
+#[derive(Debug, Default)]
+pub(super) struct Core {
+    agent: Option<AgentId>,
+    /// Its jobs: those it was offered or brought along.
+    jobs: BTreeMap<JobId, Has>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Has {
+    /// None when it was brought along: then the scheduler knows better.
+    attempt: Option<Attempt>,
+    /// None while it is only offered.
+    status: Option<JobStatus>,
+}
+
+impl Core {
+    /// Takes in one frame.
+    pub(super) fn hear(&mut self, bytes: &[u8]) -> Heard {
+        let Ok(Value::Object(mut frame)) = serde_json::from_slice::<Value>(bytes) else {
+            return Heard::Nothing("not_an_object");
+        };
+        let Some(Value::String(kind)) = frame.remove("type") else {
+            return Heard::Nothing("no_type");
+        };
+        let payload = match frame.remove("payload") {
+            Some(payload @ Value::Object(_)) => payload,
+            Some(_) | None => return Heard::Nothing("no_payload"),
+        };
+        self.read(&kind, payload)
+            .unwrap_or(Heard::Nothing("bad_payload"))
+    }
+
+    fn read(&mut self, kind: &str, payload: Value) -> Option<Heard> {
+        Some(match kind {
+            from_agent::HELLO => Heard::Hello(Box::new(typed(payload)?)),
+            from_agent::HEARTBEAT => {
+                let HeartbeatPayload { metrics } = typed(payload)?;
+                Heard::Heartbeat(metrics.unwrap_or_default())
+            }
+            from_agent::ASSIGN_ACK => self.acknowledged(typed(payload)?),
+            from_agent::JOB_UPDATE => {
+                let JobUpdatePayload {
+                    job_id,
+                    status,
+                    attempt,
+                } = typed(payload)?;
+                let attempt = self.attempt(&job_id, attempt);
+                if let Some(has) = self.jobs.get_mut(&job_id) {
+                    has.status = Some(status);
+                }
+                Heard::Report(AgentReport::JobUpdate {
+                    job_id,
+                    attempt,
+                    status,
+                })
+            }
+            from_agent::JOB_STOPPED => {
+                let JobStoppedPayload {
+                    job_id,
+                    status,
+                    error,
+                    attempt,
+                } = typed(payload)?;
+                let attempt = self.attempt(&job_id, attempt);
+                if let Some(has) = self.jobs.get_mut(&job_id) {
+                    has.status = Some(status);
+                }
+                Heard::Report(AgentReport::JobStopped {
+                    job_id,
+                    attempt,
+                    status,
+                    error,
+                })
+            }
+            from_agent::JOB_MUTE => self.muted(typed(payload)?, MUTE),
+            from_agent::JOB_UNMUTE => self.muted(typed(payload)?, UNMUTE),
+            from_agent::JOB_LOG => self.log(typed(payload)?),
+            from_agent::ERROR => {
+                let AgentErrorPayload { code, message } = typed(payload)?;
+                let code = code.unwrap_or_else(|| "ERROR".to_owned());
+                let message = message.unwrap_or_else(|| "the agent gave no reason".to_owned());
+                Heard::Report(AgentReport::AgentError { code, message })
+            }
+            _ => Heard::Nothing("unknown_type"),
+        })
+    }
+
+    fn acknowledged(&mut self, ack: AssignAckPayload) -> Heard {
+        let AssignAckPayload {
+            job_id,
+            accepted,
+            reason,
+            attempt,
+        } = ack;
+        let attempt = self.attempt(&job_id, attempt);
+        if accepted {
+            if let Some(has) = self.jobs.get_mut(&job_id) {
+                has.status = Some(has.status.unwrap_or(JobStatus::Accepted));
+            }
+        } else {
+            self.jobs.remove(&job_id);
+        }
+        Heard::Report(AgentReport::AssignAck {
+            job_id,
+            attempt,
+            accepted,
+            reason,
+        })
+    }
+
+    fn muted(&mut self, muted: MutedPayload, verb: &'static str) -> Heard {
+        let MutedPayload {
+            job_id,
+            success,
+            attempt,
+        } = muted;
+        let attempt = self.attempt(&job_id, attempt);
+        let report = AgentReport::JobMuted {
+            job_id: job_id.clone(),
+            attempt,
+            muted: verb == MUTE,
+            success,
+        };
+        Heard::Muted {
+            job: job_id,
+            verb,
+            report,
+            success,
+        }
+    }
+
+    fn log(&mut self, log: JobLogPayload) -> Heard {
+        let JobLogPayload {
+            job_id,
+            line,
+            lines,
+            stream,
+            attempt,
+        } = log;
+        if !self.jobs.contains_key(&job_id) {
+            // An agent writes into the logs of its own jobs only.
+            return Heard::Nothing("foreign_log");
+        }
+        let at = now();
+        let lines = line.into_iter().chain(lines.unwrap_or_default());
+        let lines = lines
+            .map(|line| LogLine {
+                at,
+                stream: stream.unwrap_or_default(),
+                line: cut(line),
+            })
+            .collect();
+        Heard::Log(JobLog {
+            attempt: self.attempt(&job_id, attempt),
+            job_id,
+            lines,
+        })
+    }
+
+    /// The attempt that a frame speaks of: what it says, else the one that this agent was offered.
+    fn attempt(&self, job: &JobId, said: Option<Attempt>) -> Option<Attempt> {
+        said.or_else(|| self.jobs.get(job).and_then(|has| has.attempt))
+    }
+
+    pub(super) fn speaks_for(&self, agent: &AgentId) -> bool {
+        self.agent.as_ref() == Some(agent)
+    }
+
+    /// The agent is let in: what is said of it on the bus.
+    pub(super) fn greet(&mut self, hello: HelloPayload) -> Hello {
+        self.agent = Some(hello.agent_id);
+        let listed: Vec<ActiveJob> = hello
+            .active_job
+            .into_iter()
+            .chain(hello.active_jobs.unwrap_or_default())
+            .collect();
+        self.jobs = listed
+            .iter()
+            .map(|job| {
+                (
+                    job.job_id.clone(),
+                    Has {
+                        attempt: job.attempt,
+                        status: Some(job.status),
+                    },
+                )
+            })
+            .collect();
+        Hello {
+            name: hello.name.unwrap_or_default(),
+            version: hello.version.unwrap_or_default(),
+            capabilities: hello.capabilities.unwrap_or_default(),
+            drain: hello.drain.unwrap_or_default(),
+            active_jobs: listed,
+            meta: hello.meta.unwrap_or_default(),
+        }
+    }
+
+    /// The jobs that the agent has taken and not given back.
+    pub(super) fn jobs(&self) -> Vec<ActiveJob> {
+        let taken = self.jobs.iter().filter_map(|(job_id, has)| {
+            let status = has.status?;
+            Some(ActiveJob {
+                job_id: job_id.clone(),
+                attempt: has.attempt,
+                status,
+            })
+        });
+        taken.collect()
+    }
+
+    /// The scheduler has stored these reports: ended jobs are gone. True when that changed anything.
+    pub(super) fn stored(&mut self, reports: &[AgentReport]) -> bool {
+        let before = self.jobs.len();
+        for report in reports {
+            if let AgentReport::JobStopped { job_id, .. } = report {
+                self.jobs.remove(job_id);
+            }
+        }
+        self.jobs.len() != before
+    }
+
+    pub(super) fn welcome(&self, settings: AgentSettings) -> String {
+        frame(to_agent::HELLO_OK, settings)
+    }
+
+    pub(super) fn offer(&mut self, assignment: Assignment) -> String {
+        let has = Has {
+            attempt: Some(assignment.attempt),
+            status: None,
+        };
+        self.jobs.insert(assignment.job_id.clone(), has);
+        let payload = AssignStartPayload {
+            job_id: assignment.job_id,
+            idempotency_key: assignment.idempotency_key,
+            config: assignment.config,
+            expires_at: assignment.expires_at,
+            attempt: assignment.attempt,
+            metadata: AssignMetadata {
+                requested_by: assignment.requested_by,
+            },
+            stream_metadata: assignment.stream_metadata,
+        };
+        frame(to_agent::ASSIGN_START, payload)
+    }
+
+    pub(super) fn kill(&mut self, placement: &JobAttempt) -> String {
+        self.jobs.remove(&placement.job_id);
+        frame(
+            to_agent::JOB_KILL,
+            JobPayload {
+                job_id: placement.job_id.clone(),
+            },
+        )
+    }
+
+    pub(super) fn command(&self, command: AgentCommand) -> Say {
+        match command {
+            AgentCommand::Stop {
+                job_id,
+                reason,
+                deadline_ms,
+                ..
+            } => Say::Order(frame(
+                to_agent::JOB_STOP,
+                JobStopPayload {
+                    job_id,
+                    reason,
+                    deadline_ms,
+                },
+            )),
+            AgentCommand::Kill { job_id, .. } => {
+                Say::Order(frame(to_agent::JOB_KILL, JobPayload { job_id }))
+            }
+            AgentCommand::Control {
+                job_id, command, ..
+            } => {
+                let (kind, verb) = match command.as_str() {
+                    MUTE => (to_agent::JOB_MUTE, MUTE),
+                    UNMUTE => (to_agent::JOB_UNMUTE, UNMUTE),
+                    other => {
+                        let text =
+                            format!("agents on a WebSocket know mute and unmute, not {other:?}");
+                        let error = ErrorReply::new(ErrorCode::UnknownCommand, text);
+                        return Say::Refuse(error.with("commands", vec![MUTE, UNMUTE]));
+                    }
+                };
+                Say::Ask {
+                    frame: frame(
+                        kind,
+                        JobPayload {
+                            job_id: job_id.clone(),
+                        },
+                    ),
+                    job: job_id,
+                    verb,
+                }
+            }
+            AgentCommand::Replaced { .. } | AgentCommand::Unknown => {
+                let text = "this command cannot be told to an agent on a WebSocket";
+                Say::Refuse(ErrorReply::new(ErrorCode::UnknownCommand, text))
+            }
+        }
+    }
+}
+
+fn typed<T: DeserializeOwned>(payload: Value) -> Option<T> {
+    serde_json::from_value(payload).ok()
+}
+
+fn frame<P: Serialize>(kind: &str, payload: P) -> String {
+    let envelope = Envelope {
+        kind: kind.to_owned(),
+        msg_id: Some(new_message_id().to_string()),
+        ts: Some(now().to_string()),
+        correlation_id: None,
+        payload,
+    };
+    serde_json::to_string(&envelope).unwrap_or_default()
+}
+
+fn cut(mut line: String) -> String {
+    if line.len() > MAX_LOG_LINE_BYTES {
+        let end = (0..=MAX_LOG_LINE_BYTES)
+            .rev()
+            .find(|at| line.is_char_boundary(*at))
+            .unwrap_or(0);
+        line.truncate(end);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn hear(core: &mut Core, frame: Value) -> Heard {
+        core.hear(frame.to_string().as_bytes())
+    }
+
+    fn offered(core: &mut Core, id: &str) -> Value {
+        let assignment = json!({"jobId": id, "attempt": 3, "config": {"a": 1}, "idempotencyKey": "k",
+            "expiresAt": "2026-01-01T00:00:00.000Z", "requestedBy": "eve"});
+        serde_json::from_str(&core.offer(serde_json::from_value(assignment).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn nonsense_is_ignored_by_kind() {
+        let mut core = Core::default();
+        let cases = [
+            ("", "not_an_object"),
+            ("null", "not_an_object"),
+            ("[]", "not_an_object"),
+            ("{}", "no_type"),
+            (r#"{"type":"agent.hello"}"#, "no_payload"),
+            (r#"{"type":"agent.hello","payload":null}"#, "no_payload"),
+            (r#"{"type":"agent.hello","payload":{}}"#, "bad_payload"),
+            (r#"{"type":"dance","payload":{}}"#, "unknown_type"),
+            (
+                r#"{"type":"agent.job.log","payload":{"jobId":"x","line":"y"}}"#,
+                "foreign_log",
+            ),
+        ];
+        for (text, expected) in cases {
+            let heard = core.hear(text.as_bytes());
+            assert!(
+                matches!(heard, Heard::Nothing(kind) if kind == expected),
+                "{text}: {heard:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn reports_carry_the_attempt_that_was_offered() {
+        let mut core = Core::default();
+        let frame = offered(&mut core, "j");
+        assert_eq!(frame["type"], "orchestrator.assign.start");
+        assert_eq!(
+            (&frame["payload"]["attempt"], &frame["payload"]["metadata"]),
+            (&json!(3), &json!({"requestedBy": "eve"}))
+        );
+        assert!(core.jobs().is_empty(), "an offer is not a job yet");
+        let ack = json!({"type": "agent.assign.ack", "payload": {"jobId": "j", "accepted": true}});
+        let heard = hear(&mut core, ack);
+        assert!(matches!(
+            heard,
+            Heard::Report(AgentReport::AssignAck {
+                attempt: Some(Attempt(3)),
+                accepted: true,
+                ..
+            })
+        ));
+        assert_eq!(core.jobs()[0].status, JobStatus::Accepted);
+        let update =
+            json!({"type": "agent.job.update", "payload": {"jobId": "j", "status": "RUNNING"}});
+        let heard = hear(&mut core, update);
+        assert!(matches!(
+            heard,
+            Heard::Report(AgentReport::JobUpdate {
+                attempt: Some(Attempt(3)),
+                ..
+            })
+        ));
+        let stopped =
+            json!({"type": "agent.job.stopped", "payload": {"jobId": "j", "status": "STOPPED"}});
+        let Heard::Report(report) = hear(&mut core, stopped) else {
+            panic!()
+        };
+        assert_eq!(
+            core.jobs().len(),
+            1,
+            "it has the job until its end is stored"
+        );
+        assert!(core.stored(&[report]) && core.jobs().is_empty());
+    }
+
+    #[test]
+    fn a_hello_lists_one_job_or_several() {
+        let one = json!({"type": "agent.hello", "payload": {"agentId": "a", "activeJob": {"jobId": "j", "status": "RUNNING"}}});
+        let mut core = Core::default();
+        let Heard::Hello(hello) = hear(&mut core, one) else {
+            panic!()
+        };
+        assert_eq!(core.greet(*hello).active_jobs.len(), 1);
+        let two = json!({"type": "agent.hello", "payload": {"agentId": "a", "activeJob": null, "activeJobs": [
+            {"jobId": "j", "status": "RUNNING"}, {"jobId": "k", "status": "STOPPING"}]}});
+        let Heard::Hello(hello) = hear(&mut core, two) else {
+            panic!()
+        };
+        assert_eq!(core.greet(*hello).active_jobs.len(), 2);
+    }
+
+    #[test]
+    fn commands_become_frames_and_unknown_ones_are_refused() {
+        let core = Core::default();
+        let control = |command: &str| AgentCommand::Control {
+            job_id: JobId::parse("j").unwrap(),
+            attempt: Attempt(1),
+            command: command.to_owned(),
+            args: JsonObject::new(),
+        };
+        assert!(
+            matches!(core.command(control("mute")), Say::Ask { verb: "mute", frame, .. } if frame.contains("job.mute"))
+        );
+        assert!(
+            matches!(core.command(control("dance")), Say::Refuse(error) if error.code == ErrorCode::UnknownCommand)
+        );
+    }
+}

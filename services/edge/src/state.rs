@@ -1,0 +1,107 @@
+//! What every handler gets.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quintet_bus::Bus;
+use quintet_contract::error::ErrorCode;
+use quintet_service::health::Health;
+use quintet_service::telemetry::Prometheus;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Keys;
+use crate::config::EdgeConfig;
+use crate::error::HttpError;
+use crate::feeds::Feeds;
+use crate::pools::Pools;
+use crate::rate::RateLimit;
+
+/// The edge, as its handlers see it; clones are the same.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) config: EdgeConfig,
+    pub(crate) bus: Bus,
+    pub(crate) pools: Pools,
+    pub(crate) feeds: Feeds,
+    pub(crate) health: Health,
+    pub(crate) prometheus: Prometheus,
+    pub(crate) keys: Keys,
+    pub(crate) rate: Option<RateLimit>,
+    /// Cancelled when the edge leaves: streams end, sockets close.
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) streams: Streams,
+}
+
+impl App {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+}
+
+impl Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// Open sockets and event streams by address, so that none can take them all.
+#[derive(Clone, Debug)]
+pub(crate) struct Streams {
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    limit: usize,
+}
+
+/// One open stream; gives its place back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    streams: Streams,
+    address: IpAddr,
+}
+
+impl Streams {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            open: Arc::default(),
+            limit,
+        }
+    }
+
+    pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, HttpError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        if *count >= self.limit {
+            let text = format!(
+                "{} streams are open from this address; close some first",
+                self.limit
+            );
+            return Err(HttpError::new(ErrorCode::RateLimited, text));
+        }
+        *count += 1;
+        Ok(Place {
+            streams: self.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self
+            .streams
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
