@@ -1,1 +1,384 @@
-//! x
+//! Who may say what on the bus: one NATS user per role, with the subjects that its part needs and no others.
+//!
+//! The JetStream subjects are those that the bus crate uses: direct gets and ephemeral consumers to read, publishing to
+//! `$KV.…` to write a bucket. An answer goes to whoever asked, so those who serve requests may answer what they received
+//! (`allow_responses`), and nobody may publish to a foreign inbox.
+//!
+//! One thing NATS cannot express: an agent reads its own queue by a request on the whole stream of offers, so it could
+//! read the offers to others, too. It cannot answer them: reports are bound to its own name.
+
+use std::fmt::Write;
+
+use crate::bucket::{Agents, Bucket, Jobs, Keys, Leases, Templates};
+use crate::id::{AgentId, escape};
+use crate::subject::Prefix;
+use crate::topology::stream;
+
+/// A part that speaks on the bus.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Turns HTTP and sockets into requests; speaks for every agent on a WebSocket.
+    Edge,
+    /// Owns jobs, agents and templates.
+    Scheduler,
+    /// Will own runs.
+    Runner,
+    /// Will route inference requests.
+    Router,
+    /// Will own voice sessions.
+    Voice,
+    /// Will own displays.
+    Frames,
+    /// Will work for runner, router, voice and frames.
+    Worker,
+    /// One agent; may speak only as itself.
+    Agent(AgentId),
+    /// Sees everything, says nothing.
+    Observer,
+    /// A person with the `nats` CLI: asks services, reads buckets and streams, changes none.
+    Operator,
+}
+
+impl Role {
+    /// Every role but the agents, of which each has its own.
+    pub const SERVICES: [Role; 9] = [
+        Self::Edge,
+        Self::Scheduler,
+        Self::Runner,
+        Self::Router,
+        Self::Voice,
+        Self::Frames,
+        Self::Worker,
+        Self::Observer,
+        Self::Operator,
+    ];
+
+    /// Its user name at NATS.
+    pub fn user(&self) -> String {
+        match self {
+            Self::Edge => "edge".to_owned(),
+            Self::Scheduler => "scheduler".to_owned(),
+            Self::Runner => "runner".to_owned(),
+            Self::Router => "router".to_owned(),
+            Self::Voice => "voice".to_owned(),
+            Self::Frames => "frames".to_owned(),
+            Self::Worker => "worker".to_owned(),
+            Self::Agent(agent) => format!("agent-{}", escape(agent.as_str())),
+            Self::Observer => "observer".to_owned(),
+            Self::Operator => "operator".to_owned(),
+        }
+    }
+}
+
+/// The subjects of one user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    /// What it may publish.
+    pub publish: Vec<String>,
+    /// What it may subscribe to.
+    pub subscribe: Vec<String>,
+    /// Whether it may answer requests that it received.
+    pub answers: bool,
+}
+
+/// The permissions of a role under a prefix.
+pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
+    let own = |subjects: &[&str]| {
+        subjects
+            .iter()
+            .map(|subject| format!("{prefix}.{subject}"))
+            .collect::<Vec<_>>()
+    };
+    let inbox = format!("_INBOX_{}.>", role.user());
+    match role {
+        Role::Scheduler => Permissions {
+            publish: [
+                own(&["assign.*", "agent.*.*"]),
+                buckets(prefix),
+                reads(),
+                creates(),
+            ]
+            .concat(),
+            subscribe: [
+                vec![inbox, "$SRV.>".to_owned()],
+                own(&["svc.>", "hb.>", "report.>"]),
+            ]
+            .concat(),
+            answers: true,
+        },
+        Role::Edge => Permissions {
+            publish: [own(&["svc.>", "hb.>", "report.>", "evt.>"]), reads()].concat(),
+            subscribe: [vec![inbox], own(&["live.>", "assigned.*", "agent.*.*"])].concat(),
+            answers: true,
+        },
+        Role::Agent(agent) => {
+            let token = escape(agent.as_str());
+            let mine = |kind: &str| {
+                own(&[
+                    &format!("{kind}.agent.{token}"),
+                    &format!("{kind}.agent.{token}.*"),
+                ])
+            };
+            let queue = format!("$JS.API.DIRECT.GET.{}", stream::assignments(prefix));
+            let lease = format!("$JS.API.DIRECT.GET.KV_{}.>", Leases::bucket(prefix));
+            let lease_of_leader = format!("$JS.API.STREAM.MSG.GET.KV_{}", Leases::bucket(prefix));
+            Permissions {
+                publish: [
+                    mine("hb"),
+                    mine("report"),
+                    own(&["evt.job.*.*"]),
+                    vec![queue, lease, lease_of_leader],
+                ]
+                .concat(),
+                subscribe: [
+                    vec![inbox],
+                    own(&[&format!("assigned.{token}"), &format!("agent.{token}.*")]),
+                ]
+                .concat(),
+                answers: true,
+            }
+        }
+        Role::Observer => Permissions {
+            publish: Vec::new(),
+            subscribe: vec![inbox, format!("{prefix}.>"), "$KV.>".to_owned()],
+            answers: false,
+        },
+        Role::Operator => Permissions {
+            publish: [own(&["svc.>"]), vec!["$SRV.>".to_owned()], reads(), lists()].concat(),
+            subscribe: vec![
+                inbox,
+                "_INBOX.>".to_owned(),
+                format!("{prefix}.>"),
+                "$KV.>".to_owned(),
+            ],
+            answers: false,
+        },
+        Role::Runner | Role::Router | Role::Voice | Role::Frames | Role::Worker => Permissions {
+            publish: Vec::new(),
+            subscribe: vec![inbox],
+            answers: false,
+        },
+    }
+}
+
+fn owned(subjects: &[&str]) -> Vec<String> {
+    subjects
+        .iter()
+        .map(|subject| (*subject).to_owned())
+        .collect()
+}
+
+/// Writing every bucket that a scheduler owns.
+fn buckets(prefix: &Prefix) -> Vec<String> {
+    let names = [
+        Jobs::bucket(prefix),
+        Agents::bucket(prefix),
+        Templates::bucket(prefix),
+        Keys::bucket(prefix),
+        Leases::bucket(prefix),
+    ];
+    names.iter().map(|name| format!("$KV.{name}.>")).collect()
+}
+
+/// Reading streams and buckets: by direct get, and by ephemeral consumers.
+fn reads() -> Vec<String> {
+    owned(&[
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.STREAM.MSG.GET.*",
+        "$JS.API.DIRECT.GET.>",
+        "$JS.API.CONSUMER.CREATE.>",
+        "$JS.API.CONSUMER.DELETE.*.*",
+        "$JS.FC.>",
+    ])
+}
+
+/// Creating and repairing streams and buckets.
+fn creates() -> Vec<String> {
+    owned(&["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*"])
+}
+
+/// What the `nats` CLI asks before it shows anything.
+fn lists() -> Vec<String> {
+    owned(&[
+        "$JS.API.INFO",
+        "$JS.API.STREAM.LIST",
+        "$JS.API.STREAM.NAMES",
+        "$JS.API.CONSUMER.LIST.*",
+        "$JS.API.CONSUMER.NAMES.*",
+        "$JS.API.CONSUMER.INFO.*.*",
+    ])
+}
+
+/// A password in a server's configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// The password itself.
+    Literal(String),
+    /// An environment variable of the server that holds it.
+    Environment(String),
+}
+
+impl Password {
+    /// The password, or the name of its variable.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Literal(text) | Self::Environment(text) => text,
+        }
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Literal(_) => f.write_str("Literal(***)"),
+            Self::Environment(name) => write!(f, "Environment({name})"),
+        }
+    }
+}
+
+/// A user of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsUser {
+    /// What it may do.
+    pub role: Role,
+    /// How it shows who it is.
+    pub password: Password,
+}
+
+/// A server's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsConf {
+    /// Address and port.
+    pub listen: String,
+    /// Folder of the JetStream store.
+    pub store_dir: String,
+    /// How often the store is forced to disk: a duration, or `always`.
+    pub sync_interval: String,
+    /// First part of every subject.
+    pub prefix: Prefix,
+    /// Everybody who may connect.
+    pub users: Vec<NatsUser>,
+}
+
+/// A configuration file for nats-server.
+pub fn render_nats_conf(conf: &NatsConf) -> String {
+    let mut out = format!(
+        "# nats-server for Quintet, generated by `quintet schemas --write` and `quintet up`. Needs 2.12 or newer.\n\n\
+         listen: {}\n\n\
+         jetstream {{\n    store_dir: {}\n    \
+         # What is acknowledged survives the death of any process. It reaches the disk itself at this interval; `always`\n    \
+         # survives a power cut of a single server, at about a sixth of the speed. A cluster of three needs neither.\n    \
+         sync_interval: {}\n}}\n\n\
+         authorization {{\n    users = [\n",
+        quoted(&conf.listen),
+        quoted(&conf.store_dir),
+        quoted(&conf.sync_interval),
+    );
+    for user in &conf.users {
+        let allowed = permissions(&user.role, &conf.prefix);
+        let password = match &user.password {
+            Password::Literal(text) => quoted(text),
+            Password::Environment(name) => format!("${name}"),
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "        {{\n            user: {}, password: {password}\n            permissions: {{\n",
+            quoted(&user.role.user())
+        );
+        let publish = match allowed.publish.as_slice() {
+            [] => "{ deny: [\">\"] }".to_owned(),
+            subjects => format!("{{ allow: [{}] }}", list(subjects)),
+        };
+        let _ = writeln!(out, "                publish: {publish}");
+        let _ = writeln!(
+            out,
+            "                subscribe: {{ allow: [{}] }}",
+            list(&allowed.subscribe)
+        );
+        if allowed.answers {
+            // An answer may have to wait for what it depends on, and is one message.
+            let _ = writeln!(
+                out,
+                "                allow_responses: {{ max: 1, expires: \"2m\" }}"
+            );
+        }
+        out.push_str("            }\n        }\n");
+    }
+    out.push_str("    ]\n}\n");
+    out
+}
+
+fn list(subjects: &[String]) -> String {
+    let lines: Vec<String> = subjects
+        .iter()
+        .map(|subject| format!("\n                    {}", quoted(subject)))
+        .collect();
+    format!("{}\n                ", lines.join(","))
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The configuration that is kept in the repository: passwords from the server's environment, one agent as an example.
+pub fn example() -> NatsConf {
+    let agent = AgentId::parse("agent-1").expect("a word is a name");
+    let roles = Role::SERVICES.into_iter().chain([Role::Agent(agent)]);
+    let users = roles.map(|role| {
+        let name = role.user().to_ascii_uppercase().replace('-', "_");
+        NatsUser {
+            role,
+            password: Password::Environment(format!("QUINTET_{name}_PASSWORD")),
+        }
+    });
+    NatsConf {
+        listen: "0.0.0.0:4222".to_owned(),
+        store_dir: "/var/lib/nats".to_owned(),
+        sync_interval: "2m".to_owned(),
+        prefix: Prefix::default(),
+        users: users.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_may_speak_only_as_itself() {
+        let agent = Role::Agent(AgentId::parse("studio 1").unwrap());
+        assert_eq!(agent.user(), "agent-studio=201");
+        let allowed = permissions(&agent, &Prefix::default());
+        assert!(
+            allowed
+                .publish
+                .contains(&"quintet.report.agent.studio=201".to_owned())
+        );
+        let foreign =
+            |subject: &&String| subject.contains(".agent.") && !subject.contains("studio=201");
+        assert_eq!(allowed.publish.iter().find(foreign), None);
+        assert!(
+            !allowed
+                .publish
+                .iter()
+                .any(|subject| subject.starts_with("$KV."))
+        );
+    }
+
+    #[test]
+    fn an_observer_may_publish_nothing() {
+        let conf = NatsConf {
+            users: vec![NatsUser {
+                role: Role::Observer,
+                password: Password::Environment("X".to_owned()),
+            }],
+            ..example()
+        };
+        let text = render_nats_conf(&conf);
+        assert!(
+            text.contains("publish: { deny: [\">\"] }") && text.contains("password: $X"),
+            "{text}"
+        );
+    }
+}

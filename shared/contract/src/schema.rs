@@ -1,1 +1,175 @@
-//! x
+//! The generated documents: a JSON Schema per message and record, the subject table, the sockets as AsyncAPI, and the
+//! example configuration of NATS. Committed under `schemas/`; a test says when they are out of date.
+
+use schemars::{JsonSchema, schema_for};
+use serde_json::{Value, json};
+
+use crate::{agent, api, bucket, error, event, job, permission, socket, table, template};
+
+/// A file to be committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its path from the root of the repository.
+    pub path: String,
+    /// Its content.
+    pub content: String,
+}
+
+/// Every generated file of the contract.
+pub fn files() -> Vec<File> {
+    let mut files: Vec<File> = schemas()
+        .into_iter()
+        .map(|(name, schema)| File {
+            path: format!("schemas/{name}.schema.json"),
+            content: pretty(&schema),
+        })
+        .collect();
+    files.push(File {
+        path: "schemas/SUBJECTS.md".to_owned(),
+        content: table::render_markdown(),
+    });
+    files.push(File {
+        path: "schemas/asyncapi.json".to_owned(),
+        content: pretty(&asyncapi()),
+    });
+    files.push(File {
+        path: "nats.conf".to_owned(),
+        content: permission::render_nats_conf(&permission::example()),
+    });
+    files
+}
+
+/// Text as it is committed.
+pub fn pretty(value: &Value) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+macro_rules! schemas {
+    ($($module:ident: $($name:ident),+;)+) => {
+        /// Every message and record by name.
+        fn schemas() -> Vec<(&'static str, Value)> {
+            vec![$($((stringify!($name), schema::<$module::$name>())),+),+]
+        }
+    };
+}
+
+schemas! {
+    job: Job, JobRecord, KeyRecord;
+    agent: Agent, AgentRecord, AgentReports, ReportsReply, Heartbeat, HeartbeatReply, Assignment, AgentCommand, CommandReply;
+    template: Template;
+    bucket: Lease;
+    event: JobLog, JobEvent;
+    error: ErrorReply;
+    api: SubmitJob, SubmitReply, SubmitBatch, BatchReply, DryRunReply, JobRef, JobReply, ListJobs, JobPage, ControlJob,
+        ControlReply, PatchMetadata, MetadataReply, Explanation, ListAgents, AgentPage, AgentRef, DrainAgent, AgentReply,
+        Done, ListTemplates, TemplateList, TemplateRef, PutTemplate, TemplateReply;
+}
+
+fn schema<T: JsonSchema>() -> Value {
+    schema_for!(T).to_value()
+}
+
+/// The two WebSockets of the edge.
+fn asyncapi() -> Value {
+    let payload = |kind: &str, schema: Value| {
+        json!({
+            "name": kind,
+            "payload": {
+                "type": "object",
+                "required": ["type", "payload"],
+                "properties": {
+                    "type": {"const": kind},
+                    "msgId": {"type": "string", "format": "uuid"},
+                    "ts": {"type": "string", "format": "date-time"},
+                    "correlationId": {"type": "string"},
+                    "payload": schema
+                }
+            }
+        })
+    };
+    let from_agent = [
+        (socket::from_agent::HELLO, schema::<socket::HelloPayload>()),
+        (
+            socket::from_agent::HEARTBEAT,
+            schema::<socket::HeartbeatPayload>(),
+        ),
+        (
+            socket::from_agent::ASSIGN_ACK,
+            schema::<socket::AssignAckPayload>(),
+        ),
+        (
+            socket::from_agent::JOB_UPDATE,
+            schema::<socket::JobUpdatePayload>(),
+        ),
+        (
+            socket::from_agent::JOB_STOPPED,
+            schema::<socket::JobStoppedPayload>(),
+        ),
+        (
+            socket::from_agent::JOB_MUTE,
+            schema::<socket::MutedPayload>(),
+        ),
+        (
+            socket::from_agent::JOB_UNMUTE,
+            schema::<socket::MutedPayload>(),
+        ),
+        (
+            socket::from_agent::JOB_LOG,
+            schema::<socket::JobLogPayload>(),
+        ),
+        (
+            socket::from_agent::ERROR,
+            schema::<socket::AgentErrorPayload>(),
+        ),
+    ];
+    let to_agent = [
+        (
+            socket::to_agent::HELLO_OK,
+            schema::<socket::HelloOkPayload>(),
+        ),
+        (
+            socket::to_agent::ASSIGN_START,
+            schema::<socket::AssignStartPayload>(),
+        ),
+        (
+            socket::to_agent::JOB_STOP,
+            schema::<socket::JobStopPayload>(),
+        ),
+        (socket::to_agent::JOB_KILL, schema::<socket::JobPayload>()),
+        (socket::to_agent::JOB_MUTE, schema::<socket::JobPayload>()),
+        (socket::to_agent::JOB_UNMUTE, schema::<socket::JobPayload>()),
+    ];
+    let to_ui = [
+        (socket::ui::AGENT_UPDATE, schema::<agent::Agent>()),
+        (socket::ui::JOB_UPDATE, schema::<job::Job>()),
+        (socket::ui::JOB_EVENT, schema::<event::JobEvent>()),
+    ];
+    let from_ui = [(socket::ui::SUBSCRIBE, schema::<socket::SubscribePayload>())];
+    let channel =
+        |address: &str, description: &str, messages: &mut dyn Iterator<Item = &(&str, Value)>| {
+            let messages: serde_json::Map<String, Value> = messages
+                .map(|(kind, schema)| (kind.replace('.', "_"), payload(kind, schema.clone())))
+                .collect();
+            json!({"address": address, "description": description, "messages": messages})
+        };
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Quintet sockets",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The WebSockets of the edge. The subjects of the bus are in SUBJECTS.md."
+        },
+        "channels": {
+            "agent": channel("/agent", "other people's agents", &mut from_agent.iter().chain(&to_agent)),
+            "ui": channel("/ui", "on connect the arrays of agents and jobs, then one object per change", &mut to_ui.iter().chain(&from_ui))
+        },
+        "operations": {
+            "agentSpeaks": {"action": "receive", "channel": {"$ref": "#/channels/agent"}},
+            "agentListens": {"action": "send", "channel": {"$ref": "#/channels/agent"}},
+            "uiListens": {"action": "send", "channel": {"$ref": "#/channels/ui"}},
+            "uiSubscribes": {"action": "receive", "channel": {"$ref": "#/channels/ui"}}
+        }
+    })
+}

@@ -119,8 +119,23 @@ fn split<'s>(prefix: &Prefix, pattern: &str, subject: &'s str) -> Option<Vec<Opt
 }
 
 macro_rules! subjects {
-    ($($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* } = $pattern:literal, $message:ty $(=> $reply:ty)?;)*) => {$(
-        $(#[$doc])*
+    ($(#[doc = $doc:literal] $name:ident { $($field:ident: $ty:ty),* } = $pattern:literal, $message:ty $(=> $reply:ty)?;)*) => {
+        /// Every subject, in the order of this file.
+        pub const SUBJECTS: &[SubjectInfo] = &[$(SubjectInfo {
+            name: stringify!($name),
+            pattern: $pattern,
+            doc: $doc,
+            message: stringify!($message),
+            reply: {
+                #[allow(unused_mut, unused_assignments)]
+                let mut reply = "";
+                $(reply = stringify!($reply);)?
+                reply
+            },
+        }),*];
+
+        $(
+        #[doc = $doc]
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $name {
             $(#[doc = concat!("The `", stringify!($field), "` token.")] pub $field: $ty,)*
@@ -152,6 +167,21 @@ macro_rules! subjects {
             type Reply = $reply;
         })?
     )*};
+}
+
+/// What is known of one subject, for documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubjectInfo {
+    /// Name of its type.
+    pub name: &'static str,
+    /// Its tokens after the prefix; a `{field}` is a token of its own, a `{field?}` may be left out.
+    pub pattern: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+    /// What is sent on it.
+    pub message: &'static str,
+    /// What is answered; empty when nothing is.
+    pub reply: &'static str,
 }
 
 subjects! {
