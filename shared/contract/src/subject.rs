@@ -51,6 +51,14 @@ impl Prefix {
     }
 }
 
+impl std::str::FromStr for Prefix {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
 impl Default for Prefix {
     fn default() -> Self {
         Self(Self::DEFAULT.into())

@@ -1,0 +1,51 @@
+//! `quintet agent`: one agent against an existing NATS.
+
+use std::time::Duration;
+
+use clap::Args;
+use quintet_service::signals;
+
+use crate::exit::Outcome;
+use crate::serve::{require_nats, telemetry};
+use crate::settings::Flags;
+use crate::system::{System, SystemConfig, run_until};
+
+/// How long it may take to end beside the grace that its jobs have.
+const END: Duration = Duration::from_secs(15);
+
+#[derive(Args)]
+pub(crate) struct AgentCommand {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+pub(crate) async fn run(command: AgentCommand) -> Outcome {
+    let config = command.flags.read("quintet-agent")?;
+    if command.flags.print_config {
+        print!("{}", config.printed);
+        return Ok(());
+    }
+    require_nats(&config)?;
+    let telemetry = telemetry(&config)?;
+    let stop = signals::listen()?;
+    let deadline = config.agent.drain_grace + END;
+    let agents = vec![config.agent];
+    let system = SystemConfig {
+        bus: config.bus,
+        edge: None,
+        schedulers: Vec::new(),
+        agents,
+    };
+    let started = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        started = System::start(system, telemetry.prometheus()) => Some(started),
+    };
+    let outcome = match started {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(system)) => run_until(system, stop, deadline).await,
+    };
+    telemetry.shutdown().await?;
+    outcome
+}

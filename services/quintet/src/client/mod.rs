@@ -1,0 +1,50 @@
+//! The client: verbs on jobs, agents and templates over HTTP, and looks at the bus.
+
+mod agents;
+mod bench;
+mod bus;
+mod http;
+mod jobs;
+mod table;
+mod templates;
+mod top;
+
+use clap::Subcommand;
+
+use crate::args::Global;
+use crate::exit::Outcome;
+
+pub(crate) use self::http::{Http, Sse};
+
+#[derive(Subcommand)]
+pub(crate) enum ClientCommand {
+    /// Submit, watch, list and stop jobs
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// List, drain and forget agents
+    #[command(subcommand)]
+    Agents(agents::AgentsCommand),
+    /// List, store and delete job templates
+    #[command(subcommand)]
+    Templates(templates::TemplatesCommand),
+    /// Watch agents and jobs live
+    Top(top::TopCommand),
+    /// Print the traffic on the bus, decoded
+    Tap(bus::TapCommand),
+    /// Turn one message into JSON, for `nats sub --translate 'quintet decode'`
+    Decode,
+    /// Measure this machine: the raw bus, then jobs, and their ratio
+    Bench(bench::BenchCommand),
+}
+
+pub(crate) async fn run(command: ClientCommand, global: &Global) -> Outcome {
+    match command {
+        ClientCommand::Jobs(command) => jobs::run(command, global).await,
+        ClientCommand::Agents(command) => agents::run(command, global).await,
+        ClientCommand::Templates(command) => templates::run(command, global).await,
+        ClientCommand::Top(command) => top::run(command, global).await,
+        ClientCommand::Tap(command) => bus::tap(command, global).await,
+        ClientCommand::Decode => bus::decode(),
+        ClientCommand::Bench(command) => bench::run(command, global).await,
+    }
+}

@@ -1,0 +1,59 @@
+//! `quintet templates`.
+
+use anyhow::Context;
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::http::{Http, path_of};
+use super::jobs::json_argument;
+use super::table::{table, text};
+use crate::args::{Global, Output};
+use crate::exit::Outcome;
+
+#[derive(Subcommand)]
+pub(crate) enum TemplatesCommand {
+    /// List all templates
+    List,
+    /// Show one template
+    Get { id: String },
+    /// Store a template: JSON, @FILE, or - for standard input
+    Put { id: String, template: String },
+    /// Delete a template
+    Delete { id: String },
+}
+
+pub(super) async fn run(command: TemplatesCommand, global: &Global) -> Outcome {
+    let http = Http::of(global)?;
+    let path = |id: &str| format!("/v1/templates/{}", path_of(id));
+    let shown: Value = match command {
+        TemplatesCommand::List => {
+            let list = http.get("/v1/templates").await?;
+            if global.output == Output::Table {
+                show(list.as_array().context("the answer is no list")?);
+                return Ok(());
+            }
+            list
+        }
+        TemplatesCommand::Get { id } => http.get(&path(&id)).await?,
+        TemplatesCommand::Put { id, template } => {
+            http.put(&path(&id), &json_argument(&template)?).await?
+        }
+        TemplatesCommand::Delete { id } => {
+            http.delete(&path(&id)).await?;
+            return Ok(());
+        }
+    };
+    println!("{shown:#}");
+    Ok(())
+}
+
+fn show(templates: &[Value]) {
+    if templates.is_empty() {
+        return println!("no templates; store one with `quintet templates put`");
+    }
+    let mut rows = table(&["template", "executor", "name", "updated"]);
+    for template in templates {
+        rows.add_row(["id", "executor", "name", "updatedAt"].map(|field| text(&template[field])));
+    }
+    println!("{rows}");
+}

@@ -1,0 +1,194 @@
+//! `quintet doctor`: looks at everything and says what to do about what is wrong.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use clap::Args;
+use quintet_bus::{Bus, Condition, Credentials, Secret};
+use quintet_contract::permission::Role;
+use quintet_service::telemetry::chain;
+use serde::Serialize;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::args::{Global, Output};
+use crate::client::Http;
+use crate::data::connection_of;
+use crate::exit::{self, Failure, Outcome};
+use crate::settings::{Config, Flags};
+use crate::system::Speaker;
+
+/// How long one look may take.
+const LOOK: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(crate) struct DoctorCommand {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Finding {
+    what: String,
+    state: State,
+    says: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warn,
+    Fail,
+}
+
+pub(crate) async fn run(command: DoctorCommand, global: &Global) -> Outcome {
+    let config = command.flags.read("quintet")?;
+    let mut findings = Vec::new();
+    bus(&config, &mut findings).await;
+    edge(global, &mut findings).await;
+    programs(&config, &mut findings).await;
+    match global.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
+        Output::Table => {
+            for Finding { what, state, says } in &findings {
+                let mark = match state {
+                    State::Ok => "ok  ",
+                    State::Warn => "warn",
+                    State::Fail => "FAIL",
+                };
+                println!("{mark}  {what:<28} {says}");
+            }
+        }
+    }
+    let failed = findings
+        .iter()
+        .filter(|finding| finding.state == State::Fail)
+        .count();
+    match failed {
+        0 => Ok(()),
+        count => Err(Failure::new(
+            exit::FAILED,
+            format!("{count} of {} checks failed", findings.len()),
+        )
+        .into()),
+    }
+}
+
+fn note(findings: &mut Vec<Finding>, what: &str, state: State, says: impl Into<String>) {
+    findings.push(Finding {
+        what: what.to_owned(),
+        state,
+        says: says.into(),
+    });
+}
+
+/// A connection as a person would have it: by the settings, else to the server of a running `up`.
+pub(crate) async fn connect(config: &Config) -> anyhow::Result<Bus> {
+    let mut settings = config.bus.clone();
+    if config.nats_url.is_none() {
+        let Some(found) = connection_of(&config.data_dir) else {
+            let text = format!(
+                "there is no NATS to look at: name one with --nats-url, or start `quintet up` (nothing runs in {})",
+                config.data_dir.display()
+            );
+            return Err(Failure::new(exit::UNREACHABLE, text).into());
+        };
+        let user = Role::Operator.user();
+        let password = Secret::new(found.users.get(&user).cloned().unwrap_or_default());
+        settings.url = found.url;
+        settings.credentials = Credentials::UserPassword { user, password }.into();
+    }
+    let connected = timeout(LOOK, Bus::connect(settings.config(&Speaker::Edge))).await;
+    Ok(connected.map_err(|_| Failure::new(exit::UNREACHABLE, "NATS does not answer"))??)
+}
+
+async fn bus(config: &Config, findings: &mut Vec<Finding>) {
+    let bus = match connect(config).await {
+        Ok(bus) => bus,
+        Err(error) => {
+            return note(
+                findings,
+                "NATS",
+                State::Fail,
+                chain(error.as_ref()).to_string(),
+            );
+        }
+    };
+    note(
+        findings,
+        "NATS",
+        State::Ok,
+        format!("version {}", bus.server_version()),
+    );
+    match timeout(LOOK, bus.verify_topology()).await {
+        Ok(Ok(report)) => {
+            for stream in report.streams {
+                let (state, says) = match &stream.condition {
+                    Condition::Ok => (
+                        State::Ok,
+                        format!("{:?}, {} copies", stream.durability, stream.replicas),
+                    ),
+                    Condition::Differs(how) => (
+                        State::Warn,
+                        format!("is not as configured: {}", how.join("; ")),
+                    ),
+                    Condition::Missing => (
+                        State::Fail,
+                        "is missing; start a scheduler, which creates it".to_owned(),
+                    ),
+                };
+                note(findings, &stream.name, state, says);
+            }
+        }
+        Ok(Err(error)) => note(findings, "streams", State::Fail, chain(&error).to_string()),
+        Err(_) => note(
+            findings,
+            "streams",
+            State::Fail,
+            "NATS does not answer in time",
+        ),
+    }
+}
+
+async fn edge(global: &Global, findings: &mut Vec<Finding>) {
+    let what = format!("edge {}", global.url);
+    let http = match Http::new(&global.url, global.token.clone()) {
+        Ok(http) => http,
+        Err(error) => return note(findings, &what, State::Fail, error.to_string()),
+    };
+    match timeout(LOOK, http.get("/ready")).await {
+        Ok(Ok(_)) => note(findings, &what, State::Ok, "ready"),
+        Ok(Err(error)) => note(
+            findings,
+            &what,
+            State::Fail,
+            chain(error.as_ref()).to_string(),
+        ),
+        Err(_) => note(findings, &what, State::Fail, "does not answer in time"),
+    }
+}
+
+async fn programs(config: &Config, findings: &mut Vec<Finding>) {
+    for program in [config.agent.ffmpeg.as_path(), Path::new("ffprobe")] {
+        let what = program.display().to_string();
+        let asked = Command::new(program)
+            .arg("-version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .await;
+        match asked {
+            Ok(status) if status.success() => note(findings, &what, State::Ok, "found"),
+            _ => note(
+                findings,
+                &what,
+                State::Warn,
+                "not found; jobs that record video need it: sudo apt-get install ffmpeg",
+            ),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `quintet serve`: any part against an existing NATS, any number of times.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use quintet_bus::{TraceHooks, set_trace_hooks};
+use quintet_service::telemetry::{self, Telemetry};
+use quintet_service::{signals, trace};
+
+use crate::exit::{self, Failure, Outcome};
+use crate::settings::{Config, Flags};
+use crate::system::{System, SystemConfig, run_until};
+use crate::up::refuse_known_token;
+
+/// How long each part may take to end.
+const END: Duration = Duration::from_secs(15);
+
+#[derive(Args)]
+pub(crate) struct ServeCommand {
+    /// Which services
+    #[arg(required = true, value_enum)]
+    services: Vec<Service>,
+    /// Allow the well-known agent token on an address that others can reach
+    #[arg(long)]
+    insecure_dev: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// A service that can be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Service {
+    /// HTTP and WebSockets.
+    Edge,
+    /// Jobs, agents and templates.
+    Scheduler,
+}
+
+pub(crate) async fn run(command: ServeCommand) -> Outcome {
+    let config = command.flags.read("quintet")?;
+    if command.flags.print_config {
+        print!("{}", config.printed);
+        return Ok(());
+    }
+    let wants = |service| command.services.contains(&service);
+    if wants(Service::Edge) {
+        refuse_known_token(&config, command.insecure_dev)?;
+    }
+    require_nats(&config)?;
+    let telemetry = telemetry(&config)?;
+    let stop = signals::listen()?;
+    let system = SystemConfig {
+        bus: config.bus,
+        edge: wants(Service::Edge).then_some(config.edge),
+        schedulers: if wants(Service::Scheduler) {
+            vec![config.scheduler]
+        } else {
+            Vec::new()
+        },
+        agents: Vec::new(),
+    };
+    let started = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        started = System::start(system, telemetry.prometheus()) => Some(started),
+    };
+    let outcome = match started {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(system)) => {
+            if let Some(address) = system.address() {
+                println!("listens http://{address}");
+            }
+            run_until(system, stop, END).await
+        }
+    };
+    telemetry.shutdown().await?;
+    outcome
+}
+
+/// Services on their own need a NATS that others reach as well.
+pub(crate) fn require_nats(config: &Config) -> anyhow::Result<()> {
+    if config.nats_url.is_none() {
+        let text =
+            "name the NATS to use with --nats-url or NATS_URL; `quintet up` starts one of its own";
+        return Err(Failure::new(exit::USAGE, text).into());
+    }
+    Ok(())
+}
+
+/// Sets up logs, metrics and traces, and lets the bus carry traces.
+pub(crate) fn telemetry(config: &Config) -> anyhow::Result<Telemetry> {
+    let telemetry = telemetry::init(config.telemetry.clone())?;
+    set_trace_hooks(TraceHooks {
+        inject: trace::inject,
+        extract: |span, lookup| trace::set_parent(span, lookup),
+    });
+    Ok(telemetry)
+}

@@ -1,0 +1,595 @@
+//! All settings in one table, for every command that starts something: a flag, an environment variable and a key of the
+//! configuration file each.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
+use quintet_agent::AgentConfig;
+use quintet_bus::{Credentials, Secret, TlsFiles};
+use quintet_contract::id::{AgentId, HolderId, PoolName};
+use quintet_contract::subject::Prefix;
+use quintet_edge::{EdgeConfig, Tls};
+use quintet_scheduler::SchedulerConfig;
+use quintet_service::settings::{Reader, Secrecy, Setting, Settings, markdown_table, process_env};
+use quintet_service::telemetry::{self, TelemetryConfig};
+
+use crate::system::BusSettings;
+
+const fn setting(
+    key: &'static str,
+    env: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        env,
+        default,
+        help,
+        secret: Secrecy::Public,
+    }
+}
+
+const fn secret(
+    key: &'static str,
+    env: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        env,
+        default,
+        help,
+        secret: Secrecy::Secret,
+    }
+}
+
+/// Everything but telemetry, which brings its own.
+const OURS: &[Setting] = &[
+    setting(
+        "port",
+        "PORT",
+        Some("8080"),
+        "port of the edge; 0 takes a free one",
+    ),
+    setting(
+        "host",
+        "HOST",
+        Some("127.0.0.1"),
+        "address the edge listens on",
+    ),
+    secret(
+        "agent_token",
+        "AGENT_TOKEN",
+        Some(quintet_edge::DEFAULT_AGENT_TOKEN),
+        "what agents on WebSockets must say",
+    ),
+    setting(
+        "heartbeat_interval_ms",
+        "HEARTBEAT_INTERVAL_MS",
+        Some("3000"),
+        "how often agents say that they are there",
+    ),
+    setting(
+        "heartbeat_timeout_ms",
+        "HEARTBEAT_TIMEOUT_MS",
+        Some("10000"),
+        "silence after which an agent is lost",
+    ),
+    setting(
+        "stop_grace_ms",
+        "STOP_GRACE_MS",
+        Some("10000"),
+        "how long a job may take to stop before it is killed",
+    ),
+    setting(
+        "kill_after_ms",
+        "KILL_AFTER_MS",
+        Some("5000"),
+        "how long an agent may take to confirm a kill",
+    ),
+    setting(
+        "assign_ack_timeout_ms",
+        "ASSIGN_ACK_TIMEOUT_MS",
+        Some("5000"),
+        "how long an agent may take to answer an offer",
+    ),
+    setting(
+        "job_retention",
+        "JOB_RETENTION",
+        Some("7days"),
+        "how long ended jobs, their keys and their output are kept",
+    ),
+    secret(
+        "api_keys",
+        "API_KEYS",
+        None,
+        "who may use the interface, as name:role:key, separated by commas; roles are viewer and operator; without keys it is open",
+    ),
+    setting(
+        "cors_origins",
+        "CORS_ORIGINS",
+        None,
+        "origins whose pages may use the interface, separated by commas; * allows all",
+    ),
+    setting(
+        "rate_limit",
+        "RATE_LIMIT",
+        None,
+        "requests per second of one caller; without it there is no limit",
+    ),
+    setting(
+        "body_limit",
+        "BODY_LIMIT",
+        Some("1048576"),
+        "most bytes of a request's body",
+    ),
+    setting(
+        "tls_cert",
+        "TLS_CERT",
+        None,
+        "certificate chain of the edge, PEM",
+    ),
+    setting("tls_key", "TLS_KEY", None, "private key of the edge, PEM"),
+    setting(
+        "nats_url",
+        "NATS_URL",
+        None,
+        "NATS to use; `up` starts one of its own without it",
+    ),
+    setting("nats_user", "NATS_USER", None, "user at NATS"),
+    secret("nats_password", "NATS_PASSWORD", None, "password at NATS"),
+    setting(
+        "nats_creds",
+        "NATS_CREDS",
+        None,
+        "credentials file for NATS",
+    ),
+    setting(
+        "nats_ca",
+        "NATS_CA",
+        None,
+        "certificate authority of NATS, PEM",
+    ),
+    setting(
+        "nats_cert",
+        "NATS_CERT",
+        None,
+        "client certificate for NATS, PEM",
+    ),
+    setting(
+        "nats_key",
+        "NATS_KEY",
+        None,
+        "private key of the client certificate for NATS, PEM",
+    ),
+    setting(
+        "prefix",
+        "QUINTET_PREFIX",
+        Some("quintet"),
+        "first part of every subject and bucket",
+    ),
+    setting(
+        "replicas",
+        "QUINTET_REPLICAS",
+        Some("1"),
+        "copies of every stream and bucket; 3 in a cluster",
+    ),
+    setting(
+        "pool",
+        "QUINTET_POOL",
+        Some("default"),
+        "pool of the schedulers and agents that are started",
+    ),
+    setting(
+        "data_dir",
+        "DATA_DIR",
+        Some(".quintet"),
+        "where `up` keeps its NATS store, passwords and work",
+    ),
+    setting(
+        "nats_server",
+        "NATS_SERVER",
+        Some("nats-server"),
+        "the nats-server that `up` starts",
+    ),
+    setting(
+        "nats_port",
+        "NATS_PORT",
+        Some("0"),
+        "port of the nats-server that `up` starts; 0 takes a free one",
+    ),
+    setting(
+        "nats_sync_interval",
+        "NATS_SYNC_INTERVAL",
+        Some("2m"),
+        "how often the nats-server that `up` starts forces its store to disk; `always` survives a power cut, at about a sixth of the speed",
+    ),
+    setting(
+        "agent_id",
+        "AGENT_ID",
+        None,
+        "id of the agent, stable over restarts; the host name without it",
+    ),
+    setting(
+        "agent_name",
+        "AGENT_NAME",
+        None,
+        "what people call the agent",
+    ),
+    setting(
+        "agent_slots",
+        "AGENT_SLOTS",
+        Some("4"),
+        "how many jobs the agent runs at once",
+    ),
+    setting(
+        "agent_labels",
+        "AGENT_LABELS",
+        None,
+        "labels of the agent, as name=value, separated by commas",
+    ),
+    setting(
+        "agent_tags",
+        "AGENT_TAGS",
+        None,
+        "tags of the agent, separated by commas",
+    ),
+    setting(
+        "agent_max_resolution",
+        "AGENT_MAX_RESOLUTION",
+        None,
+        "largest picture of the agent: 360p, 480p, 720p, 1080p, 1440p or 2160p",
+    ),
+    setting(
+        "stall_timeout_ms",
+        "STALL_TIMEOUT_MS",
+        Some("15000"),
+        "an encoder whose frames and bytes stand still for this long has stalled",
+    ),
+    setting(
+        "work_dir",
+        "WORK_DIR",
+        None,
+        "where relative paths of jobs start; `up` takes work/ in its data folder, an agent the current one",
+    ),
+    setting(
+        "ffmpeg",
+        "FFMPEG",
+        Some("ffmpeg"),
+        "the ffmpeg that agents start",
+    ),
+];
+
+fn table() -> Vec<Setting> {
+    [OURS, telemetry::SETTINGS].concat()
+}
+
+/// The table for the README.
+pub(crate) fn markdown() -> String {
+    markdown_table(&table())
+}
+
+/// The flags of all settings, and the file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flags {
+    values: BTreeMap<String, String>,
+    file: Option<PathBuf>,
+    pub(crate) print_config: bool,
+}
+
+impl Args for Flags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = table().into_iter().fold(command, |command, setting| {
+            let mut help = setting.help.to_owned();
+            if let Some(default) = setting
+                .default
+                .filter(|_| setting.secret == Secrecy::Public)
+            {
+                help.push_str(&format!(" [default: {default}]"));
+            }
+            let help = format!("{help} [env: {}]", setting.env);
+            command.arg(
+                Arg::new(setting.key)
+                    .long(setting.flag())
+                    .value_name("VALUE")
+                    .help(help)
+                    .help_heading("Settings"),
+            )
+        });
+        command
+            .arg(Arg::new("config").long("config").env("QUINTET_CONFIG").value_name("FILE").help("configuration file, TOML"))
+            .arg(
+                Arg::new("print_config")
+                    .long("print-config")
+                    .action(ArgAction::SetTrue)
+                    .help("print the configuration that holds and where each value comes from, and end"),
+            )
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |key: &str| matches.get_one::<String>(key).cloned();
+        let values = table()
+            .into_iter()
+            .filter_map(|setting| Some((setting.key.to_owned(), given(setting.key)?)));
+        Ok(Self {
+            values: values.collect(),
+            file: given("config").map(PathBuf::from),
+            print_config: matches.get_flag("print_config"),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Everything that can be set, read once.
+pub(crate) struct Config {
+    pub(crate) edge: EdgeConfig,
+    pub(crate) scheduler: SchedulerConfig,
+    pub(crate) agent: AgentConfig,
+    /// Whether somebody said where jobs work.
+    pub(crate) work_dir: Option<PathBuf>,
+    /// None when no NATS was named.
+    pub(crate) nats_url: Option<String>,
+    pub(crate) bus: BusSettings,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) nats_server: PathBuf,
+    pub(crate) nats_port: u16,
+    pub(crate) nats_sync_interval: String,
+    pub(crate) telemetry: TelemetryConfig,
+    /// As it can be printed, secrets masked.
+    pub(crate) printed: String,
+}
+
+impl Flags {
+    /// Reads all layers; every problem is reported at once.
+    pub(crate) fn read(&self, service: &str) -> anyhow::Result<Config> {
+        let settings = Settings::load(
+            &table(),
+            self.file.as_deref(),
+            process_env,
+            self.values.clone(),
+        )?;
+        let printed = settings.print_config();
+        let mut read = settings.reader();
+        let config = Config {
+            edge: edge(&mut read),
+            scheduler: scheduler(&mut read),
+            agent: agent(&mut read),
+            work_dir: read.optional("work_dir").map(PathBuf::from),
+            nats_url: read.optional("nats_url"),
+            bus: bus(&mut read),
+            data_dir: PathBuf::from(read.text("data_dir")),
+            nats_server: PathBuf::from(read.text("nats_server")),
+            nats_port: read.parse("nats_port"),
+            nats_sync_interval: read.text("nats_sync_interval"),
+            telemetry: TelemetryConfig::read(&mut read, service),
+            printed,
+        };
+        Ok(read.finish(config)?)
+    }
+}
+
+fn edge(read: &mut Reader<'_>) -> EdgeConfig {
+    let host = read.parse_or("host", IpAddr::from([127, 0, 0, 1]));
+    let port = read.parse("port");
+    let mut edge = EdgeConfig::new(SocketAddr::new(host, port));
+    edge.agent_token = Secret::new(read.text("agent_token"));
+    let keys = read
+        .optional("api_keys")
+        .map(|text| quintet_edge::parse_api_keys(&text));
+    match keys.transpose() {
+        Ok(keys) => edge.api_keys = keys.unwrap_or_default(),
+        Err(error) => read.check("api_keys", false, &error.to_string()),
+    }
+    edge.cors_origins = read.list("cors_origins");
+    edge.rate_limit = read.parse_optional("rate_limit");
+    edge.body_limit = read.parse("body_limit");
+    let (cert, key) = (read.optional("tls_cert"), read.optional("tls_key"));
+    read.check(
+        "tls_key",
+        cert.is_some() == key.is_some(),
+        "certificate and key must be given together",
+    );
+    edge.tls = cert.zip(key).map(|(cert, key)| Tls {
+        cert: cert.into(),
+        key: key.into(),
+    });
+    edge
+}
+
+fn scheduler(read: &mut Reader<'_>) -> SchedulerConfig {
+    let mut scheduler = SchedulerConfig::new(holder());
+    scheduler.pool = pool(read);
+    scheduler.heartbeat_interval = read.millis("heartbeat_interval_ms");
+    scheduler.heartbeat_timeout = read.millis("heartbeat_timeout_ms");
+    scheduler.stop_grace = read.millis("stop_grace_ms");
+    scheduler.kill_after = read.millis("kill_after_ms");
+    scheduler.assign_ack_timeout = read.millis("assign_ack_timeout_ms");
+    scheduler.job_retention = read.duration("job_retention");
+    let longer = scheduler.heartbeat_timeout > scheduler.heartbeat_interval;
+    read.check(
+        "heartbeat_timeout_ms",
+        longer,
+        "must be longer than the heartbeat interval",
+    );
+    read.check(
+        "heartbeat_interval_ms",
+        !scheduler.heartbeat_interval.is_zero(),
+        "must be 1 or more",
+    );
+    let long_enough = scheduler.job_retention >= Duration::from_secs(1);
+    read.check("job_retention", long_enough, "must be 1 s or more");
+    scheduler
+}
+
+/// Names this process among those that may lead.
+fn holder() -> HolderId {
+    let host = hostname::get()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let name = format!(
+        "{host}-{}-{}",
+        std::process::id(),
+        quintet_bus::new_session()
+    );
+    HolderId::parse(&name)
+        .or_else(|_| HolderId::parse(quintet_bus::new_session().to_string()))
+        .unwrap_or_else(|_| {
+            unreachable!("a UUID is a name");
+        })
+}
+
+fn pool(read: &mut Reader<'_>) -> PoolName {
+    read.parse_or("pool", PoolName::default())
+}
+
+fn agent(read: &mut Reader<'_>) -> AgentConfig {
+    let mut agent = AgentConfig::new(default_agent());
+    if let Some(id) = read.parse_optional::<AgentId>("agent_id") {
+        agent.agent = id;
+    }
+    agent.name = read
+        .optional("agent_name")
+        .unwrap_or_else(|| agent.agent.to_string());
+    agent.pool = pool(read);
+    agent.slots = read.parse("agent_slots");
+    read.check("agent_slots", agent.slots > 0, "must be 1 or more");
+    for label in read.list("agent_labels") {
+        match label.split_once('=') {
+            Some((name, value)) => drop(
+                agent
+                    .labels
+                    .insert(name.trim().to_owned(), value.trim().to_owned()),
+            ),
+            None => read.check(
+                "agent_labels",
+                false,
+                "expected name=value, separated by commas",
+            ),
+        }
+    }
+    agent.tags = read.list("agent_tags");
+    if let Some(text) = read.optional("agent_max_resolution") {
+        match serde_json::from_value(serde_json::Value::String(text)) {
+            Ok(resolution) => agent.max_resolution = Some(resolution),
+            Err(_) => read.check(
+                "agent_max_resolution",
+                false,
+                "expected 360p, 480p, 720p, 1080p, 1440p or 2160p",
+            ),
+        }
+    }
+    agent.stall_timeout = read.millis("stall_timeout_ms");
+    agent.ffmpeg = PathBuf::from(read.text("ffmpeg"));
+    agent.drain_grace = read.millis("stop_grace_ms");
+    if let Some(folder) = read.optional("work_dir") {
+        agent.work_dir = folder.into();
+    }
+    agent.reaper = std::env::current_exe().ok();
+    agent
+}
+
+/// The host's name; of one without a usable name, a word.
+fn default_agent() -> AgentId {
+    let host = hostname::get()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    AgentId::parse(&host)
+        .or_else(|_| AgentId::parse("agent"))
+        .unwrap_or_else(|_| unreachable!("a word is a name"))
+}
+
+fn bus(read: &mut Reader<'_>) -> BusSettings {
+    let url = read.optional("nats_url").unwrap_or_default();
+    let mut bus = BusSettings::open(url);
+    bus.prefix = read.parse_or::<Prefix>("prefix", Prefix::default());
+    bus.replicas = read.parse("replicas");
+    read.check(
+        "replicas",
+        (1..=5).contains(&bus.replicas),
+        "must be 1 to 5",
+    );
+    bus.event_retention = read.duration("job_retention");
+    let (user, password) = (read.optional("nats_user"), read.optional("nats_password"));
+    let creds = read.optional("nats_creds");
+    bus.credentials = match (creds, user) {
+        (Some(file), _) => Credentials::File(file.into()).into(),
+        (None, Some(user)) => {
+            let password = Secret::new(password.unwrap_or_default());
+            Credentials::UserPassword { user, password }.into()
+        }
+        (None, None) => Credentials::None.into(),
+    };
+    let path = |text: Option<String>| text.map(PathBuf::from);
+    let (ca, cert, key) = (
+        path(read.optional("nats_ca")),
+        path(read.optional("nats_cert")),
+        path(read.optional("nats_key")),
+    );
+    read.check(
+        "nats_key",
+        cert.is_some() == key.is_some(),
+        "certificate and key must be given together",
+    );
+    if ca.is_some() || cert.is_some() {
+        bus.tls = Some(TlsFiles { ca, cert, key });
+    }
+    bus
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let flags = [
+            ("port", "many"),
+            ("agent_slots", "0"),
+            ("replicas", "9"),
+            ("api_keys", "eve:king:x"),
+        ];
+        let values = flags
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let error = Flags {
+            values,
+            ..Flags::default()
+        }
+        .read("test")
+        .err()
+        .unwrap()
+        .to_string();
+        for expected in ["port", "agent_slots", "replicas", "unknown role"] {
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_the_readme_is_this_one() {
+        let readme = include_str!("../../../README.md");
+        let between = readme
+            .split_once("<!-- settings:begin -->")
+            .and_then(|(_, rest)| rest.split_once("<!-- settings:end -->"));
+        let (found, _) = between.expect("README.md has the markers of the settings table");
+        assert_eq!(
+            found.trim(),
+            markdown().trim(),
+            "put the output of `quintet settings` between the markers in README.md"
+        );
+    }
+}

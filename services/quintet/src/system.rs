@@ -1,0 +1,299 @@
+//! Services put together: what `up` and `serve` start, and what flows are tested on.
+//!
+//! Every service has a connection of its own, under the credentials of its role. They end in order: the edge first, so
+//! that nobody asks any more; then the agents, whose last reports the schedulers still take; then the schedulers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use quintet_agent::AgentConfig;
+use quintet_bus::{Bus, BusConfig, Credentials, TlsFiles};
+use quintet_contract::id::AgentId;
+use quintet_contract::subject::Prefix;
+use quintet_edge::{Edge, EdgeConfig};
+use quintet_scheduler::SchedulerConfig;
+use quintet_service::health::Health;
+use quintet_service::tasks::{ExitPolicy, Report, TaskEnd, Tasks};
+use quintet_service::telemetry::{Prometheus, chain};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// The name of the whole in the health body.
+const SERVICE: &str = "orchestrator";
+/// Wait before a NATS that does not answer yet is tried again.
+const CONNECT_AGAIN: Duration = Duration::from_secs(1);
+
+/// Who speaks on the bus.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Speaker {
+    /// The edge.
+    Edge,
+    /// A scheduler.
+    Scheduler,
+    /// One agent.
+    Agent(AgentId),
+}
+
+/// The credentials of every speaker.
+#[derive(Clone, Debug)]
+pub enum RoleCredentials {
+    /// The same for all.
+    Same(Credentials),
+    /// Each its own.
+    Each(BTreeMap<Speaker, Credentials>),
+}
+
+impl From<Credentials> for RoleCredentials {
+    fn from(credentials: Credentials) -> Self {
+        Self::Same(credentials)
+    }
+}
+
+/// How services reach the bus.
+#[derive(Clone, Debug)]
+pub struct BusSettings {
+    /// Address of NATS.
+    pub url: String,
+    /// First part of every subject.
+    pub prefix: Prefix,
+    /// Copies of every stream.
+    pub replicas: usize,
+    /// How long output of jobs is kept.
+    pub event_retention: Duration,
+    /// Files of TLS.
+    pub tls: Option<TlsFiles>,
+    /// Who we are.
+    pub credentials: RoleCredentials,
+}
+
+impl BusSettings {
+    /// A NATS that lets everybody in.
+    pub fn open(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            prefix: Prefix::default(),
+            replicas: 1,
+            event_retention: Duration::from_secs(7 * 24 * 3600),
+            tls: None,
+            credentials: Credentials::None.into(),
+        }
+    }
+
+    /// The connection of one speaker.
+    pub fn config(&self, speaker: &Speaker) -> BusConfig {
+        let (name, credentials) = match (speaker, &self.credentials) {
+            (_, RoleCredentials::Same(credentials)) => (speaker.name(), Some(credentials)),
+            (speaker, RoleCredentials::Each(each)) => (speaker.name(), each.get(speaker)),
+        };
+        BusConfig {
+            url: self.url.clone(),
+            prefix: self.prefix.clone(),
+            name,
+            credentials: credentials.cloned().unwrap_or(Credentials::None),
+            tls: self.tls.clone(),
+            replicas: self.replicas,
+            event_retention: self.event_retention,
+        }
+    }
+}
+
+impl Speaker {
+    fn name(&self) -> String {
+        match self {
+            Self::Edge => "quintet edge".to_owned(),
+            Self::Scheduler => "quintet scheduler".to_owned(),
+            Self::Agent(agent) => format!("quintet agent {agent}"),
+        }
+    }
+}
+
+/// What a system is made of.
+#[derive(Debug)]
+pub struct SystemConfig {
+    /// Its bus.
+    pub bus: BusSettings,
+    /// Its edge, if it has one.
+    pub edge: Option<EdgeConfig>,
+    /// Its schedulers.
+    pub schedulers: Vec<SchedulerConfig>,
+    /// Its agents.
+    pub agents: Vec<AgentConfig>,
+}
+
+/// A running system.
+pub struct System {
+    address: Option<SocketAddr>,
+    health: Health,
+    root: Tasks,
+    edge: Tasks,
+    agents: Tasks,
+    schedulers: Tasks,
+}
+
+impl System {
+    /// Starts everything. Waits for NATS, and creates what is missing there when it has a scheduler.
+    pub async fn start(config: SystemConfig, prometheus: Prometheus) -> anyhow::Result<Self> {
+        let SystemConfig {
+            bus,
+            edge,
+            schedulers,
+            agents,
+        } = config;
+        // The address first: nothing else is started for a port that is taken.
+        let edge = match edge {
+            Some(edge) => Some(Edge::bind(edge).await?),
+            None => None,
+        };
+        let root = Tasks::new("quintet");
+        let system = Self {
+            address: edge.as_ref().map(Edge::local_addr),
+            health: Health::new(SERVICE),
+            edge: root.child("edge", ExitPolicy::Essential),
+            agents: root.child("agents", ExitPolicy::Essential),
+            schedulers: root.child("schedulers", ExitPolicy::Essential),
+            root,
+        };
+        // Named before anything starts: a part that has not begun is not ready.
+        if edge.is_some() {
+            drop(system.health.component("bus"));
+        }
+        for scheduler in schedulers {
+            system.start_scheduler(&bus, scheduler).await?;
+        }
+        for agent in agents {
+            system.start_agent(&bus, agent).await?;
+        }
+        if let Some(edge) = edge {
+            system.start_edge(&bus, edge, prometheus).await?;
+        }
+        Ok(system)
+    }
+
+    async fn start_scheduler(
+        &self,
+        bus: &BusSettings,
+        config: SchedulerConfig,
+    ) -> anyhow::Result<()> {
+        let bus = connect(bus.config(&Speaker::Scheduler)).await?;
+        let report = bus
+            .ensure_topology()
+            .await
+            .context("cannot create the streams and buckets")?;
+        for problem in report.problems() {
+            warn!(problem, "a stream is not as it should be");
+        }
+        let health = self.health.component("scheduler");
+        let token = self.schedulers.token();
+        let work = quintet_scheduler::run(config, bus, health, token);
+        self.schedulers
+            .spawn("scheduler", ExitPolicy::Essential, work);
+        Ok(())
+    }
+
+    async fn start_agent(&self, bus: &BusSettings, config: AgentConfig) -> anyhow::Result<()> {
+        let bus = connect(bus.config(&Speaker::Agent(config.agent.clone()))).await?;
+        let token = self.agents.token();
+        let name = format!("agent {}", config.agent);
+        self.agents.spawn(
+            &name,
+            ExitPolicy::Essential,
+            quintet_agent::run(config, bus, token),
+        );
+        Ok(())
+    }
+
+    async fn start_edge(
+        &self,
+        bus: &BusSettings,
+        edge: Edge,
+        prometheus: Prometheus,
+    ) -> anyhow::Result<()> {
+        let bus = connect(bus.config(&Speaker::Edge)).await?;
+        let token = self.edge.token();
+        let work = edge.serve(bus, self.health.clone(), prometheus, token);
+        self.edge.spawn("edge", ExitPolicy::Essential, work);
+        Ok(())
+    }
+
+    /// Where the edge listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// How everything is.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Waits until everything serves.
+    pub async fn ready(&self, deadline: Duration) -> anyhow::Result<()> {
+        if tokio::time::timeout(deadline, self.health.wait_ready())
+            .await
+            .is_err()
+        {
+            anyhow::bail!("not ready in time: {:?}", self.health.readiness().reasons);
+        }
+        Ok(())
+    }
+
+    /// Resolves when a part ended that should not have. Cancel-safe.
+    pub async fn wait(&self) -> TaskEnd {
+        self.root.wait().await
+    }
+
+    /// Ends everything in order, each part within the deadline.
+    pub async fn shutdown(self, deadline: Duration) -> Report {
+        let mut report = self.edge.shutdown(deadline).await;
+        for part in [&self.agents, &self.schedulers, &self.root] {
+            let more = part.shutdown(deadline).await;
+            report.aborted.extend(more.aborted);
+            report.failed.extend(more.failed);
+        }
+        report
+    }
+}
+
+/// Connects, waiting for a NATS that is not there yet; what will not pass fails at once.
+pub(crate) async fn connect(config: BusConfig) -> anyhow::Result<Bus> {
+    let mut said = false;
+    loop {
+        match Bus::connect(config.clone()).await {
+            Ok(bus) => return Ok(bus),
+            Err(error @ quintet_bus::ConnectError::Unreachable { .. }) => {
+                if !said {
+                    warn!(error = %chain(&error), "waits for NATS");
+                    said = true;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        sleep(CONNECT_AGAIN).await;
+    }
+}
+
+/// Runs a system until it is asked to stop or a part of it ends; then ends the rest.
+pub(crate) async fn run_until(
+    system: System,
+    stop: CancellationToken,
+    deadline: Duration,
+) -> anyhow::Result<()> {
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        end = system.wait() => Some(end),
+    };
+    let report = system.shutdown(deadline).await;
+    for failed in &report.failed {
+        warn!(error = %chain(failed), "a part ended badly");
+    }
+    if !report.aborted.is_empty() {
+        warn!(aborted = ?report.aborted, "some parts did not end in time");
+    }
+    match ended {
+        None => Ok(()),
+        Some(end) => Err(end.into()),
+    }
+}

@@ -1,0 +1,191 @@
+//! `quintet up`: everything in one process, with a nats-server beside it unless one was named.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::Args;
+use quintet_agent::AgentConfig;
+use quintet_contract::id::AgentId;
+use quintet_service::signals;
+use quintet_service::telemetry::Telemetry;
+use tracing::{info, warn};
+
+use crate::data::DataDir;
+use crate::demo;
+use crate::exit::{self, Failure, Outcome};
+use crate::nats::{NatsPlan, OwnNats};
+use crate::serve::telemetry;
+use crate::settings::{Config, Flags};
+use crate::system::{System, SystemConfig, run_until};
+
+/// How long everything may take to become ready.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long each part may take to end beside the grace that running jobs have.
+const END: Duration = Duration::from_secs(15);
+
+#[derive(Args)]
+pub(crate) struct UpCommand {
+    /// How many agents to start here
+    #[arg(long, default_value_t = 1)]
+    agents: usize,
+    /// Record ten seconds of a live test stream when everything is ready
+    #[arg(long)]
+    demo: bool,
+    /// Allow the well-known agent token on an address that others can reach
+    #[arg(long)]
+    insecure_dev: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+pub(crate) async fn run(command: UpCommand) -> Outcome {
+    let config = command.flags.read("quintet")?;
+    if command.flags.print_config {
+        print!("{}", config.printed);
+        return Ok(());
+    }
+    refuse_known_token(&config, command.insecure_dev)?;
+    let telemetry = telemetry(&config)?;
+    let outcome = up(command, config, &telemetry).await;
+    telemetry.shutdown().await?;
+    outcome
+}
+
+/// Everybody knows the default token: it is for machines that nobody else can reach.
+pub(crate) fn refuse_known_token(config: &Config, insecure: bool) -> anyhow::Result<()> {
+    let reachable = !config.edge.listen.ip().is_loopback();
+    if reachable && config.edge.has_default_token() && !insecure {
+        let text = "AGENT_TOKEN is the default that everybody knows, and the edge would listen on an address that others \
+                    can reach; set AGENT_TOKEN, listen on 127.0.0.1, or say --insecure-dev";
+        return Err(Failure::new(exit::USAGE, text).into());
+    }
+    Ok(())
+}
+
+async fn up(command: UpCommand, config: Config, telemetry: &Telemetry) -> Outcome {
+    let stop = signals::listen()?;
+    let data = DataDir::open(&config.data_dir)?;
+    let work_dir = config.work_dir.clone().unwrap_or_else(|| data.join("work"));
+    std::fs::create_dir_all(&work_dir)?;
+    let agents = agents(&config.agent, command.agents, &work_dir);
+    let Config {
+        mut bus,
+        edge,
+        scheduler,
+        agent,
+        ..
+    } = config;
+    let own = match &config.nats_url {
+        Some(url) => {
+            info!(url, "uses an existing NATS");
+            None
+        }
+        None => {
+            let plan = NatsPlan {
+                program: config.nats_server,
+                port: config.nats_port,
+                sync_interval: config.nats_sync_interval,
+                prefix: bus.prefix.clone(),
+                agents: agents.iter().map(|agent| agent.agent.clone()).collect(),
+            };
+            Some(tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                own = OwnNats::start(&data, plan) => own?,
+            })
+        }
+    };
+    if let Some(own) = &own {
+        bus.url.clone_from(&own.url);
+        bus.credentials = own.credentials.clone();
+    }
+    let nats = bus.url.clone();
+    let grace = agent.drain_grace + END;
+    let scheme = if edge.tls.is_some() { "https" } else { "http" };
+    let system = SystemConfig {
+        bus,
+        edge: Some(edge),
+        schedulers: vec![scheduler],
+        agents,
+    };
+    let started = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        started = start(system, telemetry) => Some(started),
+    };
+    let outcome = match started {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(system)) => {
+            let address = system
+                .address()
+                .map(|address| format!("{scheme}://{address}"))
+                .unwrap_or_default();
+            println!("ready {address}");
+            greet(&address, &nats, own.is_some(), &data);
+            let demo = async {
+                if command.demo
+                    && let Err(error) = demo::run(&address, &work_dir, &agent.ffmpeg).await
+                {
+                    eprintln!("demo: {error:#}");
+                }
+                std::future::pending::<()>().await;
+            };
+            let stopped = stop.clone();
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                _ = system.wait() => {}
+                () = demo => {}
+            }
+            run_until(system, stop, grace).await
+        }
+    };
+    if let Some(own) = own {
+        own.stop().await;
+        data.remove_connection();
+    }
+    outcome
+}
+
+async fn start(config: SystemConfig, telemetry: &Telemetry) -> anyhow::Result<System> {
+    let system = System::start(config, telemetry.prometheus()).await?;
+    match system.ready(READY_DEADLINE).await {
+        Ok(()) => Ok(system),
+        Err(error) => {
+            let report = system.shutdown(END).await;
+            if !report.is_clean() {
+                warn!(aborted = ?report.aborted, "some parts did not end in time");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The agents of this process: the first has the configured id, the others the same with a number.
+fn agents(first: &AgentConfig, count: usize, work_dir: &std::path::Path) -> Vec<AgentConfig> {
+    let numbered = |number: usize| {
+        let mut agent = first.clone();
+        agent.work_dir = work_dir.to_owned();
+        if number > 1 {
+            let id = format!("{}-{number}", first.agent);
+            agent.agent = AgentId::parse(&id).unwrap_or_else(|_| first.agent.clone());
+            agent.name = format!("{}-{number}", first.name);
+        }
+        agent
+    };
+    (1..=count).map(numbered).collect()
+}
+
+/// Where everything is, for a person at a terminal.
+fn greet(address: &str, nats: &str, own: bool, data: &DataDir) {
+    if !std::io::stderr().is_terminal() {
+        info!(address, nats, "everything serves");
+        return;
+    }
+    eprintln!("\n  dashboard   {address}/\n  interface   {address}/docs\n  NATS        {nats}");
+    if own {
+        eprintln!("  NATS users  {}", data.join("connection.json").display());
+    }
+    eprintln!("  Ctrl-C ends everything\n");
+}
