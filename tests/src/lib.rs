@@ -1,1 +1,19 @@
-//! placeholder
+//! What the flows share: a whole system ([`Stack`]), and the clients that a user would write against it: HTTP
+//! ([`Api`]), server-sent events ([`Feed`]) and WebSockets ([`Socket`]).
+
+#![expect(clippy::unwrap_used, reason = "a client of a test fails the test")]
+
+mod api;
+mod feed;
+mod socket;
+mod stack;
+
+pub use api::{Answer, Api};
+pub use feed::{Feed, Message};
+pub use socket::{Agent, Frame, Socket};
+pub use stack::{Plan, Stack, repository};
+
+use std::time::Duration;
+
+/// How long anything may take on a busy machine before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(30);

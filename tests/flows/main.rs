@@ -1,0 +1,16 @@
+//! Flows: the whole system, seen from outside by the clients that users write.
+
+#![expect(clippy::unwrap_used, reason = "a flow that cannot go on fails")]
+
+mod agent_socket;
+mod agents;
+mod bus;
+mod events;
+mod jobs;
+mod placement;
+mod program;
+mod refusals;
+mod templates;
+mod trace;
+mod ui_socket;
+mod video;

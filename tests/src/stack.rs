@@ -1,0 +1,133 @@
+//! A whole system in this process on a NATS of its own: any number of edges, schedulers and agents.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quintet::system::{BusSettings, System, SystemConfig};
+use quintet_agent::AgentConfig;
+use quintet_bus::{Bus, BusConfig, Credentials};
+use quintet_contract::id::{AgentId, HolderId};
+use quintet_contract::subject::Prefix;
+use quintet_edge::EdgeConfig;
+use quintet_scheduler::SchedulerConfig;
+use quintet_service::telemetry::Telemetry;
+use quintet_testkit::Nats;
+use tempfile::TempDir;
+
+use crate::{Api, PATIENCE};
+
+/// What a system is made of.
+pub struct Plan {
+    /// Agents of this program, each with four slots, named `agent-1` and so on.
+    pub agents: usize,
+    /// Changes the edge's configuration.
+    pub edge: fn(&mut EdgeConfig),
+    /// Changes the scheduler's configuration.
+    pub scheduler: fn(&mut SchedulerConfig),
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            agents: 1,
+            edge: |_| {},
+            scheduler: |_| {},
+        }
+    }
+}
+
+/// A running system; ends with the test.
+pub struct Stack {
+    /// Its bus.
+    pub nats: Nats,
+    /// A client of its edge.
+    pub api: Api,
+    /// Where its agents work.
+    pub folder: TempDir,
+    system: System,
+    telemetry: Telemetry,
+}
+
+impl Stack {
+    /// A system with one agent.
+    pub async fn start() -> Self {
+        Self::with(Plan::default()).await
+    }
+
+    /// A system with agents that the test brings along.
+    pub async fn without_agents() -> Self {
+        Self::with(Plan {
+            agents: 0,
+            ..Plan::default()
+        })
+        .await
+    }
+
+    /// A system of one's own making.
+    pub async fn with(plan: Plan) -> Self {
+        let nats = Nats::start().await.unwrap();
+        let (folder, telemetry) = (TempDir::new().unwrap(), Telemetry::for_tests());
+        let mut edge = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+        (plan.edge)(&mut edge);
+        let mut scheduler = SchedulerConfig::new(HolderId::parse("test").unwrap());
+        (plan.scheduler)(&mut scheduler);
+        let agents = (1..=plan.agents).map(|number| {
+            let mut agent = AgentConfig::new(AgentId::parse(format!("agent-{number}")).unwrap());
+            agent.slots = 4;
+            agent.work_dir = folder.path().to_owned();
+            agent
+        });
+        let config = SystemConfig {
+            bus: BusSettings::open(nats.url()),
+            edge: Some(edge),
+            schedulers: vec![scheduler],
+            agents: agents.collect(),
+        };
+        let system = System::start(config, telemetry.prometheus()).await.unwrap();
+        system.ready(PATIENCE).await.unwrap();
+        let api = Api::new(system.address().unwrap());
+        for number in 1..=plan.agents {
+            api.until_agent(&format!("agent-{number}"), "IDLE").await;
+        }
+        Self {
+            nats,
+            api,
+            folder,
+            system,
+            telemetry,
+        }
+    }
+
+    /// A connection of the test's own.
+    pub async fn bus(&self) -> Bus {
+        let config = BusConfig {
+            url: self.nats.url(),
+            prefix: Prefix::default(),
+            name: "test".to_owned(),
+            credentials: Credentials::None,
+            tls: None,
+            replicas: 1,
+            event_retention: Duration::from_secs(600),
+        };
+        Bus::connect(config).await.unwrap()
+    }
+
+    /// Sends out what telemetry has collected.
+    pub async fn flush_telemetry(&self) {
+        self.telemetry.flush().await.unwrap();
+    }
+
+    /// Ends the system in order; the bus goes on.
+    pub async fn stop(self) -> Nats {
+        let report = self.system.shutdown(PATIENCE).await;
+        assert!(report.is_clean(), "{report:?}");
+        self.nats
+    }
+}
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_owned()
+}
