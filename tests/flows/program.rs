@@ -178,8 +178,8 @@ async fn the_command_line_submits_watches_lists_and_refuses() {
     let run = async |arguments: &[&str]| {
         let mut command = Command::new(binary());
         command
-            .args(arguments)
             .args(["--url", &url])
+            .args(arguments)
             .stdin(Stdio::null());
         let output = tokio::task::spawn_blocking(move || command.output().unwrap())
             .await

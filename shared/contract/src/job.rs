@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::JsonObject;
 use crate::capability::Requirements;
-use crate::id::{AgentId, IdempotencyKey, JobId, PoolName, TemplateId};
+use crate::id::{AgentId, AgentSession, IdempotencyKey, JobId, PoolName, TemplateId};
 use crate::time::Timestamp;
 
 /// Entries of a timeline that a record keeps; a job that restarts for years stays small.
@@ -345,6 +345,9 @@ pub struct JobPrivate {
     /// Revision of the key's record, so that its owner can end it without reading it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_revision: Option<u64>,
+    /// The session in which the agent last showed that it has the job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<AgentSession>,
     /// A stop was asked for and when; kept whatever the agent answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_requested_at: Option<Timestamp>,

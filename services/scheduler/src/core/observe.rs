@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use quintet_contract::JsonObject;
 use quintet_contract::agent::ActiveJob;
-use quintet_contract::id::{AgentId, JobId};
+use quintet_contract::id::{AgentId, AgentSession, JobId};
 use quintet_contract::job::{
     Attempt, Job, JobAttempt, JobError, JobPrivate, JobRecord, JobStatus, RestartPolicy,
     TimelineEntry,
@@ -35,6 +35,7 @@ pub(super) enum Relation {
 /// How an agent shows a job.
 pub(super) struct Sighting<'a> {
     pub(super) agent: &'a AgentId,
+    pub(super) session: AgentSession,
     pub(super) job: &'a JobId,
     pub(super) attempt: Option<Attempt>,
     pub(super) status: JobStatus,
@@ -89,7 +90,14 @@ impl Core {
     /// A job stands so on this agent.
     pub(super) fn observed(&mut self, seen: Sighting<'_>, now: Timestamp) {
         match self.relation(seen.agent, seen.job, seen.attempt) {
-            Relation::Holds => self.observed_here(seen.job, seen.status, seen.error, now),
+            Relation::Holds if self.began_elsewhere(&seen) => {
+                self.count(Oddity::Backward);
+                self.work_lost(seen.job, now);
+            }
+            Relation::Holds => {
+                self.seen_in(seen.job, seen.session, now);
+                self.observed_here(seen.job, seen.status, seen.error, now);
+            }
             Relation::Over if seen.status.is_final() => self.let_go(seen.job, now),
             Relation::Unheard
                 if seen.status.holds_agent() && seen.status != JobStatus::Assigned =>
@@ -97,6 +105,33 @@ impl Core {
                 self.recover(&seen, now);
             }
             Relation::Over | Relation::Unheard | Relation::Foreign => self.count(Oddity::Stale),
+        }
+    }
+
+    /// Whether the agent takes anew what an earlier process of it had begun: an offer is read again by a process that was
+    /// started before the offer's time was over. What had begun is lost; it must not begin twice as one attempt.
+    fn began_elsewhere(&self, seen: &Sighting<'_>) -> bool {
+        let Some(record) = self.jobs.get(seen.job) else {
+            return false;
+        };
+        let mut statuses = record.job.timeline.iter().rev().map(|entry| entry.status);
+        let last = statuses.find(|status| *status != JobStatus::Unknown);
+        let had_begun = matches!(
+            last,
+            Some(JobStatus::Starting | JobStatus::Running | JobStatus::Stopping)
+        );
+        seen.status == JobStatus::Accepted
+            && had_begun
+            && record.private.session != Some(seen.session)
+    }
+
+    fn seen_in(&mut self, id: &JobId, session: AgentSession, now: Timestamp) {
+        if self
+            .jobs
+            .get(id)
+            .is_some_and(|record| record.private.session != Some(session))
+        {
+            self.change(id, now, |record| record.private.session = Some(session));
         }
     }
 
@@ -217,7 +252,10 @@ impl Core {
             }],
             timeline_dropped: 0,
         };
-        let mut private = JobPrivate::default();
+        let mut private = JobPrivate {
+            session: Some(seen.session),
+            ..JobPrivate::default()
+        };
         if status == JobStatus::Stopping {
             private.stop_sent_at = Some(now);
         }

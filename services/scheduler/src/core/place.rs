@@ -342,6 +342,7 @@ impl Core {
         private.stop_sent_at = None;
         private.kill_sent_at = None;
         private.lost_at = None;
+        private.session = None;
         if let Some(agent) = agent {
             self.agents.release(&agent, id);
             self.show_soon(&agent, now);

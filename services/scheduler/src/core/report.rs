@@ -148,6 +148,7 @@ impl Core {
                 self.observed(
                     Sighting {
                         agent,
+                        session,
                         job: job_id,
                         attempt: *attempt,
                         status: JobStatus::Accepted,
@@ -182,6 +183,7 @@ impl Core {
                 self.observed(
                     Sighting {
                         agent,
+                        session,
                         job: job_id,
                         attempt: *attempt,
                         status: *status,
@@ -205,6 +207,7 @@ impl Core {
                 self.observed(
                     Sighting {
                         agent,
+                        session,
                         job: job_id,
                         attempt: *attempt,
                         status,
@@ -324,6 +327,7 @@ impl Core {
         for active in &hello.active_jobs {
             let seen = Sighting {
                 agent,
+                session,
                 job: &active.job_id,
                 attempt: active.attempt,
                 status: active.status,

@@ -829,6 +829,51 @@ fn a_copy_of_a_message_changes_nothing_and_is_answered_like_the_first() {
 }
 
 #[test]
+fn an_agent_that_was_restarted_and_takes_the_old_offer_again_does_not_run_it_twice() {
+    for (policy, end) in [
+        (RestartPolicy::Never, Failed),
+        (RestartPolicy::OnFailure, Pending),
+    ] {
+        for by in ["hello", "ack"] {
+            let mut pool = Pool::with_agent("a");
+            pool.run(
+                "a",
+                1,
+                SubmitJob {
+                    restart_policy: Some(policy),
+                    ..submission("j")
+                },
+            );
+            // A new process reads its queue before it says hello, and the offer is still good.
+            let kill = match by {
+                "hello" => pool.join("a", 2, json!({}), &[("j", 1, Accepted)]),
+                _ => {
+                    let mut other = Pool::restored(pool.stored(), pool.now);
+                    other.clocks = 100;
+                    other.join("a", 2, json!({}), &[("j", 1, Running)]);
+                    pool = other;
+                    pool.join("a", 3, json!({}), &[("j", 1, Accepted)])
+                }
+            };
+            assert!(kill.start.is_empty());
+            assert_eq!(
+                kill.kill,
+                [JobAttempt {
+                    job_id: job("j"),
+                    attempt: Attempt(1)
+                }]
+            );
+            assert_eq!(pool.status("j"), end);
+        }
+    }
+    // In one session the same message again, with its answer lost, is nothing of the kind.
+    let mut pool = Pool::with_agent("a");
+    pool.run("a", 1, submission("j"));
+    pool.accept("a", 1, "j");
+    assert_eq!(pool.status("j"), Running);
+}
+
+#[test]
 fn a_job_that_two_heartbeats_leave_out_is_lost() {
     let mut pool = Pool::with_agent("a");
     pool.run("a", 1, submission("j"));
