@@ -1,6 +1,6 @@
 //! Requests that the edge, the client and `nats request` send to services, and their replies.
 //!
-//! Every request is answered: with the reply named here, or with an [`ErrorReply`](crate::error::ErrorReply).
+//! Every request is answered: with the reply named here, or with an [`ErrorReply`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
