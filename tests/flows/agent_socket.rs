@@ -374,3 +374,16 @@ async fn a_template_that_the_store_does_not_know_is_passed_on_by_its_name() {
         json!({"templateId": "theirs"})
     );
 }
+
+#[tokio::test]
+async fn a_socket_without_a_hello_is_closed_4002() {
+    let plan = Plan {
+        agents: 0,
+        edge: |config| config.hello_timeout = Duration::from_millis(200),
+        ..Plan::default()
+    };
+    let stack = Stack::with(plan).await;
+    let mut socket = Socket::connect(&stack.api, "/agent").await.unwrap();
+    socket.send("agent.heartbeat", json!({"metrics": {}})).await;
+    assert_eq!(socket.closed().await.0, 4002);
+}

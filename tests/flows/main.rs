@@ -10,6 +10,7 @@ mod jobs;
 mod placement;
 mod program;
 mod refusals;
+mod roles;
 mod templates;
 mod trace;
 mod ui_socket;

@@ -1,6 +1,7 @@
 //! The program itself: `quintet up` on a nats-server of its own, and what people do to it.
 
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -212,6 +213,11 @@ async fn the_command_line_submits_watches_lists_and_refuses() {
     );
     let (code, out, err) = run(&["jobs", "submit", "--wait", "--exec", "--", "false"]).await;
     assert_eq!(code, Some(1), "{out}{err}");
+    assert_eq!(
+        decoded(b"\x81\xa5hello\xa5world"),
+        "{\"hello\":\"world\"}\n"
+    );
+    assert_eq!(decoded(b""), "");
     let mut command = Command::new(binary());
     command
         .args(["jobs", "list", "--url", "http://127.0.0.1:1"])
@@ -225,4 +231,16 @@ async fn the_command_line_submits_watches_lists_and_refuses() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// What `quintet decode` makes of a message, as `nats sub --translate` would start it.
+fn decoded(message: &[u8]) -> String {
+    let mut child = Command::new(binary())
+        .arg("decode")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(message).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
 }

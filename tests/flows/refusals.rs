@@ -353,3 +353,60 @@ async fn with_api_keys_set_each_role_may_do_its_part() {
     let mut stream = stack.api.events(&path, None).await;
     assert!(stream.next_of("job.status").await.is_some());
 }
+
+#[tokio::test]
+async fn a_caller_over_the_rate_is_told_when_to_come_back() {
+    let plan = Plan {
+        agents: 0,
+        edge: |config| config.rate_limit = Some(20),
+        ..Plan::default()
+    };
+    let stack = Stack::with(plan).await;
+    let answers = futures::future::join_all((0..60).map(|_| stack.api.get("/v1/agents"))).await;
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status == 429)
+        .collect();
+    assert!(!refused.is_empty());
+    assert_eq!(refused[0].body["code"], "RATE_LIMITED");
+    assert!(refused[0].header("retry-after").is_some());
+    assert_eq!(
+        stack.api.get("/healthz").await.status,
+        200,
+        "health is not limited"
+    );
+}
+
+#[tokio::test]
+async fn pages_of_allowed_origins_may_use_the_interface_and_others_may_not() {
+    let plan = Plan {
+        agents: 0,
+        edge: |config| config.cors_origins = vec!["https://studio.example".to_owned()],
+        ..Plan::default()
+    };
+    let stack = Stack::with(plan).await;
+    let preflight = async |origin: &str| {
+        let request = stack.api.request(Method::OPTIONS, "/v1/jobs");
+        let request = request
+            .header("origin", origin)
+            .header("access-control-request-method", "POST");
+        stack.api.send(request).await
+    };
+    let allowed = preflight("https://studio.example").await;
+    assert_eq!(
+        allowed.header("access-control-allow-origin"),
+        Some("https://studio.example")
+    );
+    assert!(
+        allowed
+            .header("access-control-allow-methods")
+            .unwrap()
+            .contains("POST")
+    );
+    assert_eq!(
+        preflight("https://elsewhere.example")
+            .await
+            .header("access-control-allow-origin"),
+        None
+    );
+}

@@ -83,6 +83,7 @@ impl Stack {
             edge: Some(edge),
             schedulers: vec![scheduler],
             agents: agents.collect(),
+            metrics: None,
         };
         let system = System::start(config, telemetry.prometheus()).await.unwrap();
         system.ready(PATIENCE).await.unwrap();

@@ -2,7 +2,7 @@
 //!
 //! 1. [`finish`] gives it an id, and writes the body of every answer that says no.
 //! 2. A panic becomes a 500 (a layer of tower-http).
-//! 3. [`observe`] traces, measures and logs it.
+//! 3. [`observe`] traces, measures and logs it: the access log is the line "answered".
 //! 4. CORS (a layer of tower-http).
 //! 5. [`admit`] finds out who asks, and whether they may and not too often.
 
@@ -159,12 +159,15 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.record("status", status);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    span.in_scope(|| {
-        if status >= 500 {
-            tracing::warn!(status, took_us, "answered");
-        } else {
-            tracing::debug!(status, took_us, "answered");
-        }
+    // What machines ask all the time is not worth a line each.
+    let is_dull = matches!(
+        route.as_str(),
+        "/healthz" | "/health" | "/ready" | "/metrics"
+    );
+    span.in_scope(|| match status {
+        500.. => tracing::warn!(method, route, status, took_us, "answered"),
+        _ if is_dull => tracing::debug!(method, route, status, took_us, "answered"),
+        _ => tracing::info!(method, route, status, took_us, "answered"),
     });
     metrics::request(method, route, status, took);
     response

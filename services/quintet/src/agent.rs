@@ -35,6 +35,7 @@ pub(crate) async fn run(command: AgentCommand) -> Outcome {
         edge: None,
         schedulers: Vec::new(),
         agents,
+        metrics: config.metrics,
     };
     let started = tokio::select! {
         biased;

@@ -58,6 +58,7 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
             Vec::new()
         },
         agents: Vec::new(),
+        metrics: config.metrics,
     };
     let started = tokio::select! {
         biased;

@@ -258,6 +258,12 @@ const OURS: &[Setting] = &[
         "where relative paths of jobs start; `up` takes work/ in its data folder, an agent the current one",
     ),
     setting(
+        "metrics_listen",
+        "METRICS_LISTEN",
+        None,
+        "address, such as 127.0.0.1:9090, where a process serves /healthz, /ready and /metrics beside or without an edge",
+    ),
+    setting(
         "ffmpeg",
         "FFMPEG",
         Some("ffmpeg"),
@@ -350,6 +356,8 @@ pub(crate) struct Config {
     pub(crate) nats_port: u16,
     pub(crate) nats_sync_interval: String,
     pub(crate) telemetry: TelemetryConfig,
+    /// Where health and metrics are served without an edge.
+    pub(crate) metrics: Option<SocketAddr>,
     /// As it can be printed, secrets masked.
     pub(crate) printed: String,
 }
@@ -377,6 +385,7 @@ impl Flags {
             nats_port: read.parse("nats_port"),
             nats_sync_interval: read.text("nats_sync_interval"),
             telemetry: TelemetryConfig::read(&mut read, service),
+            metrics: read.parse_optional("metrics_listen"),
             printed,
         };
         Ok(read.finish(config)?)

@@ -121,6 +121,8 @@ pub struct SystemConfig {
     pub schedulers: Vec<SchedulerConfig>,
     /// Its agents.
     pub agents: Vec<AgentConfig>,
+    /// Where health and metrics are served beside the edge, or instead of one.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A running system.
@@ -141,6 +143,7 @@ impl System {
             edge,
             schedulers,
             agents,
+            metrics,
         } = config;
         // The address first: nothing else is started for a port that is taken.
         let edge = match edge {
@@ -159,6 +162,11 @@ impl System {
         // Named before anything starts: a part that has not begun is not ready.
         if edge.is_some() {
             drop(system.health.component("bus"));
+        }
+        if let Some(address) = metrics {
+            let (health, token) = (system.health.clone(), system.root.token());
+            let work = quintet_edge::serve_health(address, health, prometheus.clone(), token);
+            system.root.spawn("metrics", ExitPolicy::Essential, work);
         }
         for scheduler in schedulers {
             system.start_scheduler(&bus, scheduler).await?;

@@ -73,6 +73,7 @@ async fn up(command: UpCommand, config: Config, telemetry: &Telemetry) -> Outcom
         edge,
         scheduler,
         agent,
+        metrics,
         ..
     } = config;
     let own = match &config.nats_url {
@@ -107,6 +108,7 @@ async fn up(command: UpCommand, config: Config, telemetry: &Telemetry) -> Outcom
         edge: Some(edge),
         schedulers: vec![scheduler],
         agents,
+        metrics,
     };
     let started = tokio::select! {
         biased;

@@ -7,6 +7,33 @@
 //! data in the contract; [`Bus::ensure_topology`] makes and checks it.
 //!
 //! Nothing here knows what a job or an agent is.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use quintet_bus::{Bus, BusConfig, Credentials};
+//! use quintet_contract::api::ListJobs;
+//! use quintet_contract::id::PoolName;
+//! use quintet_contract::subject::{ListJobsOf, Prefix};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let bus = Bus::connect(BusConfig {
+//!     url: "nats://127.0.0.1:4222".to_owned(),
+//!     prefix: Prefix::default(),
+//!     name: "example".to_owned(),
+//!     credentials: Credentials::None,
+//!     tls: None,
+//!     replicas: 1,
+//!     event_retention: Duration::from_secs(3600),
+//! })
+//! .await?;
+//! // Tried until a scheduler answers, or until the deadline.
+//! let subject = ListJobsOf { pool: PoolName::default() };
+//! let page = bus.request_until(&subject, &ListJobs::default(), Duration::from_secs(5)).await?;
+//! println!("{} jobs", page.jobs.len());
+//! # Ok(())
+//! # }
+//! ```
 
 mod batch;
 mod clock;

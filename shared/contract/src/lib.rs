@@ -4,6 +4,18 @@
 //! ([`topology`], [`bucket`]), messages and records ([`job`], [`agent`], [`template`], [`api`], [`event`]),
 //! the WebSocket envelopes ([`socket`]) and error codes ([`error`]). The crate is pure: no clock, no I/O.
 //!
+//! ```
+//! use quintet_contract::id::{AgentId, PoolName};
+//! use quintet_contract::subject::{AgentHeartbeat, Prefix, Subject};
+//!
+//! // A subject is a type that fixes its message and can be read back.
+//! let subject = AgentHeartbeat { agent: AgentId::parse("studio 1")?, pool: PoolName::default() };
+//! let text = subject.render(&Prefix::default());
+//! assert_eq!(text, "quintet.hb.agent.studio=201");
+//! assert_eq!(AgentHeartbeat::parse(&Prefix::default(), &text), Some(subject));
+//! # Ok::<(), quintet_contract::id::NameError>(())
+//! ```
+//!
 //! Every message is the same shape in MessagePack (named fields) and JSON, with camelCase field names.
 //! Enums carry an `Unknown` variant where a newer peer may send more than this version knows; new fields
 //! have defaults, so that an older sender is understood.

@@ -139,6 +139,7 @@ async fn measure(
         edge: Some(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))),
         schedulers: vec![SchedulerConfig::new(HolderId::parse("bench")?)],
         agents,
+        metrics: None,
     };
     let system = System::start(system, Telemetry::for_tests().prometheus()).await?;
     system.ready(PATIENCE).await?;

@@ -100,6 +100,6 @@ fn wrong_telemetry_settings_are_reported_together() {
         assert!(shown.contains(part), "no {part:?} in {shown}");
     }
     let config = config(&[("LOG_LEVEL", "debug"), ("QUINTET_TRACE_PROPAGATION", "1")]).unwrap();
-    assert_eq!(config.log_filter, "debug");
+    assert_eq!(config.log_filter, "debug,async_nats=warn");
     assert_eq!(config.propagation, Propagation::On);
 }

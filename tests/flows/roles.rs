@@ -1,0 +1,165 @@
+//! Users and permissions as `nats.conf` has them, on a real server: each role can do its part and nothing else.
+
+use std::time::Duration;
+
+use quintet_agent::AgentConfig;
+use quintet_bus::{Bus, BusConfig, Credentials, Secret, new_session};
+use quintet_contract::agent::Heartbeat;
+use quintet_contract::api::{JobRef, ListJobs};
+use quintet_contract::bucket::Jobs;
+use quintet_contract::id::{AgentId, HolderId, JobId, PoolName};
+use quintet_contract::permission::{NatsUser, Password, Role, example, render_nats_conf};
+use quintet_contract::subject::{AgentHeartbeat, ListJobsOf, StopJob};
+use quintet_edge::EdgeConfig;
+use quintet_scheduler::SchedulerConfig;
+use quintet_service::telemetry::Telemetry;
+use quintet_testkit::Nats;
+use quintet_tests::{Api, PATIENCE};
+use serde_json::json;
+
+use quintet::system::{BusSettings, RoleCredentials, Speaker, System, SystemConfig};
+
+fn agent(name: &str) -> AgentId {
+    AgentId::parse(name).unwrap()
+}
+
+fn credentials(role: &Role) -> Credentials {
+    let user = role.user();
+    let password = Secret::new(format!("secret of {user}"));
+    Credentials::UserPassword { user, password }
+}
+
+/// A server with the users of the committed configuration, and a second agent.
+async fn server() -> Nats {
+    let mut conf = example();
+    conf.users.push(NatsUser {
+        role: Role::Agent(agent("agent-2")),
+        password: Password::Literal(String::new()),
+    });
+    for user in &mut conf.users {
+        user.password = Password::Literal(format!("secret of {}", user.role.user()));
+    }
+    let text = render_nats_conf(&conf);
+    // Port and store are the test kit's business.
+    let (_, users) = text.split_once("authorization {").unwrap();
+    Nats::options()
+        .config(format!("authorization {{{users}"))
+        .start()
+        .await
+        .unwrap()
+}
+
+async fn connect(nats: &Nats, role: &Role) -> Result<Bus, quintet_bus::ConnectError> {
+    let settings = BusSettings {
+        credentials: credentials(role).into(),
+        ..BusSettings::open(nats.url())
+    };
+    let config: BusConfig = settings.config(&Speaker::Edge);
+    Bus::connect(config).await
+}
+
+#[tokio::test]
+async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_can_do_more() {
+    let nats = server().await;
+    let one = agent("agent-1");
+    let each = [
+        (Speaker::Edge, credentials(&Role::Edge)),
+        (Speaker::Scheduler, credentials(&Role::Scheduler)),
+        (
+            Speaker::Agent(one.clone()),
+            credentials(&Role::Agent(one.clone())),
+        ),
+    ];
+    let config = SystemConfig {
+        bus: BusSettings {
+            credentials: RoleCredentials::Each(each.into()),
+            ..BusSettings::open(nats.url())
+        },
+        edge: Some(EdgeConfig::new(([127, 0, 0, 1], 0).into())),
+        schedulers: vec![SchedulerConfig::new(HolderId::parse("test").unwrap())],
+        agents: vec![AgentConfig::new(one)],
+        metrics: None,
+    };
+    let system = System::start(config, Telemetry::for_tests().prometheus())
+        .await
+        .unwrap();
+    system.ready(PATIENCE).await.unwrap();
+    let api = Api::new(system.address().unwrap());
+    let job = api
+        .submit(json!({"inlineConfig": {"command": ["echo", "hi"]}, "idempotencyKey": "k"}))
+        .await;
+    let id = job["id"].as_str().unwrap();
+    api.until(id, "STOPPED").await;
+    assert_eq!(api.get(&format!("/v1/jobs/{id}/logs")).await.text, "hi\n");
+    let id = JobId::parse(id).unwrap();
+
+    // A person may ask and read.
+    let operator = connect(&nats, &Role::Operator).await.unwrap();
+    let pool = PoolName::default;
+    let page = operator
+        .request_until(&ListJobsOf { pool: pool() }, &ListJobs::default(), PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(page.jobs.len(), 1);
+    let found = operator.bucket::<Jobs>().get(&id).await.unwrap().unwrap();
+    assert!(
+        operator.bucket::<Jobs>().delete(&id, None).await.is_err(),
+        "an operator writes no bucket"
+    );
+
+    // An observer, a worker and an agent may not ask, and nobody but the scheduler writes a bucket.
+    let short = Duration::from_millis(500);
+    for role in [Role::Observer, Role::Worker, Role::Agent(agent("agent-2"))] {
+        let bus = connect(&nats, &role).await.unwrap();
+        assert!(
+            bus.request(&StopJob { pool: pool() }, &JobRef { id: id.clone() }, short)
+                .await
+                .is_err(),
+            "{role:?}"
+        );
+        assert!(
+            bus.bucket::<Jobs>().delete(&id, None).await.is_err(),
+            "{role:?}"
+        );
+    }
+    let after = operator.bucket::<Jobs>().get(&id).await.unwrap().unwrap();
+    assert_eq!(after.revision, found.revision, "nothing was written");
+
+    // An agent speaks for itself, and not for another.
+    let two = connect(&nats, &Role::Agent(agent("agent-2")))
+        .await
+        .unwrap();
+    let heartbeat = Heartbeat {
+        session: new_session(),
+        clock: 1,
+        jobs: None,
+        metrics: Default::default(),
+    };
+    let of = |name: &str| AgentHeartbeat {
+        agent: agent(name),
+        pool: pool(),
+    };
+    assert!(
+        two.request(&of("agent-2"), &heartbeat, PATIENCE)
+            .await
+            .is_ok()
+    );
+    assert!(
+        two.request(&of("agent-1"), &heartbeat, short)
+            .await
+            .is_err()
+    );
+
+    // A wrong password opens nothing.
+    let wrong = Credentials::UserPassword {
+        user: "edge".to_owned(),
+        password: Secret::new("wrong"),
+    };
+    let settings = BusSettings {
+        credentials: wrong.into(),
+        ..BusSettings::open(nats.url())
+    };
+    assert!(Bus::connect(settings.config(&Speaker::Edge)).await.is_err());
+    let report = system.shutdown(PATIENCE).await;
+    assert!(report.is_clean(), "{report:?}");
+}
