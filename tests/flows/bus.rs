@@ -132,6 +132,17 @@ async fn the_nats_cli_works_against_it() {
         "{services}"
     );
     assert!(nats(&["kv", "ls"]).contains("quintet_jobs"));
+    let translate = format!("{} decode", crate::program::binary().display());
+    let heard = nats(&[
+        "sub",
+        "quintet.hb.agent.>",
+        "--count",
+        "1",
+        "--raw",
+        "--translate",
+        &translate,
+    ]);
+    assert!(heard.contains(&id), "{heard}");
     let answer = nats(&[
         "request",
         "--raw",

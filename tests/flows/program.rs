@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 /// The program as this build made it.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     // Test programs lie in `deps`, beside which the program is.
     let mut folder = std::env::current_exe().unwrap();
     folder.pop();

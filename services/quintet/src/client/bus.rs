@@ -84,21 +84,20 @@ fn print(message: &Tapped, output: Output) -> anyhow::Result<()> {
 
 /// The message as JSON, or its first bytes.
 fn readable(body: &[u8]) -> String {
-    match to_json_text(body) {
-        Ok(text) => text,
-        Err(_) if body.is_empty() => String::new(),
-        Err(_) => {
-            let bytes: String = body
-                .iter()
-                .take(SHOWN_BYTES)
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            format!(
-                "0x{bytes}{}",
-                if body.len() > SHOWN_BYTES { "…" } else { "" }
-            )
-        }
+    if body.is_empty() {
+        return String::new();
     }
+    to_json_text(body).unwrap_or_else(|_| {
+        let bytes: String = body
+            .iter()
+            .take(SHOWN_BYTES)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!(
+            "0x{bytes}{}",
+            if body.len() > SHOWN_BYTES { "…" } else { "" }
+        )
+    })
 }
 
 /// One message from standard input, as JSON on standard output.
