@@ -155,6 +155,13 @@ impl World {
         Agent::boot(id, self.boots, self.now)
     }
 
+    /// An agent that was replaced leaves, and is started anew.
+    fn leave_if(&mut self, replaced: bool, index: usize) {
+        if replaced {
+            self.agents[index] = self.booted(index);
+        }
+    }
+
     /// What befalls the world in this step.
     fn fate(&mut self) {
         if self.dice.random_bool(0.03) && self.submitted.len() < JOBS {
@@ -373,13 +380,10 @@ impl World {
                     session,
                     clock,
                     reply,
-                } => {
-                    if self.agents[to].session == session && self.cut_until[to] <= self.now {
-                        let length = self.dice.random_range(500..60_000);
-                        if self.agents[to].answered(clock, &reply, self.now, length) {
-                            self.agents[to] = self.booted(to);
-                        }
-                    }
+                } if self.agents[to].session == session && self.cut_until[to] <= self.now => {
+                    let length = self.dice.random_range(500..60_000);
+                    let replaced = self.agents[to].answered(clock, &reply, self.now, length);
+                    self.leave_if(replaced, to);
                 }
                 Message::HeartbeatReply {
                     to,
@@ -387,9 +391,8 @@ impl World {
                     sent,
                     reply,
                 } if self.cut_until[to] <= self.now => {
-                    if self.agents[to].heard(session, sent, &reply) {
-                        self.agents[to] = self.booted(to);
-                    }
+                    let replaced = self.agents[to].heard(session, sent, &reply);
+                    self.leave_if(replaced, to);
                 }
                 Message::Offer(to, offer) if self.cut_until[to] <= self.now => {
                     self.agents[to].offered(&offer, self.now);
