@@ -70,6 +70,7 @@ async fn every_wrong_request_gets_its_status_its_code_and_a_sentence() {
             405,
             "METHOD_NOT_ALLOWED",
         ),
+        case(Method::OPTIONS, "/v1/jobs", "", 405, "METHOD_NOT_ALLOWED"),
         case(post.clone(), "/healthz", "", 405, "METHOD_NOT_ALLOWED"),
         case(post.clone(), "/v1/jobs", "{", 400, "BAD_REQUEST"),
         case(post.clone(), "/v1/jobs/batch", "[{]", 400, "BAD_REQUEST"),

@@ -66,7 +66,8 @@ impl App {
             .await
         {
             Ok(reply) => Ok(reply.job),
-            Err(error) if nobody_leads(&error) => {
+            // A pool that nobody has led since this edge started is not known to it.
+            Err(error) if nobody_leads(&error) || is_unknown(&error) => {
                 self.stored_job(id).await?.ok_or_else(HttpError::not_found)
             }
             Err(error) => Err(error.into()),
@@ -169,6 +170,10 @@ impl App {
     pub(crate) async fn delete_template(&self, template: &TemplateRef) -> Reply<Done> {
         self.ask(&DeleteTemplate {}, template).await
     }
+}
+
+fn is_unknown(error: &RequestError) -> bool {
+    matches!(error, RequestError::Refused(reply) if reply.code == ErrorCode::NotFound)
 }
 
 fn nobody_leads(error: &RequestError) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::time::Duration;
 
 use aide::OperationInput;
 use aide::generate::GenContext;
@@ -19,6 +20,9 @@ use serde_json::Value;
 
 use crate::error::HttpError;
 use crate::state::App;
+
+/// How long a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A JSON object as the request's body, read as `T`.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -79,20 +83,24 @@ async fn json(request: Request, app: &App) -> Result<Value, HttpError> {
 
 async fn bytes(request: Request, app: &App) -> Result<Bytes, HttpError> {
     let limit = app.config.body_limit;
-    axum::body::to_bytes(request.into_body(), limit)
-        .await
-        .map_err(|error| {
-            let too_large = std::error::Error::source(&error)
-                .is_some_and(|source| source.to_string().contains("length limit exceeded"));
-            if too_large {
-                let text = format!("the body is larger than {limit} bytes; send less at once");
-                return HttpError::new(ErrorCode::PayloadTooLarge, text);
-            }
-            HttpError::new(
-                ErrorCode::BadRequest,
-                "the body ended before it was whole; send it again",
-            )
-        })
+    let whole = axum::body::to_bytes(request.into_body(), limit);
+    let Ok(read) = tokio::time::timeout(BODY_DEADLINE, whole).await else {
+        let text =
+            "the body did not arrive in time; send it again, in smaller parts if the line is slow";
+        return Err(HttpError::new(ErrorCode::BadRequest, text));
+    };
+    read.map_err(|error| {
+        let too_large = std::error::Error::source(&error)
+            .is_some_and(|source| source.to_string().contains("length limit exceeded"));
+        if too_large {
+            let text = format!("the body is larger than {limit} bytes; send less at once");
+            return HttpError::new(ErrorCode::PayloadTooLarge, text);
+        }
+        HttpError::new(
+            ErrorCode::BadRequest,
+            "the body ended before it was whole; send it again",
+        )
+    })
 }
 
 fn is_json(kind: &str) -> bool {

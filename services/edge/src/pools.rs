@@ -4,6 +4,7 @@
 //! as there is only one, nothing has to be looked up.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Pools {
     bus: Bus,
     known: Arc<RwLock<BTreeSet<PoolName>>>,
+    /// Whether the leases were read once; before that there may be more pools than are known.
+    is_loaded: Arc<AtomicBool>,
 }
 
 impl Pools {
@@ -29,6 +32,7 @@ impl Pools {
         Self {
             bus,
             known: Arc::default(),
+            is_loaded: Arc::default(),
         }
     }
 
@@ -53,6 +57,9 @@ impl Pools {
             return;
         };
         while let Some(Ok(change)) = changes.next().await {
+            if matches!(change, Change::UpToDate) {
+                self.is_loaded.store(true, Ordering::Relaxed);
+            }
             if let Change::Put {
                 key: LeaseKey::Scheduler(pool),
                 ..
@@ -73,7 +80,8 @@ impl Pools {
 
     fn only(&self) -> Option<PoolName> {
         let mut all = self.all();
-        (all.len() == 1).then(|| all.remove(0))
+        let is_only = all.len() == 1 && self.is_loaded.load(Ordering::Relaxed);
+        is_only.then(|| all.remove(0))
     }
 
     /// The pool of a job; for one that nobody knows, the default pool, which will say so.

@@ -9,6 +9,8 @@ use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use quintet_bus::{Bus, LinkState};
 use quintet_service::health::{ComponentHandle, Health};
 use quintet_service::tasks::{ExitPolicy, Tasks};
@@ -31,6 +33,8 @@ use crate::state::{App, Inner, Streams};
 const VERIFY_AGAIN: Duration = Duration::from_secs(1);
 /// How often they are looked at while all is well.
 const VERIFY_EVERY: Duration = Duration::from_secs(30);
+/// How long a client may take to send the head of a request.
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the edge's own tasks may take to end after its last request.
 const END: Duration = Duration::from_secs(2);
 
@@ -124,11 +128,17 @@ impl Edge {
         info!(%address, "serves");
         let served = match tls {
             None => match axum_server::from_tcp(listener) {
-                Ok(server) => server.handle(handle).serve(service).await,
+                Ok(mut server) => {
+                    patient(server.http_builder());
+                    server.handle(handle).serve(service).await
+                }
                 Err(error) => Err(error),
             },
             Some(tls) => match axum_server::from_tcp_rustls(listener, tls) {
-                Ok(server) => server.handle(handle).serve(service).await,
+                Ok(mut server) => {
+                    patient(server.http_builder());
+                    server.handle(handle).serve(service).await
+                }
                 Err(error) => Err(error),
             },
         };
@@ -138,6 +148,14 @@ impl Edge {
         }
         served.map_err(|source| Error::Serve { address, source })
     }
+}
+
+/// Bounds how long a client may take to say what it wants.
+fn patient(builder: &mut Builder<TokioExecutor>) {
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE);
 }
 
 async fn infallible(work: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
@@ -192,12 +210,17 @@ async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: CancellationT
 fn router(app: App) -> Router {
     let mut api = aide::openapi::OpenApi::default();
     let documented = crate::openapi::routes().finish_api(&mut api);
-    documented
+    let routes = documented
         .merge(crate::sockets::routes())
         .merge(crate::pages::routes())
         .fallback(async || crate::error::HttpError::not_found())
-        .layer(from_fn_with_state(app.clone(), middleware::admit))
-        .layer(cors(&app.config.cors_origins))
+        .layer(from_fn_with_state(app.clone(), middleware::admit));
+    // Without origins OPTIONS is a method like any other.
+    let routes = match app.config.cors_origins.as_slice() {
+        [] => routes,
+        origins => routes.layer(cors(origins)),
+    };
+    routes
         .layer(from_fn(middleware::observe))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn(middleware::finish))
@@ -205,10 +228,6 @@ fn router(app: App) -> Router {
 }
 
 fn cors(origins: &[String]) -> CorsLayer {
-    let layer = CorsLayer::new();
-    if origins.is_empty() {
-        return layer;
-    }
     let allowed = match origins.iter().any(|origin| origin == "*") {
         true => AllowOrigin::any(),
         false => AllowOrigin::list(
@@ -217,7 +236,7 @@ fn cors(origins: &[String]) -> CorsLayer {
                 .filter_map(|origin| HeaderValue::from_str(origin).ok()),
         ),
     };
-    layer
+    CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(Any)

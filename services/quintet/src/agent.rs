@@ -6,9 +6,10 @@ use clap::Args;
 use quintet_service::signals;
 
 use crate::exit::Outcome;
-use crate::serve::{require_nats, telemetry};
+use crate::serve::require_nats;
 use crate::settings::Flags;
 use crate::system::{System, SystemConfig, run_until};
+use crate::telemetry;
 
 /// How long it may take to end beside the grace that its jobs have.
 const END: Duration = Duration::from_secs(15);
@@ -26,7 +27,7 @@ pub(crate) async fn run(command: AgentCommand) -> Outcome {
         return Ok(());
     }
     require_nats(&config)?;
-    let telemetry = telemetry(&config)?;
+    let telemetry = telemetry::start(&config)?;
     let stop = signals::listen()?;
     let deadline = config.agent.drain_grace + END;
     let agents = vec![config.agent];
@@ -47,6 +48,6 @@ pub(crate) async fn run(command: AgentCommand) -> Outcome {
         Some(Err(error)) => Err(error),
         Some(Ok(system)) => run_until(system, stop, deadline).await,
     };
-    telemetry.shutdown().await?;
+    telemetry::end(telemetry).await;
     outcome
 }

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::agent::AgentCommand;
 use crate::client::ClientCommand;
 use crate::doctor::DoctorCommand;
+use crate::nats_conf::NatsConfCommand;
 use crate::schemas::SchemasCommand;
 use crate::serve::ServeCommand;
 use crate::up::UpCommand;
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Doctor(DoctorCommand),
     #[command(flatten)]
     Client(ClientCommand),
+    /// Print a configuration for nats-server, with a user for every role and agent
+    NatsConf(NatsConfCommand),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,8 +14,13 @@ use crate::exit::{self, Failure};
 
 /// Only its owner may read what is secret.
 const OWNER_ONLY: u32 = 0o600;
+/// The rights of everybody else.
+const OTHERS: u32 = 0o077;
 const PASSWORDS: &str = "passwords.json";
 const CONNECTION: &str = "connection.json";
+/// The configuration of the server, which holds the passwords as well.
+pub(crate) const NATS_CONF: &str = "nats.conf";
+const SECRETS: [&str; 3] = [PASSWORDS, CONNECTION, NATS_CONF];
 
 /// An open data folder; others are kept out until it is dropped.
 #[derive(Debug)]
@@ -110,6 +115,15 @@ impl DataDir {
         };
         write().with_context(|| format!("cannot write {}", file.display()))
     }
+}
+
+/// Files with secrets in a folder that others than their owner may read.
+pub(crate) fn exposed(folder: &Path) -> Vec<&'static str> {
+    let open = |name: &&str| {
+        let found = std::fs::metadata(folder.join(name));
+        found.is_ok_and(|found| found.permissions().mode() & OTHERS != 0)
+    };
+    SECRETS.into_iter().filter(open).collect()
 }
 
 /// How to reach the NATS of an `up` that runs on this folder, if one does.

@@ -8,17 +8,26 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Http, Sse};
+use crate::nats::deathsig;
+use crate::say::say;
 
 /// How much of the stream is recorded.
 const SECONDS: u32 = 10;
 /// How long the source may take to listen.
 const SOURCE_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the job may wait for an agent before that is said.
+const PLACEMENT: Duration = Duration::from_secs(3);
 
 /// Runs it against an edge, and says what happens.
-pub(crate) async fn run(address: &str, work_dir: &Path, ffmpeg: &Path) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    address: &str,
+    token: Option<String>,
+    work_dir: &Path,
+    ffmpeg: &Path,
+) -> anyhow::Result<()> {
     if Command::new(ffmpeg)
         .arg("-version")
         .stdout(Stdio::null())
@@ -32,9 +41,9 @@ pub(crate) async fn run(address: &str, work_dir: &Path, ffmpeg: &Path) -> anyhow
             ffmpeg.display()
         );
     }
-    let http = Http::new(address, None)?;
+    let http = Http::new(address, token)?;
     let (mut source, url) = start_source(ffmpeg).await?;
-    println!("demo: a live test stream runs at {url}");
+    say(format_args!("demo: a live test stream runs at {url}"));
     let folder = work_dir.join("demo");
     std::fs::create_dir_all(&folder)?;
     let body = json!({
@@ -43,7 +52,9 @@ pub(crate) async fn run(address: &str, work_dir: &Path, ffmpeg: &Path) -> anyhow
     });
     let job = http.post("/v1/jobs", &body).await?;
     let id = job["id"].as_str().context("the job has no id")?;
-    println!("demo: submitted job {id} to record {SECONDS} s of it");
+    say(format_args!(
+        "demo: submitted job {id} to record {SECONDS} s of it"
+    ));
     let status = follow(&http, id).await?;
     let _ = source.kill().await;
     let job = http.get(&format!("/v1/jobs/{id}")).await?;
@@ -54,18 +65,19 @@ pub(crate) async fn run(address: &str, work_dir: &Path, ffmpeg: &Path) -> anyhow
     );
     let file = folder.join("recording.mp4");
     check(&file, &ffmpeg.with_file_name("ffprobe")).await?;
-    println!("demo: recorded  {}", file.display());
-    println!("demo: the job   {address}/v1/jobs/{id}");
-    println!("demo: its log   {address}/v1/jobs/{id}/logs");
-    println!("demo: dashboard {address}/");
-    println!("demo: everything stays up until Ctrl-C");
+    say(format_args!("demo: recorded  {}", file.display()));
+    say(format_args!("demo: the job   {address}/v1/jobs/{id}"));
+    say(format_args!("demo: its log   {address}/v1/jobs/{id}/logs"));
+    say(format_args!("demo: dashboard {address}/"));
+    say("demo: everything stays up until Ctrl-C");
     Ok(())
 }
 
 /// Serves a picture and a tone in real time to whoever connects first.
 async fn start_source(ffmpeg: &Path) -> anyhow::Result<(Child, String)> {
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    let child = Command::new(ffmpeg)
+    let mut command = Command::new(ffmpeg);
+    command
         .args(["-hide_banner", "-loglevel", "error", "-re", "-f", "lavfi"])
         .args([
             "-i",
@@ -87,9 +99,10 @@ async fn start_source(ffmpeg: &Path) -> anyhow::Result<(Child, String)> {
         .arg(format!("http://127.0.0.1:{port}/live.ts"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot start the test stream")?;
+        .kill_on_drop(true);
+    // A source that nobody came to would wait for its guest for ever, also after a `kill -9` of this program.
+    deathsig::die_with_this_thread(command.as_std_mut());
+    let child = command.spawn().context("cannot start the test stream")?;
     let until = Instant::now() + SOURCE_DEADLINE;
     while !listens(port)? {
         ensure!(Instant::now() < until, "the test stream does not listen");
@@ -113,24 +126,41 @@ fn listens(port: u16) -> anyhow::Result<bool> {
 async fn follow(http: &Http, id: &str) -> anyhow::Result<String> {
     let mut events: Sse = http.events(&format!("/v1/jobs/{id}/events"), None).await?;
     let mut last = String::new();
+    let mut said = false;
     let began = Instant::now();
-    while let Some(event) = events.next().await? {
+    loop {
+        // Waiting for an event is cancel-safe.
+        let event = match timeout(PLACEMENT, events.next()).await {
+            Ok(Ok(Some(event))) => event,
+            Ok(Ok(None)) => return Ok(last),
+            Ok(Err(error)) => return Err(error),
+            Err(_) if last == "PENDING" && !said => {
+                say(format_args!(
+                    "demo: no agent has taken it yet; `quintet jobs explain {id}` says why"
+                ));
+                said = true;
+                continue;
+            }
+            Err(_) => continue,
+        };
         match event.event.as_str() {
             "job.status" => {
                 last = event.data["status"].as_str().unwrap_or_default().to_owned();
-                println!("demo: {:>5.1} s  {last}", began.elapsed().as_secs_f64());
+                say(format_args!(
+                    "demo: {:>5.1} s  {last}",
+                    began.elapsed().as_secs_f64()
+                ));
             }
             "job.event" if event.data["type"] == "progress" => {
-                println!(
+                say(format_args!(
                     "demo: {:>5.1} s  {}",
                     began.elapsed().as_secs_f64(),
                     event.data["message"].as_str().unwrap_or("")
-                );
+                ));
             }
             _ => {}
         }
     }
-    Ok(last)
 }
 
 /// Asks ffprobe what was recorded.
@@ -179,7 +209,10 @@ async fn check(file: &Path, ffprobe: &Path) -> anyhow::Result<()> {
                 .collect()
         })
         .unwrap_or_default();
-    println!("demo: ffprobe says {seconds:.1} s, {}", streams.join(", "));
+    say(format_args!(
+        "demo: ffprobe says {seconds:.1} s, {}",
+        streams.join(", ")
+    ));
     let both = ["video", "audio"]
         .iter()
         .all(|kind| streams.iter().any(|stream| stream.starts_with(kind)));

@@ -11,10 +11,13 @@ mod demo;
 mod doctor;
 pub mod exit;
 mod nats;
+mod nats_conf;
+mod say;
 mod schemas;
 mod serve;
 mod settings;
 pub mod system;
+mod telemetry;
 mod up;
 
 use std::process::ExitCode;
@@ -54,8 +57,9 @@ fn run(cli: Cli) -> Outcome {
             Ok(())
         }
         Command::Schemas(command) => schemas::run(&command),
+        Command::NatsConf(command) => nats_conf::run(command),
         Command::Settings => {
-            print!("{}", settings::markdown());
+            say::say(settings::markdown().trim_end());
             Ok(())
         }
         command => runtime()?.block_on(run_async(command, cli.global)),
@@ -64,14 +68,17 @@ fn run(cli: Cli) -> Outcome {
 
 async fn run_async(command: Command, global: args::Global) -> Outcome {
     match command {
-        Command::Up(command) => up::run(command).await,
+        Command::Up(command) => up::run(command, &global).await,
         Command::Serve(command) => serve::run(command).await,
         Command::Agent(command) => agent::run(command).await,
         Command::Doctor(command) => doctor::run(command, &global).await,
         Command::Client(command) => client::run(command, &global).await,
-        Command::Reaper | Command::Completions { .. } | Command::Schemas(_) | Command::Settings => {
-            Ok(())
-        }
+        // Done without a runtime.
+        Command::Reaper
+        | Command::Completions { .. }
+        | Command::Schemas(_)
+        | Command::NatsConf(_)
+        | Command::Settings => Ok(()),
     }
 }
 

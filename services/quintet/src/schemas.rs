@@ -6,12 +6,16 @@ use clap::Args;
 use quintet_contract::schema::{File, files, pretty};
 
 use crate::exit::{self, Failure, Outcome};
+use crate::say::say;
 
 #[derive(Args)]
 pub(crate) struct SchemasCommand {
     /// Write them
     #[arg(long)]
     write: bool,
+    /// Fail when one of them is not as it would be written
+    #[arg(long, conflicts_with = "write")]
+    check: bool,
     /// The root of the repository
     #[arg(long, default_value = ".")]
     root: PathBuf,
@@ -23,24 +27,35 @@ pub(crate) fn run(command: &SchemasCommand) -> Outcome {
         path: "schemas/openapi.json".to_owned(),
         content: pretty(&quintet_edge::openapi()),
     });
-    for file in all {
+    let current = |file: &File| {
+        let committed = std::fs::read_to_string(command.root.join(&file.path));
+        committed.ok().as_deref() == Some(&file.content)
+    };
+    if command.check {
+        all.retain(|file| !current(file));
+    }
+    for file in &all {
         let path = command.root.join(&file.path);
         if !command.write {
-            println!("{}", file.path);
+            say(&file.path);
             continue;
         }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        if std::fs::read_to_string(&path).ok().as_deref() != Some(&file.content) {
+        if !current(file) {
             std::fs::write(&path, &file.content).map_err(|error| {
                 Failure::new(
                     exit::FAILED,
                     format!("cannot write {}: {error}", path.display()),
                 )
             })?;
-            println!("wrote {}", file.path);
+            say(format_args!("wrote {}", file.path));
         }
+    }
+    if command.check && !all.is_empty() {
+        let text = format!("{} files are out of date; run `make schemas`", all.len());
+        return Err(Failure::new(exit::FAILED, text).into());
     }
     Ok(())
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use quintet_bus::{TraceHooks, set_trace_hooks};
-use quintet_service::telemetry::{self, Telemetry};
-use quintet_service::{signals, trace};
+use quintet_service::signals;
 
 use crate::exit::{self, Failure, Outcome};
+use crate::say::say;
 use crate::settings::{Config, Flags};
 use crate::system::{System, SystemConfig, run_until};
-use crate::up::refuse_known_token;
+use crate::telemetry;
+use crate::up::{refuse_known_token, scheme, warn_of_open_interface};
 
 /// How long each part may take to end.
 const END: Duration = Duration::from_secs(15);
@@ -47,7 +47,11 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
         refuse_known_token(&config, command.insecure_dev)?;
     }
     require_nats(&config)?;
-    let telemetry = telemetry(&config)?;
+    let telemetry = telemetry::start(&config)?;
+    if wants(Service::Edge) {
+        warn_of_open_interface(&config.edge);
+    }
+    let scheme = scheme(&config.edge);
     let stop = signals::listen()?;
     let system = SystemConfig {
         bus: config.bus,
@@ -70,12 +74,12 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
         Some(Err(error)) => Err(error),
         Some(Ok(system)) => {
             if let Some(address) = system.address() {
-                println!("listens http://{address}");
+                say(format_args!("listens {scheme}://{address}"));
             }
             run_until(system, stop, END).await
         }
     };
-    telemetry.shutdown().await?;
+    telemetry::end(telemetry).await;
     outcome
 }
 
@@ -87,14 +91,4 @@ pub(crate) fn require_nats(config: &Config) -> anyhow::Result<()> {
         return Err(Failure::new(exit::USAGE, text).into());
     }
     Ok(())
-}
-
-/// Sets up logs, metrics and traces, and lets the bus carry traces.
-pub(crate) fn telemetry(config: &Config) -> anyhow::Result<Telemetry> {
-    let telemetry = telemetry::init(config.telemetry.clone())?;
-    set_trace_hooks(TraceHooks {
-        inject: trace::inject,
-        extract: |span, lookup| trace::set_parent(span, lookup),
-    });
-    Ok(telemetry)
 }

@@ -1,22 +1,26 @@
 //! `quintet up`: everything in one process, with a nats-server beside it unless one was named.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use quintet_agent::AgentConfig;
 use quintet_contract::id::AgentId;
+use quintet_edge::EdgeConfig;
 use quintet_service::signals;
 use quintet_service::telemetry::Telemetry;
 use tracing::{info, warn};
 
+use crate::args::Global;
 use crate::data::DataDir;
 use crate::demo;
 use crate::exit::{self, Failure, Outcome};
 use crate::nats::{NatsPlan, OwnNats};
-use crate::serve::telemetry;
+use crate::say::say;
 use crate::settings::{Config, Flags};
 use crate::system::{System, SystemConfig, run_until};
+use crate::telemetry;
 
 /// How long everything may take to become ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -38,16 +42,17 @@ pub(crate) struct UpCommand {
     flags: Flags,
 }
 
-pub(crate) async fn run(command: UpCommand) -> Outcome {
+pub(crate) async fn run(command: UpCommand, global: &Global) -> Outcome {
     let config = command.flags.read("quintet")?;
     if command.flags.print_config {
         print!("{}", config.printed);
         return Ok(());
     }
     refuse_known_token(&config, command.insecure_dev)?;
-    let telemetry = telemetry(&config)?;
-    let outcome = up(command, config, &telemetry).await;
-    telemetry.shutdown().await?;
+    let telemetry = telemetry::start(&config)?;
+    warn_of_open_interface(&config.edge);
+    let outcome = up(command, config, global, &telemetry).await;
+    telemetry::end(telemetry).await;
     outcome
 }
 
@@ -62,12 +67,30 @@ pub(crate) fn refuse_known_token(config: &Config, insecure: bool) -> anyhow::Res
     Ok(())
 }
 
-async fn up(command: UpCommand, config: Config, telemetry: &Telemetry) -> Outcome {
+/// Without keys everybody may submit jobs, which are programs: said aloud where others can reach the edge.
+pub(crate) fn warn_of_open_interface(edge: &EdgeConfig) {
+    if !edge.listen.ip().is_loopback() && edge.api_keys.is_empty() {
+        warn!(
+            address = %edge.listen,
+            "no API_KEYS are set, whoever reaches this address may run jobs"
+        );
+    }
+}
+
+/// How the edge is spoken to.
+pub(crate) fn scheme(edge: &EdgeConfig) -> &'static str {
+    match edge.tls {
+        Some(_) => "https",
+        None => "http",
+    }
+}
+
+async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Telemetry) -> Outcome {
     let stop = signals::listen()?;
     let data = DataDir::open(&config.data_dir)?;
     let work_dir = config.work_dir.clone().unwrap_or_else(|| data.join("work"));
     std::fs::create_dir_all(&work_dir)?;
-    let agents = agents(&config.agent, command.agents, &work_dir);
+    let agents = agents(&config.agent, command.agents, &work_dir)?;
     let Config {
         mut bus,
         edge,
@@ -102,7 +125,7 @@ async fn up(command: UpCommand, config: Config, telemetry: &Telemetry) -> Outcom
     }
     let nats = bus.url.clone();
     let grace = agent.drain_grace + END;
-    let scheme = if edge.tls.is_some() { "https" } else { "http" };
+    let scheme = scheme(&edge);
     let system = SystemConfig {
         bus,
         edge: Some(edge),
@@ -123,11 +146,12 @@ async fn up(command: UpCommand, config: Config, telemetry: &Telemetry) -> Outcom
                 .address()
                 .map(|address| format!("{scheme}://{address}"))
                 .unwrap_or_default();
-            println!("ready {address}");
+            say(format_args!("ready {address}"));
             greet(&address, &nats, own.is_some(), &data);
             let demo = async {
+                let token = global.token.clone();
                 if command.demo
-                    && let Err(error) = demo::run(&address, &work_dir, &agent.ffmpeg).await
+                    && let Err(error) = demo::run(&address, token, &work_dir, &agent.ffmpeg).await
                 {
                     eprintln!("demo: {error:#}");
                 }
@@ -165,16 +189,18 @@ async fn start(config: SystemConfig, telemetry: &Telemetry) -> anyhow::Result<Sy
 }
 
 /// The agents of this process: the first has the configured id, the others the same with a number.
-fn agents(first: &AgentConfig, count: usize, work_dir: &std::path::Path) -> Vec<AgentConfig> {
+fn agents(first: &AgentConfig, count: usize, work_dir: &Path) -> anyhow::Result<Vec<AgentConfig>> {
     let numbered = |number: usize| {
         let mut agent = first.clone();
         agent.work_dir = work_dir.to_owned();
         if number > 1 {
-            let id = format!("{}-{number}", first.agent);
-            agent.agent = AgentId::parse(&id).unwrap_or_else(|_| first.agent.clone());
+            agent.agent = AgentId::parse(format!("{}-{number}", first.agent)).map_err(|error| {
+                let text = format!("cannot number the agents, {error}; give a shorter AGENT_ID");
+                Failure::new(exit::USAGE, text)
+            })?;
             agent.name = format!("{}-{number}", first.name);
         }
-        agent
+        anyhow::Ok(agent)
     };
     (1..=count).map(numbered).collect()
 }

@@ -174,7 +174,7 @@ mod tests {
             .map(|status| json!({"status": status, "at": at}))
             .collect();
         serde_json::from_value(json!({
-            "id": id, "status": statuses.last(), "createdAt": at, "updatedAt": at, "requestedBy": "x",
+            "id": id, "status": statuses.last().unwrap_or(&"CREATED"), "createdAt": at, "updatedAt": at, "requestedBy": "x",
             "timeline": timeline
         }))
         .unwrap()

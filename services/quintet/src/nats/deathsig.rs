@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
 /// Makes the child die with the thread that spawns it, which must live as long as the child is wanted.
-pub(super) fn die_with_this_thread(command: &mut Command) {
+pub(crate) fn die_with_this_thread(command: &mut Command) {
     let parent = Some(getpid());
     let tie = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -1,7 +1,7 @@
 //! The nats-server that `up` starts beside itself: found and checked, configured with one user per role, started,
 //! supervised, and never left behind.
 
-mod deathsig;
+pub(crate) mod deathsig;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,18 +17,27 @@ use quintet_bus::{Credentials, Secret};
 use quintet_contract::id::AgentId;
 use quintet_contract::permission::{self, NatsConf, NatsUser, Password, Role};
 use quintet_contract::subject::Prefix;
+use quintet_service::telemetry::chain;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::data::{Connection, DataDir};
+use crate::data::{Connection, DataDir, NATS_CONF};
 use crate::exit::{self, Failure};
 use crate::system::{RoleCredentials, Speaker};
 
 /// The oldest server that has what we use.
 const OLDEST: (u32, u32) = (2, 12);
+/// How long a program may take to tell its version.
+const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a server may take to answer after its start; it may have a large store to read.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a port may still be taken by the server of a program that was killed a moment ago.
+const PORT_DEADLINE: Duration = Duration::from_secs(3);
+/// How many free ports are tried: another program may take one before the server does.
+const PORT_TRIES: u32 = 3;
 /// How long it may take to end when asked.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a start or an end is looked at.
@@ -61,45 +70,47 @@ pub(crate) struct OwnNats {
 impl OwnNats {
     /// Starts a server on the folder's store and waits until it answers.
     pub(crate) async fn start(data: &DataDir, plan: NatsPlan) -> anyhow::Result<Self> {
-        check_version(&plan.program)?;
-        let port = match plan.port {
-            0 => free_port()?,
-            port => port,
-        };
-        let users = users(data, &plan.agents)?;
-        let passwords: BTreeMap<String, String> = users
-            .iter()
-            .map(|user| (user.role.user(), user.password.text().to_owned()))
-            .collect();
-        let conf = NatsConf {
-            listen: format!("127.0.0.1:{port}"),
-            store_dir: data.join("nats").display().to_string(),
-            sync_interval: plan.sync_interval.clone(),
-            prefix: plan.prefix.clone(),
-            users,
-        };
-        data.write_secret("nats.conf", permission::render_nats_conf(&conf).as_bytes())?;
+        check_version(&plan.program).await?;
+        if plan.port != 0 {
+            require_free(plan.port).await?;
+            return Self::start_on(data, &plan, plan.port).await;
+        }
+        let mut tries = PORT_TRIES;
+        loop {
+            let port = free_port()?;
+            let started = Self::start_on(data, &plan, port).await;
+            tries -= 1;
+            if started.is_ok() || tries == 0 || is_free(port) {
+                return started;
+            }
+        }
+    }
+
+    async fn start_on(data: &DataDir, plan: &NatsPlan, port: u16) -> anyhow::Result<Self> {
+        let passwords = write_conf(data, plan, port)?;
         let url = format!("nats://127.0.0.1:{port}");
+        let log = data.join("nats.log");
         let launch = Launch {
-            program: plan.program,
-            conf: data.join("nats.conf"),
-            log: data.join("nats.log"),
+            program: plan.program.clone(),
+            conf: data.join(NATS_CONF),
+            log: log.clone(),
         };
         let (stop, stops) = mpsc::channel();
-        let (started, first) = oneshot::channel();
+        let (failed, failure) = oneshot::channel();
         let (done, ended) = oneshot::channel();
         // The kernel ties the server to the thread that starts it; this one lives as long as the server is wanted.
         std::thread::Builder::new()
             .name("nats-server".to_owned())
             .spawn(move || {
-                launch.look_after(&stops, started);
+                launch.look_after(&stops, failed);
                 let _ = done.send(());
             })
             .context("cannot start the thread that looks after nats-server")?;
-        first
-            .await
-            .context("the thread that looks after nats-server ended")??;
-        wait_until_it_answers(port, &data.join("nats.log")).await?;
+        tokio::select! {
+            biased;
+            Ok(error) = failure => return Err(error),
+            answers = wait_until_it_answers(port, &log) => answers?,
+        }
         info!(url, "started nats-server");
         data.write_connection(&Connection {
             url: url.clone(),
@@ -118,6 +129,28 @@ impl OwnNats {
         drop(self.stop.take());
         let _ = (&mut self.ended).await;
     }
+}
+
+/// Writes the server's configuration, and gives the password of every user in it.
+fn write_conf(
+    data: &DataDir,
+    plan: &NatsPlan,
+    port: u16,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let users = users(data, &plan.agents)?;
+    let passwords = users
+        .iter()
+        .map(|user| (user.role.user(), user.password.text().to_owned()))
+        .collect();
+    let conf = NatsConf {
+        listen: format!("127.0.0.1:{port}"),
+        store_dir: data.join("nats").display().to_string(),
+        sync_interval: plan.sync_interval.clone(),
+        prefix: plan.prefix.clone(),
+        users,
+    };
+    data.write_secret(NATS_CONF, permission::render_nats_conf(&conf).as_bytes())?;
+    Ok(passwords)
 }
 
 fn credentials(passwords: &BTreeMap<String, String>, agents: &[AgentId]) -> RoleCredentials {
@@ -163,27 +196,22 @@ struct Launch {
 }
 
 impl Launch {
-    /// Keeps the server running until it is told to stop, or until nobody is there any more to tell it.
-    fn look_after(&self, stops: &mpsc::Receiver<()>, first: oneshot::Sender<anyhow::Result<()>>) {
-        let mut first = Some(first);
+    /// Keeps the server running until it is told to stop, or until nobody is there any more to tell it. A server that
+    /// ends while its start is still waited for (`failed` is heard) is not started again: it would only end again.
+    fn look_after(&self, stops: &mpsc::Receiver<()>, failed: oneshot::Sender<anyhow::Error>) {
+        let mut failed = Some(failed);
         let mut wait = RESTART_MIN;
         loop {
             let began = Instant::now();
-            match (self.spawn(), first.take()) {
-                (Ok(child), first) => {
-                    if let Some(first) = first {
-                        let _ = first.send(Ok(()));
-                    }
-                    match watch(child, stops) {
-                        Ended::Asked => return,
-                        Ended::ByItself(status) => {
-                            warn!(%status, "nats-server ended, starts it again")
-                        }
-                    }
-                }
-                (Err(error), Some(first)) => return drop(first.send(Err(error))),
-                (Err(error), None) => warn!(%error, "cannot start nats-server again yet"),
-            }
+            let error = match self.spawn().map(|child| watch(child, stops)) {
+                Ok(Ended::Asked) => return,
+                Ok(Ended::ByItself(status)) => self.ended(status),
+                Err(error) => error,
+            };
+            let Some(error) = unheard(failed.take(), error) else {
+                return;
+            };
+            warn!(error = %chain(error.as_ref()), "starts nats-server again");
             if began.elapsed() > RESTART_MAX {
                 wait = RESTART_MIN;
             }
@@ -192,6 +220,11 @@ impl Launch {
             }
             wait = (wait * 2).min(RESTART_MAX);
         }
+    }
+
+    fn ended(&self, status: ExitStatus) -> anyhow::Error {
+        let (log, last) = (self.log.display(), last_line(&self.log));
+        anyhow::anyhow!("nats-server ended ({status}); its log {log} ends with: {last}")
     }
 
     fn spawn(&self) -> anyhow::Result<Child> {
@@ -210,6 +243,17 @@ impl Launch {
         command
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))
+    }
+}
+
+/// Tells a failure to whoever waits for the start; gives it back when nobody does any more.
+fn unheard(
+    failed: Option<oneshot::Sender<anyhow::Error>>,
+    error: anyhow::Error,
+) -> Option<anyhow::Error> {
+    match failed {
+        Some(failed) => failed.send(error).err(),
+        None => Some(error),
     }
 }
 
@@ -256,17 +300,24 @@ async fn wait_until_it_answers(port: u16, log: &Path) -> anyhow::Result<()> {
     let until = Instant::now() + START_DEADLINE;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     while Instant::now() < until {
-        if tokio::net::TcpStream::connect(address).await.is_ok() {
+        if TcpStream::connect(address).await.is_ok() {
             return Ok(());
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        sleep(LOOK_EVERY).await;
     }
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let last = text.lines().last().unwrap_or("nothing");
     anyhow::bail!(
-        "nats-server does not answer on port {port}; its log {} ends with: {last}",
-        log.display()
+        "nats-server does not answer on port {port}; its log {} ends with: {}",
+        log.display(),
+        last_line(log)
     )
+}
+
+/// The last thing a server had to say.
+fn last_line(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    last.unwrap_or("nothing").to_owned()
 }
 
 fn free_port() -> anyhow::Result<u16> {
@@ -274,34 +325,57 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// Refuses a server that is missing or too old, with what to do about it.
-fn check_version(program: &Path) -> anyhow::Result<()> {
-    let advice = "Install 2.12 or newer: `go install github.com/nats-io/nats-server/v2@latest`, or run \
-                  `docker run --rm -p 4222:4222 nats:latest -js` and set NATS_URL=nats://127.0.0.1:4222, or name one with \
-                  --nats-server";
-    let output = Command::new(program).arg("--version").output();
-    let Ok(output) = output else {
-        return Err(Failure::new(
-            exit::FAILED,
-            format!("there is no {}. {advice}", program.display()),
-        )
-        .into());
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// Refuses a port that another program listens on, once it is clear that it will not go away.
+async fn require_free(port: u16) -> anyhow::Result<()> {
+    let until = Instant::now() + PORT_DEADLINE;
+    while !is_free(port) {
+        if Instant::now() > until {
+            let text = format!(
+                "nats-server cannot listen on port {port}, which another program uses; name another with --nats-port, or \
+                 use that NATS with --nats-url nats://127.0.0.1:{port}"
+            );
+            return Err(Failure::new(exit::FAILED, text).into());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// The version of a server; one that is missing or too old is refused, with what to do about it.
+pub(crate) async fn check_version(program: &Path) -> anyhow::Result<String> {
+    let name = program.display();
+    let refused = |what: String| {
+        let text = format!(
+            "{what}. Install 2.12 or newer: `go install github.com/nats-io/nats-server/v2@latest`, or run \
+             `docker run --rm -p 4222:4222 nats:latest -js` and set NATS_URL=nats://127.0.0.1:4222, or name one with \
+             --nats-server"
+        );
+        Failure::new(exit::FAILED, text)
+    };
+    let mut asked = tokio::process::Command::new(program);
+    let asked = asked
+        .arg("--version")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = match timeout(VERSION_DEADLINE, asked.output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(refused(format!("there is no {name}")).into());
+        }
+        Ok(Err(error)) => return Err(refused(format!("cannot start {name}, {error}")).into()),
+        Err(_) => return Err(refused(format!("{name} does not tell its version")).into()),
     };
     let text = String::from_utf8_lossy(&output.stdout);
-    let found = text
-        .split_whitespace()
-        .last()
-        .unwrap_or_default()
-        .trim_start_matches('v')
-        .to_owned();
+    let last = text.split_whitespace().last().unwrap_or_default();
+    let found = last.trim_start_matches('v');
     let mut numbers = found.split('.').map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < OLDEST {
-        let text = format!(
-            "{} is version {found}, which is too old. {advice}",
-            program.display()
-        );
-        return Err(Failure::new(exit::FAILED, text).into());
+        return Err(refused(format!("{name} is version {found:?}, which is too old")).into());
     }
-    Ok(())
+    Ok(found.to_owned())
 }
