@@ -1,5 +1,6 @@
 //! The demonstration: a live test stream, a job that records ten seconds of it, and a look at the file.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Http, Sse};
-use crate::nats::deathsig;
+use crate::nats::{deathsig, last_line};
 use crate::say::say;
 
 /// How much of the stream is recorded.
@@ -42,10 +43,10 @@ pub(crate) async fn run(
         );
     }
     let http = Http::new(address, token)?;
-    let (mut source, url) = start_source(ffmpeg).await?;
-    say(format_args!("demo: a live test stream runs at {url}"));
     let folder = work_dir.join("demo");
     std::fs::create_dir_all(&folder)?;
+    let (mut source, url) = start_source(ffmpeg, &folder.join("source.log")).await?;
+    say(format_args!("demo: a live test stream runs at {url}"));
     let body = json!({
         "inlineConfig": {"streamUrl": url, "outputPath": folder.join("recording.mp4"), "durationSec": SECONDS},
         "streamMetadata": {"title": "Test stream"}
@@ -74,7 +75,11 @@ pub(crate) async fn run(
 }
 
 /// Serves a picture and a tone in real time to whoever connects first.
-async fn start_source(ffmpeg: &Path) -> anyhow::Result<(Child, String)> {
+///
+/// It complains when its guest leaves, as every guest does at the end: into a file, which is looked at when it fails.
+async fn start_source(ffmpeg: &Path, log: &Path) -> anyhow::Result<(Child, String)> {
+    let complaints =
+        File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let mut command = Command::new(ffmpeg);
     command
@@ -99,12 +104,17 @@ async fn start_source(ffmpeg: &Path) -> anyhow::Result<(Child, String)> {
         .arg(format!("http://127.0.0.1:{port}/live.ts"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(complaints)
         .kill_on_drop(true);
-    // A source that nobody came to would wait for its guest for ever, also after a `kill -9` of this program.
+    // A source that nobody came to would wait for its guest for ever, also after a `kill -9` of this program. This runs
+    // on the main thread, which lives as long as the program.
     deathsig::die_with_this_thread(command.as_std_mut());
-    let child = command.spawn().context("cannot start the test stream")?;
+    let mut child = command.spawn().context("cannot start the test stream")?;
     let until = Instant::now() + SOURCE_DEADLINE;
     while !listens(port)? {
+        if let Some(status) = child.try_wait()? {
+            bail!("the test stream ended ({status}): {}", last_line(log));
+        }
         ensure!(Instant::now() < until, "the test stream does not listen");
         sleep(Duration::from_millis(50)).await;
     }

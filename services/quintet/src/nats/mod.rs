@@ -312,8 +312,8 @@ async fn wait_until_it_answers(port: u16, log: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// The last thing a server had to say.
-fn last_line(log: &Path) -> String {
+/// The last thing a program had to say in its log.
+pub(crate) fn last_line(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let last = text.lines().rfind(|line| !line.trim().is_empty());
