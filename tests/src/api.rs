@@ -55,6 +55,15 @@ impl Api {
         }
     }
 
+    /// A client of an edge that speaks TLS.
+    pub fn secure(address: SocketAddr, client: Client) -> Self {
+        Self {
+            client,
+            base: format!("https://{address}"),
+            key: None,
+        }
+    }
+
     /// The same with an API key.
     #[must_use]
     pub fn with_key(&self, key: &str) -> Self {

@@ -127,6 +127,21 @@ impl Stack {
     }
 }
 
+/// A part of a system, in this process, on a bus that is already there.
+pub async fn part(nats: &Nats, edit: impl FnOnce(&mut SystemConfig)) -> System {
+    let mut config = SystemConfig {
+        bus: BusSettings::open(nats.url()),
+        edge: None,
+        schedulers: Vec::new(),
+        agents: Vec::new(),
+        metrics: None,
+    };
+    edit(&mut config);
+    System::start(config, Telemetry::for_tests().prometheus())
+        .await
+        .unwrap()
+}
+
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -91,7 +91,7 @@ async fn bytes(request: Request, app: &App) -> Result<Bytes, HttpError> {
     };
     read.map_err(|error| {
         let too_large = std::error::Error::source(&error)
-            .is_some_and(|source| source.to_string().contains("length limit exceeded"));
+            .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
         if too_large {
             let text = format!("the body is larger than {limit} bytes; send less at once");
             return HttpError::new(ErrorCode::PayloadTooLarge, text);

@@ -220,11 +220,15 @@ fn router(app: App) -> Router {
         [] => routes,
         origins => routes.layer(cors(origins)),
     };
+    wrapped(routes).with_state(app)
+}
+
+/// What stands around every route, and needs to know nothing of it.
+fn wrapped<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
     routes
         .layer(from_fn(middleware::observe))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn(middleware::finish))
-        .with_state(app)
 }
 
 fn cors(origins: &[String]) -> CorsLayer {
@@ -246,4 +250,39 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::LINK,
             header::RETRY_AFTER,
         ])
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use axum::routing::get;
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[expect(clippy::panic, reason = "this is what is tested")]
+    async fn broken() {
+        panic!("a secret of the handler");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_with_the_request_id_and_without_its_text() {
+        let routes: Router = wrapped(Router::new().route("/", get(broken)));
+        let request = Request::get("/").header(middleware::REQUEST_ID, "mine");
+        let answer = routes
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(answer.headers()[middleware::REQUEST_ID], "mine");
+        let body = axum::body::to_bytes(answer.into_body(), 10_000)
+            .await
+            .unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["code"], "INTERNAL");
+        assert_eq!(body["requestId"], "mine");
+        assert!(!body.to_string().contains("secret"), "{body}");
+    }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use quintet_service::signals;
 
 use crate::exit::Outcome;
+use crate::say::print;
 use crate::serve::require_nats;
 use crate::settings::Flags;
 use crate::system::{System, SystemConfig, run_until};
@@ -23,7 +24,7 @@ pub(crate) struct AgentCommand {
 pub(crate) async fn run(command: AgentCommand) -> Outcome {
     let config = command.flags.read("quintet-agent")?;
     if command.flags.print_config {
-        print!("{}", config.printed);
+        print(config.printed.trim_end());
         return Ok(());
     }
     require_nats(&config)?;

@@ -48,18 +48,15 @@ fn run(cli: Cli) -> Outcome {
             Ok(())
         }
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "quintet",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "quintet", &mut script);
+            say::print_bytes(&script);
             Ok(())
         }
         Command::Schemas(command) => schemas::run(&command),
         Command::NatsConf(command) => nats_conf::run(command),
         Command::Settings => {
-            say::say(settings::markdown().trim_end());
+            say::print(settings::markdown().trim_end());
             Ok(())
         }
         command => runtime()?.block_on(run_async(command, cli.global)),

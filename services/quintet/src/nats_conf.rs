@@ -11,7 +11,7 @@ use quintet_contract::permission::{NatsConf, NatsUser, Password, Role, render_na
 use quintet_contract::subject::Prefix;
 
 use crate::exit::{self, Failure, Outcome};
-use crate::say::say;
+use crate::say::print;
 
 #[derive(Args)]
 pub(crate) struct NatsConfCommand {
@@ -41,7 +41,7 @@ pub(crate) fn run(command: NatsConfCommand) -> Outcome {
     match file {
         Some(file) => std::fs::write(&file, text)
             .with_context(|| format!("cannot write {}", file.display()))?,
-        None => say(text.trim_end()),
+        None => print(text.trim_end()),
     }
     Ok(())
 }

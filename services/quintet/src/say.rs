@@ -1,11 +1,38 @@
-//! Lines for people and scripts on standard output. Whoever closed it does not want to read any more, which is no
-//! reason for a running system to end, as it would with `println!`.
+//! Lines for people and scripts on standard output, and what happens when nobody reads them any more.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Result, Write};
 
-/// Writes a line at once.
+/// A line of something that runs on. Whoever closed the pipe is no reason for a running system to end, as it would be
+/// with `println!`.
 pub(crate) fn say(line: impl Display) {
+    let _ = write(line);
+}
+
+/// A line of a command's answer. Whoever closed the pipe, as `head` does, has read enough: the command ends well.
+pub(crate) fn print(line: impl Display) {
+    done(write(line));
+}
+
+/// Bytes of a command's answer as they came; see [`print`].
+pub(crate) fn print_bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    done(out.write_all(bytes).and_then(|()| out.flush()));
+}
+
+fn done(written: Result<()>) {
+    let Err(error) = written else {
+        return;
+    };
+    if error.kind() == ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    eprintln!("quintet: cannot write to standard output: {error}");
+    std::process::exit(i32::from(crate::exit::FAILED));
+}
+
+fn write(line: impl Display) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use quintet_service::signals;
 
 use crate::exit::{self, Failure, Outcome};
-use crate::say::say;
+use crate::say::{print, say};
 use crate::settings::{Config, Flags};
 use crate::system::{System, SystemConfig, run_until};
 use crate::telemetry;
@@ -39,7 +39,7 @@ enum Service {
 pub(crate) async fn run(command: ServeCommand) -> Outcome {
     let config = command.flags.read("quintet")?;
     if command.flags.print_config {
-        print!("{}", config.printed);
+        print(config.printed.trim_end());
         return Ok(());
     }
     let wants = |service| command.services.contains(&service);

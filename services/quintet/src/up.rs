@@ -17,7 +17,7 @@ use crate::data::DataDir;
 use crate::demo;
 use crate::exit::{self, Failure, Outcome};
 use crate::nats::{NatsPlan, OwnNats};
-use crate::say::say;
+use crate::say::{print, say};
 use crate::settings::{Config, Flags};
 use crate::system::{System, SystemConfig, run_until};
 use crate::telemetry;
@@ -45,7 +45,7 @@ pub(crate) struct UpCommand {
 pub(crate) async fn run(command: UpCommand, global: &Global) -> Outcome {
     let config = command.flags.read("quintet")?;
     if command.flags.print_config {
-        print!("{}", config.printed);
+        print(config.printed.trim_end());
         return Ok(());
     }
     refuse_known_token(&config, command.insecure_dev)?;

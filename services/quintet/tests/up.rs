@@ -219,6 +219,40 @@ async fn whoever_closes_the_output_does_not_end_what_runs() {
 }
 
 #[tokio::test]
+async fn a_command_whose_reader_has_read_enough_ends_without_a_complaint() {
+    for arguments in [&["settings"][..], &["nats-conf"], &["completions", "bash"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = quintet(arguments);
+        command.stdout(writer);
+        let ended =
+            tokio::task::spawn_blocking(move || command.stderr(Stdio::piped()).output().unwrap());
+        let ended = ended.await.unwrap();
+        assert!(ended.status.success(), "{arguments:?}: {}", ended.status);
+        assert_eq!(text(&ended.stderr), "", "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_nats_refuses_ends_a_part_at_once() {
+    let nats = quintet_testkit::Nats::options()
+        .config("authorization { user: me, password: right }")
+        .start()
+        .await
+        .unwrap();
+    let mut part = quintet(&["serve", "scheduler", "--nats-url", &nats.url()]);
+    part.envs([("NATS_USER", "me"), ("NATS_PASSWORD", "wrong")]);
+    let ended = tokio::task::spawn_blocking(move || part.output().unwrap());
+    let ended = tokio::time::timeout(PATIENCE / 2, ended)
+        .await
+        .expect("it does not wait")
+        .unwrap();
+    let said = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(5), "{said}");
+    assert!(said.contains("refuses the credentials"), "{said}");
+}
+
+#[tokio::test]
 async fn what_cannot_work_is_refused_at_once_with_what_to_do() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use quintet_contract::id::MessageId;
 use quintet_contract::subject::Prefix;
 use tokio::sync::watch;
@@ -165,14 +165,10 @@ impl Bus {
         });
         let url = shown(&config.url);
         let addresses = addresses(&config.url)?;
-        let client =
-            options
-                .connect(addresses)
-                .await
-                .map_err(|error| ConnectError::Unreachable {
-                    url: url.clone(),
-                    source: error.into(),
-                })?;
+        let client = options
+            .connect(addresses)
+            .await
+            .map_err(|error| not_connected(&config, error))?;
         let found = client.server_info().version;
         if !client.is_server_compatible(2, 12, 0) {
             return Err(ConnectError::ServerTooOld {
@@ -275,6 +271,19 @@ impl Bus {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.shared.client.connection_state() == async_nats::connection::State::Connected
+    }
+}
+
+fn not_connected(config: &BusConfig, error: async_nats::ConnectError) -> ConnectError {
+    let url = shown(&config.url);
+    let kind = error.kind();
+    let source = error.into();
+    match kind {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            let name = config.name.clone();
+            ConnectError::Refused { url, name, source }
+        }
+        _ => ConnectError::Unreachable { url, source },
     }
 }
 

@@ -75,7 +75,21 @@ pub enum ConnectError {
     /// A client certificate without its key, or the reverse.
     #[error("a TLS client certificate and its key must be given together")]
     IncompleteTls,
-    /// Nobody answered, or the server turned us away.
+    /// The server does not know us: trying again changes nothing.
+    #[error(
+        "NATS at {url} refuses the credentials of {name:?}: set the user and password, the token or the credentials file that \
+         it knows"
+    )]
+    Refused {
+        /// What was configured, without passwords.
+        url: String,
+        /// Who asked, as the connection is called in server tools.
+        name: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// Nobody answered.
     #[error("cannot connect to NATS at {url}")]
     Unreachable {
         /// What was configured, without passwords.

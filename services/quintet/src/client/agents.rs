@@ -8,6 +8,7 @@ use super::http::{Http, path_of};
 use super::table::{age, table, text};
 use crate::args::{Global, Output};
 use crate::exit::Outcome;
+use crate::say::print;
 
 #[derive(Subcommand)]
 pub(crate) enum AgentsCommand {
@@ -47,13 +48,13 @@ pub(super) async fn run(command: AgentsCommand, global: &Global) -> Outcome {
         AgentsCommand::Forget { id } => {
             http.delete(&path(&id)).await?;
             if global.output == Output::Table {
-                println!("forgot {id}");
+                print(format_args!("forgot {id}"));
             }
             return Ok(());
         }
     };
     match global.output {
-        Output::Json => println!("{whole:#}"),
+        Output::Json => print(format_args!("{whole:#}")),
         Output::Table => show(&agents),
     }
     Ok(())
@@ -66,7 +67,7 @@ fn one(mut answer: Value) -> (Vec<Value>, Value) {
 
 fn show(agents: &[Value]) {
     if agents.is_empty() {
-        return println!("no agents; start one with `quintet agent`");
+        return print("no agents; start one with `quintet agent`");
     }
     let mut rows = table(&[
         "agent",
@@ -96,5 +97,5 @@ fn show(agents: &[Value]) {
             jobs.join(" "),
         ]);
     }
-    println!("{rows}");
+    print(rows);
 }

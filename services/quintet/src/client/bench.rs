@@ -33,6 +33,7 @@ use crate::args::{Global, Output};
 use crate::data::DataDir;
 use crate::exit::Outcome;
 use crate::nats::{NatsPlan, OwnNats};
+use crate::say::print;
 use crate::system::{BusSettings, Speaker, System, SystemConfig};
 
 /// Jobs per request of the batch measurement.
@@ -83,7 +84,7 @@ pub(super) async fn run(command: BenchCommand, global: &Global) -> Outcome {
         std::fs::write(file, &json).with_context(|| format!("cannot write {}", file.display()))?;
     }
     if global.output == Output::Json {
-        println!("{json}");
+        print(json);
         return Ok(());
     }
     let mut table = super::table::table(&["measured", "value", "unit", "to the raw bus"]);
@@ -102,7 +103,7 @@ pub(super) async fn run(command: BenchCommand, global: &Global) -> Outcome {
             ratio,
         ]);
     }
-    println!("{table}");
+    print(table);
     Ok(())
 }
 
@@ -153,6 +154,8 @@ async fn measure(
     if !report.is_clean() {
         tracing::warn!(aborted = ?report.aborted, "some parts did not end in time");
     }
+    owner.drain().await;
+    asker.drain().await;
     nats.stop().await;
     Ok(results)
 }

@@ -1,6 +1,6 @@
 //! Looks at the bus: `quintet tap` and `quintet decode`.
 
-use std::io::{Read, Write};
+use std::io::Read;
 
 use anyhow::Context;
 use clap::Args;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::args::{Global, Output};
 use crate::doctor;
 use crate::exit::Outcome;
+use crate::say::print;
 use crate::settings::Flags;
 
 /// Bytes of a message that cannot be decoded which are shown.
@@ -47,13 +48,12 @@ pub(super) async fn tap(command: TapCommand, global: &Global) -> Outcome {
         let Some(message) = message else {
             return Ok(());
         };
-        print(&message, global.output)?;
+        show(&message, global.output);
     }
 }
 
-fn print(message: &Tapped, output: Output) -> anyhow::Result<()> {
+fn show(message: &Tapped, output: Output) {
     let text = readable(&message.body);
-    let mut out = std::io::stdout().lock();
     match output {
         Output::Json => {
             let body: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
@@ -62,24 +62,16 @@ fn print(message: &Tapped, output: Output) -> anyhow::Result<()> {
                 .iter()
                 .map(|(name, value)| (name.clone(), json!(value)))
                 .collect();
-            writeln!(
-                out,
-                "{}",
-                json!({"at": now(), "subject": message.subject, "headers": headers, "body": body})
-            )?;
+            print(
+                json!({"at": now(), "subject": message.subject, "headers": headers, "body": body}),
+            );
         }
         Output::Table => {
             let kind = if message.wants_answer { "?" } else { " " };
-            writeln!(
-                out,
-                "{} {kind} {} ({} B) {text}",
-                now(),
-                message.subject,
-                message.body.len()
-            )?;
+            let (subject, size) = (&message.subject, message.body.len());
+            print(format_args!("{} {kind} {subject} ({size} B) {text}", now()));
         }
     }
-    Ok(())
 }
 
 /// The message as JSON, or its first bytes.
@@ -107,7 +99,7 @@ pub(super) fn decode() -> Outcome {
         .read_to_end(&mut body)
         .context("cannot read standard input")?;
     if !body.is_empty() {
-        println!("{}", readable(&body));
+        print(readable(&body));
     }
     Ok(())
 }

@@ -36,8 +36,6 @@ impl Http {
             let text = format!("{base:?} is no address of an edge, such as http://127.0.0.1:8080");
             return Err(Failure::new(exit::USAGE, text).into());
         }
-        // TLS needs a provider; installing it twice is no failure.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
             client: Client::builder().build().context("cannot set up HTTP")?,
             base,

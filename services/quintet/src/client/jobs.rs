@@ -15,6 +15,7 @@ use super::http::{Http, path_of};
 use super::table::{age, table, text, what};
 use crate::args::{Global, Output};
 use crate::exit::{self, Failure, Outcome};
+use crate::say::{print, print_bytes};
 
 /// Wait before a broken stream of events is opened again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -180,7 +181,7 @@ pub(super) async fn run(command: JobsCommand, global: &Global) -> Outcome {
                     &json!({"command": command, "args": args}),
                 )
                 .await?;
-            println!("{:#}", answer["answer"]);
+            print(format_args!("{:#}", answer["answer"]));
             Ok(())
         }
         JobsCommand::Logs { id, follow, tail } => logs(&http, &id, follow, tail).await,
@@ -194,7 +195,7 @@ pub(super) async fn run(command: JobsCommand, global: &Global) -> Outcome {
                 true => http.get(&path).await?,
                 false => http.put(&path, &Value::Object(pairs(&set)?)).await?,
             };
-            println!("{:#}", answer["metadata"]);
+            print(format_args!("{:#}", answer["metadata"]));
             Ok(())
         }
     }
@@ -315,7 +316,7 @@ async fn submit(http: &Http, submit: &Submit, global: &Global) -> Outcome {
         .await
         .context("the answer is not JSON")?;
     if submit.dry_run {
-        println!("{answer:#}");
+        print(format_args!("{answer:#}"));
         return Ok(());
     }
     let id = answer["id"]
@@ -396,9 +397,9 @@ async fn wait(http: &Http, id: &str, global: &Global) -> anyhow::Result<Value> {
     };
     bar.finish_and_clear();
     if global.output == Output::Json {
-        println!("{job:#}");
+        print(format_args!("{job:#}"));
     } else {
-        println!("{id}  {}", text(&job["status"]));
+        print(format_args!("{id}  {}", text(&job["status"])));
     }
     Ok(job)
 }
@@ -422,7 +423,7 @@ async fn list(http: &Http, list: &List, global: &Global) -> Outcome {
         .collect();
     let jobs = http.get(&format!("/v1/jobs?{}", query.join("&"))).await?;
     if global.output == Output::Json {
-        println!("{jobs:#}");
+        print(format_args!("{jobs:#}"));
         return Ok(());
     }
     rows(jobs.as_array().context("the answer is no list")?);
@@ -431,7 +432,7 @@ async fn list(http: &Http, list: &List, global: &Global) -> Outcome {
 
 fn rows(jobs: &[Value]) {
     if jobs.is_empty() {
-        return println!("no jobs; submit one with `quintet jobs submit`");
+        return print("no jobs; submit one with `quintet jobs submit`");
     }
     let mut rows = table(&["job", "status", "agent", "attempt", "age", "what"]);
     for job in jobs {
@@ -444,12 +445,12 @@ fn rows(jobs: &[Value]) {
             what(job),
         ]);
     }
-    println!("{rows}");
+    print(rows);
 }
 
 fn show(job: &Value, global: &Global) -> Outcome {
     match global.output {
-        Output::Json => println!("{job:#}"),
+        Output::Json => print(format_args!("{job:#}")),
         Output::Table => rows(std::slice::from_ref(job)),
     }
     Ok(())
@@ -462,11 +463,8 @@ async fn logs(http: &Http, id: &str, follow: bool, tail: Option<usize>) -> Outco
         &format!("{}/logs?follow={follow}{tail}", path(id)),
     );
     let mut lines = http.send(request).await?.bytes_stream();
-    let mut out = tokio::io::stdout();
     while let Some(chunk) = lines.next().await {
-        tokio::io::AsyncWriteExt::write_all(&mut out, &chunk.context("the output broke off")?)
-            .await?;
-        tokio::io::AsyncWriteExt::flush(&mut out).await?;
+        print_bytes(&chunk.context("the output broke off")?);
     }
     Ok(())
 }
@@ -475,25 +473,25 @@ async fn watch(http: &Http, id: &str, global: &Global) -> Outcome {
     let mut events = http.events(&format!("{}/events", path(id)), None).await?;
     while let Some(event) = events.next().await? {
         match (global.output, event.event.as_str()) {
-            (Output::Json, _) => println!(
+            (Output::Json, _) => print(format_args!(
                 "{}",
                 json!({"event": event.event, "id": event.id, "data": event.data})
-            ),
+            )),
             (Output::Table, "job.status") => {
                 let reason = event.data["reason"].as_str().unwrap_or_default();
-                println!(
+                print(format_args!(
                     "{}  {:<9} {reason}",
                     text(&event.data["at"]),
                     text(&event.data["status"])
-                );
+                ));
             }
             (Output::Table, "job.event") => {
-                println!(
+                print(format_args!(
                     "{}  {:<9} {}",
                     text(&event.data["ts"]),
                     "",
                     text(&event.data["message"])
-                );
+                ));
             }
             (Output::Table, _) => {}
         }
@@ -503,20 +501,24 @@ async fn watch(http: &Http, id: &str, global: &Global) -> Outcome {
 
 fn explain(why: &Value, global: &Global) -> Outcome {
     if global.output == Output::Json {
-        println!("{why:#}");
+        print(format_args!("{why:#}"));
         return Ok(());
     }
     let seconds = why["waitingMs"].as_f64().unwrap_or_default() / 1000.0;
-    println!(
+    print(format_args!(
         "{} for {seconds:.1} s: {}",
         text(&why["status"]),
         text(&why["message"])
-    );
+    ));
     if let Some(until) = why["until"].as_str() {
-        println!("until {until} at the latest");
+        print(format_args!("until {until} at the latest"));
     }
     for agent in why["agents"].as_array().into_iter().flatten() {
-        println!("  {}: {}", text(&agent["agentId"]), text(&agent["reason"]));
+        print(format_args!(
+            "  {}: {}",
+            text(&agent["agentId"]),
+            text(&agent["reason"])
+        ));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use super::jobs::json_argument;
 use super::table::{table, text};
 use crate::args::{Global, Output};
 use crate::exit::Outcome;
+use crate::say::print;
 
 #[derive(Subcommand)]
 pub(crate) enum TemplatesCommand {
@@ -43,17 +44,17 @@ pub(super) async fn run(command: TemplatesCommand, global: &Global) -> Outcome {
             return Ok(());
         }
     };
-    println!("{shown:#}");
+    print(format_args!("{shown:#}"));
     Ok(())
 }
 
 fn show(templates: &[Value]) {
     if templates.is_empty() {
-        return println!("no templates; store one with `quintet templates put`");
+        return print("no templates; store one with `quintet templates put`");
     }
     let mut rows = table(&["template", "executor", "name", "updated"]);
     for template in templates {
         rows.add_row(["id", "executor", "name", "updatedAt"].map(|field| text(&template[field])));
     }
-    println!("{rows}");
+    print(rows);
 }

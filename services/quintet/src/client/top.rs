@@ -24,6 +24,7 @@ use super::http::{Http, path_of};
 use super::table::{age, text, what};
 use crate::args::Global;
 use crate::exit::{self, Failure, Outcome};
+use crate::say::print;
 
 /// Wait before a lost connection is made again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -273,7 +274,7 @@ fn once(view: &mut View) -> Outcome {
     let buffer = terminal.backend().buffer();
     for line in buffer.content.chunks(usize::from(buffer.area.width)) {
         let text: String = line.iter().map(|cell| cell.symbol()).collect();
-        println!("{}", text.trim_end());
+        print(text.trim_end());
     }
     Ok(())
 }
