@@ -56,7 +56,7 @@ schemas: setup-build ## Regenerate schemas/ from the code
 	cargo run -p quintet -- schemas --write
 
 sim: setup-build ## Run one simulation again (SEED=…)
-	QUINTET_SIM_SEED=$(SEED) cargo test -p quintet-tests --test sim -- --nocapture $(ARGS)
+	QUINTET_SIM_SEED=$(SEED) cargo test --workspace --test sim -- --nocapture $(ARGS)
 
 nats-image: ## Build the NATS image of the tests, without an image registry
 	@$(SCRIPTS)/nats-image

@@ -1,522 +1,377 @@
-//! The world that a seed makes: what is stored, who is there, what is on its way, and the rules that hold after every step.
+//! The world that a seed makes: who is there, what is on its way, what befalls whom, and the rules that always hold.
+//!
+//! Time jumps from event to event. Every message may be lost, doubled, late, and overtake others; what a scheduler writes
+//! keeps its order, as on one connection, but may be cut off anywhere.
+
+mod clients;
+mod faults;
+mod machines;
+mod rules;
+mod schedulers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use quintet_agent::AgentConfig;
+use quintet_agent::simulate::Simulated;
 use quintet_contract::agent::{
-    AgentCommand, AgentRecord, Assignment, HeartbeatReply, ReportsReply,
+    AgentCommand, AgentReports, Heartbeat, HeartbeatReply, ReportsReply,
 };
-use quintet_contract::api::{JobRef, SubmitJob};
-use quintet_contract::id::{AgentId, AgentSession, JobId, PoolName};
+use quintet_contract::api::{DrainAgent, JobRef, SubmitJob};
+use quintet_contract::error::{ErrorCode, ErrorReply, Retry};
+use quintet_contract::id::{AgentId, AgentSession, IdempotencyKey, JobId};
 use quintet_contract::job::{Attempt, JobRecord, JobStatus, RestartPolicy};
 use quintet_contract::time::Timestamp;
-use quintet_scheduler::core::{Answer, Core, Effect, Event, Question, RequestId, Stored, Terms};
+use quintet_scheduler::core::{Answer, Claim, Effect, Event, Question};
+use quintet_worker::Moment;
+use quintet_worker::core as link;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
+use uuid::Uuid;
 
-use crate::agent::{Agent, Millis, SLOTS, Said, Stage};
+use crate::leader::{Leader, Wants};
+use crate::store::{Offer, Outcome, Store, Write};
 
+/// Milliseconds of simulated time.
+pub(crate) type Millis = i64;
+
+const START: Millis = 1_000_000;
 const AGENTS: usize = 3;
+pub(crate) const SLOTS: u32 = 2;
+const SCHEDULERS: usize = 2;
 const JOBS: usize = 12;
-/// Faults happen this long; then everything is healed.
-const FAULTS: Millis = 90_000;
-/// After this everything must have come to rest.
-const REST: Millis = 400_000;
-const STEP: Millis = 100;
-/// How long an offer can be read from its queue.
-const OFFER_AGE: Millis = 120_000;
+/// Faults happen until then; afterwards everything is healed.
+const FAULTS_END: Millis = START + 90_000;
+/// By then everything must have come to rest.
+const REST: Millis = START + 700_000;
+const LEASE: Millis = 2_000;
+const LEASE_EVERY: Millis = 600;
+/// How long a scheduler waits for the bus to confirm a write.
+const WRITE_DEADLINE: Millis = 5_000;
+const RELOAD_PAUSE: Millis = 200;
+const REPORTS_DEADLINE: Millis = 3_000;
+const CLIENT_DEADLINE: Millis = 2_000;
+/// How long processes of a machine that was frozen may go on after it thaws, until its agent has looked at the clock and
+/// killed them.
+const THAW: Millis = 1_500;
 
-enum Message {
-    Said(usize, Said),
-    ReportsReply {
-        to: usize,
-        session: AgentSession,
-        clock: u64,
-        reply: ReportsReply,
-    },
-    HeartbeatReply {
-        to: usize,
-        session: AgentSession,
-        sent: Millis,
-        reply: HeartbeatReply,
-    },
-    Offer(usize, Assignment),
-    Command(usize, AgentCommand),
-}
-
-/// Who waits for an answer.
-enum Asker {
-    Reports {
-        agent: usize,
-        session: AgentSession,
-        clock: u64,
-    },
-    Heartbeat {
-        agent: usize,
-        session: AgentSession,
-        sent: Millis,
-    },
-    Client,
-}
-
-pub(crate) struct World {
-    dice: StdRng,
-    now: Millis,
-    core: Option<Core>,
-    back_at: Millis,
-    jobs: BTreeMap<JobId, JobRecord>,
-    records: BTreeMap<AgentId, AgentRecord>,
-    agents: Vec<Agent>,
-    boots: u128,
-    cut_until: Vec<Millis>,
-    offers: Vec<(Millis, usize, Assignment)>,
-    way: BTreeMap<(Millis, u64), Message>,
-    sent: u64,
-    askers: BTreeMap<RequestId, Asker>,
-    requests: u64,
-    submitted: BTreeSet<JobId>,
-    /// Who has ever been confirmed to start an attempt.
-    confirmed: BTreeMap<(JobId, Attempt), AgentId>,
-}
-
-fn terms() -> Terms {
-    Terms {
-        pool: PoolName::default(),
-        heartbeat_interval: Duration::from_secs(3),
-        heartbeat_timeout: Duration::from_secs(10),
-        stop_grace: Duration::from_secs(10),
-        kill_after: Duration::from_secs(5),
-        assign_ack_timeout: Duration::from_secs(5),
-        job_retention: Duration::from_secs(100_000),
-    }
-}
-
-fn at(millis: Millis) -> Timestamp {
+pub(crate) fn at(millis: Millis) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
+fn moment(millis: Millis) -> Moment {
+    Moment::from_start(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+}
+
+/// Who is asked to do something, or whom something befalls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Agent(usize),
+    Scheduler(usize),
+    World,
+}
+
+enum What {
+    /// An agent's timer.
+    Wake(usize, u64),
+    /// Something for an agent, as it was booted that time.
+    Reach(usize, u64, News),
+    /// A request for whoever leads.
+    Ask(u64, Ask),
+    /// Nobody waits for this call any more.
+    GiveUp(u64),
+    /// The answer to a call.
+    Answered(u64, Reply),
+    Write(usize, u64, u64, Write),
+    Stored(usize, u64, u64, Outcome),
+    NotStored(usize, u64, u64),
+    ClaimLost(usize, u64, IdempotencyKey),
+    Lease(usize),
+    Load(usize, u64),
+    Settle(usize, u64),
+    Fate,
+    Client(usize),
+}
+
+#[derive(Clone)]
+enum News {
+    Offer(Box<Offer>),
+    Command(AgentCommand),
+    Link(link::Event),
+}
+
+#[derive(Clone)]
+enum Ask {
+    Reports(usize, AgentReports),
+    Heartbeat(usize, Heartbeat),
+    Question(Question),
+}
+
+enum Reply {
+    Reports(ReportsReply),
+    Heartbeat(HeartbeatReply),
+    Client(Answer),
+    Nobody,
+}
+
+/// Who waits for an answer.
+enum Call {
+    Reports {
+        agent: usize,
+        boot: u64,
+        sent: Moment,
+    },
+    Heartbeat {
+        agent: usize,
+        boot: u64,
+        sent: Moment,
+        session: AgentSession,
+    },
+    Client(usize),
+}
+
+struct Machine {
+    agent: Simulated,
+    boot: u64,
+    wakes_at: Option<Millis>,
+    thawed_at: Millis,
+}
+
+enum State {
+    Down,
+    Waiting,
+    Loading,
+    Leading(Box<Leader>),
+}
+
+struct Scheduler {
+    state: State,
+    /// Grows with every new life or load; what belongs to an older one does not count.
+    term: u64,
+    lease_until: Millis,
+    /// The order of what is sent is kept.
+    sent_until: Millis,
+    /// What was sent after this was still in the process when it died.
+    died_at: BTreeMap<u64, Millis>,
+}
+
+/// What a client wants, and goes on asking for until it has its answer.
+struct Client {
+    wish: Wish,
+    done: bool,
+}
+
+#[derive(Clone)]
+enum Wish {
+    Submit(JobId, Option<IdempotencyKey>),
+    Stop(JobId),
+    Drain(AgentId, bool),
+}
+
+pub(crate) struct World {
+    /// Tells what happens, for whoever looks for the cause.
+    loud: bool,
+    dice: StdRng,
+    now: Millis,
+    store: Store,
+    machines: Vec<Machine>,
+    schedulers: Vec<Scheduler>,
+    clients: Vec<Client>,
+    calls: BTreeMap<u64, Call>,
+    /// Boxed, since it is moved often and large.
+    way: BTreeMap<(Millis, u64), Box<What>>,
+    count: u64,
+    cut_until: BTreeMap<(bool, usize), Millis>,
+    frozen_until: BTreeMap<(bool, usize), Millis>,
+    submitted: BTreeSet<JobId>,
+    keys: BTreeMap<IdempotencyKey, JobId>,
+    /// Agents whose drain was confirmed and not taken back since.
+    drained: BTreeSet<AgentId>,
+    /// Who has ever been told to start an attempt.
+    started: BTreeMap<(JobId, Attempt), AgentId>,
+}
+
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, loud: bool) -> Self {
         let mut world = Self {
+            loud,
             dice: StdRng::seed_from_u64(seed),
-            now: 1_000_000,
-            core: None,
-            back_at: 0,
-            jobs: BTreeMap::new(),
-            records: BTreeMap::new(),
-            agents: Vec::new(),
-            boots: 0,
-            cut_until: vec![0; AGENTS],
-            offers: Vec::new(),
+            now: START,
+            store: Store::default(),
+            machines: Vec::new(),
+            schedulers: Vec::new(),
+            clients: Vec::new(),
+            calls: BTreeMap::new(),
             way: BTreeMap::new(),
-            sent: 0,
-            askers: BTreeMap::new(),
-            requests: 0,
+            count: 0,
+            cut_until: BTreeMap::new(),
+            frozen_until: BTreeMap::new(),
             submitted: BTreeSet::new(),
-            confirmed: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            drained: BTreeSet::new(),
+            started: BTreeMap::new(),
         };
-        for index in 0..AGENTS {
-            let agent = world.booted(index);
-            world.agents.push(agent);
+        for index in 0..SCHEDULERS {
+            world.schedulers.push(Scheduler {
+                state: State::Waiting,
+                term: 0,
+                lease_until: 0,
+                sent_until: 0,
+                died_at: BTreeMap::new(),
+            });
+            world.plan(1, What::Lease(index));
         }
+        for index in 0..AGENTS {
+            let machine = world.machine(index);
+            world.machines.push(machine);
+            world.open(index);
+        }
+        world.plan(100, What::Fate);
         world
     }
 
     pub(crate) fn play(mut self) {
-        let start = self.now;
-        while self.now < start + FAULTS + REST {
-            let faulty = self.now < start + FAULTS;
-            if faulty {
-                self.fate();
-            } else {
-                self.cut_until.fill(0);
-                self.back_at = self.back_at.min(self.now);
+        while let Some(((when, number), what)) = self.way.pop_first() {
+            if when > REST || (when > FAULTS_END + 1_000 && self.is_at_rest()) {
+                break;
             }
-            self.lead(faulty);
-            self.deliver(faulty);
-            self.tick_agents(faulty);
-            self.check();
-            self.now += STEP;
+            let who = what.who();
+            let thaw = self.until(&self.frozen_until, who);
+            if thaw > when && !matches!(*what, What::Write(..)) {
+                self.way.insert((thaw, number), what);
+                continue;
+            }
+            self.now = when;
+            self.happen(*what);
+        }
+        for client in &self.clients {
+            assert!(client.done, "a client was never answered");
         }
         for id in &self.submitted {
-            let record = self.jobs.get(id).expect("a submitted job is never lost");
+            let (_, record) = self
+                .store
+                .jobs
+                .get(id)
+                .expect("a submitted job is never lost");
+            let job = &record.job;
             assert!(
-                record.job.status.is_final(),
-                "a job never came to its end: {:?}",
-                record
+                job.status.is_final(),
+                "a job never came to its end: {job:?}"
             );
         }
     }
 
-    fn booted(&mut self, index: usize) -> Agent {
-        self.boots += 1_000;
-        let id = AgentId::parse(format!("agent-{index}")).unwrap();
-        Agent::boot(id, self.boots, self.now)
+    /// Whether everybody was answered and everything has ended.
+    fn is_at_rest(&self) -> bool {
+        let jobs = self.store.jobs.values();
+        self.clients.iter().all(|client| client.done)
+            && jobs
+                .into_iter()
+                .all(|(_, record)| record.job.status.is_final())
     }
 
-    /// An agent that was replaced leaves, and is started anew.
-    fn leave_if(&mut self, replaced: bool, index: usize) {
-        if replaced {
-            self.agents[index] = self.booted(index);
-        }
+    fn plan(&mut self, after: Millis, what: What) {
+        self.count += 1;
+        self.way
+            .insert((self.now + after, self.count), Box::new(what));
     }
 
-    /// What befalls the world in this step.
-    fn fate(&mut self) {
-        if self.dice.random_bool(0.03) && self.submitted.len() < JOBS {
-            let id = JobId::parse(format!("job-{}", self.submitted.len())).unwrap();
-            let again = self.dice.random_bool(0.6);
-            let submit = SubmitJob {
-                job_id: Some(id.clone()),
-                inline_config: json!({"executor": "noop"}).as_object().cloned(),
-                restart_policy: Some(if again {
-                    RestartPolicy::OnFailure
-                } else {
-                    RestartPolicy::Never
-                }),
-                max_restarts: Some(1000),
-                ..SubmitJob::default()
-            };
-            if self.ask(Question::Submit(Box::new(submit))) {
-                self.submitted.insert(id);
-            }
-        }
-        if self.dice.random_bool(0.004)
-            && let Some(id) = self.submitted.iter().next_back().cloned()
-        {
-            self.ask(Question::Stop(JobRef { id }));
-        }
-        if self.dice.random_bool(0.004) {
-            // The scheduler dies; after its lease another one leads.
-            self.core = None;
-            self.askers.clear();
-            self.back_at = self.now + self.dice.random_range(0..6_000);
-        }
-        let index = self.dice.random_range(0..AGENTS);
-        if self.dice.random_bool(0.003) {
-            self.agents[index] = self.booted(index);
-            self.read_queue(index);
-        }
-        if self.dice.random_bool(0.004) {
-            self.cut_until[index] = self.now + self.dice.random_range(1_000..60_000);
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.loud {
+            println!("{:>7} ms  {}", self.now - START, what());
         }
     }
 
-    fn ask(&mut self, question: Question) -> bool {
-        if self.core.is_none() {
-            return false;
-        }
-        self.requests += 1;
-        let from = RequestId(self.requests);
-        self.askers.insert(from, Asker::Client);
-        self.step(Event::Asked {
-            from,
-            question,
-            traceparent: None,
-        });
-        true
+    fn is_faulty(&self) -> bool {
+        self.now < FAULTS_END
     }
 
-    fn lead(&mut self, faulty: bool) {
-        if self.core.is_none() && self.back_at <= self.now {
-            let stored = Stored {
-                jobs: self.jobs.values().cloned().collect(),
-                agents: self.records.values().cloned().collect(),
-                templates: Vec::new(),
-            };
-            let (core, effects) = Core::restore(terms(), stored, at(self.now));
-            self.core = Some(core);
-            self.perform(effects, faulty);
-        }
-        if let Some(core) = &mut self.core {
-            let effects = core.settle(at(self.now));
-            self.perform(effects, faulty);
-        }
+    fn chance(&mut self, probability: f64) -> bool {
+        self.is_faulty() && self.dice.random_bool(probability)
     }
 
-    fn step(&mut self, event: Event) {
-        let Some(core) = &mut self.core else { return };
-        let mut effects = core.step(event, at(self.now));
-        effects.extend(core.settle(at(self.now)));
-        self.perform(effects, true);
-    }
-
-    /// Commits, perhaps dies, then acts.
-    fn perform(&mut self, effects: Vec<Effect>, faulty: bool) {
-        let Some(core) = &self.core else { return };
-        for effect in &effects {
-            match effect {
-                Effect::StoreJob(id) => {
-                    if let Some((record, _)) = core.job_record(id, at(self.now)) {
-                        self.jobs.insert(id.clone(), record.clone());
-                    }
-                }
-                Effect::StoreAgent(id) => {
-                    if let Some(record) = core.agent_record(id) {
-                        self.records.insert(id.clone(), record);
-                    }
-                }
-                _ => {}
-            }
-        }
-        let in_faults = faulty && self.now < 1_000_000 + FAULTS;
-        if in_faults && self.dice.random_bool(0.002) {
-            self.core = None;
-            self.askers.clear();
-            self.back_at = self.now + self.dice.random_range(0..6_000);
-            return;
-        }
-        for effect in effects {
-            match effect {
-                Effect::Offer {
-                    agent, assignment, ..
-                } => {
-                    let index = index_of(&agent);
-                    self.offers.push((self.now, index, (*assignment).clone()));
-                    self.send(Message::Offer(index, *assignment), index);
-                }
-                Effect::Command { agent, command, .. } => {
-                    let index = index_of(&agent);
-                    self.send(Message::Command(index, command), index);
-                }
-                Effect::Reply { to, answer } => self.reply(to, answer),
-                _ => {}
-            }
-        }
-    }
-
-    fn reply(&mut self, to: RequestId, answer: Answer) {
-        match (self.askers.remove(&to), answer) {
-            (
-                Some(Asker::Reports {
-                    agent,
-                    session,
-                    clock,
-                }),
-                Answer::Reports(reply),
-            ) => {
-                for start in &reply.start {
-                    let who = self.agents[agent].id.clone();
-                    let before = self
-                        .confirmed
-                        .insert((start.job_id.clone(), start.attempt), who.clone());
-                    assert!(
-                        before.is_none_or(|before| before == who),
-                        "one attempt was confirmed to two agents"
-                    );
-                }
-                self.send(
-                    Message::ReportsReply {
-                        to: agent,
-                        session,
-                        clock,
-                        reply,
-                    },
-                    agent,
-                );
-            }
-            (
-                Some(Asker::Heartbeat {
-                    agent,
-                    session,
-                    sent,
-                }),
-                Answer::Heartbeat(reply),
-            ) => {
-                self.send(
-                    Message::HeartbeatReply {
-                        to: agent,
-                        session,
-                        sent,
-                        reply,
-                    },
-                    agent,
-                );
-            }
-            _ => {}
-        }
-    }
-
-    /// Puts a message on its way: it may be lost, doubled, late, and overtake others.
-    fn send(&mut self, message: Message, agent: usize) {
-        let faulty = self.now < 1_000_000 + FAULTS;
-        if self.cut_until[agent] > self.now || (faulty && self.dice.random_bool(0.05)) {
-            return;
-        }
-        let late = if faulty && self.dice.random_bool(0.1) {
-            2_500
-        } else {
-            200
+    fn until(&self, what: &BTreeMap<(bool, usize), Millis>, who: Who) -> Millis {
+        let key = match who {
+            Who::Agent(index) => (true, index),
+            Who::Scheduler(index) => (false, index),
+            Who::World => return 0,
         };
-        let when = self.now + self.dice.random_range(1..=late);
-        self.sent += 1;
-        if faulty
-            && self.dice.random_bool(0.05)
-            && let Message::Said(from, said) = &message
-        {
-            let copy = match said {
-                Said::Reports(reports) => Said::Reports(reports.clone()),
-                Said::Heartbeat(heartbeat) => Said::Heartbeat(heartbeat.clone()),
-            };
-            let again = when + self.dice.random_range(0..2_000);
-            self.way
-                .insert((again, self.sent), Message::Said(*from, copy));
-            self.sent += 1;
-        }
-        self.way.insert((when, self.sent), message);
+        what.get(&key).copied().unwrap_or(0).min(FAULTS_END)
     }
 
-    fn deliver(&mut self, _faulty: bool) {
-        let later = self.way.split_off(&(self.now + 1, 0));
-        let due = std::mem::replace(&mut self.way, later);
-        for (_, message) in due {
-            match message {
-                Message::Said(from, said) if self.cut_until[from] <= self.now => {
-                    self.hear(from, said)
-                }
-                Message::ReportsReply {
-                    to,
-                    session,
-                    clock,
-                    reply,
-                } if self.agents[to].session == session && self.cut_until[to] <= self.now => {
-                    let length = self.dice.random_range(500..60_000);
-                    let replaced = self.agents[to].answered(clock, &reply, self.now, length);
-                    self.leave_if(replaced, to);
-                }
-                Message::HeartbeatReply {
-                    to,
-                    session,
-                    sent,
-                    reply,
-                } if self.cut_until[to] <= self.now => {
-                    let replaced = self.agents[to].heard(session, sent, &reply);
-                    self.leave_if(replaced, to);
-                }
-                Message::Offer(to, offer) if self.cut_until[to] <= self.now => {
-                    self.agents[to].offered(&offer, self.now);
-                }
-                Message::Command(to, command) if self.cut_until[to] <= self.now => {
-                    self.agents[to].commanded(&command);
-                }
-                _ => {}
-            }
-        }
+    fn is_cut(&self, who: Who) -> bool {
+        self.until(&self.cut_until, who) > self.now
     }
 
-    fn hear(&mut self, from: usize, said: Said) {
-        if self.core.is_none() {
-            return;
+    /// How long a message takes; `None` for one that is lost.
+    fn journey(&mut self, from: Who, to: Who) -> Option<Millis> {
+        if self.is_cut(from) || self.is_cut(to) || self.chance(0.03) {
+            return None;
         }
-        self.requests += 1;
-        let id = RequestId(self.requests);
-        let agent = self.agents[from].id.clone();
-        let event = match said {
-            Said::Reports(reports) => {
-                let (session, clock) = (reports.session, reports.clock);
-                self.askers.insert(
-                    id,
-                    Asker::Reports {
-                        agent: from,
-                        session,
-                        clock,
-                    },
-                );
-                Event::Reported {
-                    from: id,
-                    agent,
-                    reports,
-                }
-            }
-            Said::Heartbeat(heartbeat) => {
-                let session = heartbeat.session;
-                self.askers.insert(
-                    id,
-                    Asker::Heartbeat {
-                        agent: from,
-                        session,
-                        sent: self.now,
-                    },
-                );
-                Event::HeartbeatCame {
-                    from: id,
-                    agent,
-                    heartbeat,
-                }
-            }
-        };
-        self.step(event);
+        let late = if self.chance(0.05) { 2_500 } else { 30 };
+        Some(self.dice.random_range(1..=late))
     }
 
-    fn tick_agents(&mut self, _faulty: bool) {
-        let leaderless = self.core.is_none();
-        for index in 0..AGENTS {
-            let cut = self.cut_until[index] > self.now;
-            for said in self.agents[index].tick(self.now, leaderless && !cut) {
-                self.send(Message::Said(index, said), index);
-            }
-            // A link that is there again reads the queue: offers that were lost on their way are still in it.
-            if !cut && self.dice.random_bool(0.01) {
-                self.read_queue(index);
-            }
-        }
-    }
-
-    fn read_queue(&mut self, index: usize) {
-        let now = self.now;
-        self.offers.retain(|(sent, ..)| now - sent < OFFER_AGE);
-        for (_, to, offer) in &self.offers {
-            if *to == index {
-                self.agents[index].offered(offer, now);
-            }
-        }
-    }
-
-    /// What must hold after every step.
-    fn check(&self) {
-        let mut running: BTreeMap<&JobId, &AgentId> = BTreeMap::new();
-        for agent in &self.agents {
-            for (id, work) in &agent.jobs {
-                if matches!(work.stage, Stage::Running(_)) && work.restartable {
-                    let other = running.insert(id, &agent.id);
-                    assert!(other.is_none(), "{id} runs on {} and {other:?}", agent.id);
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Wake(index, boot) => {
+                if self.machines[index].boot == boot {
+                    self.machines[index].wakes_at = None;
+                    self.hear(index, link::Event::Woken);
                 }
             }
-            assert!(agent.jobs.len() <= SLOTS);
-        }
-        let mut held: BTreeMap<&AgentId, usize> = BTreeMap::new();
-        for record in self.jobs.values() {
-            let timeline = &record.job.timeline;
-            assert_eq!(timeline.last().unwrap().status, record.job.status);
-            let ends = timeline
-                .iter()
-                .filter(|entry| entry.status.is_final())
-                .count();
-            assert!(
-                ends <= 1 && (ends == 0 || record.job.status.is_final()),
-                "{:?}",
-                record.job
-            );
-            for pair in timeline.windows(2) {
-                let backward =
-                    pair[0].status == JobStatus::Running && pair[1].status == JobStatus::Accepted;
-                assert!(
-                    !backward && pair[0].status != pair[1].status,
-                    "{:?}",
-                    record.job
-                );
+            What::Reach(index, boot, news) => self.reach(index, boot, news),
+            What::Ask(call, ask) => self.ask(call, ask),
+            What::GiveUp(call) => self.answered(call, Reply::Nobody),
+            What::Answered(call, reply) => self.answered(call, reply),
+            What::Write(index, term, commit, write) => self.write(index, term, commit, write),
+            What::Stored(index, term, commit, outcome) => {
+                self.stored(index, term, commit, outcome);
             }
-            if let Some(agent) = &record.job.agent_id
-                && (record.job.status.holds_agent() || record.private.holds_slot)
-            {
-                *held.entry(agent).or_default() += 1;
+            What::NotStored(index, term, commit) => {
+                let late = match self.leader(index, term) {
+                    Some(leader) => leader.waits_for(commit),
+                    None => false,
+                };
+                if late {
+                    self.unsure(index);
+                }
+            }
+            What::ClaimLost(index, term, key) => {
+                let error = ErrorReply::unavailable("the bus did not answer");
+                self.claimed(index, term, key, Claim::Failed(error));
+            }
+            What::Lease(index) => self.try_for_lease(index),
+            What::Load(index, term) => self.load(index, term),
+            What::Settle(index, term) => {
+                if let Some(leader) = self.leader(index, term) {
+                    leader.settles_at = None;
+                    self.take_in(index, None);
+                }
+            }
+            What::Fate => self.fate(),
+            What::Client(index) => self.wish(index),
+        }
+    }
+}
+
+impl What {
+    /// Who must be awake for it.
+    fn who(&self) -> Who {
+        match self {
+            Self::Wake(agent, _) | Self::Reach(agent, ..) => Who::Agent(*agent),
+            Self::Write(index, ..)
+            | Self::Stored(index, ..)
+            | Self::NotStored(index, ..)
+            | Self::ClaimLost(index, ..)
+            | Self::Lease(index)
+            | Self::Load(index, _)
+            | Self::Settle(index, _) => Who::Scheduler(*index),
+            Self::Ask(..) | Self::GiveUp(_) | Self::Answered(..) | Self::Fate | Self::Client(_) => {
+                Who::World
             }
         }
-        assert!(
-            held.values().all(|count| *count <= SLOTS),
-            "slots are oversubscribed: {held:?}"
-        );
     }
 }
 

@@ -104,7 +104,7 @@ async fn leave(leaving: Leaving, link: &LinkHandle, agent: String) -> Result<(),
     }
 }
 
-fn hello(config: &AgentConfig, abilities: &Abilities) -> Hello {
+pub(crate) fn hello(config: &AgentConfig, abilities: &Abilities) -> Hello {
     let capabilities = config.capabilities(abilities.executors());
     let meta = json!({"os": std::env::consts::OS, "arch": std::env::consts::ARCH, "pid": std::process::id()});
     Hello {

@@ -89,7 +89,7 @@ pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> 
     (vec![event], Span::none())
 }
 
-fn asked(command: AgentCommand, answer: AnswerId) -> Event {
+pub(crate) fn asked(command: AgentCommand, answer: AnswerId) -> Event {
     let ask = |job_id: JobId, attempt: Attempt, request| Event::Asked {
         placement: JobAttempt { job_id, attempt },
         request,
@@ -117,7 +117,7 @@ fn asked(command: AgentCommand, answer: AnswerId) -> Event {
     }
 }
 
-fn final_of(report: AgentReport) -> Option<JobAttempt> {
+pub(crate) fn final_of(report: AgentReport) -> Option<JobAttempt> {
     match report {
         AgentReport::JobStopped {
             job_id,

@@ -28,6 +28,8 @@ pub mod metrics;
 mod outbound;
 mod process;
 pub mod reaper;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 
 pub use config::{AgentConfig, LogLimits};
 pub use driver::run;

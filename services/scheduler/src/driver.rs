@@ -2,7 +2,8 @@
 //! stored. The only select! is here.
 //!
 //! A group commit: everything that is waiting is taken in, the core steps for each, all records that changed are written
-//! at once, and only then is anything said or sent.
+//! at once, and only then is anything said or sent. Several commits may be on their way, as long as no record is in two of
+//! them; what follows from them is done in their order.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::core::{Core, Effect, Event, Stored, Terms};
 use crate::error::Error;
 use crate::inbound::{Askers, Inbound, Inbox};
 use crate::metrics;
-use crate::outbound::{Outbound, Unsure};
+use crate::outbound::{self, Commit, Outbound, Unsure};
 use crate::templates;
 
 /// Life of the lease; after a kill, another scheduler leads so much later.
@@ -230,6 +231,7 @@ enum Wake {
     Events(Vec<Event>),
     Messages(Vec<Inbound>),
     Template(Option<Result<Change<Templates>, KvError>>),
+    Stored(Result<outbound::Stored, KvError>),
     Due,
     BusEnded,
 }
@@ -295,6 +297,9 @@ impl Leader<'_> {
                 biased;
                 () = shutdown.cancelled() => Wake::Shutdown,
                 () = self.lease.lost() => Wake::Deposed,
+                Some(stored) = self.outbound.commits.next(), if !self.outbound.commits.is_empty() => {
+                    Wake::Stored(stored)
+                }
                 Some(event) = self.outbound.work.next(), if !self.outbound.work.is_empty() => {
                     Wake::Events(event.into_iter().collect())
                 }
@@ -304,7 +309,13 @@ impl Leader<'_> {
             };
             let mut events = Vec::new();
             match wake {
-                Wake::Shutdown => return End::Shutdown,
+                Wake::Shutdown => return self.finish().await,
+                Wake::Stored(stored) => {
+                    if let Err(unsure) = self.go_on_after(stored).await {
+                        return End::Unsure(unsure);
+                    }
+                    continue;
+                }
                 Wake::Deposed | Wake::BusEnded => return End::Deposed,
                 Wake::Events(done) => events.extend(done),
                 Wake::Messages(chunk) => {
@@ -338,7 +349,7 @@ impl Leader<'_> {
         self.conclude(effects).await
     }
 
-    /// Commits, then acts.
+    /// Begins to store what changed; the rest is done once it is stored.
     async fn conclude(&mut self, effects: Vec<Effect>) -> Result<(), Unsure> {
         if effects.is_empty() {
             return Ok(());
@@ -347,14 +358,41 @@ impl Leader<'_> {
         if !self.lease.is_held() {
             return Err(Unsure::Lease);
         }
-        let acts = self
-            .outbound
-            .commit(&self.core, effects, self.clock.now())
-            .await?;
-        for act in acts {
+        let commit = Commit::of(effects);
+        while !self.outbound.may_begin(&commit) {
+            self.await_oldest().await?;
+        }
+        let now = self.clock.now();
+        self.outbound.begin(&self.core, commit, now).await
+    }
+
+    async fn await_oldest(&mut self) -> Result<(), Unsure> {
+        match self.outbound.commits.next().await {
+            Some(stored) => self.go_on_after(stored).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Does what waited for a commit.
+    async fn go_on_after(
+        &mut self,
+        stored: Result<outbound::Stored, KvError>,
+    ) -> Result<(), Unsure> {
+        for act in self.outbound.stored(stored)? {
             self.outbound.act(act, &mut self.askers).await;
         }
         Ok(())
+    }
+
+    /// Ends what was begun: what is stored is also said.
+    async fn finish(&mut self) -> End {
+        while !self.outbound.commits.is_empty() {
+            if let Err(unsure) = self.await_oldest().await {
+                warn!(error = %chain(&unsure), "the last changes may not be stored");
+                break;
+            }
+        }
+        End::Shutdown
     }
 }
 

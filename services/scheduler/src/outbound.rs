@@ -7,13 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, try_join_all};
-use futures::stream::FuturesUnordered;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
+use futures::try_join;
 use quintet_bus::{BucketHandle, Bus, KvError, Loaded, Revision, Versioned};
 use quintet_contract::agent::{AgentCommand, Assignment};
 use quintet_contract::bucket::{Agents, Jobs, Keys};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId};
-use quintet_contract::job::KeyRecord;
+use quintet_contract::job::{JobRecord, KeyRecord};
 use quintet_contract::subject::{AssignQueue, CommandAgent, CommandVerb};
 use quintet_contract::time::Timestamp;
 use quintet_service::trace::set_parent;
@@ -28,6 +29,10 @@ use crate::metrics;
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a stop or kill is tried; after that the next heartbeat brings it up again.
 const ORDER_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Commits that are on their way at once. More would make each smaller: while all are on their way, what arrives gathers
+/// for the next.
+const COMMITS_AT_ONCE: usize = 4;
 
 /// Work that goes on beside the loop and may come back as an event.
 pub(crate) type Work = FuturesUnordered<BoxFuture<'static, Option<Event>>>;
@@ -51,17 +56,44 @@ pub(crate) struct Outbound {
     keys: BucketHandle<Keys>,
     job_revisions: HashMap<JobId, Revision>,
     agent_revisions: HashMap<AgentId, Revision>,
+    /// What is on its way, oldest first.
+    pub(crate) commits: FuturesOrdered<BoxFuture<'static, Result<Stored, KvError>>>,
+    writing: Records,
     pub(crate) work: Work,
 }
 
-/// What one commit writes, each record once.
+/// Records that one commit writes, or that are being written.
+#[derive(Default)]
+struct Records {
+    jobs: HashSet<JobId>,
+    agents: HashSet<AgentId>,
+}
+
+/// What one commit is to write, each record once, and what is done then.
+pub(crate) struct Commit {
+    writes: Writes,
+    acts: Vec<Effect>,
+}
+
+/// What one commit writes.
 #[derive(Default)]
 struct Writes {
-    keys: Vec<JobId>,
+    ended_keys: HashSet<JobId>,
     jobs: Vec<JobId>,
     agents: Vec<AgentId>,
     deleted: Vec<AgentId>,
 }
+
+/// A commit that is stored.
+pub(crate) struct Stored {
+    jobs: Vec<(JobId, Revision)>,
+    agents: Vec<(AgentId, Revision)>,
+    deleted: Vec<AgentId>,
+    acts: Vec<Effect>,
+    began: Instant,
+}
+
+type Pending<K> = BoxFuture<'static, Result<(K, Revision), KvError>>;
 
 impl Outbound {
     pub(crate) fn new(bus: Bus, jobs: &Loaded<Jobs>, agents: &Loaded<Agents>) -> Self {
@@ -80,59 +112,120 @@ impl Outbound {
                 .iter()
                 .map(|(id, found)| (id.clone(), found.revision))
                 .collect(),
+            commits: FuturesOrdered::new(),
+            writing: Records::default(),
             work: Work::new(),
         }
     }
 
-    /// Stores what is to be stored, and gives back what is to be done then.
-    pub(crate) async fn commit(
+    /// Whether a commit may begin: one that writes what is still being written must wait, since nobody knows the
+    /// revision that it would replace.
+    pub(crate) fn may_begin(&self, commit: &Commit) -> bool {
+        let Writes {
+            jobs,
+            agents,
+            deleted,
+            ..
+        } = &commit.writes;
+        self.commits.len() < COMMITS_AT_ONCE
+            && jobs.iter().all(|id| !self.writing.jobs.contains(id))
+            && agents
+                .iter()
+                .chain(deleted)
+                .all(|id| !self.writing.agents.contains(id))
+    }
+
+    /// Sends the writes of a commit. See [`Outbound::may_begin`], and [`Outbound::stored`] for how it goes on.
+    pub(crate) async fn begin(
         &mut self,
         core: &Core,
-        effects: Vec<Effect>,
+        commit: Commit,
         now: Timestamp,
-    ) -> Result<Vec<Effect>, Unsure> {
-        let (writes, acts) = sort(effects);
-        let count =
-            writes.keys.len() + writes.jobs.len() + writes.agents.len() + writes.deleted.len();
-        if count == 0 {
-            return Ok(acts);
-        }
+    ) -> Result<(), Unsure> {
+        let Commit { writes, acts } = commit;
         let began = Instant::now();
-        // Keys end before their jobs: a key that still stands open while its job is gone would make it anew.
-        let keys = self.keys.clone();
-        try_join_all(
-            writes
-                .keys
-                .iter()
-                .map(|id| finish_key(&keys, core, id, now)),
-        )
-        .await?;
-        let mut jobs = Vec::with_capacity(writes.jobs.len());
+        let mut jobs: Vec<Pending<JobId>> = Vec::with_capacity(writes.jobs.len());
         for id in writes.jobs {
             let Some((record, ttl)) = core.job_record(&id, now) else {
                 continue;
             };
             let expected = self.job_revisions.get(&id).copied().unwrap_or_default();
+            self.writing.jobs.insert(id.clone());
+            if writes.ended_keys.contains(&id) {
+                let (keys, bucket, record) = (self.keys.clone(), self.jobs.clone(), record.clone());
+                jobs.push(Box::pin(async move {
+                    // Keys end before their jobs: a key that still stands open while its job is gone would make it anew.
+                    finish_key(&keys, &record, ttl).await?;
+                    Ok((
+                        id.clone(),
+                        bucket.update(&id, &record, expected, ttl).await?,
+                    ))
+                }));
+                continue;
+            }
             let write = self.jobs.begin(&id, record, expected, ttl).await?;
-            jobs.push(async move { Ok::<_, KvError>((id, write.await?)) });
+            jobs.push(Box::pin(async move { Ok((id, write.await?)) }));
         }
-        let mut agents = Vec::with_capacity(writes.agents.len());
+        let mut agents: Vec<Pending<AgentId>> = Vec::with_capacity(writes.agents.len());
         for id in writes.agents {
             let Some(record) = core.agent_record(&id) else {
                 continue;
             };
             let expected = self.agent_revisions.get(&id).copied().unwrap_or_default();
+            self.writing.agents.insert(id.clone());
             let write = self.agents.begin(&id, &record, expected, None).await?;
-            agents.push(async move { Ok::<_, KvError>((id, write.await?)) });
+            agents.push(Box::pin(async move { Ok((id, write.await?)) }));
         }
-        self.job_revisions.extend(try_join_all(jobs).await?);
-        self.agent_revisions.extend(try_join_all(agents).await?);
-        for id in writes.deleted {
-            let expected = self.agent_revisions.remove(&id);
-            self.agents.delete(&id, expected).await?;
+        let deleted: Vec<(AgentId, Option<Revision>)> = writes
+            .deleted
+            .into_iter()
+            .map(|id| {
+                self.writing.agents.insert(id.clone());
+                let expected = self.agent_revisions.remove(&id);
+                (id, expected)
+            })
+            .collect();
+        let bucket = self.agents.clone();
+        self.commits.push_back(Box::pin(async move {
+            let (jobs, agents) = try_join!(try_join_all(jobs), try_join_all(agents))?;
+            for (id, expected) in &deleted {
+                bucket.delete(id, *expected).await?;
+            }
+            Ok(Stored {
+                jobs,
+                agents,
+                deleted: deleted.into_iter().map(|(id, _)| id).collect(),
+                acts,
+                began,
+            })
+        }));
+        Ok(())
+    }
+
+    /// Takes note of the oldest commit of [`Outbound::commits`], and gives what is to be done now.
+    pub(crate) fn stored(
+        &mut self,
+        stored: Result<Stored, KvError>,
+    ) -> Result<Vec<Effect>, Unsure> {
+        let stored = stored?;
+        let count = stored.jobs.len() + stored.agents.len() + stored.deleted.len();
+        for (id, _) in &stored.jobs {
+            self.writing.jobs.remove(id);
         }
-        metrics::committed(count, began.elapsed().as_secs_f64());
-        Ok(acts)
+        for id in stored
+            .agents
+            .iter()
+            .map(|(id, _)| id)
+            .chain(&stored.deleted)
+        {
+            self.writing.agents.remove(id);
+        }
+        self.job_revisions.extend(stored.jobs);
+        self.agent_revisions.extend(stored.agents);
+        if count > 0 {
+            metrics::committed(count, stored.began.elapsed().as_secs_f64());
+        }
+        Ok(stored.acts)
     }
 
     /// Does one thing that is not a write.
@@ -244,16 +337,12 @@ impl Outbound {
     }
 }
 
-/// Marks a key as ended, to expire with its job.
+/// Marks the key of a job as ended, to expire with it.
 async fn finish_key(
     keys: &BucketHandle<Keys>,
-    core: &Core,
-    id: &JobId,
-    now: Timestamp,
+    record: &JobRecord,
+    ttl: Option<Duration>,
 ) -> Result<(), KvError> {
-    let Some((record, ttl)) = core.job_record(id, now) else {
-        return Ok(());
-    };
     let (Some(key), Some(revision)) = (
         record.job.idempotency_key.clone(),
         record.private.key_revision,
@@ -261,7 +350,7 @@ async fn finish_key(
         return Ok(());
     };
     let ended = KeyRecord {
-        job_id: id.clone(),
+        job_id: record.job.id.clone(),
         pool: record.job.pool.clone(),
         first: record.clone(),
         ended: true,
@@ -310,28 +399,33 @@ async fn claim(
     })
 }
 
-fn sort(effects: Vec<Effect>) -> (Writes, Vec<Effect>) {
-    let mut writes = Writes::default();
-    let mut acts = Vec::with_capacity(effects.len());
-    let (mut jobs, mut agents) = (HashSet::new(), HashSet::new());
-    for effect in effects {
-        match effect {
-            Effect::StoreJob(id) => {
-                if jobs.insert(id.clone()) {
-                    writes.jobs.push(id);
+impl Commit {
+    /// Parts what is to be stored from what is to be done then.
+    pub(crate) fn of(effects: Vec<Effect>) -> Self {
+        let mut writes = Writes::default();
+        let mut acts = Vec::with_capacity(effects.len());
+        let mut seen = Records::default();
+        for effect in effects {
+            match effect {
+                Effect::StoreJob(id) => {
+                    if seen.jobs.insert(id.clone()) {
+                        writes.jobs.push(id);
+                    }
                 }
-            }
-            Effect::StoreAgent(id) => {
-                if agents.insert(id.clone()) {
-                    writes.agents.push(id);
+                Effect::StoreAgent(id) => {
+                    if seen.agents.insert(id.clone()) {
+                        writes.agents.push(id);
+                    }
                 }
+                Effect::DeleteAgent(id) => writes.deleted.push(id),
+                Effect::FinishKey(id) => {
+                    writes.ended_keys.insert(id);
+                }
+                act => acts.push(act),
             }
-            Effect::DeleteAgent(id) => writes.deleted.push(id),
-            Effect::FinishKey(id) => writes.keys.push(id),
-            act => acts.push(act),
         }
+        Self { writes, acts }
     }
-    (writes, acts)
 }
 
 fn continue_trace(span: &Span, traceparent: &Traceparent) {

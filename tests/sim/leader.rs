@@ -1,0 +1,303 @@
+//! A scheduler's process: its core, what it believes of the lease, its commits on their way. It does what the driver of
+//! the real one does, on a bus and a clock that belong to the world.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName};
+use quintet_contract::job::{Attempt, JobStatus};
+use quintet_scheduler::core::{Core, Effect, Event, RequestId, Terms};
+
+use crate::store::{Outcome, Store, Write};
+use crate::world::{Millis, SLOTS, at};
+
+/// As many as the real driver has.
+const COMMITS_AT_ONCE: usize = 4;
+
+pub(crate) fn terms() -> Terms {
+    Terms {
+        pool: PoolName::default(),
+        heartbeat_interval: Duration::from_secs(3),
+        heartbeat_timeout: Duration::from_secs(10),
+        stop_grace: Duration::from_secs(10),
+        kill_after: Duration::from_secs(5),
+        assign_ack_timeout: Duration::from_secs(5),
+        job_retention: Duration::from_secs(100_000),
+    }
+}
+
+/// A scheduler that leads, or believes so.
+pub(crate) struct Leader {
+    pub(crate) core: Core,
+    job_revisions: BTreeMap<JobId, u64>,
+    agent_revisions: BTreeMap<AgentId, u64>,
+    commits: VecDeque<Commit>,
+    count: u64,
+    jobs_writing: BTreeSet<JobId>,
+    agents_writing: BTreeSet<AgentId>,
+    blocked: Option<Vec<Effect>>,
+    inbox: VecDeque<Event>,
+    /// Who waits for an answer: calls of the world.
+    pub(crate) askers: BTreeMap<RequestId, u64>,
+    requests: u64,
+    /// Claims of keys on their way.
+    pub(crate) claims: BTreeSet<IdempotencyKey>,
+    pub(crate) settles_at: Option<Millis>,
+    placed: BTreeSet<(JobId, Attempt)>,
+}
+
+struct Commit {
+    number: u64,
+    missing: usize,
+    jobs: Vec<JobId>,
+    agents: Vec<AgentId>,
+    acts: Vec<Effect>,
+}
+
+/// What the leader wants of the world.
+#[derive(Default)]
+pub(crate) struct Wants {
+    /// Writes in their order, each with its commit.
+    pub(crate) writes: Vec<(u64, Write)>,
+    /// Everything else, now that it may be done.
+    pub(crate) acts: Vec<Effect>,
+    /// Nobody knows what is stored: everything must be loaded anew.
+    pub(crate) unsure: bool,
+}
+
+impl Leader {
+    pub(crate) fn load(store: &Store, now: Millis) -> (Self, Wants) {
+        let (core, first) = Core::restore(terms(), store.everything(), at(now));
+        let jobs = store.jobs.iter();
+        let agents = store.agents.iter();
+        let mut leader = Self {
+            core,
+            job_revisions: jobs.map(|(id, (found, _))| (id.clone(), *found)).collect(),
+            agent_revisions: agents
+                .map(|(id, (found, _))| (id.clone(), *found))
+                .collect(),
+            commits: VecDeque::new(),
+            count: 0,
+            jobs_writing: BTreeSet::new(),
+            agents_writing: BTreeSet::new(),
+            blocked: Some(first),
+            inbox: VecDeque::new(),
+            askers: BTreeMap::new(),
+            requests: 0,
+            claims: BTreeSet::new(),
+            settles_at: None,
+            placed: store
+                .jobs
+                .iter()
+                .map(|(id, (_, record))| (id.clone(), record.job.attempt))
+                .collect(),
+        };
+        leader.check_placements();
+        let wants = leader.go_on(now);
+        (leader, wants)
+    }
+
+    /// A new request; the event that it makes is for [`Leader::take_in`].
+    pub(crate) fn enter(&mut self, call: u64) -> RequestId {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.askers.insert(id, call);
+        id
+    }
+
+    /// Something happened, or time passed.
+    pub(crate) fn take_in(&mut self, event: Option<Event>, now: Millis) -> Wants {
+        self.inbox.extend(event);
+        if self.blocked.is_none() {
+            self.gather(now);
+        }
+        self.go_on(now)
+    }
+
+    /// Something came for a process that does not run now.
+    pub(crate) fn keep(&mut self, event: Event) {
+        self.inbox.push_back(event);
+    }
+
+    /// Group commit: everything that waits goes along.
+    fn gather(&mut self, now: Millis) {
+        let mut effects = Vec::new();
+        while let Some(event) = self.inbox.pop_front() {
+            effects.extend(self.core.step(event, at(now)));
+        }
+        effects.extend(self.core.settle(at(now)));
+        if !effects.is_empty() {
+            self.blocked = Some(effects);
+        }
+        self.check_placements();
+    }
+
+    /// Nobody is given more than there are slots for. Less than a whole commit may have been stored by a leader that died,
+    /// so more may be found; but nothing is added to it.
+    fn check_placements(&mut self) {
+        let mut held: BTreeMap<AgentId, u32> = BTreeMap::new();
+        let mut given = BTreeSet::new();
+        for record in self.core.jobs() {
+            let job = &record.job;
+            if let Some(agent) = &job.agent_id
+                && (job.status.holds_agent() || record.private.holds_slot)
+            {
+                *held.entry(agent.clone()).or_default() += 1;
+                if job.status == JobStatus::Assigned
+                    && self.placed.insert((job.id.clone(), job.attempt))
+                {
+                    given.insert(agent.clone());
+                }
+            }
+        }
+        for agent in given {
+            assert!(
+                held[&agent] <= SLOTS,
+                "{agent} was given more than it has slots for"
+            );
+        }
+    }
+
+    fn go_on(&mut self, now: Millis) -> Wants {
+        let mut wants = Wants::default();
+        while let Some(effects) = self.blocked.take() {
+            if !self.may_begin(&effects) {
+                self.blocked = Some(effects);
+                return wants;
+            }
+            self.begin(effects, now, &mut wants);
+            if !self.inbox.is_empty() {
+                self.gather(now);
+            }
+        }
+        wants
+    }
+
+    fn may_begin(&self, effects: &[Effect]) -> bool {
+        self.commits.len() < COMMITS_AT_ONCE
+            && effects.iter().all(|effect| match effect {
+                Effect::StoreJob(id) => !self.jobs_writing.contains(id),
+                Effect::StoreAgent(id) | Effect::DeleteAgent(id) => {
+                    !self.agents_writing.contains(id)
+                }
+                _ => true,
+            })
+    }
+
+    fn begin(&mut self, effects: Vec<Effect>, now: Millis, wants: &mut Wants) {
+        self.count += 1;
+        let mut commit = Commit {
+            number: self.count,
+            missing: 0,
+            jobs: Vec::new(),
+            agents: Vec::new(),
+            acts: Vec::new(),
+        };
+        let ended: BTreeSet<JobId> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::FinishKey(id) => Some(id.clone()),
+                _ => None,
+            })
+            .collect();
+        for effect in effects {
+            let write = match effect {
+                Effect::StoreJob(id) if self.jobs_writing.insert(id.clone()) => {
+                    let expected = self.job_revisions.get(&id).copied().unwrap_or_default();
+                    let Some((record, _)) = self.core.job_record(&id, at(now)) else {
+                        self.jobs_writing.remove(&id);
+                        continue;
+                    };
+                    let record = Box::new(record.clone());
+                    commit.jobs.push(id.clone());
+                    match ended.contains(&id) {
+                        true => Write::LastOfKey(record, expected),
+                        false => Write::Job(record, expected),
+                    }
+                }
+                Effect::StoreAgent(id) if self.agents_writing.insert(id.clone()) => {
+                    let expected = self.agent_revisions.get(&id).copied().unwrap_or_default();
+                    let Some(record) = self.core.agent_record(&id) else {
+                        self.agents_writing.remove(&id);
+                        continue;
+                    };
+                    commit.agents.push(id);
+                    Write::Agent(Box::new(record), expected)
+                }
+                Effect::DeleteAgent(id) if self.agents_writing.insert(id.clone()) => {
+                    let expected = self.agent_revisions.remove(&id).unwrap_or_default();
+                    commit.agents.push(id.clone());
+                    Write::NoAgent(id, expected)
+                }
+                Effect::StoreJob(_)
+                | Effect::StoreAgent(_)
+                | Effect::DeleteAgent(_)
+                | Effect::FinishKey(_) => continue,
+                act => {
+                    commit.acts.push(act);
+                    continue;
+                }
+            };
+            commit.missing += 1;
+            wants.writes.push((self.count, write));
+        }
+        self.commits.push_back(commit);
+        wants.acts.extend(self.done());
+    }
+
+    /// What may be done now that the oldest commits are stored.
+    fn done(&mut self) -> Vec<Effect> {
+        let mut acts = Vec::new();
+        while self
+            .commits
+            .front()
+            .is_some_and(|commit| commit.missing == 0)
+            && let Some(commit) = self.commits.pop_front()
+        {
+            for id in &commit.jobs {
+                self.jobs_writing.remove(id);
+            }
+            for id in &commit.agents {
+                self.agents_writing.remove(id);
+            }
+            acts.extend(commit.acts);
+        }
+        acts
+    }
+
+    /// A write of a commit ended.
+    pub(crate) fn stored(&mut self, number: u64, outcome: Outcome, now: Millis) -> Wants {
+        match outcome {
+            Outcome::Job(id, revision) => {
+                self.job_revisions.insert(id, revision);
+            }
+            Outcome::Agent(id, revision) => {
+                self.agent_revisions.insert(id, revision);
+            }
+            Outcome::NoAgent => {}
+            Outcome::Conflict => {
+                return Wants {
+                    unsure: true,
+                    ..Wants::default()
+                };
+            }
+            Outcome::Claimed(..) | Outcome::Offered(_) => return Wants::default(),
+        }
+        let commit = self
+            .commits
+            .iter_mut()
+            .find(|commit| commit.number == number);
+        if let Some(commit) = commit {
+            commit.missing -= 1;
+        }
+        let acts = self.done();
+        let mut wants = self.go_on(now);
+        wants.acts.splice(0..0, acts);
+        wants
+    }
+
+    /// Whether a commit is still on its way.
+    pub(crate) fn waits_for(&self, number: u64) -> bool {
+        self.commits.iter().any(|commit| commit.number == number)
+    }
+}

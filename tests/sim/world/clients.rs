@@ -1,0 +1,78 @@
+//! The clients: what they want, again and again until they are answered.
+
+use super::*;
+
+impl World {
+    pub(super) fn wish(&mut self, index: usize) {
+        let question = match self.clients[index].wish.clone() {
+            Wish::Submit(id, key) => {
+                let millis = self.dice.random_range(500..40_000);
+                let again = self.dice.random_bool(0.6);
+                // What is asked again must be the same; what a key stands for is decided by whoever comes first.
+                let seed = id.as_str().len() as i64 + index as i64;
+                let config = json!({"executor": "noop", "durationMs": millis.max(seed)});
+                Question::Submit(Box::new(SubmitJob {
+                    job_id: Some(id),
+                    idempotency_key: key,
+                    inline_config: config.as_object().cloned(),
+                    restart_policy: Some(if again {
+                        RestartPolicy::OnFailure
+                    } else {
+                        RestartPolicy::Never
+                    }),
+                    max_restarts: Some(1000),
+                    ..SubmitJob::default()
+                }))
+            }
+            Wish::Stop(id) => Question::Stop(JobRef { id }),
+            Wish::Drain(id, drain) => {
+                if !drain {
+                    self.drained.remove(&id);
+                }
+                let drain = DrainAgent { id, drain };
+                Question::Drain(drain)
+            }
+        };
+        let call = Call::Client(index);
+        self.call(Who::World, call, CLIENT_DEADLINE, Ask::Question(question));
+    }
+
+    pub(super) fn client_answered(&mut self, index: usize, answer: Answer) {
+        self.clients[index].done = true;
+        if let Answer::Refused(error) = &answer {
+            // Of all things that are wanted here only an agent may never have been seen.
+            let is_drain = matches!(self.clients[index].wish, Wish::Drain(..));
+            assert!(is_drain && error.code == ErrorCode::NotFound, "{error:?}");
+        }
+        match (self.clients[index].wish.clone(), answer) {
+            (Wish::Submit(id, key), Answer::Submitted(reply)) => {
+                let made = reply.job.id;
+                if let Some(key) = key {
+                    let before = self.keys.insert(key, made.clone());
+                    assert!(
+                        before.is_none_or(|before| before == made),
+                        "one key made two jobs"
+                    );
+                } else {
+                    assert_eq!(made, id);
+                }
+                self.submitted.insert(made);
+            }
+            (Wish::Drain(id, true), Answer::Agent(_)) => {
+                // Unless it was taken back meanwhile.
+                let newest = self
+                    .clients
+                    .iter()
+                    .rev()
+                    .find_map(|client| match &client.wish {
+                        Wish::Drain(other, drain) if *other == id => Some(*drain),
+                        _ => None,
+                    });
+                if newest == Some(true) {
+                    self.drained.insert(id);
+                }
+            }
+            _ => {}
+        }
+    }
+}
