@@ -11,16 +11,7 @@ use quintet_testkit::{Process, wait_for};
 use quintet_tests::{PATIENCE, Stack, repository};
 use serde_json::{Value, json};
 
-/// The Python of the tests' own environment, or a message that says what to do.
-fn python() -> Command {
-    let own = repository().join(".tools/venv/bin/python3");
-    assert!(
-        own.exists(),
-        "{} is missing; `make setup` makes it",
-        own.display()
-    );
-    Command::new(own)
-}
+use crate::python::tool;
 
 /// Runs a Python program against the stack to its end and gives what it printed.
 async fn run_python(
@@ -30,7 +21,7 @@ async fn run_python(
 ) -> String {
     let run = tokio::task::spawn_blocking(move || {
         let path = repository().join(program);
-        let mut command = python();
+        let mut command = tool("python3");
         command
             .arg(path)
             .args(arguments)
@@ -197,7 +188,7 @@ async fn requests_on_the_bus_see_what_the_edge_sees() {
 #[tokio::test]
 async fn the_python_agent_on_the_bus_runs_jobs() {
     let stack = Stack::without_agents().await;
-    let mut agent = python();
+    let mut agent = tool("python3");
     agent
         .arg(repository().join("tests/examples/agent_nats.py"))
         .args(["--jobs", "2"]);
@@ -210,7 +201,7 @@ async fn the_python_agent_on_the_bus_runs_jobs() {
 #[tokio::test]
 async fn the_python_agent_on_a_websocket_runs_jobs() {
     let stack = Stack::without_agents().await;
-    let mut agent = python();
+    let mut agent = tool("python3");
     agent
         .arg(repository().join("tests/examples/agent_websocket.py"))
         .args(["--jobs", "2"]);

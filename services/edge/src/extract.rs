@@ -1,18 +1,21 @@
 //! Reading requests: each failure under its own status, with the field that is wrong.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use aide::OperationInput;
 use aide::generate::GenContext;
-use aide::openapi::Operation;
+use aide::openapi::{Operation, Parameter, ParameterSchemaOrContent};
+use aide::operation::{ParamLocation, add_parameters, parameters_from_schema};
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use quintet_contract::error::ErrorCode;
+use quintet_contract::id::JobId;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -219,6 +222,30 @@ impl<T> OperationInput for Id<T> {
 
 impl OperationInput for Params {}
 
+/// Documents headers of a request: `T` names them.
+pub(crate) struct Headers<T>(PhantomData<T>);
+
+impl<T: JsonSchema> OperationInput for Headers<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        let schema = ctx.schema.subschema_for::<T>();
+        let mut headers = parameters_from_schema(ctx, schema, ParamLocation::Header);
+        for header in &mut headers {
+            never_null(header);
+        }
+        add_parameters(ctx, operation, headers);
+    }
+}
+
+/// A header that may be left out is of an optional type, but there is no null to send.
+fn never_null(header: &mut Parameter) {
+    let format = &mut header.parameter_data_mut().format;
+    if let ParameterSchemaOrContent::Schema(schema) = format
+        && let Some(Value::Array(types)) = schema.json_schema.get_mut("type")
+    {
+        types.retain(|kind| kind != "null");
+    }
+}
+
 impl OperationInput for Client {}
 
 /// Documents the `{id}` of a path.
@@ -226,5 +253,5 @@ impl OperationInput for Client {}
 #[allow(dead_code, reason = "describes the path")]
 struct IdParam {
     /// The id.
-    id: String,
+    id: JobId,
 }

@@ -200,13 +200,11 @@ pub(crate) async fn admit(
 
 fn admitted(app: &App, address: SocketAddr, request: &mut Request) -> Result<(), HttpError> {
     let path = request.uri().path();
-    let guarded = path.starts_with("/v1/") || path == "/ui";
-    if !guarded {
+    if !is_guarded(path) {
         return Ok(());
     }
-    // A browser's event streams and sockets cannot send headers.
-    let streams = path == "/ui" || path.ends_with("/events") || path.ends_with("/logs");
-    let token = request.uri().query().filter(|_| streams).and_then(token_of);
+    let query = request.uri().query().filter(|_| takes_token(path));
+    let token = query.and_then(token_of);
     let caller = app.keys.caller(request.headers(), token.as_deref());
     if let Some(rate) = &app.rate {
         match &caller {
@@ -225,6 +223,16 @@ fn admitted(app: &App, address: SocketAddr, request: &mut Request) -> Result<(),
     }
     request.extensions_mut().insert(caller);
     Ok(())
+}
+
+/// Whether a path is only for those who may.
+pub(crate) fn is_guarded(path: &str) -> bool {
+    path.starts_with("/v1/") || path == "/ui"
+}
+
+/// Whether the key may stand in the address: a browser's event streams and sockets cannot send headers.
+pub(crate) fn takes_token(path: &str) -> bool {
+    path == "/ui" || path.ends_with("/events") || path.ends_with("/logs")
 }
 
 fn token_of(query: &str) -> Option<String> {

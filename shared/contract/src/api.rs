@@ -3,7 +3,7 @@
 //! Every request is answered: with the reply named here, or with an [`ErrorReply`].
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::JsonObject;
 use crate::agent::Agent;
@@ -11,6 +11,7 @@ use crate::capability::Requirements;
 use crate::error::ErrorReply;
 use crate::id::{AgentId, IdempotencyKey, JobId, PoolName, TemplateId};
 use crate::job::{Job, JobStatus, RestartPolicy};
+use crate::metadata::StreamMetadata;
 use crate::template::Template;
 use crate::time::Timestamp;
 
@@ -22,6 +23,7 @@ pub const MAX_PAGE: u32 = 1000;
 /// A new job. Exactly one of `template_id` and `inline_config` is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("oneOf" = one_source()))]
 pub struct SubmitJob {
     /// The id the job shall have: made by the edge, so that a request that is sent again stays one job.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,12 +45,16 @@ pub struct SubmitJob {
     pub restart_policy: Option<RestartPolicy>,
     /// How often at most.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole")]
+    #[schemars(range(max = u32::MAX))]
     pub max_restarts: Option<u32>,
     /// What it asks of its agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requirements: Option<Requirements>,
     /// Higher is placed first; 0 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole")]
+    #[schemars(range(min = i32::MIN, max = i32::MAX))]
     pub priority: Option<i32>,
     /// Not to be placed before.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +64,7 @@ pub struct SubmitJob {
     pub pool: Option<PoolName>,
     /// What is already known about its stream.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<StreamMetadata>")]
     pub stream_metadata: Option<JsonObject>,
     /// Who submits it; the edge sets it from the caller's key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +72,50 @@ pub struct SubmitJob {
     /// Refuse a known key whose first request differed from this one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
+}
+
+/// A whole number, also where it is written as `1.0`: JSON has one kind of number, and some clients write no other.
+fn whole<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<i64>,
+{
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let refused = || {
+        let kind = std::any::type_name::<T>();
+        de::Error::custom(format!("invalid number {number}, expected {kind}"))
+    };
+    // Every number that fits is far below 2^53, so that nothing is lost.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a cast saturates, and what is so large does not fit anyway"
+    )]
+    let found = number.as_i64().or_else(|| {
+        number
+            .as_f64()
+            .filter(|f| f.fract() == 0.0)
+            .map(|f| f as i64)
+    });
+    found
+        .and_then(|found| T::try_from(found).ok())
+        .map(Some)
+        .ok_or_else(refused)
+}
+
+/// What [`SubmitJob::check`] asks, as a schema.
+fn one_source() -> serde_json::Value {
+    let only = |set: &str, kind: &str, unset: &str| {
+        serde_json::json!({
+            "required": [set],
+            "properties": {set: {"type": kind}, unset: {"type": "null"}}
+        })
+    };
+    serde_json::json!([
+        only("templateId", "string", "inlineConfig"),
+        only("inlineConfig", "object", "templateId")
+    ])
 }
 
 impl SubmitJob {
@@ -273,6 +324,7 @@ pub struct PatchMetadata {
     /// The job.
     pub id: JobId,
     /// The fields.
+    #[schemars(with = "StreamMetadata")]
     pub metadata: JsonObject,
 }
 
@@ -444,6 +496,24 @@ mod tests {
         assert_eq!(cursor.to_string(), "17_camera=201=2Ea_b");
         assert_eq!(cursor.to_string().parse::<JobCursor>().unwrap(), cursor);
         assert!("x".parse::<JobCursor>().is_err());
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        let read = |text: &str| serde_json::from_str::<SubmitJob>(text);
+        let submit = read(r#"{"priority": -2.0, "maxRestarts": 3}"#).unwrap();
+        assert_eq!((submit.priority, submit.max_restarts), (Some(-2), Some(3)));
+        assert_eq!(read(r#"{"priority": null}"#).unwrap().priority, None);
+        for wrong in [
+            r#"{"priority": 1.5}"#,
+            r#"{"priority": 2147483648}"#,
+            r#"{"priority": "1"}"#,
+            r#"{"maxRestarts": -1.0}"#,
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        let packed = rmp_serde::to_vec_named(&submit).unwrap();
+        assert_eq!(rmp_serde::from_slice::<SubmitJob>(&packed).unwrap(), submit);
     }
 
     #[test]

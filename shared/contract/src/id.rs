@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 /// The longest name in bytes; keeps subjects, keys and log lines bounded.
 pub const MAX_NAME_BYTES: usize = 128;
+/// The pattern of a name in schemas: no control characters. That the length counts bytes cannot be said there.
+const NAME_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
 
 /// A name that cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,7 +140,9 @@ macro_rules! name {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES})
+                json_schema!({
+                    "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES, "pattern": NAME_PATTERN
+                })
             }
         }
     };

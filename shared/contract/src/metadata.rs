@@ -1,6 +1,9 @@
 //! Stream metadata of a job: a free object in which some fields have a fixed type.
 
-use serde_json::Value;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
 
 use crate::JsonObject;
 
@@ -53,6 +56,37 @@ impl Kind {
             Self::Count => "a number of 0 or more",
             Self::Flag => "a boolean",
         }
+    }
+
+    fn schema(self) -> Value {
+        match self {
+            Self::Text => json!({"type": ["string", "null"]}),
+            Self::Count => json!({"type": ["number", "null"], "minimum": 0}),
+            Self::Flag => json!({"type": ["boolean", "null"]}),
+        }
+    }
+}
+
+/// The schema of stream metadata as clients send it; what it says of a field is what [`check`] checks.
+#[derive(Debug)]
+pub struct StreamMetadata;
+
+impl JsonSchema for StreamMetadata {
+    fn schema_name() -> Cow<'static, str> {
+        "StreamMetadata".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let known: JsonObject = KNOWN
+            .into_iter()
+            .map(|(field, kind)| (field.to_owned(), kind.schema()))
+            .collect();
+        json_schema!({
+            "description": "A free object in which some fields have a fixed type; null removes a field.",
+            "type": "object",
+            "properties": known,
+            "additionalProperties": true
+        })
     }
 }
 

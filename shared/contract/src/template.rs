@@ -22,6 +22,7 @@ pub struct Template {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The executor that runs it: `exec`, `ffmpeg`, `noop`, or one that an agent brings along.
+    #[schemars(regex(pattern = r"\S"))]
     pub executor: String,
     /// The executor's configuration with `{{param}}` places in any string.
     #[serde(default)]

@@ -17,11 +17,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::jobs::completed;
+use super::jobs::{SubmitHeaders, completed};
 use super::{Operation, with_body};
 use crate::auth::Caller;
 use crate::error::HttpError;
-use crate::extract::{Items, read};
+use crate::extract::{Headers, Items, read};
 use crate::state::App;
 
 /// Jobs per message on the bus: its answer, which holds every job, must fit a message too.
@@ -32,6 +32,11 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub(super) fn routes() -> ApiRouter<App> {
     ApiRouter::new().api_route("/v1/jobs/batch", post_with(submit, docs))
 }
+
+/// Documents the body.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "describes the body")]
+struct Batch(#[schemars(length(max = MAX_BATCH))] Vec<SubmitJob>);
 
 /// What became of one entry.
 #[derive(Clone, Serialize, JsonSchema)]
@@ -189,6 +194,6 @@ fn docs(operation: Operation<'_>) -> Operation<'_> {
         .summary("Submit up to 1000 jobs")
         .description("An array of what POST /v1/jobs takes. Answered entry by entry, in order.")
         .tag("jobs")
-        .input::<Json<Vec<SubmitJob>>>()
+        .input::<(Json<Batch>, Headers<SubmitHeaders>)>()
         .response::<207, Json<Vec<Entry>>>()
 }

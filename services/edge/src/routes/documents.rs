@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Operation;
+use crate::openapi::NeedsKey;
 use crate::state::App;
 
 pub(super) fn routes() -> ApiRouter<App> {
@@ -29,7 +30,10 @@ pub(super) fn routes() -> ApiRouter<App> {
         .api_route(
             "/metrics",
             get_with(metrics, |operation| {
-                say(operation, "Metrics for Prometheus")
+                operation
+                    .summary("Metrics for Prometheus")
+                    .tag("service")
+                    .response::<200, String>()
             }),
         )
         .route("/openapi.json", axum::routing::get(document))
@@ -82,6 +86,10 @@ async fn metrics(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, kind)], app.prometheus.render()).into_response()
 }
 
-async fn document() -> Json<&'static Value> {
-    Json(crate::openapi::shared())
+async fn document(State(app): State<App>) -> Json<&'static Value> {
+    let keys = match app.config.api_keys.as_slice() {
+        [] => NeedsKey::No,
+        [_, ..] => NeedsKey::Yes,
+    };
+    Json(crate::openapi::served(keys))
 }

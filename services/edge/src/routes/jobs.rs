@@ -2,7 +2,7 @@
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -11,15 +11,17 @@ use quintet_contract::JsonObject;
 use quintet_contract::api::{
     ControlJob, DryRunReply, Explanation, MetadataReply, PatchMetadata, SubmitJob,
 };
-use quintet_contract::id::{IdempotencyKey, JobId};
+use quintet_contract::id::{IdempotencyKey, JobId, MAX_NAME_BYTES};
 use quintet_contract::job::Job;
+use quintet_contract::metadata::StreamMetadata;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Operation, guarded, of_one, with_body};
 use crate::auth::Caller;
 use crate::error::HttpError;
-use crate::extract::{Body, Id, Params};
+use crate::extract::{Body, Headers, Id, Params};
+use crate::openapi::{Presence, with_header};
 use crate::state::App;
 
 /// Asks that a known key be refused when its request differs.
@@ -93,21 +95,50 @@ pub(super) fn completed(
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<SubmitJob, HttpError> {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let key = match (submit.idempotency_key, text(&KEY)) {
-        (None, Some(key)) => {
-            let key = IdempotencyKey::parse(key);
-            Some(key.map_err(|error| HttpError::invalid("idempotencyKey", error.to_string()))?)
-        }
-        (key, _) => key,
-    };
+    let strict = headers.get(&STRICT).and_then(|value| value.to_str().ok());
+    let key = submit.idempotency_key.or(key_of(headers)?);
     Ok(SubmitJob {
         job_id: Some(new_job_id()),
         idempotency_key: key,
         requested_by: Some(caller.name.to_string()),
-        strict: text(&STRICT).is_some_and(|value| value.eq_ignore_ascii_case("true")),
+        strict: strict.is_some_and(|value| value.eq_ignore_ascii_case("true")),
         ..submit
     })
+}
+
+/// The key of the header. One that cannot be read is refused: without its key, a request that is sent again would make a
+/// second job.
+fn key_of(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, HttpError> {
+    let Some(value) = headers.get(&KEY) else {
+        return Ok(None);
+    };
+    let invalid = |text: String| HttpError::invalid("idempotencyKey", text);
+    let text = value
+        .to_str()
+        .map_err(|_| invalid("the header idempotency-key must be ASCII".to_owned()))?;
+    let key = IdempotencyKey::parse(text).map_err(|error| invalid(error.to_string()))?;
+    Ok(Some(key))
+}
+
+/// Documents the parameters of a submission.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code, reason = "describes the query")]
+struct SubmitParams {
+    /// True: store nothing, say where it would go.
+    dry_run: Option<bool>,
+}
+
+/// Documents the headers of a submission.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code, reason = "describes the headers")]
+pub(super) struct SubmitHeaders {
+    /// The key, for clients that send it beside the body; one in the body is stronger.
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES), regex(pattern = "^[!-~]([ -~]*[!-~])?$"))]
+    idempotency_key: Option<String>,
+    /// `true`: refuse a known key whose first request differed from this one.
+    idempotency_strict: Option<String>,
 }
 
 fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
@@ -120,8 +151,11 @@ fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
              set by the server.",
         )
         .tag("jobs")
-        .parameter_untyped("dryRun", |parameter| parameter.description("true: store nothing, say where it would go"))
-        .response_with::<201, Json<Job>, _>(|response| response.description("the new job"))
+        .input::<(Query<SubmitParams>, Headers<SubmitHeaders>)>()
+        .response_with::<201, Json<Job>, _>(|response| {
+            let response = response.description("the new job");
+            with_header(response, "location", Presence::Always, "where the job is")
+        })
         .response_with::<200, Json<Known>, _>(|response| {
             response.description("the job of a known key as it is now; with dryRun, where it would go")
         })
@@ -176,16 +210,17 @@ async fn command(app: &App, id: JobId, command: &str) -> Result<Response, HttpEr
 fn mute_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
         .summary("Turn a job's sound off or on")
-        .description("`streamMetadata.isMuted` follows when the agent has done it.")
+        .description("`streamMetadata.isMuted` follows when the agent has done it. An agent that cannot do it: 422.")
         .tag("jobs")
         .response::<202, Json<OkJob>>()
         .response::<409, Json<crate::error::ErrorBody>>()
+        .response::<422, Json<crate::error::ErrorBody>>()
 }
 
 /// A live command.
 #[derive(Deserialize, JsonSchema)]
 struct Control {
-    /// Its name, for example `mute`.
+    /// Its name, for example `mute`; one of those that the agent published.
     command: String,
     /// Its arguments.
     #[serde(default)]
@@ -241,6 +276,11 @@ fn metadata_docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<200, Json<MetadataReply>>()
 }
 
+/// The fields to merge.
+#[derive(Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct Patch(#[schemars(with = "StreamMetadata")] JsonObject);
+
 /// Done, and the metadata as it is now.
 #[derive(Serialize, JsonSchema)]
 struct OkMetadata {
@@ -253,7 +293,7 @@ struct OkMetadata {
 async fn put_metadata(
     State(app): State<App>,
     Id(id): Id<JobId>,
-    Body(metadata): Body<JsonObject>,
+    Body(Patch(metadata)): Body<Patch>,
 ) -> Result<Json<OkMetadata>, HttpError> {
     let reply = app.patch_metadata(&PatchMetadata { id, metadata }).await?;
     Ok(Json(OkMetadata {

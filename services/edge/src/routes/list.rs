@@ -20,6 +20,7 @@ use serde::Deserialize;
 use super::{Operation, guarded};
 use crate::error::{ErrorBody, HttpError};
 use crate::extract::Params;
+use crate::openapi::{Presence, with_header};
 use crate::state::App;
 
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
@@ -38,10 +39,12 @@ struct Filter {
     /// Only jobs with this status.
     status: Option<JobStatus>,
     /// Only jobs of this agent.
-    agent_id: Option<String>,
+    agent_id: Option<AgentId>,
     /// At most so many; where to go on is in `x-next-cursor` and `Link`.
+    #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<u32>,
-    /// Where to go on.
+    /// Where to go on: the `x-next-cursor` of an earlier answer, whose form means nothing to clients.
+    #[schemars(extend("format" = "cursor"))]
     cursor: Option<String>,
 }
 
@@ -235,6 +238,21 @@ fn docs(operation: Operation<'_>) -> Operation<'_> {
         .description("Without a limit all of them.")
         .tag("jobs")
         .input::<axum::extract::Query<Filter>>()
-        .response::<200, Json<Vec<Job>>>()
+        .response_with::<200, Json<Vec<Job>>, _>(|response| {
+            let response = response
+                .description("the jobs; with a limit and more to come, also where to go on");
+            let response = with_header(
+                response,
+                NEXT_CURSOR.as_str(),
+                Presence::Sometimes,
+                "the `cursor` of the next page",
+            );
+            with_header(
+                response,
+                "link",
+                Presence::Sometimes,
+                "the next page, with `rel=\"next\"`",
+            )
+        })
         .response::<422, Json<ErrorBody>>()
 }

@@ -7,13 +7,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use quintet_contract::JsonObject;
 use quintet_contract::api::{Done, PutTemplate, TemplateRef};
+use quintet_contract::capability::Requirements;
 use quintet_contract::id::TemplateId;
 use quintet_contract::template::Template;
-use serde_json::Value;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::{Operation, guarded, of_one, with_body};
 use crate::error::HttpError;
-use crate::extract::{Body, Id, read};
+use crate::extract::{Body, Id};
 use crate::state::App;
 
 pub(super) fn routes() -> ApiRouter<App> {
@@ -49,14 +51,49 @@ fn get_docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<200, Json<Template>>()
 }
 
+/// A template as clients send it. Of one that was read here before, the id and the times are ignored: the path and the
+/// service say them.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct NewTemplate {
+    /// What people call it.
+    name: Option<String>,
+    /// The executor that runs it: `exec`, `ffmpeg`, `noop`, or one that an agent brings along.
+    #[schemars(regex(pattern = r"\S"))]
+    executor: String,
+    /// The executor's configuration with `{{param}}` places in any string.
+    #[serde(default)]
+    config: JsonObject,
+    /// Values for places that a job does not name.
+    #[serde(default)]
+    defaults: JsonObject,
+    /// What it asks of an agent.
+    #[serde(default)]
+    requirements: Requirements,
+}
+
 async fn put(
     State(app): State<App>,
     Id(id): Id<TemplateId>,
-    Body(mut fields): Body<JsonObject>,
+    Body(new): Body<NewTemplate>,
 ) -> Result<(StatusCode, Json<Template>), HttpError> {
-    // The path says which template it is.
-    fields.insert("id".to_owned(), Value::String(id.to_string()));
-    let template: Template = read(Value::Object(fields))?;
+    let NewTemplate {
+        name,
+        executor,
+        config,
+        defaults,
+        requirements,
+    } = new;
+    let template = Template {
+        id,
+        name,
+        executor,
+        config,
+        defaults,
+        requirements,
+        created_at: None,
+        updated_at: None,
+    };
     let reply = app.put_template(&PutTemplate { template }).await?;
     let status = if reply.created {
         StatusCode::CREATED
@@ -67,11 +104,11 @@ async fn put(
 }
 
 fn put_docs(operation: Operation<'_>) -> Operation<'_> {
-    with_body(operation)
+    of_one(with_body(operation))
         .summary("Store a template")
         .description(
             "Names an executor, its configuration with `{{param}}` places, values for places that a job does not name, \
-             and requirements. The `id` in the body is ignored: the path says it.",
+             and requirements. An id of more than 128 bytes or with control characters is answered 404.",
         )
         .tag("templates")
         .response_with::<201, Json<Template>, _>(|response| response.description("there was none under this id"))

@@ -9,20 +9,22 @@ use std::sync::Arc;
 use aide::axum::ApiRouter;
 use aide::axum::routing::get_with;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::response::sse::Event;
 use quintet_contract::event::JobEvent;
 use quintet_contract::id::JobId;
 use quintet_contract::job::Job;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::{come_back, last_event_id, sse};
+use super::{come_back, last_event_id, only_events, sse};
 use crate::error::{ErrorBody, HttpError};
-use crate::extract::{Client, Id, Params};
+use crate::extract::{Client, Headers, Id, Params};
 use crate::feeds::JobWatch;
 use crate::metrics::OpenStream;
 use crate::routes::{guarded, of_one};
@@ -39,10 +41,31 @@ pub(super) fn routes() -> ApiRouter<App> {
                      `job.event` for what else happens. The stream ends after the last status.",
                 )
                 .tag("jobs")
-                .response_with::<200, String, _>(|response| response.description("text/event-stream"))
+                .input::<(Query<EventParams>, Headers<EventHeaders>)>()
+                .response_with::<200, String, _>(|response| only_events(response.description("the events")))
                 .response::<422, Json<ErrorBody>>()
         }),
     )
+}
+
+/// Documents the parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code, reason = "describes the query")]
+struct EventParams {
+    /// As the header `Last-Event-ID`, for clients that cannot send it.
+    #[schemars(regex(pattern = "^([0-9]{1,19})?$"))]
+    last_event_id: Option<String>,
+}
+
+/// Documents the headers.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code, reason = "describes the headers")]
+struct EventHeaders {
+    /// Go on after this event.
+    #[schemars(regex(pattern = "^([0-9]{1,19})?$"))]
+    last_event_id: Option<String>,
 }
 
 async fn events(
@@ -52,15 +75,7 @@ async fn events(
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, HttpError> {
-    let position = match last_event_id(&headers, &params) {
-        None => 0,
-        Some(text) => text.parse().map_err(|_| {
-            HttpError::invalid(
-                "lastEventId",
-                "Last-Event-ID must be the id of an event of this stream",
-            )
-        })?,
-    };
+    let position = last_event_id(&headers, &params, |text| text.parse().ok())?.unwrap_or(0);
     let place = app.streams.enter(address)?;
     let job = app.feeds.job(&id).await?;
     if job.latest.borrow().is_none() {

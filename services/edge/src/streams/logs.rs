@@ -11,7 +11,7 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::get_with;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
@@ -21,13 +21,15 @@ use quintet_contract::event::{JobLog, LogLine};
 use quintet_contract::id::JobId;
 use quintet_contract::subject::JobLogged;
 use quintet_contract::topology::stream;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 use tracing::debug;
 
-use super::{come_back, last_event_id, sse};
+use super::{EVENT_STREAM, also_events, come_back, last_event_id, sse};
 use crate::error::{ErrorBody, HttpError};
-use crate::extract::{Client, Id, Params};
+use crate::extract::{Client, Headers, Id, Params};
 use crate::feeds::{JobWatch, LogBatch};
 use crate::metrics::OpenStream;
 use crate::routes::{guarded, of_one};
@@ -49,12 +51,36 @@ pub(super) fn routes() -> ApiRouter<App> {
                      lines, `?follow=true` goes on until the job ends; events carry an `id` for `Last-Event-ID`.",
                 )
                 .tag("jobs")
-                .parameter_untyped("follow", |parameter| parameter.description("true: go on until the job ends"))
-                .parameter_untyped("tail", |parameter| parameter.description("begin with the newest N lines"))
-                .response_with::<200, String, _>(|response| response.description("text/plain or text/event-stream"))
+                .input::<(Query<LogParams>, Headers<LogHeaders>)>()
+                .response_with::<200, String, _>(|response| also_events(response.description("the lines")))
                 .response::<422, Json<ErrorBody>>()
         }),
     )
+}
+
+/// Documents the parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code, reason = "describes the query")]
+struct LogParams {
+    /// True: go on until the job ends.
+    follow: Option<bool>,
+    /// Begin with the newest so many lines, at most 100000.
+    #[schemars(range(max = u64::MAX))]
+    tail: Option<u64>,
+    /// As the header `Last-Event-ID`, for clients that cannot send it.
+    #[schemars(regex(pattern = "^([0-9]{1,19}[.][0-9]{1,19})?$"))]
+    last_event_id: Option<String>,
+}
+
+/// Documents the headers.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code, reason = "describes the headers")]
+struct LogHeaders {
+    /// Go on after this event.
+    #[schemars(regex(pattern = "^([0-9]{1,19}[.][0-9]{1,19})?$"))]
+    last_event_id: Option<String>,
 }
 
 /// A line and its place: the message in the stream and the line in it.
@@ -76,20 +102,12 @@ async fn logs(
     let tail = params
         .parse::<usize>("tail", "a number of lines")?
         .map(|tail| tail.min(MAX_TAIL));
-    let after = match last_event_id(&headers, &params) {
-        None => None,
-        Some(text) => Some(place_of(text).ok_or_else(|| {
-            HttpError::invalid(
-                "lastEventId",
-                "Last-Event-ID must be the id of an event of this stream",
-            )
-        })?),
-    };
+    let after = last_event_id(&headers, &params, place_of)?;
     let accepts = headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .unwrap_or_default();
-    let as_events = accepts.contains("text/event-stream");
+    let as_events = accepts.contains(EVENT_STREAM);
     app.job(&id).await?;
     let place = app.streams.enter(address)?;
     let mut reader = Reader::new(app, id, place, after);
