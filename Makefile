@@ -20,7 +20,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/quintet
 SCRIPTS := deploy/scripts
 
-.PHONY: help setup setup-build setup-run run test lint bench schemas sim nats-image docker-stop
+.PHONY: help setup setup-build setup-run run test lint bench bench-peers schemas sim nats-image docker-stop
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -51,6 +51,10 @@ lint: setup-build ## Check formatting, lints and documentation
 
 bench: setup-run ## Measure against the raw bus, on a release build
 	cargo run --release -p quintet -- bench $(ARGS)
+
+bench-peers: setup-run ## Measure next to BullMQ, Celery and Restate, in one run (ARGS="--jobs 20000 --rounds 3")
+	cargo build --release -p quintet
+	python3 tests/peers/run.py --quintet $(TARGET_DIR)/release/quintet $(ARGS)
 
 schemas: setup-build ## Regenerate schemas/ from the code
 	cargo run -p quintet -- schemas --write
