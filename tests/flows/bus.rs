@@ -123,7 +123,7 @@ async fn the_nats_cli_works_against_it() {
         "{services}"
     );
     assert!(nats(&["kv", "ls"]).contains("quintet_jobs"));
-    let translate = format!("{} decode", crate::program::binary().display());
+    let translate = format!("{} decode", quintet_tests::binary().display());
     let heard = nats(&[
         "sub",
         "quintet.hb.agent.>",

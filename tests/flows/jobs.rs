@@ -152,6 +152,13 @@ async fn a_batch_is_answered_entry_by_entry_in_order() {
             .until(entry["job"]["id"].as_str().unwrap(), "STOPPED")
             .await;
     }
+    let keyed = stack.api.request(reqwest::Method::POST, "/v1/jobs/batch");
+    let keyed = keyed.header("idempotency-key", "one").json(&[&good, &good]);
+    let keyed = stack.api.send(keyed).await.expect(422);
+    assert_eq!(
+        keyed.body["field"], "idempotencyKey",
+        "one key would be one job"
+    );
     let many: Vec<Value> = (0..1000).map(|_| good.clone()).collect();
     let answer = stack
         .api

@@ -3,30 +3,13 @@
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use quintet_testkit::{Process, free_port, wait_for};
-use quintet_tests::{Api, PATIENCE};
+use quintet_tests::{Api, PATIENCE, binary};
 use serde_json::json;
 use tempfile::TempDir;
-
-/// The program as this build made it.
-pub(crate) fn binary() -> PathBuf {
-    // Test programs lie in `deps`, beside which the program is.
-    let mut folder = std::env::current_exe().unwrap();
-    folder.pop();
-    if folder.ends_with("deps") {
-        folder.pop();
-    }
-    let binary = folder.join("quintet");
-    assert!(
-        binary.exists(),
-        "{} is missing; `cargo build -p quintet` makes it",
-        binary.display()
-    );
-    binary
-}
 
 /// A `quintet up` with everything in it.
 pub(crate) struct Program {

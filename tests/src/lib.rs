@@ -11,7 +11,7 @@ mod stack;
 pub use api::{Answer, Api};
 pub use feed::{Feed, Message};
 pub use socket::{Agent, Frame, Socket};
-pub use stack::{Plan, Stack, part, repository};
+pub use stack::{Plan, Stack, binary, part, repository};
 
 use std::time::Duration;
 

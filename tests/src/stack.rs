@@ -147,3 +147,20 @@ pub fn repository() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).to_owned()
 }
+
+/// The program as this build made it.
+pub fn binary() -> PathBuf {
+    // Test programs lie in `deps`, beside which the program is.
+    let mut folder = std::env::current_exe().unwrap();
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let binary = folder.join("quintet");
+    assert!(
+        binary.exists(),
+        "{} is missing; `cargo build -p quintet` makes it",
+        binary.display()
+    );
+    binary
+}

@@ -1,18 +1,19 @@
 //! Lives an agent's life: its only `select!`, around the core.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use futures::FutureExt;
 use quintet_bus::Bus;
 use quintet_contract::JsonObject;
 use quintet_contract::agent::Hello;
-use quintet_service::tasks::Tasks;
+use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_worker::{
-    AgentIdentity, AgentLink, LinkError, LinkEvent, LinkHandle, LinkOptions, ReportSlot,
+    AgentIdentity, AgentLink, LinkError, LinkEvent, LinkHandle, LinkOptions, Moment, ReportSlot,
 };
 use serde_json::json;
 use tokio::process::Child;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, info, warn};
@@ -56,6 +57,11 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
     let options = LinkOptions::default();
     let (link, mut heard) = AgentLink::open(bus.clone(), identity, hello, options);
     let tasks = Tasks::new(format!("agent/{}", config.agent));
+    tasks.spawn(
+        "watchdog",
+        ExitPolicy::Optional,
+        watch_fence(link.fences_at(), spawner.clone()),
+    );
     let (events, child_events) = mpsc::channel(CHILD_EVENTS);
     let context = Context {
         bus,
@@ -82,6 +88,21 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
         warn!(aborted = ?report.aborted, "some tasks did not end in time");
     }
     left
+}
+
+/// Tells the reaper when restartable jobs must have ended: when this process is frozen it cannot end them itself.
+async fn watch_fence(
+    mut fences_at: watch::Receiver<Option<Moment>>,
+    spawner: Spawner,
+) -> Result<(), Infallible> {
+    loop {
+        if let Some(at) = *fences_at.borrow_and_update() {
+            spawner.fence_at(at);
+        }
+        if fences_at.changed().await.is_err() {
+            return Ok(());
+        }
+    }
 }
 
 async fn leave(leaving: Leaving, link: &LinkHandle, agent: String) -> Result<(), Error> {
@@ -134,7 +155,7 @@ async fn has_ffmpeg(spawner: &Spawner, config: &AgentConfig) -> bool {
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null());
     let probe = async {
-        let Started { mut child, group } = spawner.spawn(command).await?;
+        let Started { mut child, group } = spawner.spawn(command, false).await?;
         let status = Child::wait(&mut child).await;
         drop(group);
         status

@@ -123,6 +123,12 @@ pub(crate) fn final_of(report: AgentReport) -> Option<JobAttempt> {
             job_id,
             attempt: Some(attempt),
             ..
+        }
+        | AgentReport::AssignAck {
+            job_id,
+            attempt: Some(attempt),
+            accepted: false,
+            ..
         } => Some(JobAttempt { job_id, attempt }),
         _ => None,
     }

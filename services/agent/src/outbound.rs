@@ -86,7 +86,7 @@ impl Outbound {
     pub(crate) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Report(report) => self.report(report),
-            Effect::Start(placement, plan) => self.start(placement, plan),
+            Effect::Start(placement, plan, restartable) => self.start(placement, plan, restartable),
             Effect::Terminate(placement) => self.end(&placement, child::Handle::terminate),
             Effect::Kill(placement) => self.end(&placement, child::Handle::kill),
             Effect::Control {
@@ -162,14 +162,14 @@ impl Outbound {
         self.timers.insert(timer, after.min(LONGEST))
     }
 
-    fn start(&mut self, placement: JobAttempt, plan: Plan) {
+    fn start(&mut self, placement: JobAttempt, plan: Plan, restartable: bool) {
         let work = match plan {
             Plan::Noop(plan) => return self.start_noop(placement, &plan),
             Plan::Exec(plan) => Work::Exec(plan),
             Plan::Ffmpeg(plan) => Work::Ffmpeg(plan),
         };
         let span = self.span(&placement);
-        let start = || child::start(&self.context, placement.clone(), work);
+        let start = || child::start(&self.context, placement.clone(), work, restartable);
         let handle = span.in_scope(start);
         self.running.insert(placement, Running::Child(handle));
     }

@@ -187,7 +187,7 @@ impl Simulated {
             for effect in self.core.step(event) {
                 match effect {
                     Effect::Report(report) => reports.push(report),
-                    Effect::Start(placement, plan) => {
+                    Effect::Start(placement, plan, _) => {
                         if let Plan::Noop(plan) = plan
                             && let Some((after, end)) = plan.end()
                         {

@@ -17,6 +17,11 @@ impl Moment {
         Self(elapsed)
     }
 
+    /// Time from the start of the machine to this moment.
+    pub const fn since_start(self) -> Duration {
+        self.0
+    }
+
     /// This moment moved forward.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {

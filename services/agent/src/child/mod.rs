@@ -118,7 +118,12 @@ impl Handle {
 }
 
 /// Starts a child; what becomes of it comes as events, [`Event::Exited`] last and always.
-pub(crate) fn start(context: &Context, placement: JobAttempt, work: Work) -> Handle {
+pub(crate) fn start(
+    context: &Context,
+    placement: JobAttempt,
+    work: Work,
+    restartable: bool,
+) -> Handle {
     let (pressure, pressed) = watch::channel(Pressure::None);
     let (commands, asked) = mpsc::channel(COMMANDS);
     let (sink, shipment, shipped) = logs::channel(context.log_limits);
@@ -137,6 +142,7 @@ pub(crate) fn start(context: &Context, placement: JobAttempt, work: Work) -> Han
     let tender = Tender {
         context: context.clone(),
         placement,
+        restartable,
         pressed,
     };
     let tending = tender.tend(work, sink, asked, shipped);
@@ -149,6 +155,7 @@ pub(crate) fn start(context: &Context, placement: JobAttempt, work: Work) -> Han
 struct Tender {
     context: Context,
     placement: JobAttempt,
+    restartable: bool,
     pressed: watch::Receiver<Pressure>,
 }
 
@@ -266,7 +273,7 @@ impl Tender {
 
     async fn spawn(&self, command: Command) -> Result<Started, Exit> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let started = self.context.spawner.spawn(command).await;
+        let started = self.context.spawner.spawn(command, self.restartable).await;
         started.map_err(|error| Exit::NotStarted {
             reason: format!("cannot start {program}: {error}"),
         })

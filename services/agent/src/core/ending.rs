@@ -15,6 +15,9 @@ impl Core {
             return;
         };
         match &mut job.stage {
+            Stage::Accepted if why == Fate::Shutdown => {
+                self.withdraw(placement, "this agent is about to leave");
+            }
             Stage::Accepted => {
                 let ended = why.end_unstarted();
                 self.end(placement, ended);

@@ -100,8 +100,8 @@ pub(crate) enum Leaving {
 pub(crate) enum Effect {
     /// Report to the owner.
     Report(AgentReport),
-    /// Start the job.
-    Start(JobAttempt, Plan),
+    /// Start the job; the flag says whether it may be started elsewhere when this agent is not heard any more.
+    Start(JobAttempt, Plan, bool),
     /// Ask the job's processes to end.
     Terminate(JobAttempt),
     /// End the job's processes.

@@ -210,15 +210,27 @@ impl Core {
             return;
         }
         job.stage = Stage::live();
-        let plan = job.plan.clone();
+        let (plan, restartable) = (job.plan.clone(), job.restartable);
         self.update(&placement, JobStatus::Starting);
-        self.effects.push(Effect::Start(placement, plan));
+        self.effects
+            .push(Effect::Start(placement, plan, restartable));
     }
 
     fn not_confirmed(&mut self, placement: JobAttempt) {
-        if self.stage_of(&placement) == Some(&Stage::Accepted) {
-            let text = "the acceptance was not confirmed in time, so the job was not started";
-            self.end(placement, Err(JobError::new("NOT_CONFIRMED", text)));
+        let text = "the acceptance was not confirmed in time, so the job was not started";
+        self.withdraw(placement, text);
+    }
+
+    /// Takes an acceptance back: the job was not started, and may go to somebody else whatever its policy says. It is
+    /// listed until the owner has stored that, or it would be missed.
+    fn withdraw(&mut self, placement: JobAttempt, why: &str) {
+        if let Some(job) = self.jobs.get_mut(&placement)
+            && job.stage == Stage::Accepted
+        {
+            job.stage = Stage::Ended {
+                last: JobStatus::Accepted,
+            };
+            self.turn_down(placement, why.to_owned());
         }
     }
 

@@ -101,7 +101,7 @@ fn a_job_starts_only_after_its_acceptance_was_confirmed() {
     );
     let effects = core.step(Event::Confirmed(job.clone()));
     assert_eq!(reported(&effects), ["STARTING"]);
-    assert!(matches!(&effects[1], Effect::Start(started, _) if *started == job));
+    assert!(matches!(&effects[1], Effect::Start(started, ..) if *started == job));
     assert_eq!(
         reported(&core.step(Event::Working(job.clone()))),
         ["RUNNING"]
@@ -147,8 +147,14 @@ fn a_confirmation_that_comes_too_late_starts_nothing() {
         timeout
     )));
     let late = core.step(Event::DeadlinePassed(job.clone(), Deadline::Confirmation));
-    assert_eq!(reported(&late), ["FAILED NOT_CONFIRMED"]);
-    assert_eq!(core.step(Event::Confirmed(job)), []);
+    assert_eq!(
+        reported(&late),
+        ["refused: the acceptance was not confirmed in time, so the job was not started"]
+    );
+    assert_eq!(core.step(Event::Confirmed(job.clone())), []);
+    assert_eq!(core.active_jobs().len(), 1, "until that is stored");
+    core.step(Event::FinalStored(job));
+    assert_eq!(core.active_jobs(), []);
 }
 
 #[test]
@@ -420,7 +426,7 @@ proptest! {
         for event in events {
             for effect in core.step(event) {
                 match effect {
-                    Effect::Start(job, _) => {
+                    Effect::Start(job, ..) => {
                         prop_assert!(!started.contains(&job) && !ended.contains(&job));
                         started.push(job);
                     }

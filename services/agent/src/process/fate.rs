@@ -21,9 +21,10 @@ use rustix::process::{Pid, getpid, getppid};
 const LINE: usize = 16;
 
 /// The child gets a process group of its own, dies with the thread that starts it, and tells the reaper.
-pub(super) fn share(command: &mut Command, reaper: Option<Arc<OwnedFd>>) {
+pub(super) fn share(command: &mut Command, reaper: Option<Arc<OwnedFd>>, restartable: bool) {
     command.process_group(0);
     let agent = getpid();
+    let sign = if restartable { b'~' } else { b'+' };
     // SAFETY: the hook makes system calls only (prctl, getppid, getpid, send), formats into an array on its
     // stack, and builds its error from a number; it takes no lock and does not allocate. The descriptor is
     // kept open by the Arc that moves into the hook.
@@ -32,7 +33,7 @@ pub(super) fn share(command: &mut Command, reaper: Option<Arc<OwnedFd>>) {
             die_with_parent(agent)?;
             if let Some(reaper) = &reaper {
                 let mut line = [0; LINE];
-                let length = register(getpid(), &mut line);
+                let length = register(sign, getpid(), &mut line);
                 tell(reaper.as_fd(), line.get(..length).unwrap_or_default());
             }
             Ok(())
@@ -63,8 +64,8 @@ fn die_with_parent(_agent: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes `+<pid>` and a line end without allocating; how long it is.
-fn register(pid: Pid, line: &mut [u8; LINE]) -> usize {
+/// Writes the sign, the pid and a line end without allocating; how long it is.
+fn register(sign: u8, pid: Pid, line: &mut [u8; LINE]) -> usize {
     let mut digits = [0_u8; LINE];
     let mut rest = pid.as_raw_nonzero().get().unsigned_abs();
     let mut count = 0;
@@ -73,7 +74,7 @@ fn register(pid: Pid, line: &mut [u8; LINE]) -> usize {
         rest /= 10;
         count += 1;
     }
-    line[0] = b'+';
+    line[0] = sign;
     for index in 0..count {
         line[1 + index] = digits[count - 1 - index];
     }
@@ -89,8 +90,8 @@ mod tests {
     fn a_group_is_registered_in_the_words_that_the_reaper_reads() {
         for number in [2, 90, 4_194_304, i32::MAX] {
             let mut line = [0; LINE];
-            let length = register(Pid::from_raw(number).unwrap(), &mut line);
-            assert_eq!(line[..length], *format!("+{number}\n").as_bytes());
+            let length = register(b'~', Pid::from_raw(number).unwrap(), &mut line);
+            assert_eq!(line[..length], *format!("~{number}\n").as_bytes());
         }
     }
 }

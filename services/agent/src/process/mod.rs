@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 
+use quintet_worker::Moment;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
@@ -69,9 +70,13 @@ impl Spawner {
         Ok(Self { requests, reaper })
     }
 
-    /// Starts a child in its own process group.
-    pub(crate) async fn spawn(&self, mut command: Command) -> io::Result<Started> {
-        fate::share(&mut command, self.reaper.clone());
+    /// Starts a child in its own process group; `restartable` is whether it must end when this agent is not heard.
+    pub(crate) async fn spawn(
+        &self,
+        mut command: Command,
+        restartable: bool,
+    ) -> io::Result<Started> {
+        fate::share(&mut command, self.reaper.clone(), restartable);
         let (answer, started) = oneshot::channel();
         let request = Request { command, answer };
         let gone = || io::Error::other("the thread that starts child processes has ended");
@@ -84,6 +89,16 @@ impl Spawner {
             child,
             group: Group { id, reaper },
         })
+    }
+}
+
+impl Spawner {
+    /// Tells the reaper when restartable children must have ended, unless it is told something else before.
+    pub(crate) fn fence_at(&self, at: Moment) {
+        if let Some(reaper) = &self.reaper {
+            let line = format!("={}\n", at.since_start().as_millis());
+            fate::tell(reaper.as_fd(), line.as_bytes());
+        }
     }
 }
 

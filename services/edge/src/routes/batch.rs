@@ -14,10 +14,10 @@ use quintet_contract::error::ErrorReply;
 use quintet_contract::id::PoolName;
 use quintet_contract::job::Job;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::jobs::{SubmitHeaders, completed};
+use super::jobs::{KEY, completed};
 use super::{Operation, with_body};
 use crate::auth::Caller;
 use crate::error::HttpError;
@@ -37,6 +37,15 @@ pub(super) fn routes() -> ApiRouter<App> {
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "describes the body")]
 struct Batch(#[schemars(length(max = MAX_BATCH))] Vec<SubmitJob>);
+
+/// Documents the headers.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code, reason = "describes the headers")]
+struct BatchHeaders {
+    /// `true`: an entry under a known key that differs from the first one's is refused.
+    idempotency_strict: Option<String>,
+}
 
 /// What became of one entry.
 #[derive(Clone, Serialize, JsonSchema)]
@@ -65,6 +74,10 @@ async fn submit(
     headers: HeaderMap,
     Items(items): Items,
 ) -> Result<(StatusCode, Json<Vec<Entry>>), HttpError> {
+    if headers.contains_key(&KEY) {
+        let text = "a batch names its keys in its entries, as idempotencyKey; send it without the header Idempotency-Key";
+        return Err(HttpError::invalid("idempotencyKey", text));
+    }
     if items.len() > MAX_BATCH {
         let text = format!(
             "a batch holds at most {MAX_BATCH} jobs, this one holds {}; split it",
@@ -194,6 +207,6 @@ fn docs(operation: Operation<'_>) -> Operation<'_> {
         .summary("Submit up to 1000 jobs")
         .description("An array of what POST /v1/jobs takes. Answered entry by entry, in order.")
         .tag("jobs")
-        .input::<(Json<Batch>, Headers<SubmitHeaders>)>()
+        .input::<(Json<Batch>, Headers<BatchHeaders>)>()
         .response::<207, Json<Vec<Entry>>>()
 }

@@ -27,7 +27,7 @@ use crate::state::App;
 /// Asks that a known key be refused when its request differs.
 pub(super) const STRICT: HeaderName = HeaderName::from_static("idempotency-strict");
 /// The key, for clients that send it beside the body.
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) fn routes() -> ApiRouter<App> {
     ApiRouter::new()
@@ -133,7 +133,7 @@ struct SubmitParams {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[allow(dead_code, reason = "describes the headers")]
-pub(super) struct SubmitHeaders {
+struct SubmitHeaders {
     /// The key, for clients that send it beside the body; one in the body is stronger.
     #[schemars(length(min = 1, max = MAX_NAME_BYTES), regex(pattern = "^[!-~]([ -~]*[!-~])?$"))]
     idempotency_key: Option<String>,

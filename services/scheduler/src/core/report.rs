@@ -164,15 +164,26 @@ impl Core {
                 reason,
             } => {
                 let holds = matches!(self.relation(agent, job_id, *attempt), Relation::Holds);
-                if holds
-                    && self
-                        .job(job_id)
-                        .is_some_and(|job| job.status == JobStatus::Assigned)
-                {
-                    let reason = cut(reason.as_deref().unwrap_or("refused without a reason"));
-                    self.turned_down(job_id, &reason, now);
-                } else {
-                    self.count(Oddity::Stale);
+                let status = self.job(job_id).map(|job| job.status).filter(|_| holds);
+                match status {
+                    // An acceptance may be taken back as long as the job was not started.
+                    Some(JobStatus::Assigned | JobStatus::Accepted | JobStatus::Unknown) => {
+                        let reason = cut(reason.as_deref().unwrap_or("refused without a reason"));
+                        self.turned_down(job_id, &reason, now);
+                    }
+                    // It was to end, and will not begin.
+                    Some(JobStatus::Stopping) => self.observed(
+                        Sighting {
+                            agent,
+                            session,
+                            job: job_id,
+                            attempt: *attempt,
+                            status: JobStatus::Stopped,
+                            error: None,
+                        },
+                        now,
+                    ),
+                    _ => self.count(Oddity::Stale),
                 }
             }
             AgentReport::JobUpdate {

@@ -505,6 +505,36 @@ fn a_refusal_or_silence_tries_others_at_once_and_that_agent_later() {
 }
 
 #[test]
+fn an_acceptance_that_is_taken_back_costs_the_job_nothing() {
+    let withdraw = AgentReport::AssignAck {
+        job_id: job("j"),
+        attempt: Some(Attempt(1)),
+        accepted: false,
+        reason: Some("about to leave".to_owned()),
+    };
+    let mut pool = Pool::with_agent("a");
+    pool.submit(submission("j")).unwrap();
+    pool.accept("a", 1, "j");
+    pool.join("b", 2, json!({}), &[]);
+    pool.report("a", 1, vec![withdraw.clone()]);
+    let job = pool.job("j");
+    assert_eq!((job.status, job.restarts), (Assigned, 0));
+    assert_eq!(
+        job.agent_id,
+        Some(agent("b")),
+        "although its policy is never"
+    );
+
+    let mut pool = Pool::with_agent("a");
+    pool.submit(submission("j")).unwrap();
+    pool.accept("a", 1, "j");
+    pool.stop("j");
+    assert_eq!(pool.status("j"), Stopping);
+    pool.report("a", 1, vec![withdraw]);
+    assert_eq!(pool.status("j"), Stopped);
+}
+
+#[test]
 fn a_stop_of_an_offered_job_is_kept_whatever_the_answer() {
     for answer in ["accepts", "refuses", "is silent"] {
         let mut pool = Pool::with_agent("a");

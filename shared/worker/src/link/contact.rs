@@ -50,6 +50,14 @@ impl Contact {
         None
     }
 
+    /// When the silence becomes too long.
+    pub(super) fn ends_at(&self, limit: Duration) -> Option<Moment> {
+        match *self {
+            Self::Never => None,
+            Self::Since(heard) | Self::Fenced(heard) => Some(heard.after(limit)),
+        }
+    }
+
     /// Whether the silence has become too long; said once.
     pub(super) fn check(&mut self, now: Moment, limit: Duration) -> Option<Change> {
         match *self {

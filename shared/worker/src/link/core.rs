@@ -110,6 +110,16 @@ impl Core {
         self.outbox.has_room()
     }
 
+    /// When restartable jobs must have ended here unless something is heard before; see [`LinkHandle::fences_at`].
+    ///
+    /// [`LinkHandle::fences_at`]: crate::LinkHandle::fences_at
+    pub fn fences_at(&self) -> Option<Moment> {
+        match self.mode {
+            HeartbeatMode::Automatic => self.contact.ends_at(self.limit()),
+            HeartbeatMode::Forwarded => None,
+        }
+    }
+
     /// How long a heartbeat or its answer may take.
     pub fn heartbeat_deadline(&self) -> Duration {
         Duration::from_millis(self.settings.heartbeat_interval_ms.max(1))

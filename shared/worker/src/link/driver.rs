@@ -172,6 +172,9 @@ impl Driver {
                 Happened::Offer(delivery) => self.offered(delivery, &mut ends),
                 Happened::Order(order) => self.ordered(order, &mut ends),
             }
+            let fences_at = self.core.fences_at();
+            ends.fences_at
+                .send_if_modified(|before| std::mem::replace(before, fences_at) != fences_at);
         }
     }
 

@@ -9,6 +9,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use crate::clock::Moment;
+
 /// Orders that wait for the link; when full, [`LinkHandle::report`] waits.
 const ORDER_CAPACITY: usize = 1024;
 /// How long a goodbye may take; the owner notices the silence by itself later.
@@ -34,6 +36,7 @@ pub struct LinkHandle {
     orders: mpsc::Sender<Order>,
     jobs: watch::Sender<Vec<ActiveJob>>,
     metrics: watch::Sender<JsonObject>,
+    fences_at: watch::Receiver<Option<Moment>>,
     end: CancellationToken,
 }
 
@@ -56,6 +59,7 @@ pub(super) struct Ends {
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) jobs: watch::Receiver<Vec<ActiveJob>>,
     pub(super) metrics: watch::Receiver<JsonObject>,
+    pub(super) fences_at: watch::Sender<Option<Moment>>,
     pub(super) end: CancellationToken,
 }
 
@@ -63,17 +67,20 @@ pub(super) fn pair(jobs: Vec<ActiveJob>) -> (LinkHandle, Ends) {
     let (orders, orders_end) = mpsc::channel(ORDER_CAPACITY);
     let (jobs, jobs_end) = watch::channel(jobs);
     let (metrics, metrics_end) = watch::channel(JsonObject::new());
+    let (fences_at_end, fences_at) = watch::channel(None);
     let end = CancellationToken::new();
     let ends = Ends {
         orders: orders_end,
         jobs: jobs_end,
         metrics: metrics_end,
+        fences_at: fences_at_end,
         end: end.clone(),
     };
     let handle = LinkHandle {
         orders,
         jobs,
         metrics,
+        fences_at,
         end,
     };
     (handle, ends)
@@ -130,6 +137,12 @@ impl LinkHandle {
     /// Says what automatic heartbeats carry as measurements.
     pub fn set_metrics(&self, metrics: JsonObject) {
         self.metrics.send_replace(metrics);
+    }
+
+    /// When restartable jobs must have ended here unless the owner is heard before, since they may be given away then.
+    /// Whoever goes on when this process does not, as a watchdog does, ends them at that moment.
+    pub fn fences_at(&self) -> watch::Receiver<Option<Moment>> {
+        self.fences_at.clone()
     }
 
     /// Waits until every report queued so far is stored by the owner.

@@ -1,0 +1,200 @@
+//! A cluster of processes of the real program on a NATS of its own, and what its jobs leave behind.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use quintet::system::{BusSettings, Speaker};
+use quintet_bus::Bus;
+use quintet_contract::bucket::{LeaseKey, Leases};
+use quintet_contract::id::PoolName;
+use quintet_testkit::{Nats, Process, free_port, wait_for};
+use quintet_tests::{Api, PATIENCE, binary};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Jobs of one batch.
+const BATCH: usize = 100;
+
+pub(crate) struct Cluster {
+    pub(crate) nats: Nats,
+    folder: TempDir,
+    started: AtomicU32,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        Self {
+            nats: Nats::start().await.unwrap(),
+            folder: TempDir::new().unwrap(),
+            started: AtomicU32::new(0),
+        }
+    }
+
+    /// A process of the program; what it says goes to a file in the folder.
+    fn spawn(&self, arguments: &[&str], nats: &str) -> Process {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let log = self.folder.path().join(format!("{number}.log"));
+        let log = fs::File::create(log).unwrap();
+        let mut command = Command::new(binary());
+        command
+            .args(arguments)
+            .args(["--nats-url", nats])
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"))
+            .envs([
+                ("HEARTBEAT_INTERVAL_MS", "200"),
+                ("HEARTBEAT_TIMEOUT_MS", "1500"),
+                ("ASSIGN_ACK_TIMEOUT_MS", "1500"),
+            ])
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        Process::spawn(command).unwrap()
+    }
+
+    pub(crate) fn scheduler(&self) -> Process {
+        self.spawn(&["serve", "scheduler"], &self.nats.url())
+    }
+
+    pub(crate) fn agent(&self, id: &str, slots: u32) -> Process {
+        self.agent_at(id, slots, &self.nats.url())
+    }
+
+    /// An agent that reaches NATS at another address.
+    pub(crate) fn agent_at(&self, id: &str, slots: u32, nats: &str) -> Process {
+        let slots = slots.to_string();
+        self.spawn(&["agent", "--agent-id", id, "--agent-slots", &slots], nats)
+    }
+
+    pub(crate) async fn edge(&self) -> (Process, Api) {
+        let port = free_port().unwrap();
+        let (process, api) = self.edge_at(port);
+        let ready = wait_for("an edge", PATIENCE, async || {
+            let answer = reqwest::get(api.url("/ready")).await;
+            match answer {
+                Ok(answer) if answer.status().is_success() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        ready.await.unwrap();
+        (process, api)
+    }
+
+    pub(crate) fn edge_at(&self, port: u16) -> (Process, Api) {
+        let process = self.spawn(
+            &["serve", "edge", "--port", &port.to_string()],
+            &self.nats.url(),
+        );
+        (process, Api::new(SocketAddr::from(([127, 0, 0, 1], port))))
+    }
+
+    /// Who of these leads now, by its place in the list.
+    pub(crate) async fn leader(&self, schedulers: &[&Process]) -> usize {
+        let settings = BusSettings::open(self.nats.url());
+        let bus = Bus::connect(settings.config(&Speaker::Edge)).await.unwrap();
+        let key = LeaseKey::Scheduler(PoolName::default());
+        let found = wait_for("a leader", PATIENCE, async || {
+            let lease = bus.bucket::<Leases>().get(&key).await.unwrap();
+            let holder = lease.map(|lease| lease.record.holder.to_string());
+            let holder = holder.ok_or("nobody leads")?;
+            let place = schedulers
+                .iter()
+                .position(|process| holder.contains(&format!("-{}-", process.id())));
+            place.ok_or("somebody else leads")
+        });
+        found.await.unwrap()
+    }
+
+    fn witness(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("ran-{name}"))
+    }
+
+    /// A job that writes a line whenever it is run, and must not be made twice.
+    pub(crate) fn job(&self, name: &str) -> Value {
+        let command = json!(["sh", "-c", "echo ran >> \"$0\"", self.witness(name)]);
+        json!({"inlineConfig": {"command": command}, "idempotencyKey": name})
+    }
+
+    /// A job that may be started again, runs until it is stopped, and complains if it runs twice at once.
+    pub(crate) fn jealous(&self, name: &str) -> Value {
+        let script = "exec flock --nonblock \"$0\" sh -c 'echo ran >> \"$0\"; exec sleep 1000' \"$1\" || echo TWICE >> \"$1\"";
+        // flock itself must not be replaced, or nobody would be left to complain.
+        let script = script.replacen("exec ", "", 1);
+        let lock = self.folder.path().join(format!("lock-{name}"));
+        let command = json!(["sh", "-c", script, lock, self.witness(name)]);
+        json!({
+            "inlineConfig": {"command": command}, "restartPolicy": "onFailure", "maxRestarts": 100, "idempotencyKey": name,
+        })
+    }
+
+    /// What runs of a job have written, line by line.
+    pub(crate) fn runs(&self, name: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.witness(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Submits jobs in batches, each again until it is taken: a batch may meet an edge or a bus that is just gone.
+    pub(crate) async fn submit(&self, api: &Api, names: &[String]) {
+        for names in names.chunks(BATCH) {
+            let batch: Value = names.iter().map(|name| self.job(name)).collect();
+            let taken = wait_for("a batch to be taken", PATIENCE, async || {
+                let request = api
+                    .request(reqwest::Method::POST, "/v1/jobs/batch")
+                    .json(&batch);
+                let answer = request.send().await.map_err(|error| error.to_string())?;
+                let body: Value = answer.json().await.map_err(|error| error.to_string())?;
+                let entries = body.as_array().cloned().unwrap_or_default();
+                let is_taken = |entry: &Value| entry["status"] == 201 || entry["status"] == 200;
+                match entries.len() == names.len() && entries.iter().all(is_taken) {
+                    true => Ok(()),
+                    false => Err(body.to_string()),
+                }
+            });
+            taken.await.unwrap();
+        }
+    }
+
+    /// Waits until all jobs have ended well, and checks that each was run exactly once.
+    pub(crate) async fn all_ran_once(&self, api: &Api, names: &[String]) {
+        let ended = wait_for("the end of all jobs", PATIENCE * 4, async || {
+            let mut counts = std::collections::BTreeMap::<String, usize>::new();
+            let mut cursor = String::new();
+            loop {
+                let path = format!("/v1/jobs?limit=1000{cursor}");
+                let answer = api.request(reqwest::Method::GET, &path).send().await;
+                let answer = answer.map_err(|error| error.to_string())?;
+                let next = answer.headers().get("x-next-cursor").cloned();
+                let jobs: Value = answer.json().await.map_err(|error| error.to_string())?;
+                for job in jobs.as_array().into_iter().flatten() {
+                    *counts
+                        .entry(job["status"].as_str().unwrap_or_default().to_owned())
+                        .or_default() += 1;
+                }
+                match next {
+                    Some(next) => cursor = format!("&cursor={}", next.to_str().unwrap()),
+                    None => break,
+                }
+            }
+            match counts.get("STOPPED") == Some(&names.len()) {
+                true => Ok(()),
+                false => Err(format!("{counts:?}")),
+            }
+        });
+        ended.await.unwrap();
+        let wrong: Vec<_> = names
+            .iter()
+            .map(|name| (name, self.runs(name)))
+            .filter(|(_, runs)| runs.len() != 1)
+            .collect();
+        assert!(wrong.is_empty(), "not run exactly once: {wrong:?}");
+    }
+}
+
+/// Names of many jobs.
+pub(crate) fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("job-{number}")).collect()
+}

@@ -1,0 +1,67 @@
+//! Schedulers that are killed or frozen while two thousand jobs are on their way.
+
+use std::time::Instant;
+
+use quintet_testkit::wait_for;
+use quintet_tests::PATIENCE;
+
+use crate::cluster::{Cluster, names};
+
+const JOBS: usize = 2_000;
+
+/// Half of the jobs are in when the leader goes; gives how long it took until something new was placed.
+async fn the_leader_goes(frozen: bool) {
+    let cluster = Cluster::start().await;
+    let mut schedulers = [cluster.scheduler(), cluster.scheduler()];
+    let (_edge, api) = cluster.edge().await;
+    let _agents = [cluster.agent("one", 32), cluster.agent("two", 32)];
+    api.until_agent("one", "IDLE").await;
+    api.until_agent("two", "IDLE").await;
+    let names = names(JOBS);
+    let (first, second) = names.split_at(JOBS / 2);
+    cluster.submit(&api, first).await;
+    let [one, two] = &schedulers;
+    let leader = cluster.leader(&[one, two]).await;
+    let gone = Instant::now();
+    match frozen {
+        true => schedulers[leader].pause().await.unwrap(),
+        false => schedulers[leader].kill().unwrap(),
+    }
+    cluster.submit(&api, second).await;
+    let placed = wait_for(
+        "a job of the second half to run",
+        PATIENCE,
+        async || match second.iter().any(|name| !cluster.runs(name).is_empty()) {
+            true => Ok(()),
+            false => Err("none has run"),
+        },
+    );
+    placed.await.unwrap();
+    // Said, not judged: how fast this machine is must not decide a test.
+    println!(
+        "placement went on {} ms after the leader was gone",
+        gone.elapsed().as_millis()
+    );
+    cluster.all_ran_once(&api, &names).await;
+    if frozen {
+        schedulers[leader].resume().unwrap();
+        let more = vec!["after the thaw".to_owned()];
+        cluster.submit(&api, &more).await;
+        let names = [names, more].concat();
+        cluster.all_ran_once(&api, &names).await;
+        assert!(
+            schedulers[leader].exited().unwrap().is_none(),
+            "it waits for its turn again"
+        );
+    }
+}
+
+#[tokio::test]
+async fn when_the_leader_is_killed_no_job_is_lost_and_none_runs_twice() {
+    the_leader_goes(false).await;
+}
+
+#[tokio::test]
+async fn when_the_leader_is_frozen_another_leads_and_its_return_does_no_harm() {
+    the_leader_goes(true).await;
+}
