@@ -35,6 +35,9 @@ const BURST: usize = 256;
 const FFMPEG_PROBE: Duration = Duration::from_secs(5);
 /// How long after the grace of a drain the agent waits for processes that cannot be killed.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
+/// How much later than the agent itself its reaper ends what may run elsewhere: an agent that runs looks at least this often,
+/// and the scheduler waits a second longer than it says.
+const HEAD_START: Duration = Duration::from_millis(600);
 /// How long the last reports may take to be stored.
 const LAST_REPORTS: Duration = Duration::from_secs(5);
 /// How long the last log lines and answers may take.
@@ -97,7 +100,7 @@ async fn watch_fence(
 ) -> Result<(), Infallible> {
     loop {
         if let Some(at) = *fences_at.borrow_and_update() {
-            spawner.fence_at(at);
+            spawner.fence_at(at.after(HEAD_START));
         }
         if fences_at.changed().await.is_err() {
             return Ok(());

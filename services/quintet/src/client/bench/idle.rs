@@ -1,0 +1,69 @@
+//! What `quintet up` takes when there is nothing to do, its nats-server included.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::Context;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{Measured, PATIENCE, push, spinner};
+use crate::exit::Outcome;
+
+pub(super) async fn measure(folder: &Path, results: &mut Vec<Measured>) -> Outcome {
+    let bar = spinner("an idle system");
+    let mut up = Command::new(std::env::current_exe()?)
+        .args(["up", "--port", "0", "--data-dir"])
+        .arg(folder)
+        .env_remove("NATS_URL")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start `quintet up`")?;
+    let mut lines = BufReader::new(up.stdout.take().context("no output")?).lines();
+    let ready = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.starts_with("ready ") {
+                return anyhow::Ok(());
+            }
+        }
+        anyhow::bail!("`quintet up` ended before it was ready")
+    };
+    timeout(PATIENCE, ready)
+        .await
+        .context("not ready in time")??;
+    let pid = up.id().context("`quintet up` has ended")?;
+    let (ours, others) = (resident(pid)?, children(pid)?);
+    let mut whole = ours;
+    for child in others {
+        whole += resident(child)?;
+    }
+    push(results, "idle `quintet up`, resident", ours, "MiB", None);
+    push(results, "the same with nats-server", whole, "MiB", None);
+    up.kill().await?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Resident memory of a process in MiB.
+fn resident(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    Ok(kib.context("the kernel speaks otherwise")? / 1024.0)
+}
+
+fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("children"))?;
+        children.extend(
+            text.split_whitespace()
+                .filter_map(|child| child.parse::<u32>().ok()),
+        );
+    }
+    Ok(children)
+}
