@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::JsonObject;
+use crate::{JsonObject, nesting};
 
 /// A known field with a value of another type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,8 +56,16 @@ impl Kind {
     }
 }
 
-/// Checks the known fields of a patch; null is allowed everywhere, since it removes a field.
+/// Checks the known fields of a patch and its depth; null is allowed everywhere, since it removes a field.
 pub fn check(patch: &JsonObject) -> Result<(), MetadataError> {
+    for (field, value) in patch {
+        if !nesting::is_bounded(value) {
+            return Err(MetadataError {
+                field: field.clone(),
+                expected: "nested less deeply",
+            });
+        }
+    }
     for (field, kind) in KNOWN {
         match patch.get(field) {
             None | Some(Value::Null) => {}

@@ -7,12 +7,12 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use quintet_bus::new_job_id;
-use quintet_contract::JsonObject;
 use quintet_contract::api::{
     ControlJob, DryRunReply, Explanation, MetadataReply, PatchMetadata, SubmitJob,
 };
 use quintet_contract::id::{IdempotencyKey, JobId};
 use quintet_contract::job::Job;
+use quintet_contract::{JsonObject, metadata};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,7 @@ async fn submit(
 }
 
 /// The submission with what only the edge knows: an id, so that it can be sent again, who asks, and how strictly.
-pub(super) fn completed(
+pub(crate) fn completed(
     submit: SubmitJob,
     caller: &Caller,
     headers: &HeaderMap,
@@ -184,12 +184,12 @@ fn mute_docs(operation: Operation<'_>) -> Operation<'_> {
 
 /// A live command.
 #[derive(Deserialize, JsonSchema)]
-struct Control {
+pub(crate) struct Control {
     /// Its name, for example `mute`.
-    command: String,
+    pub(crate) command: String,
     /// Its arguments.
     #[serde(default)]
-    args: JsonObject,
+    pub(crate) args: JsonObject,
 }
 
 /// Done, with what the program answered.
@@ -255,11 +255,19 @@ async fn put_metadata(
     Id(id): Id<JobId>,
     Body(metadata): Body<JsonObject>,
 ) -> Result<Json<OkMetadata>, HttpError> {
-    let reply = app.patch_metadata(&PatchMetadata { id, metadata }).await?;
+    let patch = patch(id, metadata)?;
+    let reply = app.patch_metadata(&patch).await?;
     Ok(Json(OkMetadata {
         ok: true,
         metadata: reply.metadata,
     }))
+}
+
+/// The fields of a body, checked.
+pub(crate) fn patch(id: JobId, metadata: JsonObject) -> Result<PatchMetadata, HttpError> {
+    metadata::check(&metadata)
+        .map_err(|error| HttpError::invalid(&error.field, error.to_string()))?;
+    Ok(PatchMetadata { id, metadata })
 }
 
 fn put_metadata_docs(operation: Operation<'_>) -> Operation<'_> {

@@ -52,11 +52,9 @@ fn get_docs(operation: Operation<'_>) -> Operation<'_> {
 async fn put(
     State(app): State<App>,
     Id(id): Id<TemplateId>,
-    Body(mut fields): Body<JsonObject>,
+    Body(fields): Body<JsonObject>,
 ) -> Result<(StatusCode, Json<Template>), HttpError> {
-    // The path says which template it is.
-    fields.insert("id".to_owned(), Value::String(id.to_string()));
-    let template: Template = read(Value::Object(fields))?;
+    let template = named(&id, fields)?;
     let reply = app.put_template(&PutTemplate { template }).await?;
     let status = if reply.created {
         StatusCode::CREATED
@@ -64,6 +62,14 @@ async fn put(
         StatusCode::OK
     };
     Ok((status, Json(reply.template)))
+}
+
+/// The template of a body, checked; the path says which it is.
+pub(crate) fn named(id: &TemplateId, mut fields: JsonObject) -> Result<Template, HttpError> {
+    fields.insert("id".to_owned(), Value::String(id.to_string()));
+    let template: Template = read(Value::Object(fields))?;
+    template.check()?;
+    Ok(template)
 }
 
 fn put_docs(operation: Operation<'_>) -> Operation<'_> {
