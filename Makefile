@@ -13,6 +13,9 @@ PROFILE ?= dev
 DEMO ?= 1
 # More arguments for the program (run, bench) or for the tests (test).
 ARGS ?=
+# The fuzz target, all without it, and the seconds each gets.
+TARGET ?=
+FUZZ_SECONDS ?= 300
 # The seed of one simulation.
 SEED ?= 1
 
@@ -20,7 +23,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/quintet
 SCRIPTS := deploy/scripts
 
-.PHONY: help setup setup-build setup-run run test lint bench bench-peers schemas sim nats-image docker-stop
+.PHONY: help setup setup-build setup-run setup-lint setup-fuzz run test fuzz lint bench bench-peers schemas sim nats-image docker-stop
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -34,17 +37,29 @@ setup-build:
 setup-run:
 	@$(SCRIPTS)/setup compiler rust nats-server ffmpeg
 
+setup-lint:
+	@$(SCRIPTS)/setup compiler rust cargo-deny
+
+setup-fuzz:
+	@$(SCRIPTS)/setup compiler rust cargo-fuzz
+
 run: setup-run ## Build, start everything with one agent, record a live stream (DEMO=0: do not; PROFILE=release)
 	cargo build --profile $(PROFILE) -p quintet
 	@exec $(PROGRAM) up --agents 1 $(if $(filter 0,$(DEMO)),,--demo) $(ARGS)
 
-test: setup ## Run every test, documentation examples included
+test: setup ## Run every test, documentation examples included, and fuzz for a moment (not with ARGS)
 	@$(SCRIPTS)/sweep
 	cargo test --workspace $(ARGS)
+	@$(if $(ARGS),,FUZZ_SECONDS=20 $(SCRIPTS)/fuzz)
 
-lint: setup-build ## Check formatting, lints and documentation
+fuzz: setup-fuzz ## Feed the borders arbitrary bytes (TARGET=codec: only that one; FUZZ_SECONDS=300 each)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(SCRIPTS)/fuzz $(TARGET)
+
+lint: setup-lint ## Check formatting, lints, documentation, and the licences and sources of dependencies
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+	cargo clippy --workspace --all-targets --features quintet-edge/fuzz -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --config deploy/deny.toml check --hide-inclusion-graph licenses bans sources; fi
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	@for script in $(SCRIPTS)/* .ci/run; do bash -n $$script; done
 	@if command -v shellcheck >/dev/null; then shellcheck --external-sources $(SCRIPTS)/* .ci/run; fi

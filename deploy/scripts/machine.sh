@@ -11,6 +11,8 @@ mkdir -p "$tools/bin"
 
 # Seconds a build of a Go program may take before it counts as not to be had.
 readonly go_deadline=900
+# The same for a Rust program.
+readonly cargo_deadline=900
 
 say() { # NAME, what was found or done
     printf '%-12s %s\n' "$1" "$2"
@@ -43,6 +45,12 @@ go_install() { # FOLDER under .tools, MODULE@VERSION
     command -v go >/dev/null || return 1
     echo "== go install $2" >>"$log"
     CGO_ENABLED=0 GOBIN="$tools/$1" timeout "$go_deadline" go install "$2" >>"$log" 2>&1 </dev/null
+}
+
+# Builds a Rust program; not optimised, since these wait for others more than they work.
+cargo_install() { # CRATE@VERSION, OPTION...
+    echo "== cargo install $*" >>"$log"
+    timeout "$cargo_deadline" cargo install --locked --debug --root "$tools" "$@" >>"$log" 2>&1 </dev/null
 }
 
 nats_version() { # PROGRAM; prints 2.15.2

@@ -46,11 +46,10 @@ impl<T: DeserializeOwned + Send> FromRequest<App> for Body<T> {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        let value = json(request, app).await?;
-        if !value.is_object() {
-            return Err(wrong_shape("the body must be a JSON object"));
-        }
-        read(value).map(Self)
+        body(request, app)
+            .await
+            .and_then(|body| object(&body))
+            .map(Self)
     }
 }
 
@@ -58,14 +57,15 @@ impl FromRequest<App> for Items {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        match json(request, app).await? {
-            Value::Array(items) => Ok(Self(items)),
-            _ => Err(wrong_shape("the body must be a JSON array")),
-        }
+        body(request, app)
+            .await
+            .and_then(|body| array(&body))
+            .map(Self)
     }
 }
 
-async fn json(request: Request, app: &App) -> Result<Value, HttpError> {
+/// A body that is said to be JSON.
+async fn body(request: Request, app: &App) -> Result<Bytes, HttpError> {
     let kind = request
         .headers()
         .get(CONTENT_TYPE)
@@ -75,8 +75,28 @@ async fn json(request: Request, app: &App) -> Result<Value, HttpError> {
             "the body must be JSON; send it with the header `content-type: application/json`";
         return Err(HttpError::new(ErrorCode::UnsupportedMediaType, text));
     }
-    let bytes = bytes(request, app).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+    bytes(request, app).await
+}
+
+/// Reads a body that must be a JSON object.
+pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
+    let value = json(body)?;
+    if !value.is_object() {
+        return Err(wrong_shape("the body must be a JSON object"));
+    }
+    read(value)
+}
+
+/// Reads a body that must be a JSON array.
+pub(crate) fn array(body: &[u8]) -> Result<Vec<Value>, HttpError> {
+    match json(body)? {
+        Value::Array(items) => Ok(items),
+        _ => Err(wrong_shape("the body must be a JSON array")),
+    }
+}
+
+fn json(body: &[u8]) -> Result<Value, HttpError> {
+    serde_json::from_slice(body).map_err(|error| {
         HttpError::new(
             ErrorCode::BadRequest,
             format!("the body is not JSON: {error}"),

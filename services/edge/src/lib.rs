@@ -15,6 +15,9 @@ mod config;
 mod error;
 mod extract;
 mod feeds;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod health;
 pub mod metrics;
 mod middleware;

@@ -102,12 +102,7 @@ async fn put(
     wanted: PutTemplate,
 ) -> Result<TemplateReply, ErrorReply> {
     let PutTemplate { mut template } = wanted;
-    if template.executor.trim().is_empty() {
-        return Err(ErrorReply::invalid(
-            "executor",
-            "executor must name what runs the template, for example exec",
-        ));
-    }
+    template.check()?;
     let bytes = serde_json::to_vec(&template).map_or(usize::MAX, |json| json.len());
     if bytes > MAX_BYTES {
         let text = format!("a template may take {MAX_BYTES} bytes as JSON, this one takes {bytes}");

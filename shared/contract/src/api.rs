@@ -119,13 +119,21 @@ fn one_source() -> serde_json::Value {
 }
 
 impl SubmitJob {
-    /// Checks what the types cannot: exactly one source of the configuration.
+    /// Checks what the types cannot: exactly one source of the configuration, and nothing nested without end.
     pub fn check(&self) -> Result<(), ErrorReply> {
         if self.template_id.is_some() == self.inline_config.is_some() {
             return Err(ErrorReply::new(
                 crate::error::ErrorCode::ValidationFailed,
                 "Exactly one of templateId or inlineConfig is required",
             ));
+        }
+        for (field, object) in [
+            ("inlineConfig", &self.inline_config),
+            ("params", &self.params),
+        ] {
+            if let Some(object) = object {
+                crate::nesting::check(field, object)?;
+            }
         }
         if let Some(metadata) = &self.stream_metadata {
             crate::metadata::check(metadata)
@@ -514,6 +522,29 @@ mod tests {
         }
         let packed = rmp_serde::to_vec_named(&submit).unwrap();
         assert_eq!(rmp_serde::from_slice::<SubmitJob>(&packed).unwrap(), submit);
+    }
+
+    #[test]
+    fn a_submission_that_is_too_deep_is_refused_with_the_field() {
+        let inner = (0..100).fold(serde_json::Value::Null, |inner, _| vec![inner].into());
+        let deep = || Some(JsonObject::from_iter([("a".to_owned(), inner.clone())]));
+        let config = SubmitJob {
+            inline_config: deep(),
+            ..SubmitJob::default()
+        };
+        assert_eq!(
+            config.check().unwrap_err().error,
+            "inlineConfig must not be nested deeper than 32 levels"
+        );
+        let metadata = SubmitJob {
+            inline_config: Some(JsonObject::new()),
+            stream_metadata: deep(),
+            ..SubmitJob::default()
+        };
+        assert_eq!(
+            metadata.check().unwrap_err().error,
+            "streamMetadata field a must be nested less deeply"
+        );
     }
 
     #[test]

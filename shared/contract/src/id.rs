@@ -65,15 +65,26 @@ pub fn unescape(token: &str) -> Option<Cow<'_, str>> {
     while let Some(byte) = rest.next() {
         match byte {
             b'=' => {
-                let high = char::from(rest.next()?).to_digit(16)?;
-                let low = char::from(rest.next()?).to_digit(16)?;
-                bytes.push(u8::try_from(high * 16 + low).ok()?);
+                let byte = digit(rest.next()?)? * 16 + digit(rest.next()?)?;
+                // Written in a second way a name would have a second subject and a second key.
+                if is_plain(byte) {
+                    return None;
+                }
+                bytes.push(byte);
             }
             plain if is_plain(plain) => bytes.push(plain),
             _ => return None,
         }
     }
     String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -285,6 +296,14 @@ mod tests {
             Err(NameError::TooLong("agent id"))
         );
         assert!(AgentId::parse("Studio 1 / left.cam *>").is_ok());
+    }
+
+    #[test]
+    fn a_token_written_in_another_way_is_no_token() {
+        for token in ["=61", "a=2Db", "=c3=a9", "=67pu", "=2", "=+1", "="] {
+            assert_eq!(unescape(token), None, "{token}");
+        }
+        assert_eq!(unescape("=C3=A9").as_deref(), Some("é"));
     }
 
     #[test]

@@ -290,7 +290,8 @@ fn is_zero(number: &u64) -> bool {
 impl Job {
     /// Number of statuses this job had so far; the position of the newest timeline entry, counted from 1.
     pub fn position(&self) -> u64 {
-        self.timeline_dropped + self.timeline.len() as u64
+        self.timeline_dropped
+            .saturating_add(self.timeline.len() as u64)
     }
 
     /// Timeline entries after `position`, each with its own position.
@@ -299,7 +300,7 @@ impl Job {
         self.timeline
             .iter()
             .enumerate()
-            .map(move |(index, entry)| (dropped + index as u64 + 1, entry))
+            .map(move |(index, entry)| (dropped.saturating_add(index as u64 + 1), entry))
             .filter(move |(at, _)| *at > position)
     }
 

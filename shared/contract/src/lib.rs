@@ -29,6 +29,7 @@ pub mod event;
 pub mod id;
 pub mod job;
 pub mod metadata;
+pub mod nesting;
 pub mod permission;
 pub mod schema;
 pub mod socket;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use crate::JsonObject;
+use crate::{JsonObject, nesting};
 
 /// A known field with a value of another type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,8 +90,16 @@ impl JsonSchema for StreamMetadata {
     }
 }
 
-/// Checks the known fields of a patch; null is allowed everywhere, since it removes a field.
+/// Checks the known fields of a patch and its depth; null is allowed everywhere, since it removes a field.
 pub fn check(patch: &JsonObject) -> Result<(), MetadataError> {
+    for (field, value) in patch {
+        if !nesting::is_bounded(value) {
+            return Err(MetadataError {
+                field: field.clone(),
+                expected: "nested less deeply",
+            });
+        }
+    }
     for (field, kind) in KNOWN {
         match patch.get(field) {
             None | Some(Value::Null) => {}

@@ -7,10 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::JsonObject;
 use crate::capability::Requirements;
+use crate::error::ErrorReply;
 use crate::id::TemplateId;
 use crate::time::Timestamp;
+use crate::{JsonObject, nesting};
 
 /// A stored template.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +53,18 @@ pub struct MissingParam {
 }
 
 impl Template {
+    /// Checks what the types cannot: something runs it, and nothing is nested without end.
+    pub fn check(&self) -> Result<(), ErrorReply> {
+        if self.executor.trim().is_empty() {
+            return Err(ErrorReply::invalid(
+                "executor",
+                "executor must name what runs the template, for example exec",
+            ));
+        }
+        nesting::check("config", &self.config)?;
+        nesting::check("defaults", &self.defaults)
+    }
+
     /// The configuration for one job: places filled, `executor` added.
     pub fn resolve(&self, params: &JsonObject) -> Result<JsonObject, MissingParam> {
         let value = |name: &str| {

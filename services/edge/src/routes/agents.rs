@@ -62,9 +62,9 @@ fn forget_docs(operation: Operation<'_>) -> Operation<'_> {
 
 /// Whether an agent shall take no more jobs.
 #[derive(Deserialize, JsonSchema)]
-struct Drain {
+pub(crate) struct Drain {
     /// True: no more; false: as before.
-    drain: bool,
+    pub(crate) drain: bool,
 }
 
 /// Done, and the agent as it is now.

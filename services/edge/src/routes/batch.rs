@@ -130,7 +130,12 @@ async fn submit(
     Ok((StatusCode::MULTI_STATUS, Json(entries)))
 }
 
-fn wanted(item: Value, caller: &Caller, headers: &HeaderMap) -> Result<SubmitJob, HttpError> {
+/// One entry of a batch, checked.
+pub(crate) fn wanted(
+    item: Value,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<SubmitJob, HttpError> {
     if !item.is_object() {
         let text = "every entry must be a JSON object";
         return Err(HttpError::new(

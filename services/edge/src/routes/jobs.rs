@@ -13,7 +13,7 @@ use quintet_contract::api::{
 };
 use quintet_contract::id::{IdempotencyKey, JobId, MAX_NAME_BYTES};
 use quintet_contract::job::Job;
-use quintet_contract::metadata::StreamMetadata;
+use quintet_contract::metadata::{self, StreamMetadata};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +90,7 @@ async fn submit(
 }
 
 /// The submission with what only the edge knows: an id, so that it can be sent again, who asks, and how strictly.
-pub(super) fn completed(
+pub(crate) fn completed(
     submit: SubmitJob,
     caller: &Caller,
     headers: &HeaderMap,
@@ -219,12 +219,12 @@ fn mute_docs(operation: Operation<'_>) -> Operation<'_> {
 
 /// A live command.
 #[derive(Deserialize, JsonSchema)]
-struct Control {
+pub(crate) struct Control {
     /// Its name, for example `mute`; one of those that the agent published.
-    command: String,
+    pub(crate) command: String,
     /// Its arguments.
     #[serde(default)]
-    args: JsonObject,
+    pub(crate) args: JsonObject,
 }
 
 /// Done, with what the program answered.
@@ -295,11 +295,19 @@ async fn put_metadata(
     Id(id): Id<JobId>,
     Body(Patch(metadata)): Body<Patch>,
 ) -> Result<Json<OkMetadata>, HttpError> {
-    let reply = app.patch_metadata(&PatchMetadata { id, metadata }).await?;
+    let patch = patch(id, metadata)?;
+    let reply = app.patch_metadata(&patch).await?;
     Ok(Json(OkMetadata {
         ok: true,
         metadata: reply.metadata,
     }))
+}
+
+/// The fields of a body, checked.
+pub(crate) fn patch(id: JobId, metadata: JsonObject) -> Result<PatchMetadata, HttpError> {
+    metadata::check(&metadata)
+        .map_err(|error| HttpError::invalid(&error.field, error.to_string()))?;
+    Ok(PatchMetadata { id, metadata })
 }
 
 fn put_metadata_docs(operation: Operation<'_>) -> Operation<'_> {

@@ -1,11 +1,11 @@
 //! The REST interface: every route beside its documentation.
 
-mod agents;
-mod batch;
+pub(crate) mod agents;
+pub(crate) mod batch;
 mod documents;
-mod jobs;
+pub(crate) mod jobs;
 mod list;
-mod templates;
+pub(crate) mod templates;
 
 use aide::axum::ApiRouter;
 use aide::transform::TransformOperation;

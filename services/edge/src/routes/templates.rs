@@ -55,7 +55,7 @@ fn get_docs(operation: Operation<'_>) -> Operation<'_> {
 /// service say them.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct NewTemplate {
+pub(crate) struct NewTemplate {
     /// What people call it.
     name: Option<String>,
     /// The executor that runs it: `exec`, `ffmpeg`, `noop`, or one that an agent brings along.
@@ -77,6 +77,18 @@ async fn put(
     Id(id): Id<TemplateId>,
     Body(new): Body<NewTemplate>,
 ) -> Result<(StatusCode, Json<Template>), HttpError> {
+    let template = named(id, new)?;
+    let reply = app.put_template(&PutTemplate { template }).await?;
+    let status = if reply.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(reply.template)))
+}
+
+/// The template of a body, checked; the path says which it is.
+pub(crate) fn named(id: TemplateId, new: NewTemplate) -> Result<Template, HttpError> {
     let NewTemplate {
         name,
         executor,
@@ -94,13 +106,8 @@ async fn put(
         created_at: None,
         updated_at: None,
     };
-    let reply = app.put_template(&PutTemplate { template }).await?;
-    let status = if reply.created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
-    Ok((status, Json(reply.template)))
+    template.check()?;
+    Ok(template)
 }
 
 fn put_docs(operation: Operation<'_>) -> Operation<'_> {

@@ -1,6 +1,6 @@
 //! WebSockets: `/ui` for people's screens, `/agent` for other people's agents.
 
-mod agent;
+pub(crate) mod agent;
 mod ui;
 
 use axum::Router;

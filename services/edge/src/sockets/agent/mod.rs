@@ -11,6 +11,8 @@
 //! a restart would lose: when the edge leaves it says nothing on the bus, and the agent comes back through another.
 
 mod core;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod writer;
 
 use std::collections::HashMap;

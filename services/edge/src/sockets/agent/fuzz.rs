@@ -1,0 +1,71 @@
+//! One agent's socket for the fuzzer: frames and what the bus says in between, without either.
+
+use quintet_bus::decode;
+use quintet_contract::agent::AgentSettings;
+use quintet_contract::event::MAX_LOG_LINE_BYTES;
+use quintet_contract::socket::Envelope;
+use serde_json::Value;
+
+use super::core::{Core, Heard, Say};
+
+/// A line that begins so comes from the bus: an offer of a job, or a command.
+const FROM_BUS: u8 = b'<';
+
+/// One session, a line each: frames of the agent, and after `<` what the bus has for it.
+pub fn agent_session(input: &[u8]) {
+    let mut core = Core::default();
+    says(&core.welcome(AgentSettings::default()));
+    for line in input.split(|byte| *byte == b'\n') {
+        match line.split_first() {
+            Some((&FROM_BUS, message)) => tell(&mut core, message),
+            Some(_) | None => hear(&mut core, line),
+        }
+        let jobs = core.jobs();
+        assert!(
+            jobs.windows(2).all(|pair| pair[0].job_id < pair[1].job_id),
+            "a job is listed once"
+        );
+    }
+}
+
+fn hear(core: &mut Core, frame: &[u8]) {
+    match core.hear(frame) {
+        Heard::Nothing(_) | Heard::Heartbeat(_) => {}
+        Heard::Hello(hello) => {
+            let agent = hello.agent_id.clone();
+            let said = core.greet(*hello);
+            assert!(core.speaks_for(&agent));
+            assert!(core.jobs().len() <= said.active_jobs.len());
+        }
+        Heard::Report(report) | Heard::Muted { report, .. } => {
+            let before = core.jobs();
+            let changed = core.stored(std::slice::from_ref(&report));
+            assert!(changed || core.jobs() == before);
+        }
+        Heard::Log(log) => assert!(
+            log.lines
+                .iter()
+                .all(|line| line.line.len() <= MAX_LOG_LINE_BYTES),
+            "a line is cut to what the stream takes"
+        ),
+    }
+}
+
+fn tell(core: &mut Core, message: &[u8]) {
+    if let Ok((assignment, _)) = decode(message) {
+        says(&core.offer(assignment));
+    } else if let Ok((command, _)) = decode(message) {
+        match core.command(command) {
+            Say::Order(frame) | Say::Ask { frame, .. } => says(&frame),
+            Say::Refuse(error) => assert!(error.code.http_status() < 500, "{error:?}"),
+        }
+    } else if let Ok((placement, _)) = decode(message) {
+        says(&core.kill(&placement));
+    }
+}
+
+/// What we say is a whole frame.
+fn says(frame: &str) {
+    let envelope: Envelope<Value> = serde_json::from_str(frame).expect("we say what can be read");
+    assert!(envelope.kind.starts_with("orchestrator.") && envelope.payload.is_object());
+}
