@@ -10,3 +10,4 @@ mod bus;
 mod cluster;
 mod restarts;
 mod schedulers;
+mod slow;

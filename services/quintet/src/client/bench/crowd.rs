@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::process::processor_time;
 use super::{Measured, PATIENCE, push, spinner};
 use crate::exit::Outcome;
 use crate::system::{BusSettings, RoleCredentials, Speaker};
@@ -189,23 +190,4 @@ impl Crowd<'_> {
             error = others => Err(error),
         }
     }
-}
-
-/// What a process has used of processors so far: fields 14 and 15 of `/proc/PID/stat`, in hundredths of a second.
-fn processor_time(pid: u32) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name may hold spaces; what follows its bracket does not.
-    let (_, rest) = stat
-        .rsplit_once(')')
-        .context("the kernel speaks otherwise")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks = |index: usize| {
-        fields
-            .get(index)
-            .and_then(|field| field.parse::<u64>().ok())
-    };
-    let (user, system) = ticks(11)
-        .zip(ticks(12))
-        .context("the kernel speaks otherwise")?;
-    Ok(Duration::from_millis((user + system) * 10))
 }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::process::{children, resident};
 use super::{Measured, PATIENCE, push, spinner};
 use crate::exit::Outcome;
 
@@ -46,24 +47,4 @@ pub(super) async fn measure(folder: &Path, results: &mut Vec<Measured>) -> Outco
     up.kill().await?;
     bar.finish_and_clear();
     Ok(())
-}
-
-/// Resident memory of a process in MiB.
-fn resident(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-    Ok(kib.context("the kernel speaks otherwise")? / 1024.0)
-}
-
-fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
-    let mut children = Vec::new();
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = std::fs::read_to_string(task?.path().join("children"))?;
-        children.extend(
-            text.split_whitespace()
-                .filter_map(|child| child.parse::<u32>().ok()),
-        );
-    }
-    Ok(children)
 }

@@ -11,6 +11,7 @@
 mod crowd;
 mod idle;
 mod jobs;
+mod process;
 mod raw;
 mod retained;
 
@@ -141,7 +142,7 @@ async fn measure(
         })
     };
     let (system, http) = start(config()?, command.agents).await?;
-    let fresh = jobs::batches(retained::SAMPLE, &http, &asker).await?;
+    let fresh = retained::cost(&http, &asker).await?;
     let rate = jobs::batches(command.jobs, &http, &asker).await?;
     let what = format!(
         "noop jobs, {} in batches, {} agents of {} slots",
@@ -149,7 +150,8 @@ async fn measure(
     );
     let ratio = Some(rate / raw.writes_per_second);
     push(&mut results, &what, rate, "1/s", ratio);
-    retained::cost(command, fresh, &http, &asker, &mut results).await?;
+    let later = retained::cost(&http, &asker).await?;
+    retained::compare(command, fresh, later, &mut results);
     jobs::singles(&http, &raw, &mut results).await?;
     jobs::steady(&http, &asker, &mut results).await?;
     stop(system).await;

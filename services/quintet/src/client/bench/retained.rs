@@ -1,10 +1,10 @@
 //! What jobs that have ended cost those that come, and a start.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quintet_bus::Bus;
 
-use super::{BenchCommand, Measured, jobs, push, stop};
+use super::{BenchCommand, Measured, jobs, process, push, stop};
 use crate::client::http::Http;
 use crate::exit::Outcome;
 use crate::system::SystemConfig;
@@ -12,21 +12,29 @@ use crate::system::SystemConfig;
 /// Jobs by which the cost is compared.
 pub(super) const SAMPLE: usize = 10_000;
 
-/// The time per job now, with all the jobs before retained, as a multiple of what it was at first.
-pub(super) async fn cost(
+/// What a job costs now, in processor time of everything that runs here, nats-server and client included. Not in time:
+/// what else the machine does must not count.
+pub(super) async fn cost(http: &Http, bus: &Bus) -> anyhow::Result<Duration> {
+    let before = process::ours()?;
+    jobs::batches(SAMPLE, http, bus).await?;
+    Ok((process::ours()? - before) / SAMPLE as u32)
+}
+
+/// What a job costs with everything retained, and as a multiple of what it cost at first.
+pub(super) fn compare(
     command: &BenchCommand,
-    fresh: f64,
-    http: &Http,
-    bus: &Bus,
+    fresh: Duration,
+    later: Duration,
     results: &mut Vec<Measured>,
-) -> Outcome {
-    let now = jobs::batches(SAMPLE, http, bus).await?;
-    let what = format!(
-        "time per job with {} retained, to that with none",
-        command.jobs + SAMPLE
-    );
-    push(results, &what, fresh / now, "times", None);
-    Ok(())
+) {
+    let micros = |cost: Duration| cost.as_secs_f64() * 1e6;
+    let what = "processor time per job, with none retained";
+    push(results, what, micros(fresh), "us", None);
+    let retained = command.jobs + SAMPLE;
+    let what = format!("processor time per job, with {retained} retained");
+    push(results, &what, micros(later), "us", None);
+    let ratio = later.as_secs_f64() / fresh.as_secs_f64();
+    push(results, "the second to the first", ratio, "times", None);
 }
 
 /// How long a new system takes until its agents are seen, with everything that was done before in its buckets.

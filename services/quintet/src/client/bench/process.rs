@@ -1,0 +1,55 @@
+//! What the kernel says of processes.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// What this process and those that it started have used of processors so far.
+pub(super) fn ours() -> anyhow::Result<Duration> {
+    let pid = std::process::id();
+    let mut used = processor_time(pid)?;
+    for child in children(pid)? {
+        used += processor_time(child)?;
+    }
+    Ok(used)
+}
+
+/// What a process has used of processors so far: fields 14 and 15 of `/proc/PID/stat`, in hundredths of a second.
+pub(super) fn processor_time(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold spaces; what follows its bracket does not.
+    let (_, rest) = stat
+        .rsplit_once(')')
+        .context("the kernel speaks otherwise")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<u64>().ok())
+    };
+    let (user, system) = ticks(11)
+        .zip(ticks(12))
+        .context("the kernel speaks otherwise")?;
+    Ok(Duration::from_millis((user + system) * 10))
+}
+
+/// Resident memory of a process in MiB.
+pub(super) fn resident(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    Ok(kib.context("the kernel speaks otherwise")? / 1024.0)
+}
+
+/// The processes that a process has started and that still run.
+pub(super) fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("children"))?;
+        children.extend(
+            text.split_whitespace()
+                .filter_map(|child| child.parse::<u32>().ok()),
+        );
+    }
+    Ok(children)
+}
