@@ -11,7 +11,7 @@ use quintet_contract::agent::{
     Hello, ReportsReply, Standing,
 };
 use quintet_contract::id::{AgentId, AgentSession, JobId};
-use quintet_contract::job::{Attempt, JobAttempt, JobError, JobStatus};
+use quintet_contract::job::{Attempt, Job, JobAttempt, JobError, JobStatus};
 use quintet_contract::time::Timestamp;
 use quintet_contract::{JsonObject, metadata};
 
@@ -164,10 +164,9 @@ impl Core {
                 reason,
             } => {
                 let holds = matches!(self.relation(agent, job_id, *attempt), Relation::Holds);
-                let status = self.job(job_id).map(|job| job.status).filter(|_| holds);
-                match status {
+                match self.job(job_id).filter(|_| holds).map(last_known) {
                     // An acceptance may be taken back as long as the job was not started.
-                    Some(JobStatus::Assigned | JobStatus::Accepted | JobStatus::Unknown) => {
+                    Some(JobStatus::Assigned | JobStatus::Accepted) => {
                         let reason = cut(reason.as_deref().unwrap_or("refused without a reason"));
                         self.turned_down(job_id, &reason, now);
                     }
@@ -436,6 +435,14 @@ fn bounded(hello: &Hello) -> Hello {
         drain: hello.drain,
         active_jobs: Vec::new(),
     }
+}
+
+/// The status before the agent was lost, or the status.
+fn last_known(job: &Job) -> JobStatus {
+    let mut known = job.timeline.iter().rev().map(|entry| entry.status);
+    known
+        .find(|status| *status != JobStatus::Unknown)
+        .unwrap_or(job.status)
 }
 
 fn cut(text: &str) -> String {

@@ -530,8 +530,22 @@ fn an_acceptance_that_is_taken_back_costs_the_job_nothing() {
     pool.accept("a", 1, "j");
     pool.stop("j");
     assert_eq!(pool.status("j"), Stopping);
-    pool.report("a", 1, vec![withdraw]);
+    pool.report("a", 1, vec![withdraw.clone()]);
     assert_eq!(pool.status("j"), Stopped);
+
+    let mut pool = Pool::with_agent("a");
+    pool.run("a", 1, submission("j"));
+    pool.report("a", 1, vec![withdraw.clone()]);
+    assert_eq!(pool.status("j"), Running, "it was started");
+    let goodbye = AgentReport::Goodbye {
+        reason: "gone".to_owned(),
+    };
+    pool.report("a", 1, vec![goodbye, withdraw]);
+    assert_eq!(
+        pool.status("j"),
+        Unknown,
+        "and was started before it was lost"
+    );
 }
 
 #[test]
