@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use quintet_contract::id::MessageId;
+use quintet_contract::permission::inbox;
 use quintet_contract::subject::Prefix;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -69,7 +70,7 @@ pub enum Credentials {
     /// Nobody in particular.
     #[default]
     None,
-    /// A user of the server's configuration; it gets an inbox of its own, `_INBOX_<user>`.
+    /// A user of the server's configuration; it gets an inbox of its own, [`quintet_contract::permission::inbox`].
     UserPassword {
         /// The user.
         user: String,
@@ -300,7 +301,7 @@ async fn options(config: &BusConfig) -> Result<ConnectOptions, ConnectError> {
     options = match &config.credentials {
         Credentials::None => options,
         Credentials::UserPassword { user, password } => options
-            .custom_inbox_prefix(format!("_INBOX_{user}"))
+            .custom_inbox_prefix(inbox(user))
             .user_and_password(user.clone(), password.expose().to_owned()),
         Credentials::Token(token) => options.token(token.expose().to_owned()),
         Credentials::File(path) => {

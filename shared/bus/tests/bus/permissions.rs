@@ -18,11 +18,11 @@ authorization { users = [
   { user: owner, password: secret }
   { user: service, password: secret, permissions: {
     publish: { allow: [
-      "quintet.>", "$KV.quintet_templates.>", "$KV.quintet_leases.>", "_INBOX.>", "_INBOX_owner.>"
+      "quintet.>", "$KV.quintet_templates.>", "$KV.quintet_leases.>", "_REPLY.owner.>"
       "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>"
       "$JS.API.CONSUMER.CREATE.*.*", "$JS.API.CONSUMER.DELETE.*.*", "$JS.FC.>"
     ] }
-    subscribe: { allow: [ "quintet.>", "$SRV.>", "_INBOX_service.>" ] }
+    subscribe: { allow: [ "quintet.>", "$SRV.>", "_REPLY.service.>" ] }
   } }
 ] }
 "#;
