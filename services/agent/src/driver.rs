@@ -213,7 +213,7 @@ impl Driver {
                     self.step(vec![Event::DrainAsked { grace }], &Span::none());
                 }
                 Happened::Event(event) => self.step(vec![event], &Span::none()),
-                Happened::Room(slot) => self.outbound.send_report(slot),
+                Happened::Room(slot) => self.outbound.send_in(slot),
                 Happened::Heard(event) => self.hear(event),
                 Happened::Closed => is_open = false,
             }

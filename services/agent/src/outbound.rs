@@ -28,6 +28,8 @@ use crate::metrics;
 
 /// Happenings that wait for the bus; when full, new ones are dropped and counted.
 const HAPPENINGS: usize = 256;
+/// Most reports handed to the link at once.
+const REPORTS_AT_ONCE: usize = 256;
 /// The longest that the timers can count.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -306,19 +308,17 @@ impl Outbound {
 
     /// Hands reports to the link as long as it takes them.
     pub(crate) fn send_reports(&mut self) {
-        while let Some((report, span)) = self.reports.pop_front() {
-            if let Err(report) = span.in_scope(|| self.link.try_report(report)) {
-                self.reports.push_front((report, span));
+        while !self.reports.is_empty() {
+            let Some(slot) = self.link.try_slot() else {
                 return;
-            }
+            };
+            slot.send_all(take(&mut self.reports));
         }
     }
 
-    /// There is room for a report.
-    pub(crate) fn send_report(&mut self, slot: ReportSlot<'_>) {
-        if let Some((report, span)) = self.reports.pop_front() {
-            span.in_scope(|| slot.send(report));
-        }
+    /// There is room for reports.
+    pub(crate) fn send_in(&mut self, slot: ReportSlot<'_>) {
+        slot.send_all(take(&mut self.reports));
     }
 
     /// The link, to wait for room.
@@ -347,6 +347,12 @@ impl Outbound {
             self.spans.retain(|placement, _| known(placement));
         }
     }
+}
+
+/// The next reports to hand to the link.
+fn take(reports: &mut VecDeque<(AgentReport, Span)>) -> Vec<(AgentReport, Span)> {
+    let count = reports.len().min(REPORTS_AT_ONCE);
+    reports.drain(..count).collect()
 }
 
 fn placement_of(report: &AgentReport) -> Option<JobAttempt> {

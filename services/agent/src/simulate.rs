@@ -218,8 +218,8 @@ impl Simulated {
                 }
             }
         }
-        for report in reports {
-            self.step_link(link::Event::Reported(report), moment, wall, out);
+        if !reports.is_empty() {
+            self.step_link(link::Event::Reported(reports), moment, wall, out);
         }
     }
 

@@ -168,7 +168,9 @@ impl Core {
                 self.effects
                     .extend(self.offers.read().map(Effect::ReadQueue));
             }
-            Event::Reported(report) => self.outbox.push(report),
+            Event::Reported(reports) => reports
+                .into_iter()
+                .for_each(|report| self.outbox.push(report)),
             Event::HeartbeatAsked(metrics) => {
                 self.metrics = metrics;
                 if let Stage::Current(session) = self.stage {

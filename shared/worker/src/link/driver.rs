@@ -319,13 +319,16 @@ impl Driver {
 
     fn ordered(&mut self, order: Order, ends: &mut Ends) {
         let event = match order {
-            Order::Report(report, span) => {
-                if let Some(job) = job_of(&report)
-                    && !span.is_none()
-                {
-                    self.spans.insert(job.clone(), span);
-                }
-                Event::Reported(report)
+            Order::Reports(reports) => {
+                let reports = reports.into_iter().map(|(report, span)| {
+                    if let Some(job) = job_of(&report)
+                        && !span.is_none()
+                    {
+                        self.spans.insert(job.clone(), span);
+                    }
+                    report
+                });
+                Event::Reported(reports.collect())
             }
             Order::Heartbeat(metrics) => Event::HeartbeatAsked(metrics),
             Order::Flush(done) => Event::FlushAsked(self.mark(done)),

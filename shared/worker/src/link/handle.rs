@@ -43,8 +43,8 @@ pub struct LinkHandle {
 /// What a handle asks of the link.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Send a report; the span becomes the sender's side of the trace.
-    Report(AgentReport, Span),
+    /// Send reports; each one's span becomes the sender's side of its trace.
+    Reports(Vec<(AgentReport, Span)>),
     /// Send a heartbeat now.
     Heartbeat(JsonObject),
     /// Answer once everything before this is acknowledged.
@@ -86,14 +86,20 @@ pub(super) fn pair(jobs: Vec<ActiveJob>) -> (LinkHandle, Ends) {
     (handle, ends)
 }
 
-/// Room for one report.
+/// Room for reports that came about together.
 #[derive(Debug)]
 pub struct ReportSlot<'h>(mpsc::Permit<'h, Order>);
 
 impl ReportSlot<'_> {
-    /// Queues the report.
+    /// Queues a report, in the current span.
     pub fn send(self, report: AgentReport) {
-        self.0.send(Order::Report(report, Span::current()));
+        self.send_all(vec![(report, Span::current())]);
+    }
+
+    /// Queues reports, each with its span. They travel in one message if they fit, so that what follows from one event
+    /// costs its owner one write.
+    pub fn send_all(self, reports: Vec<(AgentReport, Span)>) {
+        self.0.send(Order::Reports(reports));
     }
 }
 
@@ -111,15 +117,9 @@ impl LinkHandle {
         permit.map(ReportSlot).map_err(|_| LinkError::Closed)
     }
 
-    /// Queues a report if there is room, else gives it back.
-    pub fn try_report(&self, report: AgentReport) -> Result<(), AgentReport> {
-        match self.orders.try_reserve() {
-            Ok(permit) => {
-                permit.send(Order::Report(report, Span::current()));
-                Ok(())
-            }
-            Err(_) => Err(report),
-        }
+    /// Room in the queue of reports, if there is any now.
+    pub fn try_slot(&self) -> Option<ReportSlot<'_>> {
+        self.orders.try_reserve().ok().map(ReportSlot)
     }
 
     /// Sends a heartbeat now, unless one is on its way; for [`HeartbeatMode::Forwarded`](super::HeartbeatMode).

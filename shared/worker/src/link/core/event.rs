@@ -52,7 +52,7 @@ pub enum Event {
     /// The connection was made again.
     Reconnected,
     /// The agent reports.
-    Reported(AgentReport),
+    Reported(Vec<AgentReport>),
     /// The agent wants a heartbeat sent.
     HeartbeatAsked(JsonObject),
     /// The agent's jobs changed.

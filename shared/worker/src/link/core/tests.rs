@@ -97,13 +97,13 @@ fn sent_heartbeat(effects: &[Effect]) -> Option<&Heartbeat> {
 #[test]
 fn the_hello_goes_first_and_alone_and_reports_follow_together() {
     let mut core = fresh(HeartbeatMode::Automatic);
-    core.step(Event::Reported(goodbye("x")), now(0));
+    core.step(Event::Reported(vec![goodbye("x")]), now(0));
     let effects = core.step(Event::SessionOpened(session(1)), now(0));
     assert!(effects.contains(&Effect::ReadQueue(1)));
     let hello = sent_reports(&effects).unwrap();
     assert!(matches!(hello.reports[..], [AgentReport::Hello { .. }]));
     assert_eq!(hello.clock, 1);
-    let effects = core.step(Event::Reported(goodbye("y")), now(0));
+    let effects = core.step(Event::Reported(vec![goodbye("y")]), now(0));
     assert_eq!(effects, []);
     let effects = core.step(answered(0, reply(Standing::Current)), now(0));
     let reports = sent_reports(&effects).unwrap();
@@ -114,11 +114,11 @@ fn the_hello_goes_first_and_alone_and_reports_follow_together() {
 #[test]
 fn reports_are_repeated_in_order_until_they_are_stored() {
     let mut core = current(HeartbeatMode::Forwarded);
-    let first = core.step(Event::Reported(goodbye("x")), now(1));
+    let first = core.step(Event::Reported(vec![goodbye("x")]), now(1));
     assert_eq!(sent_reports(&first).unwrap().reports, [goodbye("x")]);
     let effects = core.step(answered(1, Answer::None), now(1));
     assert_eq!(sent_reports(&effects), None, "not at once");
-    core.step(Event::Reported(goodbye("y")), now(1));
+    core.step(Event::Reported(vec![goodbye("y")]), now(1));
     let again = core.step(Event::Woken, now(2));
     let again = sent_reports(&again).unwrap();
     assert_eq!(again.reports, [goodbye("x"), goodbye("y")]);
@@ -137,7 +137,7 @@ fn a_forgotten_session_says_hello_again_with_the_jobs_of_now() {
         status: JobStatus::Running,
     };
     core.step(Event::JobsChanged(vec![job.clone()]), now(1));
-    core.step(Event::Reported(goodbye("x")), now(1));
+    core.step(Event::Reported(vec![goodbye("x")]), now(1));
     let effects = core.step(answered(1, reply(Standing::HelloRequired)), now(1));
     assert_eq!(effects, [Effect::OpenSession]);
     let effects = core.step(Event::SessionOpened(session(2)), now(1));
@@ -237,7 +237,7 @@ fn a_newer_session_ends_the_link_and_its_own_name_does_not() {
     assert_eq!(core.step(Event::ReplacedBy(session(1)), now(1)), []);
     let end = [Effect::Tell(Told::Replaced), Effect::Leave];
     assert_eq!(core.step(Event::ReplacedBy(session(2)), now(1)), end);
-    assert_eq!(core.step(Event::Reported(goodbye("x")), now(1)), []);
+    assert_eq!(core.step(Event::Reported(vec![goodbye("x")]), now(1)), []);
     let mut core = current(HeartbeatMode::Automatic);
     core.step(Event::Woken, now(3));
     assert_eq!(
@@ -249,7 +249,7 @@ fn a_newer_session_ends_the_link_and_its_own_name_does_not() {
 #[test]
 fn goodbye_is_the_last_word() {
     let mut core = current(HeartbeatMode::Automatic);
-    core.step(Event::Reported(goodbye("not yet")), now(1));
+    core.step(Event::Reported(vec![goodbye("not yet")]), now(1));
     core.step(Event::GoodbyeAsked("done".to_owned(), 1), now(1));
     let effects = core.step(answered(1, reply(Standing::Current)), now(1));
     assert_eq!(sent_reports(&effects).unwrap().reports, [goodbye("done")]);
@@ -264,7 +264,7 @@ fn confirmations_and_kills_are_passed_on() {
         job_id: JobId::parse(name).unwrap(),
         attempt: Attempt(1),
     };
-    core.step(Event::Reported(goodbye("x")), now(1));
+    core.step(Event::Reported(vec![goodbye("x")]), now(1));
     let answer = Answer::Reply(ReportsReply {
         start: vec![job("start")],
         kill: vec![job("kill")],
