@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::process::{children, resident};
+use super::process::{children, proportional, resident};
 use super::{Measured, PATIENCE, push, spinner};
 use crate::exit::Outcome;
 
@@ -37,13 +37,11 @@ pub(super) async fn measure(folder: &Path, results: &mut Vec<Measured>) -> Outco
         .await
         .context("not ready in time")??;
     let pid = up.id().context("`quintet up` has ended")?;
-    let (ours, others) = (resident(pid)?, children(pid)?);
-    let mut whole = ours;
-    for child in others {
-        whole += resident(child)?;
-    }
+    let ours = resident(pid)?;
+    let whole = proportional(&[vec![pid], children(pid)?].concat())?;
     push(results, "idle `quintet up`, resident", ours, "MiB", None);
-    push(results, "the same with nats-server", whole, "MiB", None);
+    let what = "the same with nats-server and the agents' reapers, shared pages once";
+    push(results, what, whole, "MiB", None);
     up.kill().await?;
     bar.finish_and_clear();
     Ok(())

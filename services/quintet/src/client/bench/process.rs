@@ -41,6 +41,18 @@ pub(super) fn resident(pid: u32) -> anyhow::Result<f64> {
     Ok(kib.context("the kernel speaks otherwise")? / 1024.0)
 }
 
+/// Memory of several processes in MiB, what they share counted once: their proportional set sizes.
+pub(super) fn proportional(pids: &[u32]) -> anyhow::Result<f64> {
+    let mut kib = 0.0;
+    for pid in pids {
+        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let own = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+        kib += own.context("the kernel speaks otherwise")?;
+    }
+    Ok(kib / 1024.0)
+}
+
 /// The processes that a process has started and that still run.
 pub(super) fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
     let mut children = Vec::new();
