@@ -22,6 +22,7 @@ mod health;
 pub mod metrics;
 mod middleware;
 mod openapi;
+mod pace;
 mod pages;
 mod pools;
 mod rate;

@@ -25,6 +25,7 @@ use crate::config::EdgeConfig;
 use crate::error::Error;
 use crate::feeds::Feeds;
 use crate::middleware;
+use crate::pace::Paces;
 use crate::pools::Pools;
 use crate::rate::RateLimit;
 use crate::state::{App, Inner, Streams};
@@ -115,6 +116,7 @@ impl Edge {
                 .map(RateLimit::new),
             shutdown: shutdown.child_token(),
             streams: Streams::new(config.max_streams_per_address),
+            paces: Paces::default(),
             config,
             bus,
             pools,

@@ -15,6 +15,7 @@ use crate::auth::Keys;
 use crate::config::EdgeConfig;
 use crate::error::HttpError;
 use crate::feeds::Feeds;
+use crate::pace::Paces;
 use crate::pools::Pools;
 use crate::rate::RateLimit;
 
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     /// Cancelled when the edge leaves: streams end, sockets close.
     pub(crate) shutdown: CancellationToken,
     pub(crate) streams: Streams,
+    pub(crate) paces: Paces,
 }
 
 impl App {
