@@ -18,6 +18,7 @@ mod feeds;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod gate;
 mod health;
 pub mod metrics;
 mod middleware;
