@@ -64,6 +64,20 @@ impl Cluster {
         self.agent_at(id, slots, &self.nats.url())
     }
 
+    /// An agent with a label, as name=value.
+    pub(crate) fn labelled_agent(&self, id: &str, label: &str) -> Process {
+        let arguments = [
+            "agent",
+            "--agent-id",
+            id,
+            "--agent-slots",
+            "64",
+            "--agent-labels",
+            label,
+        ];
+        self.spawn(&arguments, &self.nats.url())
+    }
+
     /// An agent that reaches NATS at another address.
     pub(crate) fn agent_at(&self, id: &str, slots: u32, nats: &str) -> Process {
         let slots = slots.to_string();

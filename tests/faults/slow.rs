@@ -1,9 +1,10 @@
-//! Listeners that do not read: they cost the edge bounded memory, and nobody else notices.
+//! Listeners and agents that do not read: they cost the edge bounded memory, and nobody else notices.
 
 use std::fs;
+use std::time::Duration;
 
-use quintet_testkit::Process;
-use quintet_tests::{Frame, PATIENCE, Socket};
+use quintet_testkit::{Process, wait_for};
+use quintet_tests::{Agent, Api, Frame, PATIENCE, Socket};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -100,4 +101,91 @@ async fn listeners_that_do_not_read_cost_little_and_disturb_nobody() {
         .await
         .expect(202);
     api.until(&loud, "STOPPED").await;
+}
+
+/// Jobs that are offered to an agent that does not read, with as many bytes each.
+const OFFERS: usize = 600;
+const OFFER_BYTES: usize = 64 * 1024;
+/// Kept, all offers would take a multiple of this: they are made again and again while nobody answers.
+const AGENT_MEMORY_MIB: u64 = 64;
+
+/// Submits the jobs that only the silent agent can take, and between them one for the agent that reads, which must end.
+async fn offer(api: &Api) -> Vec<String> {
+    let long = "y".repeat(OFFER_BYTES);
+    let pile = json!({"inlineConfig": {"executor": "noop", "durationMs": 0, "note": long},
+        "requirements": {"labels": {"pile": "yes"}}});
+    let quick = json!({"inlineConfig": {"executor": "noop", "durationMs": 0},
+        "requirements": {"labels": {"pile": "no"}}});
+    let mut ids = Vec::new();
+    while ids.len() < OFFERS {
+        let batch: Value = (0..10).map(|_| pile.clone()).collect();
+        let answer = api.post("/v1/jobs/batch", batch).await.expect(207);
+        for entry in answer.body.as_array().unwrap() {
+            ids.push(entry["job"]["id"].as_str().unwrap().to_owned());
+        }
+        let job = api.submit(quick.clone()).await;
+        api.until(job["id"].as_str().unwrap(), "STOPPED").await;
+    }
+    ids
+}
+
+/// How many agent sockets were closed because they did not read.
+async fn closed_agents(api: &Api) -> usize {
+    let text = api.get("/metrics").await.expect(200).text;
+    let line = text.lines().find(|line| {
+        line.starts_with("edge_slow_clients_total") && line.contains("kind=\"agent\"")
+    });
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_read_is_closed_and_its_jobs_go_to_others() {
+    let cluster = Cluster::start().await;
+    let _scheduler = cluster.scheduler();
+    let (edge, api) = cluster.edge().await;
+    let _reader = cluster.labelled_agent("reader", "pile=no");
+    api.until_agent("reader", "IDLE").await;
+    let mut hello = Agent::hello("silent");
+    hello["capabilities"] = json!({"slots": 10 * OFFERS, "labels": {"pile": "yes"}});
+    let mut silent = Agent::join(&api, hello).await;
+    let before = resident(&edge);
+    // From here on it says that it lives, and reads nothing.
+    let beats = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            ticks.tick().await;
+            if !silent.socket.try_send("agent.heartbeat", json!({})).await {
+                return std::future::pending().await;
+            }
+        }
+    };
+    let closed = async {
+        let ids = offer(&api).await;
+        let closed =
+            wait_for(
+                "the silent socket to be closed",
+                PATIENCE,
+                async || match closed_agents(&api).await {
+                    0 => Err(format!("{} MiB", resident(&edge))),
+                    _ => Ok(()),
+                },
+            );
+        closed.await.unwrap();
+        ids
+    };
+    let ids = tokio::select! {
+        () = beats => unreachable!("it beats for ever"),
+        ids = closed => ids,
+    };
+    let grown = resident(&edge).saturating_sub(before);
+    println!("the edge grew by {grown} MiB");
+    assert!(grown < AGENT_MEMORY_MIB, "the edge grew by {grown} MiB");
+    api.until_agent("silent", "OFFLINE").await;
+    let _heir = cluster.labelled_agent("heir", "pile=yes");
+    for id in &ids {
+        let job = api.until(id, "STOPPED").await;
+        assert_eq!(job["agentId"], "heir", "{job}");
+    }
+    drop(silent);
 }

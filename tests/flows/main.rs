@@ -8,6 +8,7 @@ mod bus;
 mod events;
 mod jobs;
 mod leaders;
+mod limits;
 mod placement;
 mod program;
 mod python;

@@ -23,6 +23,7 @@ pub(crate) fn terms() -> Terms {
         kill_after: Duration::from_secs(5),
         assign_ack_timeout: Duration::from_secs(5),
         job_retention: Duration::from_secs(100_000),
+        max_agents: 100,
     }
 }
 

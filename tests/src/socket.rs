@@ -45,6 +45,15 @@ impl Socket {
         }
     }
 
+    /// Sends an envelope; whether the connection still took it.
+    pub async fn try_send(&mut self, kind: &str, payload: Value) -> bool {
+        let envelope = json!({"type": kind, "payload": payload});
+        self.0
+            .send(Message::text(envelope.to_string()))
+            .await
+            .is_ok()
+    }
+
     /// Sends a text frame as it is.
     pub async fn send_text(&mut self, text: &str) {
         self.0.send(Message::text(text)).await.unwrap();

@@ -30,8 +30,12 @@ pub struct EdgeConfig {
     pub request_timeout: Duration,
     /// Certificate and key, both PEM; without them it speaks plain HTTP.
     pub tls: Option<Tls>,
+    /// Most open connections from one address; all clients behind one proxy share it.
+    pub max_connections_per_address: usize,
     /// Most open WebSockets and event streams from one address.
     pub max_streams_per_address: usize,
+    /// How long a client may take to send the head of a request, and a connection may wait for its next one.
+    pub head_timeout: Duration,
     /// How long a new agent socket may take to say hello.
     pub hello_timeout: Duration,
     /// How long open requests may take to finish when the edge is asked to leave.
@@ -59,7 +63,9 @@ impl EdgeConfig {
             body_limit: 1024 * 1024,
             request_timeout: Duration::from_secs(10),
             tls: None,
+            max_connections_per_address: 20_000,
             max_streams_per_address: 10_000,
+            head_timeout: Duration::from_secs(30),
             hello_timeout: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(10),
         }

@@ -18,10 +18,12 @@ mod feeds;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod gate;
 mod health;
 pub mod metrics;
 mod middleware;
 mod openapi;
+mod pace;
 mod pages;
 mod pools;
 mod rate;

@@ -15,6 +15,9 @@ pub const IGNORED_FRAMES_TOTAL: &str = "edge_ignored_frames_total";
 /// Sockets that did not read and were closed or given a fresh snapshot, by `kind`.
 pub const SLOW_CLIENTS_TOTAL: &str = "edge_slow_clients_total";
 
+/// Connections that were closed at once, because their address has too many.
+pub const REFUSED_CONNECTIONS_TOTAL: &str = "edge_refused_connections_total";
+
 pub(crate) fn request(method: &'static str, route: String, status: u16, took: Duration) {
     counter!(REQUESTS_TOTAL, "method" => method, "route" => route.clone(), "status" => status.to_string()).increment(1);
     histogram!(REQUEST_SECONDS, "method" => method, "route" => route).record(took.as_secs_f64());
@@ -38,6 +41,10 @@ impl Drop for OpenStream {
 
 pub(crate) fn ignored_frame(kind: &'static str) {
     counter!(IGNORED_FRAMES_TOTAL, "kind" => kind).increment(1);
+}
+
+pub(crate) fn refused_connection() {
+    counter!(REFUSED_CONNECTIONS_TOTAL).increment(1);
 }
 
 pub(crate) fn slow_client(kind: &'static str) {

@@ -31,6 +31,9 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Longest id that is taken over from a client.
 const REQUEST_ID_BYTES: usize = 128;
 
+/// Longest path with its query.
+const ADDRESS_BYTES: usize = 8 * 1024;
+
 /// The id of a request, for handlers and logs.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(pub(crate) HeaderValue);
@@ -199,6 +202,14 @@ pub(crate) async fn admit(
 }
 
 fn admitted(app: &App, address: SocketAddr, request: &mut Request) -> Result<(), HttpError> {
+    if request
+        .uri()
+        .path_and_query()
+        .is_some_and(|address| address.as_str().len() > ADDRESS_BYTES)
+    {
+        let text = format!("the address is longer than {ADDRESS_BYTES} bytes; send less in it");
+        return Err(HttpError::new(ErrorCode::UriTooLong, text));
+    }
     let path = request.uri().path();
     if !is_guarded(path) {
         return Ok(());

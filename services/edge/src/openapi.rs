@@ -75,6 +75,10 @@ fn complete(path: &str, operation: &mut Map<String, Value>, keys: NeedsKey) {
             parameter["allowEmptyValue"] = json!(true);
         }
     }
+    operation["responses"]["414"] = json!({
+        "description": "the address is longer than the limit",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}},
+    });
     let responses = operation.get_mut("responses");
     let responses = responses.and_then(Value::as_object_mut);
     for (status, response) in responses.into_iter().flatten() {
@@ -88,6 +92,8 @@ fn complete(path: &str, operation: &mut Map<String, Value>, keys: NeedsKey) {
             _ => {}
         }
     }
+    // Said before the request is looked at, so without its id.
+    operation["responses"]["431"] = json!({"description": "the head of the request is larger than the limit; there is no body"});
 }
 
 /// Any one of these lets a request in.

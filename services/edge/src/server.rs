@@ -24,17 +24,21 @@ use crate::auth::Keys;
 use crate::config::EdgeConfig;
 use crate::error::Error;
 use crate::feeds::Feeds;
+use crate::gate::Gate;
 use crate::middleware;
+use crate::pace::Paces;
 use crate::pools::Pools;
 use crate::rate::RateLimit;
-use crate::state::{App, Inner, Streams};
+use crate::state::{App, Inner, Places};
 
 /// How often the streams and buckets are looked at while something is wrong with them.
 const VERIFY_AGAIN: Duration = Duration::from_secs(1);
 /// How often they are looked at while all is well.
 const VERIFY_EVERY: Duration = Duration::from_secs(30);
-/// How long a client may take to send the head of a request.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// Most bytes of the head of a request; more is answered 431.
+const HEAD_BYTES: usize = 64 * 1024;
+/// Requests at once of one connection of HTTP/2.
+const STREAMS_OF_CONNECTION: u32 = 200;
 /// How long the edge's own tasks may take to end after its last request.
 const END: Duration = Duration::from_secs(2);
 
@@ -97,7 +101,8 @@ impl Edge {
             tls,
         } = self;
         let tasks = Tasks::new("edge");
-        let grace = config.shutdown_grace;
+        let (grace, patience) = (config.shutdown_grace, config.head_timeout);
+        let connections = Places::new(config.max_connections_per_address);
         let pools = Pools::new(bus.clone());
         tasks.spawn(
             "pools",
@@ -114,7 +119,8 @@ impl Edge {
                 .and_then(NonZeroU32::new)
                 .map(RateLimit::new),
             shutdown: shutdown.child_token(),
-            streams: Streams::new(config.max_streams_per_address),
+            streams: Places::new(config.max_streams_per_address),
+            paces: Paces::default(),
             config,
             bus,
             pools,
@@ -128,15 +134,17 @@ impl Edge {
         info!(%address, "serves");
         let served = match tls {
             None => match axum_server::from_tcp(listener) {
-                Ok(mut server) => {
-                    patient(server.http_builder());
+                Ok(server) => {
+                    let mut server = server.map(|inner| Gate::new(inner, connections, patience));
+                    bound(server.http_builder(), patience);
                     server.handle(handle).serve(service).await
                 }
                 Err(error) => Err(error),
             },
             Some(tls) => match axum_server::from_tcp_rustls(listener, tls) {
-                Ok(mut server) => {
-                    patient(server.http_builder());
+                Ok(server) => {
+                    let mut server = server.map(|inner| Gate::new(inner, connections, patience));
+                    bound(server.http_builder(), patience);
                     server.handle(handle).serve(service).await
                 }
                 Err(error) => Err(error),
@@ -150,12 +158,19 @@ impl Edge {
     }
 }
 
-/// Bounds how long a client may take to say what it wants.
-fn patient(builder: &mut Builder<TokioExecutor>) {
+/// Bounds how long a client may take to say what it wants, and how much it may say before it is heard.
+fn bound(builder: &mut Builder<TokioExecutor>, patience: Duration) {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE);
+        .header_read_timeout(patience)
+        .max_buf_size(HEAD_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(patience))
+        .max_concurrent_streams(STREAMS_OF_CONNECTION)
+        .max_header_list_size(HEAD_BYTES as u32);
 }
 
 async fn infallible(work: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {

@@ -15,6 +15,7 @@ use crate::auth::Keys;
 use crate::config::EdgeConfig;
 use crate::error::HttpError;
 use crate::feeds::Feeds;
+use crate::pace::Paces;
 use crate::pools::Pools;
 use crate::rate::RateLimit;
 
@@ -33,7 +34,9 @@ pub(crate) struct Inner {
     pub(crate) rate: Option<RateLimit>,
     /// Cancelled when the edge leaves: streams end, sockets close.
     pub(crate) shutdown: CancellationToken,
-    pub(crate) streams: Streams,
+    /// Open WebSockets and event streams.
+    pub(crate) streams: Places,
+    pub(crate) paces: Paces,
 }
 
 impl App {
@@ -50,21 +53,21 @@ impl Deref for App {
     }
 }
 
-/// Open sockets and event streams by address, so that none can take them all.
+/// Open connections, or sockets and event streams, by address, so that none can take them all.
 #[derive(Clone, Debug)]
-pub(crate) struct Streams {
+pub(crate) struct Places {
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
     limit: usize,
 }
 
-/// One open stream; gives its place back when dropped.
+/// One of them; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    streams: Streams,
+    all: Places,
     address: IpAddr,
 }
 
-impl Streams {
+impl Places {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             open: Arc::default(),
@@ -77,14 +80,14 @@ impl Streams {
         let count = open.entry(address).or_default();
         if *count >= self.limit {
             let text = format!(
-                "{} streams are open from this address; close some first",
+                "{} are open from this address; close some first",
                 self.limit
             );
             return Err(HttpError::new(ErrorCode::RateLimited, text));
         }
         *count += 1;
         Ok(Place {
-            streams: self.clone(),
+            all: self.clone(),
             address,
         })
     }
@@ -92,11 +95,7 @@ impl Streams {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self
-            .streams
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.all.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {

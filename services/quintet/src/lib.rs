@@ -10,6 +10,7 @@ mod data;
 mod demo;
 mod doctor;
 pub mod exit;
+mod files;
 mod nats;
 mod nats_conf;
 mod say;

@@ -49,6 +49,7 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
     require_nats(&config)?;
     let telemetry = telemetry::start(&config)?;
     if wants(Service::Edge) {
+        crate::files::raise_limit();
         warn_of_open_interface(&config.edge);
     }
     let scheme = scheme(&config.edge);

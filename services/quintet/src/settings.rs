@@ -104,6 +104,12 @@ const OURS: &[Setting] = &[
         Some("7days"),
         "how long ended jobs, their keys and their output are kept",
     ),
+    setting(
+        "max_agents",
+        "MAX_AGENTS",
+        Some("20000"),
+        "most agents of a pool, online or not; a new one beyond that is refused",
+    ),
     secret(
         "api_keys",
         "API_KEYS",
@@ -127,6 +133,18 @@ const OURS: &[Setting] = &[
         "BODY_LIMIT",
         Some("1048576"),
         "most bytes of a request's body",
+    ),
+    setting(
+        "connections_per_address",
+        "CONNECTIONS_PER_ADDRESS",
+        Some("20000"),
+        "most open connections from one address; all clients behind one proxy share it",
+    ),
+    setting(
+        "streams_per_address",
+        "STREAMS_PER_ADDRESS",
+        Some("10000"),
+        "most open WebSockets and event streams from one address",
     ),
     setting(
         "tls_cert",
@@ -407,6 +425,8 @@ fn edge(read: &mut Reader<'_>) -> EdgeConfig {
     edge.cors_origins = read.list("cors_origins");
     edge.rate_limit = read.parse_optional("rate_limit");
     edge.body_limit = read.parse("body_limit");
+    edge.max_connections_per_address = read.parse("connections_per_address");
+    edge.max_streams_per_address = read.parse("streams_per_address");
     let (cert, key) = (read.optional("tls_cert"), read.optional("tls_key"));
     read.check(
         "tls_key",
@@ -429,6 +449,7 @@ fn scheduler(read: &mut Reader<'_>) -> SchedulerConfig {
     scheduler.kill_after = read.millis("kill_after_ms");
     scheduler.assign_ack_timeout = read.millis("assign_ack_timeout_ms");
     scheduler.job_retention = read.duration("job_retention");
+    scheduler.max_agents = read.parse("max_agents");
     let longer = scheduler.heartbeat_timeout > scheduler.heartbeat_interval;
     read.check(
         "heartbeat_timeout_ms",

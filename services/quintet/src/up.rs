@@ -50,6 +50,7 @@ pub(crate) async fn run(command: UpCommand, global: &Global) -> Outcome {
     }
     refuse_known_token(&config, command.insecure_dev)?;
     let telemetry = telemetry::start(&config)?;
+    crate::files::raise_limit();
     warn_of_open_interface(&config.edge);
     let outcome = up(command, config, global, &telemetry).await;
     telemetry::end(telemetry).await;

@@ -23,6 +23,8 @@ pub struct SchedulerConfig {
     pub assign_ack_timeout: Duration,
     /// How long ended jobs and their idempotency keys are kept.
     pub job_retention: Duration,
+    /// Most agents of the pool, online or not; a new one beyond that is refused.
+    pub max_agents: usize,
 }
 
 impl SchedulerConfig {
@@ -37,6 +39,7 @@ impl SchedulerConfig {
             kill_after: Duration::from_secs(5),
             assign_ack_timeout: Duration::from_secs(5),
             job_retention: Duration::from_secs(7 * 24 * 3600),
+            max_agents: 20_000,
         }
     }
 }

@@ -413,5 +413,6 @@ fn terms(config: &SchedulerConfig) -> Terms {
         kill_after: config.kill_after,
         assign_ack_timeout: config.assign_ack_timeout,
         job_retention: config.job_retention,
+        max_agents: config.max_agents,
     }
 }

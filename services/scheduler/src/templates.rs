@@ -20,6 +20,11 @@ const TRIES: u32 = 5;
 /// Most bytes of one template as JSON: it must fit a message of the bus with room to spare.
 const MAX_BYTES: usize = 256 * 1024;
 
+/// Most templates.
+const MAX_TEMPLATES: usize = 1000;
+/// Most bytes of all templates as JSON: their list must fit a message of the bus.
+const MAX_BYTES_OF_ALL: usize = 900 * 1024;
+
 /// Serves until `shutdown`.
 pub(crate) async fn serve(bus: Bus, shutdown: CancellationToken) -> Result<(), Error> {
     let failed = |what| move |source| Error::Subscribe { what, source };
@@ -108,6 +113,7 @@ async fn put(
         let text = format!("a template may take {MAX_BYTES} bytes as JSON, this one takes {bytes}");
         return Err(ErrorReply::new(ErrorCode::PayloadTooLarge, text));
     }
+    check_room(templates, &template, bytes).await?;
     for _ in 0..TRIES {
         let found = templates
             .get(&template.id)
@@ -137,6 +143,26 @@ async fn put(
         ErrorCode::Conflict,
         "somebody else keeps changing this template; read it and try again",
     ))
+}
+
+/// Whether this template fits beside the others.
+async fn check_room(
+    templates: &BucketHandle<Templates>,
+    template: &Template,
+    bytes: usize,
+) -> Result<(), ErrorReply> {
+    let others = list(templates).await?.templates;
+    let others = others.iter().filter(|other| other.id != template.id);
+    let sizes = others.map(|other| serde_json::to_vec(other).map_or(0, |json| json.len()));
+    let (count, all) = sizes.fold((1, bytes), |(count, all), size| (count + 1, all + size));
+    if count <= MAX_TEMPLATES && all <= MAX_BYTES_OF_ALL {
+        return Ok(());
+    }
+    let text = format!(
+        "{MAX_TEMPLATES} templates with {MAX_BYTES_OF_ALL} bytes as JSON are the most, with this one there would be \
+         {count} with {all}; delete some first"
+    );
+    Err(ErrorReply::new(ErrorCode::PayloadTooLarge, text))
 }
 
 async fn delete(

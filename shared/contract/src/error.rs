@@ -21,6 +21,8 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The body is larger than the limit.
     PayloadTooLarge,
+    /// The address is longer than the limit.
+    UriTooLong,
     /// The body's media type is not JSON.
     UnsupportedMediaType,
     /// Readable, but a field has a wrong type or value.
@@ -65,6 +67,7 @@ impl ErrorCode {
             | Self::CommandFailed
             | Self::Conflict => 409,
             Self::PayloadTooLarge => 413,
+            Self::UriTooLong => 414,
             Self::UnsupportedMediaType => 415,
             Self::ValidationFailed | Self::UnknownCommand => 422,
             Self::RateLimited => 429,

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::JsonObject;
 use crate::capability::Requirements;
 use crate::id::{AgentId, AgentSession, IdempotencyKey, JobId, PoolName, TemplateId};
 use crate::time::Timestamp;
+use crate::{JsonObject, nesting};
 
 /// Entries of a timeline that a record keeps; a job that restarts for years stays small.
 pub const TIMELINE_KEPT: usize = 128;
@@ -194,6 +194,13 @@ impl JobError {
             message: message.into(),
             detail: None,
         }
+    }
+
+    /// Without its detail, if that is nested too deeply to be stored.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.detail = self.detail.filter(nesting::is_bounded);
+        self
     }
 }
 

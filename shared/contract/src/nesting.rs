@@ -1,4 +1,4 @@
-//! How deep the free objects of clients may nest: a configuration, parameters, metadata.
+//! How deep the free objects of clients and agents may nest: a configuration, parameters, metadata, the detail of an error.
 //!
 //! A record or a reply that holds one is some levels deeper, and what is deeper than the codec reads would be stored and
 //! never read again. So the depth is bounded where such an object comes in.
@@ -14,11 +14,16 @@ pub const MAX_LEVELS: usize = 32;
 
 /// Refuses an object that is too deep, by the name of the field that holds it.
 pub fn check(field: &str, object: &JsonObject) -> Result<(), ErrorReply> {
-    if object.values().all(is_bounded) {
+    if is_bounded_object(object) {
         return Ok(());
     }
     let text = format!("{field} must not be nested deeper than {MAX_LEVELS} levels");
     Err(ErrorReply::invalid(field, text))
+}
+
+/// Whether an object has at most [`MAX_LEVELS`].
+pub fn is_bounded_object(object: &JsonObject) -> bool {
+    object.values().all(is_bounded)
 }
 
 /// Whether an object with this value in a field has at most [`MAX_LEVELS`].

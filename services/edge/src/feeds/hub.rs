@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
 use futures::StreamExt;
 use quintet_bus::{Bus, Change, Watch, WatchFrom, now};
 use quintet_contract::bucket::{Agents, Jobs};
@@ -23,23 +23,22 @@ use tracing::warn;
 
 use super::view::View;
 use super::{Snapshot, Started, unpoisoned};
+use crate::sockets::raw::text_frame;
 
 /// Announcements that a listener may be behind; one that is further behind starts anew from a snapshot.
 const UPDATES: usize = 4096;
-/// Happenings that a listener may be behind; one that is further behind misses the oldest.
-const HAPPENINGS: usize = 1024;
 /// Wait before the buckets are watched again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Something changed.
+/// Something changed. Frames are whole frames of a WebSocket, the same bytes for everybody.
 #[derive(Clone, Debug)]
 pub(crate) enum Update {
     /// A job: one frame per status it went through.
-    Job(JobId, Arc<[Utf8Bytes]>),
+    Job(JobId, Arc<[Bytes]>),
     /// An agent, as a frame.
-    Agent(Utf8Bytes),
+    Agent(Bytes),
     /// A happening of a job, as a frame.
-    Event(JobId, Utf8Bytes),
+    Event(JobId, Bytes),
     /// The state was read anew: what was told before may have gaps.
     Resync,
 }
@@ -47,7 +46,8 @@ pub(crate) enum Update {
 pub(super) struct Hub {
     view: Mutex<View>,
     updates: broadcast::Sender<Update>,
-    happenings: broadcast::Sender<Arc<JobEvent>>,
+    /// The frames of the newest snapshot, and of which version of the view it is.
+    snapshot: Mutex<Option<(u64, [Bytes; 2])>>,
 }
 
 struct Watches {
@@ -62,7 +62,7 @@ impl Hub {
         let hub = Arc::new(Self {
             view: Mutex::new(view),
             updates: broadcast::Sender::new(UPDATES),
-            happenings: broadcast::Sender::new(HAPPENINGS),
+            snapshot: Mutex::default(),
         });
         let following = hub.clone().follow(bus.clone(), watches, tasks.token());
         tasks.spawn("feeds", ExitPolicy::Essential, done(following));
@@ -75,18 +75,28 @@ impl Hub {
         unpoisoned(self.view.lock())
     }
 
-    pub(super) fn happenings(&self) -> broadcast::Receiver<Arc<JobEvent>> {
-        self.happenings.subscribe()
-    }
-
     pub(super) fn snapshot(&self) -> Snapshot {
-        let (agents, jobs, updates) = {
+        let (version, agents, jobs, updates) = {
             let view = self.view();
-            (view.agents(), view.jobs(), self.updates.subscribe())
+            let (version, updates) = (view.version(), self.updates.subscribe());
+            if let Some((of, [agents, jobs])) = &*unpoisoned(self.snapshot.lock())
+                && *of == version
+            {
+                return Snapshot {
+                    agents: agents.clone(),
+                    jobs: jobs.clone(),
+                    updates,
+                };
+            }
+            (version, view.agents(), view.jobs(), updates)
         };
+        let agents = frame(ui::AGENT_UPDATE, &agents);
+        let jobs = frame(ui::JOB_UPDATE, &jobs);
+        // Thousands of clients come at once when another edge left; they share it as long as nothing changes.
+        *unpoisoned(self.snapshot.lock()) = Some((version, [agents.clone(), jobs.clone()]));
         Snapshot {
-            agents: frame(ui::AGENT_UPDATE, &agents),
-            jobs: frame(ui::JOB_UPDATE, &jobs),
+            agents,
+            jobs,
             updates,
         }
     }
@@ -132,7 +142,7 @@ impl Hub {
                 if self.updates.receiver_count() > 0 {
                     let frames = states
                         .iter()
-                        .map(|job| frame(ui::JOB_UPDATE, job).into())
+                        .map(|job| frame(ui::JOB_UPDATE, job))
                         .collect();
                     let _ = self.updates.send(Update::Job(id, frames));
                 }
@@ -145,10 +155,10 @@ impl Hub {
     fn agent_changed(&self, change: Change<Agents>) {
         match change {
             Change::Put { record, .. } => {
-                let text = frame(ui::AGENT_UPDATE, &record.agent);
+                let frame = frame(ui::AGENT_UPDATE, &record.agent);
                 let mut view = self.view();
                 view.put_agent(record.agent);
-                let _ = self.updates.send(Update::Agent(text.into()));
+                let _ = self.updates.send(Update::Agent(frame));
             }
             Change::Gone { key, .. } => self.view().remove_agent(&key),
             Change::UpToDate => {}
@@ -184,13 +194,11 @@ impl Hub {
     }
 
     fn happened(&self, event: JobEvent) {
+        self.view().happened(&event);
         if self.updates.receiver_count() > 0 {
-            let text = frame(ui::JOB_EVENT, &event);
-            let _ = self
-                .updates
-                .send(Update::Event(event.job_id.clone(), text.into()));
+            let frame = frame(ui::JOB_EVENT, &event);
+            let _ = self.updates.send(Update::Event(event.job_id, frame));
         }
-        let _ = self.happenings.send(Arc::new(event));
     }
 }
 
@@ -200,7 +208,7 @@ async fn done(work: impl Future<Output = ()>) -> Result<(), std::convert::Infall
 }
 
 /// A frame for UIs.
-pub(super) fn frame<P: Serialize>(kind: &str, payload: &P) -> String {
+fn frame<P: Serialize>(kind: &str, payload: &P) -> Bytes {
     let envelope = Envelope {
         kind: kind.to_owned(),
         msg_id: Some(quintet_bus::new_message_id().to_string()),
@@ -208,7 +216,7 @@ pub(super) fn frame<P: Serialize>(kind: &str, payload: &P) -> String {
         correlation_id: None,
         payload,
     };
-    serde_json::to_string(&envelope).unwrap_or_default()
+    text_frame(&serde_json::to_string(&envelope).unwrap_or_default())
 }
 
 /// Everything there is, and the watches that go on after it.

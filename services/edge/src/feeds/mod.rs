@@ -6,21 +6,22 @@
 
 mod hub;
 mod logs;
+mod shown;
 mod view;
 
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use quintet_bus::{Bus, KvError};
 use quintet_contract::bucket::Jobs;
-use quintet_contract::event::JobEvent;
 use quintet_contract::id::JobId;
-use quintet_contract::job::Job;
 use quintet_service::tasks::Tasks;
 use tokio::sync::{OnceCell, broadcast, watch};
 
 use self::hub::Hub;
 pub(crate) use self::hub::Update;
 pub(crate) use self::logs::{LogBatch, Logs};
+pub(crate) use self::shown::{Latest, sse};
 use crate::error::HttpError;
 
 /// Access to the feeds; clones share them.
@@ -36,12 +37,11 @@ struct Inner {
     logs: Logs,
 }
 
-/// The newest state of one job, for as long as somebody looks.
+/// The newest state of one job and what happens to it, for as long as somebody looks.
 pub(crate) struct JobWatch {
     hub: Arc<Hub>,
     id: JobId,
-    /// None once the job is gone, or when there never was one.
-    pub(crate) latest: watch::Receiver<Option<Arc<Job>>>,
+    pub(crate) latest: watch::Receiver<Latest>,
 }
 
 impl Drop for JobWatch {
@@ -52,8 +52,8 @@ impl Drop for JobWatch {
 
 /// Everything that a UI starts with, and the changes after it.
 pub(crate) struct Snapshot {
-    pub(crate) agents: String,
-    pub(crate) jobs: String,
+    pub(crate) agents: Bytes,
+    pub(crate) jobs: Bytes,
     pub(crate) updates: broadcast::Receiver<Update>,
 }
 
@@ -87,7 +87,7 @@ impl Feeds {
             id: id.clone(),
             latest,
         };
-        if watch.latest.borrow().is_none() {
+        if watch.latest.borrow().job.is_none() {
             // An ended job that is no longer among the newest: not in memory, but perhaps in the bucket.
             let found = self
                 .inner
@@ -101,11 +101,6 @@ impl Feeds {
             }
         }
         Ok(watch)
-    }
-
-    /// What happens to all jobs from now on.
-    pub(crate) async fn happenings(&self) -> Result<broadcast::Receiver<Arc<JobEvent>>, HttpError> {
-        Ok(self.hub().await?.happenings())
     }
 
     /// Agents and jobs as they are now, and every change after that: nothing is missed in between.

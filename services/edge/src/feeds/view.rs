@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use quintet_contract::agent::Agent;
 use quintet_contract::api::JobCursor;
+use quintet_contract::event::JobEvent;
 use quintet_contract::id::{AgentId, JobId};
 use quintet_contract::job::Job;
 use tokio::sync::watch;
+
+use super::shown::Latest;
 
 /// Jobs of a snapshot that have ended.
 pub(super) const RECENT: usize = 1000;
@@ -19,7 +22,9 @@ pub(super) struct View {
     /// Ended jobs that are kept, by age.
     ended: BTreeSet<JobCursor>,
     agents: BTreeMap<AgentId, Arc<Agent>>,
-    watched: HashMap<JobId, watch::Sender<Option<Arc<Job>>>>,
+    watched: HashMap<JobId, watch::Sender<Latest>>,
+    /// Grows with every change.
+    version: u64,
 }
 
 impl View {
@@ -41,8 +46,9 @@ impl View {
             self.ended.insert(cursor(&job));
         }
         if let Some(watched) = self.watched.get(&job.id) {
-            watched.send_replace(Some(job.clone()));
+            watched.send_modify(|latest| latest.put(Some(job.clone())));
         }
+        self.version += 1;
         self.jobs.insert(job.id.clone(), job);
         while self.ended.len() > RECENT {
             if let Some(oldest) = self.ended.pop_first() {
@@ -61,20 +67,28 @@ impl View {
     }
 
     pub(super) fn remove_job(&mut self, id: &JobId) {
+        self.version += 1;
         if let Some(job) = self.jobs.remove(id) {
             self.ended.remove(&cursor(&job));
         }
         if let Some(watched) = self.watched.get(id) {
-            watched.send_replace(None);
+            watched.send_modify(|latest| latest.put(None));
         }
     }
 
     pub(super) fn put_agent(&mut self, agent: Agent) {
+        self.version += 1;
         self.agents.insert(agent.id.clone(), Arc::new(agent));
     }
 
     pub(super) fn remove_agent(&mut self, id: &AgentId) {
+        self.version += 1;
         self.agents.remove(id);
+    }
+
+    /// What changes with every change.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Agents in order of registration.
@@ -95,12 +109,12 @@ impl View {
     }
 
     /// Starts to look at one job.
-    pub(super) fn watch(&mut self, id: &JobId) -> watch::Receiver<Option<Arc<Job>>> {
+    pub(super) fn watch(&mut self, id: &JobId) -> watch::Receiver<Latest> {
         let known = self.jobs.get(id).cloned();
         let watched = self
             .watched
             .entry(id.clone())
-            .or_insert_with(|| watch::Sender::new(known));
+            .or_insert_with(|| watch::Sender::new(Latest::of(known)));
         watched.subscribe()
     }
 
@@ -120,22 +134,31 @@ impl View {
         if let Some(watched) = self.watched.get(&job.id) {
             watched.send_if_modified(|latest| {
                 let news = latest
+                    .job
                     .as_ref()
-                    .is_none_or(|latest| latest.position() < job.position());
+                    .is_none_or(|known| known.job.position() < job.position());
                 if news {
-                    *latest = Some(Arc::new(job.clone()));
+                    latest.put(Some(Arc::new(job.clone())));
                 }
                 news
             });
         }
     }
 
+    /// Something happened to a job.
+    pub(super) fn happened(&self, event: &JobEvent) {
+        if let Some(watched) = self.watched.get(&event.job_id) {
+            watched.send_modify(|latest| latest.happened(event));
+        }
+    }
+
     /// Takes over those who look at jobs from a view that is out of date.
     pub(super) fn succeed(&mut self, before: View) {
         self.watched = before.watched;
+        self.version += before.version + 1;
         for (id, watched) in &self.watched {
             if let Some(job) = self.jobs.get(id) {
-                watched.send_replace(Some(job.clone()));
+                watched.send_modify(|latest| latest.put(Some(job.clone())));
             }
         }
     }
@@ -206,16 +229,22 @@ mod tests {
     fn who_looks_at_a_job_sees_its_newest_state_and_its_end() {
         let mut view = View::default();
         let mut latest = view.watch(&JobId::parse("j").unwrap());
-        assert!(latest.borrow_and_update().is_none());
+        assert!(latest.borrow_and_update().job.is_none());
         view.put_job(job("j", 1, &["CREATED"]));
         view.found(&job("j", 1, &[]));
         assert_eq!(
-            latest.borrow_and_update().as_ref().unwrap().position(),
+            latest
+                .borrow_and_update()
+                .job
+                .as_ref()
+                .unwrap()
+                .job
+                .position(),
             1,
             "what is older changes nothing"
         );
         view.remove_job(&JobId::parse("j").unwrap());
-        assert!(latest.borrow_and_update().is_none());
+        assert!(latest.borrow_and_update().job.is_none());
         view.unwatch(&JobId::parse("j").unwrap());
         assert!(view.watched.is_empty());
     }

@@ -1,6 +1,7 @@
 //! WebSockets: `/ui` for people's screens, `/agent` for other people's agents.
 
 pub(crate) mod agent;
+pub(crate) mod raw;
 mod ui;
 
 use axum::Router;

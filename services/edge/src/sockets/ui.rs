@@ -6,15 +6,17 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Buf;
 use quintet_contract::id::JobId;
-use quintet_contract::socket::{Envelope, SubscribePayload, ui};
-use tokio::sync::broadcast::error::RecvError;
+use quintet_contract::socket::{CLOSE_TOO_SLOW, Envelope, SubscribePayload, ui};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
 
-use super::{CLOSE_LEAVING, close};
+use super::CLOSE_LEAVING;
+use super::raw::{self, Frames, RawSocket};
 use crate::extract::Client;
 use crate::feeds::{Snapshot, Update};
 use crate::metrics::{self, OpenStream};
@@ -22,18 +24,18 @@ use crate::state::{App, Place};
 
 /// Largest frame that a client may send; what it says is small.
 const MAX_FRAME: usize = 64 * 1024;
-/// How long a client may take to read one frame before it is let go.
+/// How long a client may take to read what is written at once before it is let go.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// From so many bytes on, what is told is written before more is taken from the feed.
+const ENOUGH: usize = 256 * 1024;
 
 pub(super) async fn connect(
     State(app): State<App>,
     Client(address): Client,
-    upgrade: WebSocketUpgrade,
+    request: Request,
 ) -> Response {
     match app.streams.enter(address) {
-        Ok(place) => upgrade
-            .max_message_size(MAX_FRAME)
-            .on_upgrade(move |socket| run(app, socket, place)),
+        Ok(place) => raw::open(request, MAX_FRAME, move |socket| run(app, socket, place)),
         Err(error) => error.into_response(),
     }
 }
@@ -57,18 +59,20 @@ impl Interest {
         }
     }
 
-    /// The frames of an update that the client wants; none of a resync, which is not told but done.
-    fn frames(&self, update: Update) -> Vec<Utf8Bytes> {
+    /// Adds the frames of an update that the client wants; a resync has none, it is not told but done.
+    fn take(&self, update: Update, frames: &mut Frames) {
         match update {
-            Update::Job(id, frames) if self.wants(&id) => frames.to_vec(),
-            Update::Event(id, frame) if self.wants(&id) => vec![frame],
-            Update::Agent(frame) => vec![frame],
-            Update::Job(..) | Update::Event(..) | Update::Resync => Vec::new(),
+            Update::Job(id, all) if self.wants(&id) => {
+                all.iter().cloned().for_each(|frame| frames.push(frame));
+            }
+            Update::Event(id, frame) if self.wants(&id) => frames.push(frame),
+            Update::Agent(frame) => frames.push(frame),
+            Update::Job(..) | Update::Event(..) | Update::Resync => {}
         }
     }
 }
 
-async fn run(app: App, mut socket: WebSocket, _place: Place) {
+async fn run(app: App, mut socket: RawSocket, _place: Place) {
     let _open = OpenStream::new("ui");
     let mut interest = Interest::default();
     // Every end of this function ends the connection; there is nobody to tell about a failed write.
@@ -81,60 +85,75 @@ enum Over {
     Leaving,
 }
 
-async fn pump(app: &App, socket: &mut WebSocket, interest: &mut Interest) -> Result<(), Over> {
+async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Result<(), Over> {
+    let mut pace = app.paces.join();
     loop {
         let Ok(snapshot) = app.feeds.snapshot().await else {
-            return unavailable(socket).await;
+            return close(socket, CLOSE_TOO_SLOW, "try again later").await;
         };
         let Snapshot {
             agents,
             jobs,
             mut updates,
         } = snapshot;
-        send(socket, Message::text(agents)).await?;
-        send(socket, Message::text(jobs)).await?;
-        loop {
-            // Cancel-safe: a message is taken only when it is returned.
-            let update = tokio::select! {
-                biased;
-                () = app.shutdown.cancelled() => {
-                    send(socket, close(CLOSE_LEAVING, "this server is leaving")).await?;
-                    return Err(Over::Leaving);
-                }
-                message = socket.recv() => match message {
-                    Some(Ok(Message::Text(text))) => { interest.hear(&text); continue }
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Over::Gone),
-                    Some(Ok(_)) => continue,
-                },
-                update = updates.recv() => update,
-            };
-            match update {
-                Ok(Update::Resync) => break,
-                Ok(update) => {
-                    for frame in interest.frames(update) {
-                        send(socket, Message::Text(frame)).await?;
+        let mut frames = Frames::default();
+        frames.push(agents);
+        frames.push(jobs);
+        write(socket, frames).await?;
+        let mut is_current = true;
+        while is_current {
+            pace.wrote();
+            // Cancel-safe: a message or an update is taken only when it is returned.
+            let update = loop {
+                tokio::select! {
+                    biased;
+                    () = app.shutdown.cancelled() => {
+                        close(socket, CLOSE_LEAVING, "this server is leaving").await?;
+                        return Err(Over::Leaving);
                     }
+                    message = socket.recv() => match message {
+                        Some(Ok(Message::Text(text))) => interest.hear(&text),
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Over::Gone),
+                        Some(Ok(_)) => {}
+                    },
+                    update = async { pace.rest().await; updates.recv().await } => break update,
                 }
-                Err(RecvError::Lagged(_)) => {
-                    metrics::slow_client("ui");
+            };
+            let mut frames = Frames::default();
+            let mut next = update.map_err(|error| match error {
+                RecvError::Lagged(missed) => TryRecvError::Lagged(missed),
+                RecvError::Closed => TryRecvError::Closed,
+            });
+            loop {
+                match next {
+                    Ok(Update::Resync) => is_current = false,
+                    Ok(update) => interest.take(update, &mut frames),
+                    Err(TryRecvError::Lagged(_)) => {
+                        metrics::slow_client("ui");
+                        is_current = false;
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Closed) => return Err(Over::Gone),
+                }
+                if !is_current || frames.remaining() >= ENOUGH {
                     break;
                 }
-                Err(RecvError::Closed) => return Err(Over::Gone),
+                next = updates.try_recv();
             }
+            write(socket, frames).await?;
         }
     }
 }
 
-async fn unavailable(socket: &mut WebSocket) -> Result<(), Over> {
-    send(
-        socket,
-        close(quintet_contract::socket::CLOSE_TOO_SLOW, "try again later"),
-    )
-    .await
+async fn close(socket: &mut RawSocket, code: u16, reason: &'static str) -> Result<(), Over> {
+    match timeout(WRITE_DEADLINE, socket.close(code, reason)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Over::Gone),
+    }
 }
 
-async fn send(socket: &mut WebSocket, message: Message) -> Result<(), Over> {
-    match timeout(WRITE_DEADLINE, socket.send(message)).await {
+async fn write(socket: &mut RawSocket, mut frames: Frames) -> Result<(), Over> {
+    match timeout(WRITE_DEADLINE, socket.write(&mut frames)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Over::Gone),
         Err(_) => {
@@ -146,6 +165,8 @@ async fn send(socket: &mut WebSocket, message: Message) -> Result<(), Over> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn id(text: &str) -> JobId {
@@ -167,13 +188,12 @@ mod tests {
         }
         interest.hear(r#"{"type":"ui.subscribe","payload":{"jobs":["a"]}}"#);
         assert!(interest.wants(&id("a")) && !interest.wants(&id("b")));
-        let frame = Utf8Bytes::from_static("x");
-        assert!(
-            interest
-                .frames(Update::Event(id("b"), frame.clone()))
-                .is_empty()
-        );
-        assert_eq!(interest.frames(Update::Agent(frame.clone())), [frame]);
+        let frame = Bytes::from_static(b"x");
+        let mut frames = Frames::default();
+        interest.take(Update::Event(id("b"), frame.clone()), &mut frames);
+        assert!(!frames.has_remaining());
+        interest.take(Update::Agent(frame), &mut frames);
+        assert!(frames.has_remaining());
         interest.hear(r#"{"type":"ui.subscribe","payload":{}}"#);
         assert!(interest.wants(&id("b")));
     }

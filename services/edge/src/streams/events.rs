@@ -4,7 +4,6 @@
 //! record: nothing is skipped when several statuses are written at once, or when a listener is slow.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::get_with;
@@ -12,21 +11,19 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::response::sse::Event;
-use quintet_contract::event::JobEvent;
+use bytes::Bytes;
 use quintet_contract::id::JobId;
-use quintet_contract::job::Job;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::{come_back, last_event_id, only_events, sse};
+use super::{come_back, last_event_id, only_events, stream_of};
 use crate::error::{ErrorBody, HttpError};
 use crate::extract::{Client, Headers, Id, Params};
-use crate::feeds::JobWatch;
+use crate::feeds::{JobWatch, Latest, sse};
 use crate::metrics::OpenStream;
+use crate::pace::Pace;
 use crate::routes::{guarded, of_one};
 use crate::state::{App, Place};
 
@@ -78,49 +75,48 @@ async fn events(
     let position = last_event_id(&headers, &params, |text| text.parse().ok())?.unwrap_or(0);
     let place = app.streams.enter(address)?;
     let job = app.feeds.job(&id).await?;
-    if job.latest.borrow().is_none() {
+    if job.latest.borrow().job.is_none() {
         // What was stored a moment ago may not have reached the feed.
         let found = app.job(&id).await?;
-        if job.latest.borrow().is_none() && found.status.is_final() {
+        if job.latest.borrow().job.is_none() && found.status.is_final() {
             return Err(HttpError::not_found());
         }
     }
+    let heard = job.latest.borrow().happenings();
     let following = Following {
-        happenings: app.feeds.happenings().await?,
         job,
-        id,
         position,
+        heard,
         ready: VecDeque::new(),
         is_over: false,
+        pace: app.paces.join(),
         shutdown: app.shutdown.clone(),
         _place: place,
         _open: OpenStream::new("events"),
     };
-    Ok(sse(futures::stream::unfold(
+    Ok(stream_of(futures::stream::unfold(
         following,
-        |mut following| async move {
-            let event = following.next().await?;
-            Some((Ok(event), following))
-        },
+        |mut following| async move { Some((following.next().await?, following)) },
     )))
 }
 
 /// One listener.
 struct Following {
     job: JobWatch,
-    happenings: broadcast::Receiver<Arc<JobEvent>>,
-    id: JobId,
     /// The last position that was told.
     position: u64,
-    ready: VecDeque<Event>,
+    /// How many of the job's happenings were told or missed.
+    heard: u64,
+    ready: VecDeque<Bytes>,
     is_over: bool,
+    pace: Pace,
     shutdown: CancellationToken,
     _place: Place,
     _open: OpenStream,
 }
 
 impl Following {
-    async fn next(&mut self) -> Option<Event> {
+    async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
@@ -128,55 +124,52 @@ impl Following {
             if self.is_over {
                 return None;
             }
-            let latest = self.job.latest.borrow_and_update().clone();
-            if let Some(job) =
-                latest.filter(|job| job.position() > self.position || job.status.is_final())
-            {
-                self.tell(&job);
-                continue;
-            }
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => {
                     self.is_over = true;
                     return Some(come_back());
                 }
+                () = self.pace.rest() => {}
+            }
+            self.collect();
+            if !self.ready.is_empty() {
+                self.pace.wrote();
+                continue;
+            }
+            if self.is_over {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => {}
                 changed = self.job.latest.changed() => {
                     // A job that is gone has nothing more to tell.
-                    let gone = self.job.latest.borrow().is_none();
+                    let gone = self.job.latest.borrow().job.is_none();
                     self.is_over = changed.is_err() || gone;
                 }
-                happening = self.happenings.recv() => match happening {
-                    Ok(event) if event.job_id == self.id => self.ready.push_back(happened(&event)),
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => self.is_over = true,
-                },
             }
         }
     }
 
-    fn tell(&mut self, job: &Job) {
-        if job.timeline_dropped > self.position {
-            let gap = json!({"from": self.position + 1, "to": job.timeline_dropped});
-            self.ready
-                .push_back(Event::default().event("gap").data(gap.to_string()));
-        }
-        for (position, entry) in job.entries_after(self.position) {
-            let data = json!({
-                "jobId": job.id, "status": entry.status, "at": entry.at, "reason": entry.reason, "position": position,
-                "job": job.at_position(position),
-            });
-            let event = Event::default()
-                .event("job.status")
-                .id(position.to_string());
-            self.ready.push_back(event.data(data.to_string()));
-        }
-        self.position = job.position();
-        self.is_over |= job.status.is_final();
+    /// Makes ready what is new: the statuses, then what happened, and the last status of all at the end.
+    fn collect(&mut self) {
+        let latest = self.job.latest.borrow_and_update();
+        let latest: &Latest = &latest;
+        let last = latest.job.as_ref().and_then(|shown| {
+            let job = &shown.job;
+            if job.timeline_dropped > self.position {
+                let gap = json!({"from": self.position + 1, "to": job.timeline_dropped});
+                self.ready.push_back(sse("gap", None, &gap));
+            }
+            self.ready.extend(shown.events_after(self.position));
+            let is_news = job.position() > self.position;
+            self.position = self.position.max(job.position());
+            self.is_over |= job.status.is_final();
+            (self.is_over && is_news).then(|| self.ready.pop_back())?
+        });
+        self.ready.extend(latest.happenings_after(self.heard));
+        self.heard = latest.happenings();
+        self.ready.extend(last);
     }
-}
-
-fn happened(event: &JobEvent) -> Event {
-    let data = serde_json::to_string(event).unwrap_or_default();
-    Event::default().event("job.event").data(data)
 }

@@ -13,7 +13,6 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
 use quintet_contract::error::ErrorReply;
@@ -27,10 +26,10 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tracing::debug;
 
-use super::{EVENT_STREAM, also_events, come_back, last_event_id, sse};
+use super::{EVENT_STREAM, also_events, come_back, last_event_id, stream_of};
 use crate::error::{ErrorBody, HttpError};
 use crate::extract::{Client, Headers, Id, Params};
-use crate::feeds::{JobWatch, LogBatch};
+use crate::feeds::{JobWatch, LogBatch, sse};
 use crate::metrics::OpenStream;
 use crate::routes::{guarded, of_one};
 use crate::state::{App, Place};
@@ -149,15 +148,17 @@ fn text(lines: impl Stream<Item = Told> + Send + 'static) -> Response {
 }
 
 fn events(lines: impl Stream<Item = Told> + Send + 'static) -> Response {
-    sse(lines.map(|told| {
-        Ok(match told {
-            Told::Leaving => come_back(),
-            Told::Line(Placed { sequence, index, attempt, line }) => {
-                let data = json!({"at": line.at, "stream": line.stream, "line": line.line, "attempt": attempt});
-                let event = Event::default().event("log").id(format!("{sequence}.{index}"));
-                event.data(data.to_string())
-            }
-        })
+    stream_of(lines.map(|told| match told {
+        Told::Leaving => come_back(),
+        Told::Line(Placed {
+            sequence,
+            index,
+            attempt,
+            line,
+        }) => {
+            let data = json!({"at": line.at, "stream": line.stream, "line": line.line, "attempt": attempt});
+            sse("log", Some(&format!("{sequence}.{index}")), &data)
+        }
     }))
 }
 
@@ -252,11 +253,7 @@ impl Reader {
         // The end of the job is looked at first: what it wrote before its end is stored by then.
         let ended = match &self.live {
             None => true,
-            Some((_, job)) => job
-                .latest
-                .borrow()
-                .as_ref()
-                .is_none_or(|job| job.status.is_final()),
+            Some((_, job)) => job.latest.borrow().is_over(),
         };
         let stream = stream::events(self.app.bus.prefix());
         match self
@@ -295,7 +292,7 @@ impl Reader {
             }
             news = live.recv() => Some(news),
             changed = job.latest.changed() => {
-                let ended = job.latest.borrow().as_ref().is_none_or(|job| job.status.is_final());
+                let ended = job.latest.borrow().is_over();
                 if ended || changed.is_err() {
                     // Whatever is stored by now is the rest.
                     self.is_caught_up = false;

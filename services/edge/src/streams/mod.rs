@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use aide::axum::ApiRouter;
 use aide::transform::TransformResponse;
-use axum::http::HeaderMap;
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::body::{Body, Bytes};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use futures::Stream;
+use futures::{Stream, StreamExt};
+use tokio::time::timeout;
 
 use crate::error::HttpError;
 use crate::extract::Params;
@@ -32,10 +34,20 @@ pub(crate) fn routes() -> ApiRouter<App> {
         .merge(logs::routes())
 }
 
-fn sse(stream: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
-    Sse::new(stream)
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response()
+/// An answer of events as they come, with a comment where none comes for a while.
+fn stream_of(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let kept_alive = futures::stream::unfold(Box::pin(events), |mut events| async move {
+        let event = match timeout(KEEP_ALIVE, events.next()).await {
+            Ok(event) => event?,
+            Err(_) => Bytes::from_static(b":\n\n"),
+        };
+        Some((Ok::<_, Infallible>(event), events))
+    });
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM)),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (headers, Body::from_stream(kept_alive)).into_response()
 }
 
 /// Documents that the answer is server-sent events.
@@ -56,10 +68,9 @@ fn also_events<T>(mut response: TransformResponse<'_, T>) -> TransformResponse<'
 }
 
 /// Says when to come back; the last event of a stream whose edge leaves.
-fn come_back() -> Event {
-    Event::default()
-        .retry(RECONNECT)
-        .comment("this server is leaving")
+fn come_back() -> Bytes {
+    let wait = RECONNECT.as_millis();
+    format!("retry: {wait}\n: this server is leaving\n\n").into()
 }
 
 /// What the client has seen, by header or by parameter; the header is the stronger, but neither may be nonsense.

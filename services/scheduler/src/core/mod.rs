@@ -65,6 +65,8 @@ pub struct Terms {
     pub assign_ack_timeout: Duration,
     /// How long ended jobs and their keys are kept.
     pub job_retention: Duration,
+    /// Most agents of the pool, online or not; a new one beyond that is refused.
+    pub max_agents: usize,
 }
 
 /// The state of one pool.

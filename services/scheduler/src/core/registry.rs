@@ -182,7 +182,7 @@ impl Registry {
         self.agents.get(id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&AgentId, &Entry)> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&AgentId, &Entry)> {
         self.agents.iter()
     }
 

@@ -10,10 +10,11 @@ use quintet_contract::agent::{
     AgentCommand, AgentFault, AgentReport, AgentReports, AgentSettings, Heartbeat, HeartbeatReply,
     Hello, ReportsReply, Standing,
 };
+use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{AgentId, AgentSession, JobId};
 use quintet_contract::job::{Attempt, Job, JobAttempt, JobError, JobStatus};
 use quintet_contract::time::Timestamp;
-use quintet_contract::{JsonObject, metadata};
+use quintet_contract::{JsonObject, metadata, nesting};
 
 use super::Core;
 use super::event::{Answer, Effect, Oddity, RequestId};
@@ -22,9 +23,9 @@ use super::submit::size_of_object;
 
 /// Most bytes of a text that an agent says about a job, such as why it failed; the rest is cut off.
 const TEXT_BYTES: usize = 2 * 1024;
-/// Most bytes of the detail of an error as JSON; more is left out.
+/// Most bytes of the detail of an error as JSON; more is left out, and so is what is nested too deeply.
 const DETAIL_BYTES: usize = 16 * 1024;
-/// Most bytes of what an agent announces about itself as JSON; more is left out.
+/// Most bytes of what an agent announces about itself as JSON; more is left out, and so is what is nested too deeply.
 const ANNOUNCEMENT_BYTES: usize = 64 * 1024;
 
 impl Core {
@@ -35,8 +36,11 @@ impl Core {
         reports: AgentReports,
         now: Timestamp,
     ) {
-        let reply = self.take_reports(agent, reports, now);
-        self.reply(from, Answer::Reports(reply));
+        let answer = match self.take_reports(agent, reports, now) {
+            Ok(reply) => Answer::Reports(reply),
+            Err(error) => Answer::Refused(error),
+        };
+        self.reply(from, answer);
     }
 
     fn take_reports(
@@ -44,7 +48,7 @@ impl Core {
         agent: &AgentId,
         reports: AgentReports,
         now: Timestamp,
-    ) -> ReportsReply {
+    ) -> Result<ReportsReply, ErrorReply> {
         let AgentReports {
             session,
             clock,
@@ -57,13 +61,14 @@ impl Core {
             let leaves = matches!(reports.last(), Some(AgentReport::Goodbye { .. }));
             if leaves && standing == Standing::HelloRequired {
                 // A goodbye that was heard before; it need not come back to say it again.
-                return ReportsReply::default();
+                return Ok(ReportsReply::default());
             }
-            return ReportsReply {
+            return Ok(ReportsReply {
                 standing,
                 ..ReportsReply::default()
-            };
+            });
         }
+        self.check_room(agent)?;
         let mut reply = ReportsReply {
             settings: greets.then(|| self.settings()),
             ..ReportsReply::default()
@@ -88,7 +93,19 @@ impl Core {
         }
         reply.kill.sort();
         reply.kill.dedup();
-        reply
+        Ok(reply)
+    }
+
+    /// Whether one more agent may be registered, if this one is new. Offline ones stay listed until they are forgotten.
+    fn check_room(&self, agent: &AgentId) -> Result<(), ErrorReply> {
+        let most = self.terms.max_agents;
+        if self.agents.get(agent).is_some() || self.agents.iter().len() < most {
+            return Ok(());
+        }
+        let text = format!(
+            "this pool has {most} agents and takes no new one; forget some that are offline, or raise max_agents"
+        );
+        Err(ErrorReply::new(ErrorCode::Conflict, text))
     }
 
     /// Where a session stands. Any session that is not known to have ended may open with a hello.
@@ -424,7 +441,9 @@ impl Core {
 
 /// A hello whose announcements fit a record.
 fn bounded(hello: &Hello) -> Hello {
-    let fits = |object: &JsonObject| size_of_object(object) <= ANNOUNCEMENT_BYTES;
+    let fits = |object: &JsonObject| {
+        nesting::is_bounded_object(object) && size_of_object(object) <= ANNOUNCEMENT_BYTES
+    };
     Hello {
         name: cut(&hello.name),
         version: cut(&hello.version),
@@ -457,7 +476,9 @@ fn cut(text: &str) -> String {
 }
 
 fn cut_error(error: &JobError) -> JobError {
-    let fits = |detail: &serde_json::Value| detail.to_string().len() <= DETAIL_BYTES;
+    let fits = |detail: &serde_json::Value| {
+        nesting::is_bounded(detail) && detail.to_string().len() <= DETAIL_BYTES
+    };
     JobError {
         code: cut(&error.code),
         message: cut(&error.message),

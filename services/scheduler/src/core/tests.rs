@@ -41,6 +41,7 @@ fn terms() -> Terms {
         kill_after: Duration::from_secs(5),
         assign_ack_timeout: Duration::from_secs(5),
         job_retention: Duration::from_secs(3600),
+        max_agents: 100,
     }
 }
 

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use quintet_bus::{new_message_id, now};
-use quintet_contract::JsonObject;
 use quintet_contract::agent::{
     ActiveJob, AgentCommand, AgentReport, AgentSettings, Assignment, Hello,
 };
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::event::{JobLog, LogLine, MAX_LOG_LINE_BYTES};
 use quintet_contract::id::{AgentId, JobId};
-use quintet_contract::job::{Attempt, JobAttempt, JobStatus};
+use quintet_contract::job::{Attempt, JobAttempt, JobError, JobStatus};
 use quintet_contract::socket::{
     AgentErrorPayload, AssignAckPayload, AssignMetadata, AssignStartPayload, Envelope,
     HeartbeatPayload, HelloPayload, JobLogPayload, JobPayload, JobStopPayload, JobStoppedPayload,
     JobUpdatePayload, MutedPayload, from_agent, to_agent,
 };
+use quintet_contract::{JsonObject, nesting};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -95,9 +95,18 @@ impl Core {
 
     fn read(&mut self, kind: &str, payload: Value) -> Option<Heard> {
         Some(match kind {
-            from_agent::HELLO => Heard::Hello(Box::new(typed(payload)?)),
+            from_agent::HELLO => {
+                let hello: HelloPayload = typed(payload)?;
+                let announced = hello.capabilities.iter().chain(&hello.meta);
+                if !announced.into_iter().all(nesting::is_bounded_object) {
+                    return Some(Heard::Nothing("too_deep"));
+                }
+                Heard::Hello(Box::new(hello))
+            }
             from_agent::HEARTBEAT => {
                 let HeartbeatPayload { metrics } = typed(payload)?;
+                // It lives, whatever else it says.
+                let metrics = metrics.filter(nesting::is_bounded_object);
                 Heard::Heartbeat(metrics.unwrap_or_default())
             }
             from_agent::ASSIGN_ACK => self.acknowledged(typed(payload)?),
@@ -132,7 +141,7 @@ impl Core {
                     job_id,
                     attempt,
                     status,
-                    error,
+                    error: error.map(JobError::bounded),
                 })
             }
             from_agent::JOB_MUTE => self.muted(typed(payload)?, MUTE),

@@ -27,7 +27,7 @@ use futures::stream::SplitStream;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use quintet_bus::Responder;
 use quintet_contract::JsonObject;
-use quintet_contract::agent::CommandReply;
+use quintet_contract::agent::{AgentReport, CommandReply};
 use quintet_contract::event::JobLog;
 use quintet_contract::id::JobId;
 use quintet_contract::socket::{CLOSE_NO_HELLO, CLOSE_TOO_SLOW, CLOSE_UNAUTHORIZED, HelloPayload};
@@ -51,6 +51,8 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const MISSED_PINGS: u32 = 2;
 /// Largest frame that an agent may send.
 const MAX_FRAME: usize = 1024 * 1024;
+/// Bytes that are read at once; every socket keeps room for as much.
+const READ: usize = 4 * 1024;
 /// Log lines per second of one socket, also as a burst; what is over is dropped and counted.
 const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).expect("a constant above zero");
 
@@ -62,6 +64,8 @@ pub(super) async fn connect(
     match app.streams.enter(address) {
         Ok(place) => upgrade
             .max_message_size(MAX_FRAME)
+            .max_frame_size(MAX_FRAME)
+            .read_buffer_size(READ)
             .on_upgrade(move |socket| serve(app, socket, place)),
         Err(error) => error.into_response(),
     }
@@ -187,7 +191,7 @@ impl Session {
         None
     }
 
-    async fn report(&mut self, report: quintet_contract::agent::AgentReport) {
+    async fn report(&mut self, report: AgentReport) {
         let Some((link, _)) = &self.link else {
             return metrics::ignored_frame("before_hello");
         };
@@ -279,14 +283,24 @@ impl Session {
                 self.writer.send(Message::text(self.core.welcome(settings)))
             }
             Some(LinkEvent::Stored(reports)) => {
+                for report in &reports {
+                    if let AgentReport::JobStopped { job_id, .. } = report {
+                        // Nobody will answer a command to a job that has ended.
+                        self.commands.retain(|(job, _), _| job != job_id);
+                    }
+                }
                 if self.core.stored(&reports)
                     && let Some((link, _)) = &self.link
                 {
                     link.set_jobs(self.core.jobs());
                 }
             }
-            Some(LinkEvent::Refused { error, .. }) => {
-                debug!(%error, "a report of an agent was refused")
+            Some(LinkEvent::Refused { report, error }) => {
+                debug!(%error, "a report of an agent was refused");
+                if matches!(*report, AgentReport::Hello { .. }) {
+                    // It is not registered: the pool takes no new agents.
+                    return Some(End::Close(CLOSE_TOO_SLOW, "refused; try again later"));
+                }
             }
             Some(_) => {}
         }

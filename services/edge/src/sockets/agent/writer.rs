@@ -1,5 +1,7 @@
-//! The sending half of an agent's socket: a bounded queue and a task that writes it.
+//! The sending half of an agent's socket: a queue, bounded in frames and in bytes, and a task that writes it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -14,11 +16,15 @@ use crate::sockets::close;
 
 /// Frames that wait to be read by the agent; when full, the socket is closed 1013.
 const QUEUE: usize = 256;
+/// Bytes of frames that wait; when there are more, the socket is closed as well. One frame may be larger.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// How long a close frame may take to be written.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 pub(super) struct Writer {
     queue: Option<mpsc::Sender<Message>>,
+    /// Bytes of the frames that wait.
+    bytes: Arc<AtomicUsize>,
     overflow: CancellationToken,
     task: JoinHandle<SplitSink<WebSocket, Message>>,
 }
@@ -26,16 +32,18 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(mut sink: SplitSink<WebSocket, Message>) -> Self {
         let (queue, mut waiting) = mpsc::channel::<Message>(QUEUE);
-        let overflow = CancellationToken::new();
-        let stop = overflow.clone();
+        let (overflow, bytes) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
+        let (stop, waiting_bytes) = (overflow.clone(), bytes.clone());
         // Lives as long as its socket, which waits for it.
         let task = tokio::spawn(async move {
             while let Some(message) = waiting.recv().await {
+                let size = size(&message);
                 let written = tokio::select! {
                     biased;
                     () = stop.cancelled() => break,
                     written = sink.send(message) => written,
                 };
+                waiting_bytes.fetch_sub(size, Ordering::Relaxed);
                 if written.is_err() {
                     break;
                 }
@@ -44,6 +52,7 @@ impl Writer {
         });
         Self {
             queue: Some(queue),
+            bytes,
             overflow,
             task,
         }
@@ -51,13 +60,15 @@ impl Writer {
 
     /// Queues a frame.
     pub(super) fn send(&self, message: Message) {
+        let size = size(&message);
+        let before = self.bytes.fetch_add(size, Ordering::Relaxed);
         let full = self.queue.as_ref().is_some_and(|queue| {
             matches!(
                 queue.try_send(message),
                 Err(mpsc::error::TrySendError::Full(_))
             )
         });
-        if full {
+        if full || (before > 0 && before + size > QUEUE_BYTES) {
             self.overflow.cancel();
         }
     }
@@ -79,6 +90,15 @@ impl Writer {
         if timeout(CLOSE_DEADLINE, closing).await.is_err() {
             self.task.abort();
         }
+    }
+}
+
+/// Bytes that a frame keeps.
+fn size(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
+        Message::Close(_) => 0,
     }
 }
 

@@ -6,19 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::StreamExt;
-use quintet_bus::{Bus, Credentials, new_session};
+use quintet_bus::{Bus, new_session};
 use quintet_contract::agent::{AgentReport, AgentReports, AgentState, Heartbeat, Hello};
 use quintet_contract::api::AgentRef;
 use quintet_contract::id::{AgentId, AgentSession, PoolName};
 use quintet_contract::subject::{AgentHeartbeat, AgentReporting, GetAgent};
 use serde_json::json;
-use tokio::process::{Child, Command};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::process::processor_time;
+use super::process::{Parts, processor_time};
 use super::{Measured, PATIENCE, push, spinner};
 use crate::exit::Outcome;
-use crate::system::{BusSettings, RoleCredentials, Speaker};
+use crate::system::Speaker;
 
 /// How many there are.
 const AGENTS: usize = 10_000;
@@ -36,13 +35,9 @@ struct Crowd<'a> {
     agents: Vec<(AgentId, AgentSession)>,
 }
 
-pub(super) async fn measure(
-    settings: &BusSettings,
-    bus: &Bus,
-    results: &mut Vec<Measured>,
-) -> Outcome {
+pub(super) async fn measure(parts: &Parts<'_>, bus: &Bus, results: &mut Vec<Measured>) -> Outcome {
     let bar = spinner("ten thousand agents");
-    let mut scheduler = scheduler(settings)?;
+    let mut scheduler = parts.serve(Speaker::Scheduler, &[], Stdio::null())?;
     let crowd = Crowd {
         bus,
         agents: (0..AGENTS)
@@ -71,26 +66,6 @@ pub(super) async fn measure(
     scheduler.kill().await?;
     bar.finish_and_clear();
     Ok(())
-}
-
-fn scheduler(settings: &BusSettings) -> anyhow::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command
-        .args(["serve", "scheduler", "--nats-url", &settings.url])
-        .env("RUST_LOG", "warn")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true);
-    let credentials = match &settings.credentials {
-        RoleCredentials::Same(credentials) => Some(credentials),
-        RoleCredentials::Each(each) => each.get(&Speaker::Scheduler),
-    };
-    if let Some(Credentials::UserPassword { user, password }) = credentials {
-        command
-            .env("NATS_USER", user)
-            .env("NATS_PASSWORD", password.expose());
-    }
-    command.spawn().context("cannot start a scheduler")
 }
 
 impl Crowd<'_> {

@@ -6,11 +6,13 @@
 //! - [`jobs`]: from a batch over REST to their last status, one by one, and at a fixed rate.
 //! - [`retained`]: what jobs that have ended cost those that come, and a start.
 //! - [`crowd`]: thousands of agents that only say that they are there.
+//! - [`listeners`]: thousands of UI sockets and event streams on one edge.
 //! - [`idle`]: what `quintet up` takes when there is nothing to do.
 
 mod crowd;
 mod idle;
 mod jobs;
+mod listeners;
 mod process;
 mod raw;
 mod retained;
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use quintet_agent::AgentConfig;
 use quintet_bus::Bus;
@@ -31,6 +33,7 @@ use quintet_scheduler::SchedulerConfig;
 use quintet_service::telemetry::Telemetry;
 use serde::Serialize;
 
+use self::process::Parts;
 use super::http::Http;
 use crate::args::{Global, Output};
 use crate::data::DataDir;
@@ -53,12 +56,34 @@ pub(crate) struct BenchCommand {
     /// Slots of each
     #[arg(long, default_value_t = 64)]
     slots: u32,
+    /// Listeners on one edge
+    #[arg(long, default_value_t = 5_000)]
+    listeners: usize,
+    /// Measure this part alone
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// The program whose parts are started as processes of their own; this one without it
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// Write the results as JSON to this file
     #[arg(long)]
     json: Option<PathBuf>,
     /// The nats-server to start
     #[arg(long, default_value = "nats-server")]
     nats_server: PathBuf,
+}
+
+/// What can be measured alone, beside the raw bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Jobs, and what those that have ended cost.
+    Jobs,
+    /// Thousands of agents.
+    Crowd,
+    /// Thousands of listeners.
+    Listeners,
+    /// A system with nothing to do.
+    Idle,
 }
 
 /// One number.
@@ -131,7 +156,42 @@ async fn measure(
     let asker = Bus::connect(bus.config(&Speaker::Edge)).await?;
     owner.ensure_topology().await?;
     let mut results = Vec::new();
-    let raw = raw::measure(&owner, &asker, &mut results).await?;
+    let program = match &command.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?,
+    };
+    let parts = Parts {
+        program: &program,
+        settings: &bus,
+    };
+    let wants = |part| command.only.is_none_or(|only| only == part);
+    if wants(Part::Listeners) {
+        // While no jobs are retained: each listener begins with those.
+        listeners::measure(&parts, &asker, command.listeners, &mut results).await?;
+    }
+    if wants(Part::Jobs) {
+        measure_jobs(command, &bus, [&owner, &asker], agents, &mut results).await?;
+    }
+    if wants(Part::Crowd) {
+        crowd::measure(&parts, &asker, &mut results).await?;
+    }
+    owner.drain().await;
+    asker.drain().await;
+    nats.stop().await;
+    if wants(Part::Idle) {
+        idle::measure(&folder.join("idle"), &mut results).await?;
+    }
+    Ok(results)
+}
+
+async fn measure_jobs(
+    command: &BenchCommand,
+    bus: &BusSettings,
+    [owner, asker]: [&Bus; 2],
+    agents: Vec<AgentConfig>,
+    results: &mut Vec<Measured>,
+) -> Outcome {
+    let raw = raw::measure(owner, asker, results).await?;
     let config = || -> anyhow::Result<SystemConfig> {
         Ok(SystemConfig {
             bus: bus.clone(),
@@ -142,26 +202,20 @@ async fn measure(
         })
     };
     let (system, http) = start(config()?, command.agents).await?;
-    let fresh = retained::cost(&http, &asker).await?;
-    let rate = jobs::batches(command.jobs, &http, &asker).await?;
+    let fresh = retained::cost(&http, asker).await?;
+    let rate = jobs::batches(command.jobs, &http, asker).await?;
     let what = format!(
         "noop jobs, {} in batches, {} agents of {} slots",
         command.jobs, command.agents, command.slots
     );
     let ratio = Some(rate / raw.writes_per_second);
-    push(&mut results, &what, rate, "1/s", ratio);
-    let later = retained::cost(&http, &asker).await?;
-    retained::compare(command, fresh, later, &mut results);
-    jobs::singles(&http, &raw, &mut results).await?;
-    jobs::steady(&http, &asker, &mut results).await?;
+    push(results, &what, rate, "1/s", ratio);
+    let later = retained::cost(&http, asker).await?;
+    retained::compare(command, fresh, later, results);
+    jobs::singles(&http, &raw, results).await?;
+    jobs::steady(&http, asker, results).await?;
     stop(system).await;
-    retained::start(command, config()?, &mut results).await?;
-    crowd::measure(&bus, &asker, &mut results).await?;
-    owner.drain().await;
-    asker.drain().await;
-    nats.stop().await;
-    idle::measure(&folder.join("idle"), &mut results).await?;
-    Ok(results)
+    retained::start(command, config()?, results).await
 }
 
 async fn start(config: SystemConfig, agents: u32) -> anyhow::Result<(System, Http)> {

@@ -1,8 +1,57 @@
-//! What the kernel says of processes.
+//! Parts of the system as processes of their own, so that their cost can be told from ours, and what the kernel says of
+//! processes.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
+use quintet_bus::Credentials;
+use tokio::process::{Child, Command};
+
+use crate::system::{BusSettings, RoleCredentials, Speaker};
+
+/// What parts are started with.
+pub(super) struct Parts<'a> {
+    pub(super) program: &'a Path,
+    pub(super) settings: &'a BusSettings,
+}
+
+impl Parts<'_> {
+    /// Starts one service under its own credentials.
+    pub(super) fn serve(
+        &self,
+        speaker: Speaker,
+        arguments: &[&str],
+        output: Stdio,
+    ) -> anyhow::Result<Child> {
+        let service = match speaker {
+            Speaker::Edge => "edge",
+            Speaker::Scheduler => "scheduler",
+            Speaker::Agent(_) => anyhow::bail!("an agent is no service"),
+        };
+        let mut command = Command::new(self.program);
+        command
+            .args(["serve", service, "--nats-url", &self.settings.url])
+            .args(arguments)
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(output)
+            .kill_on_drop(true);
+        let credentials = match &self.settings.credentials {
+            RoleCredentials::Same(credentials) => Some(credentials),
+            RoleCredentials::Each(each) => each.get(&speaker),
+        };
+        if let Some(Credentials::UserPassword { user, password }) = credentials {
+            command
+                .env("NATS_USER", user)
+                .env("NATS_PASSWORD", password.expose());
+        }
+        command
+            .spawn()
+            .with_context(|| format!("cannot start the {service}"))
+    }
+}
 
 /// What this process and those that it started have used of processors so far.
 pub(super) fn ours() -> anyhow::Result<Duration> {
