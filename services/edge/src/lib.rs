@@ -25,6 +25,7 @@ mod openapi;
 mod pages;
 mod pools;
 mod rate;
+mod ready;
 mod routes;
 mod server;
 mod sockets;
