@@ -43,11 +43,14 @@ pub(crate) async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: Ca
         if !connected {
             component.not_ready("not connected to NATS");
             verified = None;
+            search = None;
         } else {
             match ask(&bus).await {
                 Leader::StoresNothing(why) => {
                     component.not_ready(why);
                     verified = None;
+                    // That scheduler may be cut off together with this edge.
+                    search = search.or_else(|| Some(bus.search()));
                 }
                 Leader::Answers if verified.is_some_and(|at| at.elapsed() < VERIFY_EVERY) => {}
                 Leader::Answers | Leader::Silent => {

@@ -36,6 +36,8 @@ const LEASE: Duration = Duration::from_secs(2);
 const COMMIT_MESSAGES: usize = 1024;
 /// Wait before everything is loaded again after a failure.
 const RELOAD_PAUSE: Duration = Duration::from_millis(200);
+/// A candidate that was not refused for so long can try for the lease.
+const TRIED: Duration = Duration::from_secs(2);
 /// How long the services beside the loop may take to end.
 const END: Duration = Duration::from_secs(2);
 /// How often the gauges are written.
@@ -138,6 +140,12 @@ async fn reign(
                     continue;
                 }
             },
+            // It can be tried for again, and somebody else has it.
+            () = sleep(TRIED), if search.is_some() => {
+                search = None;
+                health.ready();
+                continue;
+            }
         };
         search = None;
         // Whoever can take the lease may still be unable to write elsewhere; then the desk has said so.
