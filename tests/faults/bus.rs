@@ -1,8 +1,5 @@
 //! NATS itself: killed, restarted, frozen, while jobs are on their way.
 
-use quintet_testkit::wait_for;
-use quintet_tests::PATIENCE;
-
 use crate::cluster::{Cluster, names};
 
 const JOBS: usize = 600;
@@ -23,15 +20,7 @@ async fn nats_is_killed_restarted_and_frozen_under_load_and_nothing_is_lost() {
             _ => {
                 // Until everybody's patience is over, the edge's last of all.
                 cluster.nats.pause().await.unwrap();
-                let noticed = wait_for("the edge to notice", PATIENCE, async || {
-                    let answer = api.get("/ready").await;
-                    if answer.status == 503 {
-                        Ok(())
-                    } else {
-                        Err(answer.text)
-                    }
-                });
-                noticed.await.unwrap();
+                cluster.until_not_ready(&api).await;
                 cluster.nats.resume().await.unwrap();
                 continue;
             }

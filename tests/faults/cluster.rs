@@ -10,7 +10,7 @@ use quintet::system::{BusSettings, Speaker};
 use quintet_bus::Bus;
 use quintet_contract::bucket::{LeaseKey, Leases};
 use quintet_contract::id::PoolName;
-use quintet_testkit::{Nats, Process, free_port, wait_for};
+use quintet_testkit::{Nats, NatsCluster, Process, free_port, wait_for};
 use quintet_tests::{Api, PATIENCE, binary};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -18,16 +18,51 @@ use tempfile::TempDir;
 /// Jobs of one batch.
 const BATCH: usize = 100;
 
-pub(crate) struct Cluster {
-    pub(crate) nats: Nats,
+/// A cluster on one NATS server, or on several.
+pub(crate) struct Cluster<N = Nats> {
+    pub(crate) nats: N,
     folder: TempDir,
     started: AtomicU32,
 }
 
+/// What a cluster stands on.
+pub(crate) trait Ground {
+    /// Where its processes connect.
+    fn url(&self) -> String;
+    /// Copies of everything stored.
+    fn copies(&self) -> usize;
+}
+
+impl Ground for Nats {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn copies(&self) -> usize {
+        1
+    }
+}
+
+impl Ground for NatsCluster {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn copies(&self) -> usize {
+        self.count()
+    }
+}
+
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::on(Nats::start().await.unwrap())
+    }
+}
+
+impl<N: Ground> Cluster<N> {
+    pub(crate) fn on(nats: N) -> Self {
         Self {
-            nats: Nats::start().await.unwrap(),
+            nats,
             folder: TempDir::new().unwrap(),
             started: AtomicU32::new(0),
         }
@@ -48,6 +83,7 @@ impl Cluster {
                 ("HEARTBEAT_INTERVAL_MS", "200"),
                 ("HEARTBEAT_TIMEOUT_MS", "1500"),
                 ("ASSIGN_ACK_TIMEOUT_MS", "1500"),
+                ("QUINTET_REPLICAS", &self.nats.copies().to_string()),
             ])
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -57,7 +93,12 @@ impl Cluster {
     }
 
     pub(crate) fn scheduler(&self) -> Process {
-        self.spawn(&["serve", "scheduler"], &self.nats.url())
+        self.scheduler_at(&self.nats.url())
+    }
+
+    /// A scheduler that reaches NATS at another address.
+    pub(crate) fn scheduler_at(&self, nats: &str) -> Process {
+        self.spawn(&["serve", "scheduler"], nats)
     }
 
     pub(crate) fn agent(&self, id: &str, slots: u32) -> Process {
@@ -85,8 +126,13 @@ impl Cluster {
     }
 
     pub(crate) async fn edge(&self) -> (Process, Api) {
-        let port = free_port().unwrap();
-        let (process, api) = self.edge_at(port);
+        let (process, api) = self.edge_at(free_port().unwrap());
+        self.until_ready(&api).await;
+        (process, api)
+    }
+
+    /// Waits until an edge can serve.
+    pub(crate) async fn until_ready(&self, api: &Api) {
         let ready = wait_for("an edge", PATIENCE, async || {
             let answer = reqwest::get(api.url("/ready")).await;
             match answer {
@@ -95,20 +141,34 @@ impl Cluster {
             }
         });
         ready.await.unwrap();
-        (process, api)
+    }
+
+    /// Waits until an edge says that it cannot serve, and gives what it says.
+    pub(crate) async fn until_not_ready(&self, api: &Api) -> String {
+        let not_ready = wait_for("the edge to notice", PATIENCE, async || {
+            let answer = api.get("/ready").await;
+            match answer.status == 503 {
+                true => Ok(answer.text),
+                false => Err(answer.text),
+            }
+        });
+        not_ready.await.unwrap()
     }
 
     pub(crate) fn edge_at(&self, port: u16) -> (Process, Api) {
-        let process = self.spawn(
-            &["serve", "edge", "--port", &port.to_string()],
-            &self.nats.url(),
-        );
+        self.edge_of(port, &self.nats.url())
+    }
+
+    /// An edge that reaches NATS at another address.
+    pub(crate) fn edge_of(&self, port: u16, nats: &str) -> (Process, Api) {
+        let process = self.spawn(&["serve", "edge", "--port", &port.to_string()], nats);
         (process, Api::new(SocketAddr::from(([127, 0, 0, 1], port))))
     }
 
     /// Who of these leads now, by its place in the list.
     pub(crate) async fn leader(&self, schedulers: &[&Process]) -> usize {
-        let settings = BusSettings::open(self.nats.url());
+        let mut settings = BusSettings::open(self.nats.url());
+        settings.replicas = self.nats.copies();
         let bus = Bus::connect(settings.config(&Speaker::Edge)).await.unwrap();
         let key = LeaseKey::Scheduler(PoolName::default());
         let found = wait_for("a leader", PATIENCE, async || {
@@ -174,6 +234,12 @@ impl Cluster {
 
     /// Waits until all jobs have ended well, and checks that each was run exactly once.
     pub(crate) async fn all_ran_once(&self, api: &Api, names: &[String]) {
+        self.all_ended(api, names.len()).await;
+        self.each_ran_once(names);
+    }
+
+    /// Waits until there are so many jobs, and all have ended well.
+    pub(crate) async fn all_ended(&self, api: &Api, count: usize) {
         let ended = wait_for("the end of all jobs", PATIENCE * 4, async || {
             let mut counts = std::collections::BTreeMap::<String, usize>::new();
             let mut cursor = String::new();
@@ -193,12 +259,15 @@ impl Cluster {
                     None => break,
                 }
             }
-            match counts.get("STOPPED") == Some(&names.len()) {
+            match counts.get("STOPPED") == Some(&count) {
                 true => Ok(()),
                 false => Err(format!("{counts:?}")),
             }
         });
         ended.await.unwrap();
+    }
+
+    pub(crate) fn each_ran_once(&self, names: &[String]) {
         let wrong: Vec<_> = names
             .iter()
             .map(|name| (name, self.runs(name)))

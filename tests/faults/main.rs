@@ -8,6 +8,8 @@
 mod agents;
 mod bus;
 mod cluster;
+mod disk;
+mod nats_cluster;
 mod restarts;
 mod schedulers;
 mod slow;

@@ -96,6 +96,11 @@ impl From<ErrorReply> for HttpError {
             reply,
         };
         match error.reply.code {
+            // That takes a person.
+            ErrorCode::Unavailable if error.reply.is_not_storing() => error.header(
+                axum::http::header::RETRY_AFTER,
+                HeaderValue::from_static("10"),
+            ),
             ErrorCode::Unavailable | ErrorCode::RateLimited => error.header(
                 axum::http::header::RETRY_AFTER,
                 HeaderValue::from_static("1"),

@@ -27,6 +27,7 @@ mod pace;
 mod pages;
 mod pools;
 mod rate;
+mod ready;
 mod routes;
 mod server;
 mod sockets;

@@ -11,10 +11,10 @@ use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use quintet_bus::{Bus, LinkState};
-use quintet_service::health::{ComponentHandle, Health};
+use quintet_bus::Bus;
+use quintet_service::health::Health;
 use quintet_service::tasks::{ExitPolicy, Tasks};
-use quintet_service::telemetry::{Prometheus, chain};
+use quintet_service::telemetry::Prometheus;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
@@ -29,12 +29,9 @@ use crate::middleware;
 use crate::pace::Paces;
 use crate::pools::Pools;
 use crate::rate::RateLimit;
+use crate::ready::watch_bus;
 use crate::state::{App, Inner, Places};
 
-/// How often the streams and buckets are looked at while something is wrong with them.
-const VERIFY_AGAIN: Duration = Duration::from_secs(1);
-/// How often they are looked at while all is well.
-const VERIFY_EVERY: Duration = Duration::from_secs(30);
 /// Most bytes of the head of a request; more is answered 431.
 const HEAD_BYTES: usize = 64 * 1024;
 /// Requests at once of one connection of HTTP/2.
@@ -182,43 +179,6 @@ async fn leave(handle: Handle<SocketAddr>, shutdown: CancellationToken, grace: D
     shutdown.cancelled().await;
     info!("leaves: finishes open requests");
     handle.graceful_shutdown(Some(grace));
-}
-
-/// Keeps the health component of the bus: connected, with all streams and buckets as they should be.
-async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: CancellationToken) {
-    let mut link = bus.link();
-    loop {
-        let connected = *link.borrow_and_update() == LinkState::Connected;
-        let again = if !connected {
-            component.not_ready("not connected to NATS");
-            VERIFY_AGAIN
-        } else {
-            match bus.verify_topology().await {
-                Ok(report) if report.is_ok() => {
-                    component.ready();
-                    VERIFY_EVERY
-                }
-                Ok(report) if report.is_complete() => {
-                    component.degraded(report.problems().join("; "));
-                    VERIFY_EVERY
-                }
-                Ok(report) => {
-                    component.not_ready(report.problems().join("; "));
-                    VERIFY_AGAIN
-                }
-                Err(error) => {
-                    component.not_ready(chain(&error).to_string());
-                    VERIFY_AGAIN
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            changed = link.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(again) => {}
-        }
-    }
 }
 
 /// All routes behind everything that a request passes through; see [`middleware`].

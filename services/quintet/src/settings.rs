@@ -157,7 +157,7 @@ const OURS: &[Setting] = &[
         "nats_url",
         "NATS_URL",
         None,
-        "NATS to use; `up` starts one of its own without it",
+        "NATS to use, several servers of one cluster separated by commas; `up` starts one of its own without it",
     ),
     setting("nats_user", "NATS_USER", None, "user at NATS"),
     secret("nats_password", "NATS_PASSWORD", None, "password at NATS"),

@@ -5,6 +5,7 @@
 //! at once, and only then is anything said or sent. Several commits may be on their way, as long as no record is in two of
 //! them; what follows from them is done in their order.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::stream::ReadyChunks;
@@ -15,14 +16,16 @@ use quintet_contract::time::Timestamp;
 use quintet_service::health::ComponentHandle;
 use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::chain;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::SchedulerConfig;
 use crate::core::{Core, Effect, Event, Stored, Terms};
+use crate::desk;
 use crate::error::Error;
-use crate::inbound::{Askers, Inbound, Inbox};
+use crate::inbound::{Askers, Inbound, Inbox, refusal};
 use crate::metrics;
 use crate::outbound::{self, Commit, Outbound, Unsure};
 use crate::templates;
@@ -33,7 +36,9 @@ const LEASE: Duration = Duration::from_secs(2);
 const COMMIT_MESSAGES: usize = 1024;
 /// Wait before everything is loaded again after a failure.
 const RELOAD_PAUSE: Duration = Duration::from_millis(200);
-/// How long the templates service may take to end.
+/// A candidate that was not refused for so long can try for the lease.
+const TRIED: Duration = Duration::from_secs(2);
+/// How long the services beside the loop may take to end.
 const END: Duration = Duration::from_secs(2);
 /// How often the gauges are written.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
@@ -85,18 +90,21 @@ pub async fn run(
     let tasks = Tasks::new("scheduler");
     let serving = templates::serve(bus.clone(), tasks.token());
     tasks.spawn("templates", ExitPolicy::Essential, serving);
+    let (pool, token) = (config.pool.clone(), tasks.token());
+    let attending = desk::attend(bus.clone(), pool, health.clone(), token);
+    tasks.spawn("desk", ExitPolicy::Essential, attending);
     let outcome = tokio::select! {
         biased;
         outcome = reign(&config, &bus, &health, &shutdown) => outcome,
         end = tasks.wait() => {
-            warn!(error = %chain(&end), "the templates service ended");
+            warn!(error = %chain(&end), "a service of the scheduler ended");
             Ok(())
         }
     };
     metrics::leading(false);
     let report = tasks.shutdown(END).await;
     if !report.is_clean() {
-        warn!(aborted = ?report.aborted, "the templates service did not end in time");
+        warn!(aborted = ?report.aborted, "some services did not end in time");
     }
     outcome
 }
@@ -114,6 +122,8 @@ async fn reign(
         LEASE,
     );
     health.ready();
+    // Lives while the lease cannot be tried for.
+    let mut search = None;
     loop {
         let mut lease = tokio::select! {
             biased;
@@ -121,14 +131,27 @@ async fn reign(
             held = candidate.acquire() => match held {
                 Ok(lease) => lease,
                 Err(error) => {
-                    health.not_ready("the bucket of leases is missing");
-                    warn!(error = %chain(&error), "cannot try for the lease");
+                    if search.is_none() {
+                        health.not_ready("the bucket of leases is missing, or most of the cluster of NATS is away");
+                        warn!(error = %chain(&error), "cannot try for the lease");
+                        search = Some(bus.search());
+                    }
                     sleep(RELOAD_PAUSE).await;
                     continue;
                 }
             },
+            // It can be tried for again, and somebody else has it.
+            () = sleep(TRIED), if search.is_some() => {
+                search = None;
+                health.ready();
+                continue;
+            }
         };
-        health.ready();
+        search = None;
+        // Whoever can take the lease may still be unable to write elsewhere; then the desk has said so.
+        if bus.not_storing().borrow().is_empty() {
+            health.ready();
+        }
         metrics::leading(true);
         let end = hold(config, bus, &mut lease, shutdown).await?;
         metrics::leading(false);
@@ -149,7 +172,16 @@ async fn hold(
     lease: &mut HeldLease,
     shutdown: &CancellationToken,
 ) -> Result<End, Error> {
+    let mut not_storing = bus.not_storing();
     while lease.is_held() {
+        // What is loaded now could not be changed; meanwhile the desk says so to everybody.
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(End::Shutdown),
+            () = lease.lost() => return Ok(End::Deposed),
+            // An error means that the connection is gone for good, which ends everything else as well.
+            _ = not_storing.wait_for(BTreeSet::is_empty) => {}
+        }
         let loaded = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(End::Shutdown),
@@ -222,12 +254,14 @@ struct Leader<'a> {
     outbound: Outbound,
     askers: Askers,
     lease: &'a mut HeldLease,
+    not_storing: watch::Receiver<BTreeSet<String>>,
 }
 
 /// What woke the loop.
 enum Wake {
     Shutdown,
     Deposed,
+    NotStoring,
     Events(Vec<Event>),
     Messages(Vec<Inbound>),
     Template(Option<Result<Change<Templates>, KvError>>),
@@ -251,12 +285,14 @@ async fn lead(
     let clock = Clock::start();
     let (core, first) = Core::restore(terms(config), stored, clock.now());
     let inbox = Inbox::open(bus, &config.pool).await?;
+    let not_storing = bus.not_storing();
     let mut leader = Leader {
         core,
         clock,
         outbound,
         askers: Askers::default(),
         lease,
+        not_storing,
     };
     let Inbox { micros, messages } = inbox;
     let mut messages = messages.ready_chunks(COMMIT_MESSAGES);
@@ -264,12 +300,13 @@ async fn lead(
         Ok(()) => leader.go_on(&mut messages, templates, shutdown).await,
         Err(unsure) => End::Unsure(unsure),
     };
-    leader.askers.turn_all_away().await;
+    let why = refusal(&leader.not_storing.borrow());
+    leader.askers.turn_all_away(&why).await;
     Inbox {
         micros,
         messages: messages.into_inner(),
     }
-    .close()
+    .close(&why)
     .await;
     Ok(end)
 }
@@ -297,6 +334,7 @@ impl Leader<'_> {
                 biased;
                 () = shutdown.cancelled() => Wake::Shutdown,
                 () = self.lease.lost() => Wake::Deposed,
+                Ok(_) = self.not_storing.wait_for(|buckets| !buckets.is_empty()) => Wake::NotStoring,
                 Some(stored) = self.outbound.commits.next(), if !self.outbound.commits.is_empty() => {
                     Wake::Stored(stored)
                 }
@@ -316,6 +354,7 @@ impl Leader<'_> {
                     }
                     continue;
                 }
+                Wake::NotStoring => return End::Unsure(Unsure::NotStoring),
                 Wake::Deposed | Wake::BusEnded => return End::Deposed,
                 Wake::Events(done) => events.extend(done),
                 Wake::Messages(chunk) => {

@@ -3,7 +3,7 @@
 //! Time and ids are attached here: a submission that names no id gets one. Requests that nobody waits for any more are
 //! not taken in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
@@ -107,11 +107,19 @@ impl Asker {
         }
     }
 
-    /// Says that it was not done and may be asked again.
-    pub(crate) async fn turn_away(self) {
-        let text =
-            "the scheduler of this pool is changing hands; send the same request again in a moment";
-        self.answer.refuse(&ErrorReply::unavailable(text)).await;
+    /// Says that it was not done, and why.
+    async fn turn_away(self, why: &ErrorReply) {
+        self.answer.refuse(why).await;
+    }
+}
+
+/// Why nothing is done now: NATS does not store, or else a leader is going and another one, or the same, will come.
+pub(crate) fn refusal(not_storing: &BTreeSet<String>) -> ErrorReply {
+    match not_storing.first() {
+        Some(bucket) => ErrorReply::not_storing(bucket),
+        None => ErrorReply::unavailable(
+            "the scheduler of this pool is changing hands; send the same request again in a moment",
+        ),
     }
 }
 
@@ -135,17 +143,17 @@ impl Askers {
         self.waiting.remove(&id)
     }
 
-    pub(crate) async fn turn_all_away(&mut self) {
+    pub(crate) async fn turn_all_away(&mut self, why: &ErrorReply) {
         for (_, asker) in self.waiting.drain() {
-            asker.turn_away().await;
+            asker.turn_away(why).await;
         }
     }
 }
 
 impl Inbound {
-    /// Says that it was not even looked at.
-    pub(crate) async fn turn_away(self) {
-        self.asker.turn_away().await;
+    /// Says that it was not even looked at, and why.
+    pub(crate) async fn turn_away(self, why: &ErrorReply) {
+        self.asker.turn_away(why).await;
     }
 }
 
@@ -156,8 +164,31 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Opens all endpoints of a pool.
+    /// Opens all endpoints of a pool, and hears its agents.
     pub(crate) async fn open(bus: &Bus, pool: &PoolName) -> Result<Self, Error> {
+        let mut inbox = Self::services(bus, pool).await?;
+        let filter = AgentReporting::filter(bus.prefix(), None, Some(pool));
+        let reports = bus.serve::<AgentReporting>(filter, None).await;
+        let reports = reports.map_err(subscribing("reports"))?;
+        let filter = AgentHeartbeat::filter(bus.prefix(), None, Some(pool));
+        let heartbeats = bus.serve::<AgentHeartbeat>(filter, None).await;
+        let heartbeats = heartbeats.map_err(subscribing("heartbeats"))?;
+        let messages = &mut inbox.messages;
+        messages.push(
+            reports
+                .filter_map(async |incoming| reports_of(incoming))
+                .boxed(),
+        );
+        messages.push(
+            heartbeats
+                .filter_map(async |incoming| heartbeat_of(incoming))
+                .boxed(),
+        );
+        Ok(inbox)
+    }
+
+    /// Opens what is asked of a pool, and is deaf for its agents: each of their messages must reach the leader.
+    pub(crate) async fn services(bus: &Bus, pool: &PoolName) -> Result<Self, Error> {
         let jobs = bus.micro("jobs", "jobs of a pool: submit, list, get, stop, control");
         let jobs = jobs.await.map_err(subscribing("the jobs service"))?;
         let agents = bus.micro("agents", "agents of a pool: list, get, drain, forget");
@@ -175,7 +206,7 @@ impl Inbox {
                     .boxed()
             }};
         }
-        let mut streams = vec![
+        let streams = vec![
             ask!(jobs, SubmitJobs, "submit", |submit| Question::Submit(
                 Box::new(with_id(submit))
             )),
@@ -197,22 +228,6 @@ impl Inbox {
             ask!(agents, DrainAgents, "drain", Question::Drain),
             ask!(agents, ForgetAgent, "forget", Question::Forget),
         ];
-        let filter = AgentReporting::filter(bus.prefix(), None, Some(&pool));
-        let reports = bus.serve::<AgentReporting>(filter, None).await;
-        streams.push(
-            reports
-                .map_err(subscribing("reports"))?
-                .filter_map(async |incoming| reports_of(incoming))
-                .boxed(),
-        );
-        let filter = AgentHeartbeat::filter(bus.prefix(), None, Some(&pool));
-        let heartbeats = bus.serve::<AgentHeartbeat>(filter, None).await;
-        let heartbeats = heartbeats.map_err(subscribing("heartbeats"))?;
-        streams.push(
-            heartbeats
-                .filter_map(async |incoming| heartbeat_of(incoming))
-                .boxed(),
-        );
         Ok(Self {
             micros: vec![jobs, agents],
             messages: select_all(streams),
@@ -220,12 +235,12 @@ impl Inbox {
     }
 
     /// Takes the services off the bus and turns away whoever is still in line.
-    pub(crate) async fn close(mut self) {
+    pub(crate) async fn close(mut self, why: &ErrorReply) {
         for micro in self.micros.drain(..) {
             micro.stop().await;
         }
         while let Some(Some(inbound)) = futures::FutureExt::now_or_never(self.messages.next()) {
-            inbound.turn_away().await;
+            inbound.turn_away(why).await;
         }
     }
 }

@@ -17,6 +17,7 @@
 
 mod config;
 pub mod core;
+mod desk;
 mod driver;
 mod error;
 mod inbound;

@@ -43,6 +43,9 @@ pub(crate) enum Unsure {
     /// A record could not be written for sure.
     #[error("writing what changed")]
     Write(#[from] KvError),
+    /// A bucket does not confirm writes, although NATS is there.
+    #[error("NATS does not store what changed")]
+    NotStoring,
     /// The lease is no longer ours.
     #[error("the lease was lost before the changes were written")]
     Lease,

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::error::{BusError, ConnectError};
 use crate::metrics;
+use crate::storing::Storing;
 
 /// The oldest server that works: per-message expiry, delete markers, batched direct get.
 const OLDEST_SERVER: &str = "2.12.0";
@@ -135,6 +136,7 @@ struct Shared {
     config: BusConfig,
     state: watch::Receiver<LinkState>,
     link: watch::Receiver<Link>,
+    storing: Storing,
 }
 
 /// A connection to the bus; clones are cheap and share it.
@@ -160,7 +162,12 @@ impl Bus {
             epoch: 0,
             closed: false,
         });
+        let storing = Storing::default();
+        let noted = storing.clone();
         let options = options(&config).await?.event_callback(move |event| {
+            if matches!(event, Event::Connected) {
+                noted.forget();
+            }
             heard(event, &state, &link);
             std::future::ready(())
         });
@@ -190,6 +197,7 @@ impl Bus {
             config,
             state: state_seen,
             link: link_seen,
+            storing,
         };
         Ok(Bus {
             shared: Arc::new(shared),
@@ -268,6 +276,10 @@ impl Bus {
 
     pub(crate) fn link_events(&self) -> watch::Receiver<Link> {
         self.shared.link.clone()
+    }
+
+    pub(crate) fn storing(&self) -> &Storing {
+        &self.shared.storing
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -19,6 +19,7 @@ use async_nats::jetstream::context::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use quintet_contract::bucket::Bucket;
+use quintet_contract::id::MessageId;
 use tracing::warn;
 
 use crate::codec::{Encoding, decode, encode};
@@ -28,6 +29,7 @@ use crate::feed::{Feed, FeedError, FeedItem};
 use crate::headers::{HEADER_KV_OPERATION, outgoing, ttl_text};
 use crate::metrics::{self, Place};
 use crate::stored::Stored;
+use crate::storing::PROBE_KEY;
 
 /// How long a deletion stays visible; longer than any interruption that a watch should survive.
 pub(crate) const DELETION_TTL: Duration = Duration::from_secs(60);
@@ -162,9 +164,11 @@ impl<B: Bucket> BucketHandle<B> {
             body,
             ttl,
         };
+        let (bus, bucket, sent) = (self.bus.clone(), self.names.bucket.clone(), self.bus.sent());
         let confirmation = write.send(expected).await?;
         Ok(PendingWrite(Box::pin(async move {
             let outcome = write.finish(expected, confirmation).await;
+            bus.note(&bucket, sent, &outcome);
             metrics::write(match &outcome {
                 Ok(_) => "ok",
                 Err(KvError::Conflict { .. }) => "conflict",
@@ -198,16 +202,16 @@ impl<B: Bucket> BucketHandle<B> {
     /// Deletes a record, if wanted only at the `expected` revision. Watchers see it go.
     pub async fn delete(&self, key: &B::Key, expected: Option<Revision>) -> Result<(), KvError> {
         let key = B::render_key(key);
-        let mut headers = outgoing(self.bus.cause());
-        headers.insert(HEADER_KV_OPERATION, "DEL");
-        headers.insert(NATS_MESSAGE_TTL, ttl_text(DELETION_TTL));
+        let mut headers = delete_headers(self.bus.cause());
         if let Some(Revision(expected)) = expected {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
         }
-        let sent = publish(&self.bus, &self.names, &key, headers, Bytes::new()).await?;
-        sent.await
-            .map(|_| ())
-            .map_err(|error| failed(&self.names.bucket, &key, error))
+        let sent = self.bus.sent();
+        let pending = publish(&self.bus, &self.names, &key, headers, Bytes::new()).await?;
+        let outcome = pending.await.map(|_| ());
+        let outcome = outcome.map_err(|error| failed(&self.names.bucket, &key, error));
+        self.bus.note(&self.names.bucket, sent, &outcome);
+        outcome
     }
 
     /// All live records. One that cannot be read is logged, counted and left out.
@@ -263,10 +267,11 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     pub(crate) fn read_key(&self, stored: &Stored) -> Option<B::Key> {
-        let key = stored
-            .subject
-            .strip_prefix(&self.names.subjects)
-            .and_then(B::parse_key);
+        let text = stored.subject.strip_prefix(&self.names.subjects);
+        if text == Some(PROBE_KEY) {
+            return None;
+        }
+        let key = text.and_then(B::parse_key);
         if key.is_none() {
             metrics::malformed(Place::Record);
             warn!(subject = %stored.subject, "skipped a record with an unreadable key");
@@ -318,6 +323,14 @@ impl<B: Bucket> BucketHandle<B> {
     async fn newest(&self, key: &str) -> Result<Option<Stored>, KvError> {
         newest(&self.bus, &self.names, key).await
     }
+}
+
+/// The headers of a deletion, whose marker stays for a while.
+pub(crate) fn delete_headers(cause: Option<MessageId>) -> HeaderMap {
+    let mut headers = outgoing(cause);
+    headers.insert(HEADER_KV_OPERATION, "DEL");
+    headers.insert(NATS_MESSAGE_TTL, ttl_text(DELETION_TTL));
+    headers
 }
 
 /// One compare-and-swap write; kept whole since "must not exist" may need a second try.

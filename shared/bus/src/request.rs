@@ -58,6 +58,10 @@ impl Bus {
                 Err(error) => error,
             };
             let unanswered = matches!(error, RequestError::Timeout { .. });
+            // That passes when somebody has seen to NATS, not in a moment.
+            if matches!(&error, RequestError::Refused(reply) if reply.is_not_storing()) {
+                return Err(error);
+            }
             let pause = wait.mul_f64(rand::random_range(0.5..=1.0));
             if !(unanswered || error.is_worth_retrying()) || Instant::now() + pause >= end {
                 return Err(match error {

@@ -88,6 +88,9 @@ pub enum Retry {
     Later,
 }
 
+/// Further field of a refusal because nothing can be stored: the bucket that takes no writes.
+const NOT_STORING: &str = "notStoring";
+
 /// The answer to a request that failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{error}")]
@@ -121,6 +124,20 @@ impl ErrorReply {
             retry: Retry::Later,
             ..Self::new(ErrorCode::Unavailable, error)
         }
+    }
+
+    /// A failure that lasts until somebody sees to NATS: it confirms nothing that is written to a bucket.
+    pub fn not_storing(bucket: &str) -> Self {
+        let text = format!(
+            "NATS confirms nothing that is written to {bucket}: its disk is full (make room, then restart that nats-server) or \
+             most of its cluster is away; then send the same request again"
+        );
+        Self::unavailable(text).with(NOT_STORING, bucket)
+    }
+
+    /// Whether it is [`ErrorReply::not_storing`]: to ask again at once is of no use.
+    pub fn is_not_storing(&self) -> bool {
+        self.details.contains_key(NOT_STORING)
     }
 
     /// The plain "no such thing" of the HTTP interface.

@@ -1,6 +1,7 @@
 //! Ground for tests, and for tests only: real servers, breakable links, waits with a deadline, golden files.
 //!
 //! - [`Nats`]: a JetStream server for one test, in a container where Docker answers, else as a local process.
+//! - [`NatsCluster`]: three of them as one, with wires that can be cut between them.
 //! - [`Process`]: a child process that cannot outlive the test.
 //! - [`Link`]: a loopback relay that can be cut, stalled and healed.
 //! - [`wait_for`]: the one place that sleeps; its failure says what was awaited and what was seen last.
@@ -17,7 +18,7 @@ mod process;
 mod wait;
 
 pub use link::Link;
-pub use nats::Nats;
+pub use nats::{Nats, NatsCluster};
 pub use port::free_port;
 pub use process::Process;
 pub use wait::{Observation, Timeout, Wait, wait_for};

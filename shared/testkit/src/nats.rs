@@ -11,6 +11,8 @@
 //! ```
 
 mod binary;
+mod cluster;
+mod disk;
 mod docker;
 mod ready;
 
@@ -22,6 +24,8 @@ use binary::BinaryServer;
 use docker::DockerServer;
 
 pub use binary::find_server;
+pub use cluster::NatsCluster;
+pub use disk::Disk;
 pub use docker::{IMAGE, docker_ready};
 
 /// Forces a backend for every test that does not name one: `docker` or `binary`.
@@ -42,6 +46,7 @@ pub struct Options {
     config: Option<String>,
     args: Vec<String>,
     backend: Option<Backend>,
+    disk_bytes: Option<u64>,
 }
 
 impl Options {
@@ -62,6 +67,15 @@ impl Options {
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backend = Some(backend);
         self
+    }
+
+    /// A disk of its own of this size for the store. The server is a local process then: the data of a container's
+    /// memory disk is gone when it stops.
+    pub fn disk(self, bytes: u64) -> Self {
+        Self {
+            disk_bytes: Some(bytes),
+            ..self.backend(Backend::Binary)
+        }
     }
 
     /// Starts the server and waits until it answers.
@@ -133,6 +147,14 @@ impl Nats {
         match &self.server {
             Server::Docker(server) => server.port(),
             Server::Binary(server) => server.port(),
+        }
+    }
+
+    /// The disk that [`Options::disk`] gave it.
+    pub fn disk(&self) -> Option<&Disk> {
+        match &self.server {
+            Server::Docker(_) => None,
+            Server::Binary(server) => server.disk(),
         }
     }
 

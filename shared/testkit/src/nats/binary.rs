@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::Options;
+use super::disk::Disk;
 use super::ready::{START_DEADLINE, greeting};
 use crate::port::free_port;
 use crate::process::Process;
@@ -36,6 +37,7 @@ const HOW_TO_INSTALL: &str = "install one with `make setup`, or with \
 pub(super) struct BinaryServer {
     // Before the folder: fields are dropped in this order, and the process must be gone before its store is removed.
     process: Process,
+    disk: Option<Disk>,
     folder: TempDir,
     program: PathBuf,
     args: Vec<String>,
@@ -55,7 +57,11 @@ impl BinaryServer {
             fs::write(&path, text).context("writing the server's configuration")?;
             args.extend(["-c".to_owned(), path.display().to_string()]);
         }
-        let mut server = Self::spawn(program, folder, args)?;
+        let disk = match options.disk_bytes {
+            Some(bytes) => Some(Disk::mount(&store_path(folder.path()), bytes).await?),
+            None => None,
+        };
+        let mut server = Self::spawn(program, folder, disk, args)?;
         for _ in 1..PORT_ATTEMPTS {
             match server.wait_until_ready().await {
                 Err(_) if server.log().contains(PORT_TAKEN) => server.start_on_another_port()?,
@@ -65,11 +71,17 @@ impl BinaryServer {
         server.wait_until_ready().await.map(|()| server)
     }
 
-    fn spawn(program: PathBuf, folder: TempDir, args: Vec<String>) -> anyhow::Result<Self> {
+    fn spawn(
+        program: PathBuf,
+        folder: TempDir,
+        disk: Option<Disk>,
+        args: Vec<String>,
+    ) -> anyhow::Result<Self> {
         let port = free_port()?;
-        let process = spawn(&program, folder.path(), &args, port)?;
+        let process = spawn(&program, folder.path(), disk.as_ref(), &args, port)?;
         Ok(Self {
             process,
+            disk,
             folder,
             program,
             args,
@@ -81,12 +93,21 @@ impl BinaryServer {
         self.process.kill()?;
         fs::write(log_path(self.folder.path()), "").context("emptying the server's log")?;
         self.port = free_port()?;
-        self.process = spawn(&self.program, self.folder.path(), &self.args, self.port)?;
+        self.spawn_again()
+    }
+
+    fn spawn_again(&mut self) -> anyhow::Result<()> {
+        let (folder, disk) = (self.folder.path(), self.disk.as_ref());
+        self.process = spawn(&self.program, folder, disk, &self.args, self.port)?;
         Ok(())
     }
 
     pub(super) fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(super) fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
     }
 
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
@@ -106,7 +127,7 @@ impl BinaryServer {
 
     pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
         self.stop().await?;
-        self.process = spawn(&self.program, self.folder.path(), &self.args, self.port)?;
+        self.spawn_again()?;
         self.wait_until_ready().await
     }
 
@@ -221,18 +242,27 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-fn spawn(program: &Path, folder: &Path, args: &[String], port: u16) -> anyhow::Result<Process> {
+fn spawn(
+    program: &Path,
+    folder: &Path,
+    disk: Option<&Disk>,
+    args: &[String],
+    port: u16,
+) -> anyhow::Result<Process> {
     let log = File::options()
         .create(true)
         .append(true)
         .open(log_path(folder))
         .context("opening the server's log")?;
-    let mut command = Command::new(program);
+    let mut command = match disk {
+        Some(disk) => disk.enter(program),
+        None => Command::new(program),
+    };
     command
         .args(["-a", "127.0.0.1", "-js", "-p"])
         .arg(port.to_string())
         .arg("-sd")
-        .arg(folder.join("store"))
+        .arg(store_path(folder))
         .arg("--ports_file_dir")
         .arg(folder)
         .args(args)
@@ -240,6 +270,10 @@ fn spawn(program: &Path, folder: &Path, args: &[String], port: u16) -> anyhow::R
         .stdout(Stdio::null())
         .stderr(log);
     Process::spawn(command)
+}
+
+fn store_path(folder: &Path) -> PathBuf {
+    folder.join("store")
 }
 
 fn log_path(folder: &Path) -> PathBuf {

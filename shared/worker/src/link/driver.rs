@@ -10,7 +10,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use quintet_bus::{Bus, Deliveries, Delivery, Incoming, LinkState, Meta, Requests, SubscribeError};
+use quintet_bus::{
+    Bus, Deliveries, Delivery, Incoming, LinkState, Meta, Requests, Search, SubscribeError,
+};
 use quintet_contract::agent::{AgentCommand, AgentReport};
 use quintet_contract::id::JobId;
 use quintet_contract::subject::{Assigned, CommandAgent, Subject};
@@ -43,6 +45,8 @@ pub(super) struct Driver {
     /// The trace that each job's reports belong to, while it has any.
     pub(super) spans: HashMap<JobId, Span>,
     left: bool,
+    /// Lives while there is no contact: the server may be the one that lacks it.
+    search: Option<Search>,
 }
 
 /// Lives a link's life.
@@ -69,6 +73,7 @@ pub(super) async fn run(
         next_mark: 0,
         spans: HashMap::new(),
         left: false,
+        search: None,
     };
     if let Some((offers, requests)) = subscribed {
         driver.live(offers, requests, ends, &events).await;
@@ -270,10 +275,12 @@ impl Driver {
             Told::Fence => {
                 warn!(%agent, "no contact with the scheduler, fencing");
                 metrics::fenced();
+                self.search = Some(self.bus.search());
                 LinkEvent::Fence
             }
             Told::Contact => {
                 info!(%agent, "contact with the scheduler again");
+                self.search = None;
                 LinkEvent::Contact
             }
             Told::Replaced => {

@@ -1,0 +1,116 @@
+//! Whether requests can be served: the bus is there, its streams and buckets are as they should be, and what is asked to
+//! be stored is stored.
+//!
+//! The last only a scheduler knows. That nobody leads is no reason to send callers elsewhere: any other edge would find
+//! the same, and it passes within seconds; but then the bus itself is looked at.
+
+use std::time::Duration;
+
+use quintet_bus::{Bus, LinkState, RequestError};
+use quintet_contract::api::ListJobs;
+use quintet_contract::id::PoolName;
+use quintet_contract::subject::ListJobsOf;
+use quintet_service::health::ComponentHandle;
+use quintet_service::telemetry::chain;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Wait between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a scheduler may take to answer a look.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How often the streams and buckets are looked at while all is well.
+const VERIFY_EVERY: Duration = Duration::from_secs(30);
+/// How long NATS may take to describe them all.
+const VERIFY: Duration = Duration::from_secs(5);
+
+/// What the scheduler of the default pool says.
+enum Leader {
+    Answers,
+    StoresNothing(String),
+    Silent,
+}
+
+/// Keeps the health component of the bus.
+pub(crate) async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: CancellationToken) {
+    let mut link = bus.link();
+    // When the streams and buckets were last found to be there.
+    let mut verified: Option<Instant> = None;
+    // Lives while they are not.
+    let mut search = None;
+    loop {
+        let connected = *link.borrow_and_update() == LinkState::Connected;
+        if !connected {
+            component.not_ready("not connected to NATS");
+            verified = None;
+            search = None;
+        } else {
+            match ask(&bus).await {
+                Leader::StoresNothing(why) => {
+                    component.not_ready(why);
+                    verified = None;
+                    // That scheduler may be cut off together with this edge.
+                    search = search.or_else(|| Some(bus.search()));
+                }
+                Leader::Answers if verified.is_some_and(|at| at.elapsed() < VERIFY_EVERY) => {}
+                Leader::Answers | Leader::Silent => {
+                    verified = verify(&bus, &component).await.then(Instant::now);
+                    search = match verified {
+                        Some(_) => None,
+                        None => search.or_else(|| Some(bus.search())),
+                    };
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            changed = link.changed() => if changed.is_err() { return },
+            () = sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// The smallest question that a leader answers.
+async fn ask(bus: &Bus) -> Leader {
+    let subject = ListJobsOf {
+        pool: PoolName::default(),
+    };
+    let message = ListJobs {
+        limit: Some(1),
+        ..ListJobs::default()
+    };
+    match bus.request(&subject, &message, ANSWER).await {
+        Ok(_) => Leader::Answers,
+        Err(RequestError::Refused(reply)) if reply.is_not_storing() => {
+            Leader::StoresNothing(reply.error)
+        }
+        Err(_) => Leader::Silent,
+    }
+}
+
+/// Whether everything is there.
+async fn verify(bus: &Bus, component: &ComponentHandle) -> bool {
+    let found = match timeout(VERIFY, bus.verify_topology()).await {
+        Ok(found) => found,
+        Err(_) => {
+            component.not_ready(
+                "NATS does not say how its streams are; most of its cluster may be away",
+            );
+            return false;
+        }
+    };
+    match found {
+        Ok(report) if report.is_ok() => component.ready(),
+        Ok(report) if report.is_complete() => component.degraded(report.problems().join("; ")),
+        Ok(report) => {
+            component.not_ready(report.problems().join("; "));
+            return false;
+        }
+        Err(error) => {
+            component.not_ready(chain(&error).to_string());
+            return false;
+        }
+    }
+    true
+}

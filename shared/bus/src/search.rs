@@ -1,0 +1,48 @@
+//! Leaving a server that is of no use: one that is cut off from the rest of its cluster stands, and keeps its clients.
+//!
+//! NATS sends nobody away from such a server. Whoever finds that nothing gets done any more, and was given several
+//! servers, looks for another.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tracing::info;
+
+use crate::connect::Bus;
+
+/// Time that a server gets to be of use before the next one is tried.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// While it lives, the connection moves on to another of its servers every few seconds; with one server nothing happens.
+#[derive(Debug)]
+#[must_use = "dropped, it ends"]
+pub struct Search(Option<JoinHandle<()>>);
+
+impl Bus {
+    /// Begins to look for a server that is of more use.
+    pub fn search(&self) -> Search {
+        if self.config().url.split(',').count() < 2 {
+            return Search(None);
+        }
+        let client = self.client().clone();
+        Search(Some(tokio::spawn(async move {
+            loop {
+                sleep(PATIENCE).await;
+                info!("tries another server of the bus");
+                // Fails only when the connection was closed for good.
+                if client.force_reconnect().await.is_err() {
+                    return;
+                }
+            }
+        })))
+    }
+}
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
