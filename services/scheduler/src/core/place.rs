@@ -1,7 +1,7 @@
 //! Placement: which waiting job goes to which agent. Least loaded by used/total slots first, then least recently
 //! used. Jobs by priority, then age; a job that nobody can serve never blocks one that can be served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quintet_contract::agent::Assignment;
 use quintet_contract::capability::{Capabilities, Requirements};
@@ -131,16 +131,23 @@ impl Core {
 
     /// Places everything that can be placed.
     pub(super) fn place(&mut self, now: Timestamp) {
+        let fresh = self.agents.take_fresh();
         if self.queue.is_empty() || self.agents.is_full() {
             return;
         }
-        let mut heads = self.queue.heads();
+        // A closed class was refused by all who were free before.
+        let mut heads = match fresh.is_empty() {
+            true => self.queue.open_heads(),
+            false => self.queue.heads(),
+        };
         while let Some((rank, class)) = heads.pop_first() {
             if self.agents.is_full() {
                 return;
             }
+            let only = (!self.queue.is_open(&class)).then_some(&fresh);
             // A class whose head finds nobody is done with: nobody is there for the others either.
-            let Some(agent) = self.choose(&rank.id, now) else {
+            let Some(agent) = self.choose(&rank.id, only, now) else {
+                self.queue.close(&class);
                 continue;
             };
             self.queue.remove(&rank.id);
@@ -151,9 +158,23 @@ impl Core {
         }
     }
 
-    fn choose(&self, id: &JobId, now: Timestamp) -> Option<AgentId> {
+    /// The agent that gets a job, of these or of all.
+    fn choose(
+        &self,
+        id: &JobId,
+        only: Option<&BTreeSet<AgentId>>,
+        now: Timestamp,
+    ) -> Option<AgentId> {
         let record = self.jobs.get(id)?;
-        self.choose_for(&self.asks(&record.job), &record.private.refusals, now)
+        let (asks, refusals) = (self.asks(&record.job), &record.private.refusals);
+        let Some(only) = only else {
+            return self.choose_for(&asks, refusals, now);
+        };
+        let free = self.agents.free_of(only);
+        let mut agents = free.into_iter().map(|place| place.agent());
+        agents
+            .find(|id| self.fits(id, &asks, refusals, now))
+            .cloned()
     }
 
     /// The agent that would get a job which asks this.
@@ -163,18 +184,24 @@ impl Core {
         refusals: &BTreeMap<AgentId, Refusal>,
         now: Timestamp,
     ) -> Option<AgentId> {
-        let fits = |id: &AgentId| {
-            refusals.get(id).is_none_or(|refusal| refusal.until <= now)
-                && self
-                    .agents
-                    .get(id)
-                    .is_some_and(|entry| asks.unmet_by(&entry.capabilities).is_none())
-        };
-        self.agents
-            .free()
-            .map(|place| place.agent())
-            .find(|id| fits(id))
+        let mut agents = self.agents.free().map(|place| place.agent());
+        agents
+            .find(|id| self.fits(id, asks, refusals, now))
             .cloned()
+    }
+
+    fn fits(
+        &self,
+        id: &AgentId,
+        asks: &Asks,
+        refusals: &BTreeMap<AgentId, Refusal>,
+        now: Timestamp,
+    ) -> bool {
+        refusals.get(id).is_none_or(|refusal| refusal.until <= now)
+            && self
+                .agents
+                .get(id)
+                .is_some_and(|entry| asks.unmet_by(&entry.capabilities).is_none())
     }
 
     /// What keeps this agent from taking a job that asks this, and the same for people.

@@ -1,7 +1,8 @@
 //! Jobs that wait for an agent, ordered by priority, then age, in classes that ask for the same thing.
 //!
 //! All jobs of a class can go to the same agents, so a class whose head finds none is skipped as a whole:
-//! a hundred thousand jobs that nobody can serve cost as much as one, and block nobody.
+//! a hundred thousand jobs that nobody can serve cost as much as one, and block nobody. Such a class is closed: until an
+//! agent comes free or says what else it can, looking at it again would find the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -41,6 +42,8 @@ impl Rank {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     classes: BTreeMap<Class, BTreeSet<Rank>>,
+    /// Classes that none of the agents that were free then can serve are not here.
+    open: BTreeSet<Class>,
     places: HashMap<JobId, (Class, Rank)>,
 }
 
@@ -49,7 +52,11 @@ impl Queue {
         self.remove(&rank.id);
         self.places
             .insert(rank.id.clone(), (class.clone(), rank.clone()));
-        self.classes.entry(class).or_default().insert(rank);
+        let ranks = self.classes.entry(class.clone()).or_default();
+        if ranks.is_empty() {
+            self.open.insert(class);
+        }
+        ranks.insert(rank);
     }
 
     pub(super) fn remove(&mut self, id: &JobId) {
@@ -59,16 +66,33 @@ impl Queue {
             ranks.remove(&rank);
             if ranks.is_empty() {
                 self.classes.remove(&class);
+                self.open.remove(&class);
             }
         }
     }
 
     /// The next job of every class, best first.
     pub(super) fn heads(&self) -> BTreeSet<(Rank, Class)> {
-        self.classes
-            .iter()
-            .filter_map(|(class, ranks)| ranks.first().map(|rank| (rank.clone(), class.clone())))
-            .collect()
+        self.heads_of(self.classes.keys())
+    }
+
+    /// The same without the closed classes.
+    pub(super) fn open_heads(&self) -> BTreeSet<(Rank, Class)> {
+        self.heads_of(self.open.iter())
+    }
+
+    fn heads_of<'q>(&self, classes: impl Iterator<Item = &'q Class>) -> BTreeSet<(Rank, Class)> {
+        let heads = classes.filter_map(|class| Some((self.head(class)?, class.clone())));
+        heads.collect()
+    }
+
+    pub(super) fn is_open(&self, class: &Class) -> bool {
+        self.open.contains(class)
+    }
+
+    /// None of the agents that are free can serve this class.
+    pub(super) fn close(&mut self, class: &Class) {
+        self.open.remove(class);
     }
 
     /// The next job of one class.

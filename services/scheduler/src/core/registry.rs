@@ -167,6 +167,8 @@ pub(super) struct Registry {
     pool: PoolName,
     agents: BTreeMap<AgentId, Entry>,
     free: BTreeSet<Place>,
+    /// Agents that may serve what they could not before: they came free, or said hello.
+    fresh: BTreeSet<AgentId>,
 }
 
 impl Registry {
@@ -175,6 +177,7 @@ impl Registry {
             pool,
             agents: BTreeMap::new(),
             free: BTreeSet::new(),
+            fresh: BTreeSet::new(),
         }
     }
 
@@ -196,8 +199,13 @@ impl Registry {
         let result = change(entry);
         let place = place_of(entry);
         if place != entry.place {
-            if let Some(old) = entry.place.take() {
-                self.free.remove(&old);
+            match entry.place.take() {
+                Some(old) => {
+                    self.free.remove(&old);
+                }
+                None => {
+                    self.fresh.insert(id.clone());
+                }
             }
             self.free.extend(place.clone());
             entry.place = place;
@@ -246,6 +254,7 @@ impl Registry {
             Entry::new(record, now)
         });
         self.change(id, |entry| entry.announce(hello, session, now));
+        self.fresh.insert(id.clone());
     }
 
     pub(super) fn remove(&mut self, id: &AgentId) {
@@ -284,6 +293,17 @@ impl Registry {
     /// Those who can take a job, best first.
     pub(super) fn free(&self) -> impl Iterator<Item = &Place> {
         self.free.iter()
+    }
+
+    /// Those who may serve what they could not when this was last asked.
+    pub(super) fn take_fresh(&mut self) -> BTreeSet<AgentId> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Those of these agents who can take a job, best first.
+    pub(super) fn free_of(&self, agents: &BTreeSet<AgentId>) -> BTreeSet<&Place> {
+        let entries = agents.iter().filter_map(|id| self.agents.get(id));
+        entries.filter_map(|entry| entry.place.as_ref()).collect()
     }
 
     pub(super) fn is_full(&self) -> bool {

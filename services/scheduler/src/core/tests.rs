@@ -1336,8 +1336,12 @@ impl Pool {
                 } else {
                     RestartPolicy::Never
                 };
+                // Not everybody can serve every job.
+                let tags: &[&str] = if id < 3 { &[] } else { &["gpu"] };
+                let requirements = serde_json::from_value(json!({"tags": tags})).unwrap();
                 let submit = SubmitJob {
                     restart_policy: Some(policy),
+                    requirements: Some(requirements),
                     ..submission(&id.to_string())
                 };
                 self.ask(Question::Submit(Box::new(submit)));
@@ -1365,7 +1369,8 @@ impl Pool {
                 let session =
                     u128::from(agent) * 1000 + u128::from(number) + u128::from(self.clocks) + 1;
                 sessions[usize::from(agent)] = session;
-                self.join(name(agent), session, json!({"slots": 2}), &[]);
+                let tags: &[&str] = if number == 0 { &[] } else { &["gpu"] };
+                self.join(name(agent), session, json!({"slots": 2, "tags": tags}), &[]);
             }
             Move::Leave(agent) => {
                 let bye = AgentReport::Goodbye {
@@ -1413,6 +1418,14 @@ impl Pool {
                 "nothing will ever wake {:?}",
                 record.job
             );
+        }
+        for id in self.core.queue.ids() {
+            let record = &self.core.jobs[id];
+            let asks = self.core.asks(&record.job);
+            let served = self
+                .core
+                .choose_for(&asks, &record.private.refusals, self.now);
+            assert_eq!(served, None, "{id} waits although it could be served");
         }
         for (id, entry) in self.core.agents.iter() {
             // What an agent brought along takes slots too, but was never placed.
