@@ -8,9 +8,9 @@ use anyhow::Context;
 use futures::StreamExt;
 use quintet_bus::{Bus, new_session};
 use quintet_contract::agent::{AgentReport, AgentReports, AgentState, Heartbeat, Hello};
-use quintet_contract::api::AgentRef;
+use quintet_contract::api::{AgentRef, SubmitJob};
 use quintet_contract::id::{AgentId, AgentSession, PoolName};
-use quintet_contract::subject::{AgentHeartbeat, AgentReporting, GetAgent};
+use quintet_contract::subject::{AgentHeartbeat, AgentReporting, GetAgent, SubmitJobs};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -45,6 +45,7 @@ pub(super) async fn measure(parts: &Parts<'_>, bus: &Bus, results: &mut Vec<Meas
             .collect::<Result<_, _>>()?,
     };
     crowd.join().await?;
+    crowd.want_what_nobody_has().await?;
     let pid = scheduler.id().context("the scheduler has ended")?;
     let (before, began) = (processor_time(pid)?, Instant::now());
     let mut silent_since = began;
@@ -57,7 +58,9 @@ pub(super) async fn measure(parts: &Parts<'_>, bus: &Bus, results: &mut Vec<Meas
         }
     }
     let share = (processor_time(pid)? - before).as_secs_f64() / began.elapsed().as_secs_f64();
-    let what = format!("{AGENTS} agents with a heartbeat every 3 s, share of a core");
+    let what = format!(
+        "{AGENTS} agents with a heartbeat every 3 s, one job nobody can serve, share of a core"
+    );
     push(results, &what, share * 100.0, "%", None);
     let missed = crowd.until_missed(silent_since, ROUNDS).await?;
     let what = "an agent that fell silent was missed, after its timeout";
@@ -99,6 +102,17 @@ impl Crowd<'_> {
         while let Some(answer) = joined.next().await {
             answer?;
         }
+        Ok(())
+    }
+
+    /// A job that waits for an agent which never comes must not make every heartbeat a search through all agents.
+    async fn want_what_nobody_has(&self) -> Outcome {
+        let subject = SubmitJobs {
+            pool: PoolName::default(),
+        };
+        let wanted = json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "nobody"}}});
+        let submit: SubmitJob = serde_json::from_value(wanted)?;
+        self.bus.request_until(&subject, &submit, PATIENCE).await?;
         Ok(())
     }
 
