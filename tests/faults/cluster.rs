@@ -242,22 +242,10 @@ impl<N: Ground> Cluster<N> {
     pub(crate) async fn all_ended(&self, api: &Api, count: usize) {
         let ended = wait_for("the end of all jobs", PATIENCE * 4, async || {
             let mut counts = std::collections::BTreeMap::<String, usize>::new();
-            let mut cursor = String::new();
-            loop {
-                let path = format!("/v1/jobs?limit=1000{cursor}");
-                let answer = api.request(reqwest::Method::GET, &path).send().await;
-                let answer = answer.map_err(|error| error.to_string())?;
-                let next = answer.headers().get("x-next-cursor").cloned();
-                let jobs: Value = answer.json().await.map_err(|error| error.to_string())?;
-                for job in jobs.as_array().into_iter().flatten() {
-                    *counts
-                        .entry(job["status"].as_str().unwrap_or_default().to_owned())
-                        .or_default() += 1;
-                }
-                match next {
-                    Some(next) => cursor = format!("&cursor={}", next.to_str().unwrap()),
-                    None => break,
-                }
+            for job in self.jobs(api).await? {
+                *counts
+                    .entry(job["status"].as_str().unwrap_or_default().to_owned())
+                    .or_default() += 1;
             }
             match counts.get("STOPPED") == Some(&count) {
                 true => Ok(()),
@@ -265,6 +253,24 @@ impl<N: Ground> Cluster<N> {
             }
         });
         ended.await.unwrap();
+    }
+
+    /// All jobs there are.
+    pub(crate) async fn jobs(&self, api: &Api) -> Result<Vec<Value>, String> {
+        let mut found = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/v1/jobs?limit=1000{cursor}");
+            let answer = api.request(reqwest::Method::GET, &path).send().await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            let next = answer.headers().get("x-next-cursor").cloned();
+            let mut jobs: Vec<Value> = answer.json().await.map_err(|error| error.to_string())?;
+            found.append(&mut jobs);
+            match next {
+                Some(next) => cursor = format!("&cursor={}", next.to_str().unwrap()),
+                None => return Ok(found),
+            }
+        }
     }
 
     pub(crate) fn each_ran_once(&self, names: &[String]) {
