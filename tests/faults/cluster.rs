@@ -232,31 +232,33 @@ impl<N: Ground> Cluster<N> {
         }
     }
 
-    /// Waits until all jobs have ended well, and checks that each was run exactly once.
-    pub(crate) async fn all_ran_once(&self, api: &Api, names: &[String]) {
-        self.all_ended(api, names.len()).await;
+    /// Waits until all jobs have ended well, and checks that each was run exactly once; gives them.
+    pub(crate) async fn all_ran_once(&self, api: &Api, names: &[String]) -> Vec<Value> {
+        let jobs = self.all_ended(api, names.len()).await;
         self.each_ran_once(names);
+        jobs
     }
 
-    /// Waits until there are so many jobs, and all have ended well.
-    pub(crate) async fn all_ended(&self, api: &Api, count: usize) {
+    /// Waits until there are so many jobs, and all have ended well; gives them.
+    pub(crate) async fn all_ended(&self, api: &Api, count: usize) -> Vec<Value> {
         let ended = wait_for("the end of all jobs", PATIENCE * 4, async || {
             let mut counts = std::collections::BTreeMap::<String, usize>::new();
-            for job in self.jobs(api).await? {
+            let jobs = self.jobs(api).await?;
+            for job in &jobs {
                 *counts
                     .entry(job["status"].as_str().unwrap_or_default().to_owned())
                     .or_default() += 1;
             }
             match counts.get("STOPPED") == Some(&count) {
-                true => Ok(()),
+                true => Ok(jobs),
                 false => Err(format!("{counts:?}")),
             }
         });
-        ended.await.unwrap();
+        ended.await.unwrap()
     }
 
     /// All jobs there are.
-    pub(crate) async fn jobs(&self, api: &Api) -> Result<Vec<Value>, String> {
+    async fn jobs(&self, api: &Api) -> Result<Vec<Value>, String> {
         let mut found = Vec::new();
         let mut cursor = String::new();
         loop {

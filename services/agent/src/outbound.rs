@@ -149,11 +149,7 @@ impl Outbound {
                 if let Some(Running::Noop(key)) = self.running.get_mut(&placement) {
                     *key = None;
                 }
-                let exit = match end {
-                    NoopEnd::Done => Exit::Success,
-                    NoopEnd::Failed => Exit::OnPurpose,
-                };
-                Event::Exited(placement, exit)
+                Event::Exited(placement, end.exit())
             }
             Some(Timer::DrainOverdue) => Event::DrainOverdue,
             None => std::future::pending().await,
@@ -177,11 +173,16 @@ impl Outbound {
     }
 
     fn start_noop(&mut self, placement: JobAttempt, plan: &NoopPlan) {
-        let key = plan.end().map(|(after, end)| {
-            let timer = Timer::NoopEnds(placement.clone(), end);
-            self.after(after, timer)
-        });
         self.events.push_back(Event::Working(placement.clone()));
+        let key = match plan.end() {
+            Some((after, end)) if after.is_zero() => {
+                let exited = Event::Exited(placement.clone(), end.exit());
+                self.events.push_back(exited);
+                None
+            }
+            Some((after, end)) => Some(self.after(after, Timer::NoopEnds(placement.clone(), end))),
+            None => None,
+        };
         self.running.insert(placement, Running::Noop(key));
     }
 

@@ -15,7 +15,7 @@ use quintet_worker::{AgentIdentity, HeartbeatMode, Moment};
 use crate::config::AgentConfig;
 use crate::core::{AnswerId, Core, Deadline, Effect, Event, Exit};
 use crate::driver::hello;
-use crate::executors::{Abilities, NoopEnd, Plan};
+use crate::executors::{Abilities, Plan};
 
 /// How long a process takes to end when it is killed or asked to.
 const DYING: Duration = Duration::from_millis(150);
@@ -191,11 +191,8 @@ impl Simulated {
                         if let Plan::Noop(plan) = plan
                             && let Some((after, end)) = plan.end()
                         {
-                            let exit = match end {
-                                NoopEnd::Done => Exit::Success,
-                                NoopEnd::Failed => Exit::OnPurpose,
-                            };
-                            self.after(moment, after, Timer::Exit(placement.clone(), exit));
+                            let exit = Timer::Exit(placement.clone(), end.exit());
+                            self.after(moment, after, exit);
                         }
                         self.running.insert(placement.clone(), ());
                         events.push_back(Event::Working(placement));

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use futures::stream::ReadyChunks;
 use futures::{FutureExt, StreamExt};
-use quintet_bus::{Bus, Change, HeldLease, KvError, Watch, WatchFrom, now};
+use quintet_bus::{Bus, Change, HeldLease, KvError, Loaded, Watch, WatchFrom, aside, now};
 use quintet_contract::bucket::{Agents, Jobs, LeaseKey, Templates};
+use quintet_contract::id::PoolName;
 use quintet_contract::time::Timestamp;
 use quintet_service::health::ComponentHandle;
 use quintet_service::tasks::{ExitPolicy, Tasks};
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::SchedulerConfig;
-use crate::core::{Core, Effect, Event, Stored, Terms};
+use crate::core::{Core, Effect, Event, Sizes, Stored, Terms};
 use crate::desk;
 use crate::error::Error;
 use crate::inbound::{Askers, Inbound, Inbox, refusal};
@@ -208,43 +209,55 @@ async fn hold(
 
 /// Everything that a leader starts from.
 struct Start {
+    core: Core,
+    clock: Clock,
+    /// What the core wants done first.
+    first: Vec<Effect>,
     outbound: Outbound,
-    stored: Stored,
     templates: Watch<Templates>,
 }
 
 async fn load(config: &SchedulerConfig, bus: &Bus) -> Result<Start, KvError> {
     let began = Instant::now();
-    let (jobs, agents, templates) = (
-        bus.bucket::<Jobs>(),
-        bus.bucket::<Agents>(),
-        bus.bucket::<Templates>(),
-    );
+    let templates = bus.bucket::<Templates>();
+    let (jobs, agents) = (bus.bucket::<Jobs>(), bus.bucket::<Agents>());
     let (jobs, agents, stored) = futures::try_join!(jobs.load(), agents.load(), templates.load())?;
-    let watch = templates.watch(WatchFrom::After(stored.last)).await?;
-    let outbound = Outbound::new(bus.clone(), &jobs, &agents);
+    let templates = templates.watch(WatchFrom::After(stored.last)).await?;
+    let (terms, bus, clock) = (terms(config), bus.clone(), Clock::start());
+    let restoring = move || {
+        let outbound = Outbound::new(bus, &jobs, &agents);
+        let stored = stored_of(&terms.pool, jobs, agents, stored);
+        let (core, first) = Core::restore(terms, stored, clock.now());
+        (outbound, core, first)
+    };
+    let (outbound, core, first) = aside(restoring).await;
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let Sizes { jobs, agents, .. } = core.sizes();
+    info!(pool = %config.pool, jobs, agents, took_ms, "loaded the pool");
+    Ok(Start {
+        core,
+        clock,
+        first,
+        outbound,
+        templates,
+    })
+}
+
+/// What belongs to a pool.
+fn stored_of(
+    pool: &PoolName,
+    jobs: Loaded<Jobs>,
+    agents: Loaded<Agents>,
+    templates: Loaded<Templates>,
+) -> Stored {
     let jobs = jobs.entries.into_iter().map(|(_, found)| found.record);
     let agents = agents.entries.into_iter().map(|(_, found)| found.record);
-    let stored = Stored {
-        jobs: jobs
-            .filter(|record| record.job.pool == config.pool)
-            .collect(),
-        agents: agents
-            .filter(|record| record.agent.pool == config.pool)
-            .collect(),
-        templates: stored
-            .entries
-            .into_iter()
-            .map(|(_, found)| found.record)
-            .collect(),
-    };
-    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    info!(pool = %config.pool, jobs = stored.jobs.len(), agents = stored.agents.len(), took_ms, "loaded the pool");
-    Ok(Start {
-        outbound,
-        stored,
-        templates: watch,
-    })
+    let templates = templates.entries.into_iter().map(|(_, found)| found.record);
+    Stored {
+        jobs: jobs.filter(|record| record.job.pool == *pool).collect(),
+        agents: agents.filter(|record| record.agent.pool == *pool).collect(),
+        templates: templates.collect(),
+    }
 }
 
 /// A scheduler that leads.
@@ -278,12 +291,12 @@ async fn lead(
     start: Start,
 ) -> Result<End, Error> {
     let Start {
+        core,
+        clock,
+        first,
         outbound,
-        stored,
         templates,
     } = start;
-    let clock = Clock::start();
-    let (core, first) = Core::restore(terms(config), stored, clock.now());
     let inbox = Inbox::open(bus, &config.pool).await?;
     let not_storing = bus.not_storing();
     let mut leader = Leader {

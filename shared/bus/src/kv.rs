@@ -5,7 +5,6 @@
 //! loses when that is no longer the newest. A time to live belongs to the message: a write without one
 //! makes the record permanent again.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -25,7 +24,7 @@ use tracing::warn;
 use crate::codec::{Encoding, decode, encode};
 use crate::connect::Bus;
 use crate::error::KvError;
-use crate::feed::{Feed, FeedError, FeedItem};
+use crate::feed::{Feed, FeedError};
 use crate::headers::{HEADER_KV_OPERATION, outgoing, ttl_text};
 use crate::metrics::{self, Place};
 use crate::stored::Stored;
@@ -50,17 +49,6 @@ pub struct Versioned<R> {
     pub record: R,
     /// Its version.
     pub revision: Revision,
-}
-
-/// A key and what is under it.
-type Entry<B> = (<B as Bucket>::Key, Versioned<<B as Bucket>::Record>);
-
-/// Everything that a bucket holds.
-pub struct Loaded<B: Bucket> {
-    /// The live records, in no particular order.
-    pub entries: Vec<(B::Key, Versioned<B::Record>)>,
-    /// Everything up to here is in `entries`; a watch after it misses nothing.
-    pub last: Revision,
 }
 
 /// A write on its way; resolves to the record's new revision. Dropping it does not take the write back.
@@ -212,58 +200,6 @@ impl<B: Bucket> BucketHandle<B> {
         let outcome = outcome.map_err(|error| failed(&self.names.bucket, &key, error));
         self.bus.note(&self.names.bucket, sent, &outcome);
         outcome
-    }
-
-    /// All live records. One that cannot be read is logged, counted and left out.
-    pub async fn load(&self) -> Result<Loaded<B>, KvError> {
-        let mut feed = self.feed(Revision(0)).await?;
-        let mut entries: HashMap<String, Option<Entry<B>>> = HashMap::new();
-        let mut checks = 0;
-        loop {
-            let next = feed.next().await;
-            let pending = match next.map_err(|error| self.feed_error(error))? {
-                FeedItem::CaughtUp => 0,
-                FeedItem::Message { stored, pending } => {
-                    // A record that was written again while we read comes twice; the newer one counts.
-                    entries.insert(stored.subject.clone(), self.read(stored));
-                    pending
-                }
-            };
-            if pending == 0 {
-                checks += 1;
-                if checks > END_CHECKS || self.is_at_end(&feed).await? {
-                    break;
-                }
-            }
-        }
-        let last = Revision(feed.last());
-        feed.stop().await;
-        Ok(Loaded {
-            entries: entries.into_values().flatten().collect(),
-            last,
-        })
-    }
-
-    /// Key and record of a stored message; `None` for a marker and for what cannot be read.
-    pub(crate) fn read(&self, stored: Stored) -> Option<Entry<B>> {
-        if stored.is_marker {
-            return None;
-        }
-        let key = self.read_key(&stored)?;
-        match decode(&stored.body) {
-            Ok((record, _)) => Some((
-                key,
-                Versioned {
-                    record,
-                    revision: Revision(stored.sequence),
-                },
-            )),
-            Err(error) => {
-                metrics::malformed(Place::Record);
-                warn!(subject = %stored.subject, %error, "skipped an unreadable record");
-                None
-            }
-        }
     }
 
     pub(crate) fn read_key(&self, stored: &Stored) -> Option<B::Key> {

@@ -44,6 +44,7 @@ mod feed;
 mod headers;
 mod kv;
 mod lease;
+mod load;
 pub mod metrics;
 mod micro;
 mod publish;
@@ -67,8 +68,9 @@ pub use error::{
     SubscribeError, TopologyError,
 };
 pub use headers::Meta;
-pub use kv::{BucketHandle, Loaded, PendingWrite, Revision, Versioned};
+pub use kv::{BucketHandle, PendingWrite, Revision, Versioned};
 pub use lease::{HeldLease, LeaseCandidate, LeaseTerms};
+pub use load::{Loaded, aside};
 pub use micro::Micro;
 pub use publish::PendingStore;
 pub use replay::Replay;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use quintet_contract::JsonObject;
 
 use super::fields;
+use crate::core::Exit;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -31,6 +32,16 @@ pub(super) fn plan(config: &JsonObject) -> Result<NoopPlan, String> {
         duration: fields::duration(config, "durationMs", MILLISECOND)?,
         fail_after: fields::duration(config, "failAfterMs", MILLISECOND)?,
     })
+}
+
+impl NoopEnd {
+    /// What the core hears of it.
+    pub(crate) fn exit(self) -> Exit {
+        match self {
+            Self::Done => Exit::Success,
+            Self::Failed => Exit::OnPurpose,
+        }
+    }
 }
 
 impl NoopPlan {

@@ -75,7 +75,8 @@ pub struct Core {
     terms: Terms,
     /// Since when this core leads; before that it heard nobody.
     since: Timestamp,
-    jobs: HashMap<JobId, JobRecord>,
+    /// Boxed: a table of large records would move them all whenever it grows.
+    jobs: HashMap<JobId, Box<JobRecord>>,
     /// All jobs by age.
     order: BTreeSet<JobCursor>,
     keys: HashMap<IdempotencyKey, JobId>,
@@ -132,7 +133,7 @@ impl Core {
             core.agents.restore(record, now);
             core.watch_silence(&id, now);
         }
-        let mut jobs = stored.jobs;
+        let mut jobs: Vec<Box<JobRecord>> = stored.jobs.into_iter().map(Box::new).collect();
         jobs.sort_by(|a, b| (a.job.created_at, &a.job.id).cmp(&(b.job.created_at, &b.job.id)));
         let ids: Vec<JobId> = jobs.iter().map(|record| record.job.id.clone()).collect();
         for record in jobs {
@@ -200,7 +201,7 @@ impl Core {
 
     /// The record of a job as it is to be stored now, and how long it shall live; `None` for a job that is gone.
     pub fn job_record(&self, id: &JobId, now: Timestamp) -> Option<(&JobRecord, Option<Duration>)> {
-        let record = self.jobs.get(id)?;
+        let record: &JobRecord = self.jobs.get(id)?;
         let expires = record
             .job
             .ended_at
@@ -219,7 +220,7 @@ impl Core {
     pub fn jobs(&self) -> impl Iterator<Item = &JobRecord> {
         self.order
             .iter()
-            .filter_map(|cursor| self.jobs.get(&cursor.id))
+            .filter_map(|cursor| self.jobs.get(&cursor.id).map(AsRef::as_ref))
     }
 
     /// Counts of jobs by whether they ended and of agents by whether they are online, for the metrics.
@@ -237,7 +238,7 @@ impl Core {
         }
     }
 
-    fn insert(&mut self, record: JobRecord) {
+    fn insert(&mut self, record: Box<JobRecord>) {
         let job = &record.job;
         self.order.insert(cursor(job));
         if let Some(key) = &job.idempotency_key {

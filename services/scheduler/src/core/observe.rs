@@ -259,7 +259,7 @@ impl Core {
         if status == JobStatus::Stopping {
             private.stop_sent_at = Some(now);
         }
-        self.insert(JobRecord { job, private });
+        self.insert(Box::new(JobRecord { job, private }));
         self.store_job(id);
         self.show_soon(agent, now);
         self.arm(id);

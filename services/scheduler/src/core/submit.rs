@@ -248,7 +248,7 @@ impl Core {
 
     fn store_new(&mut self, record: JobRecord, now: Timestamp) {
         let id = record.job.id.clone();
-        self.insert(record);
+        self.insert(Box::new(record));
         self.store_job(&id);
         self.enqueue(&id, now);
         self.arm(&id);
