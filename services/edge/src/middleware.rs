@@ -154,9 +154,9 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
         request_id = id,
         status = tracing::field::Empty
     );
-    let headers = request.headers().clone();
     set_parent(&span, |name| {
-        headers.get(name)?.to_str().ok().map(str::to_owned)
+        let value = request.headers().get(name)?;
+        value.to_str().ok().map(str::to_owned)
     });
     let response = next.run(request).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), began.elapsed());
