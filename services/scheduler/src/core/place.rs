@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::event::Effect;
 use super::queue::{Class, Rank};
-use super::registry::Entry;
+use super::registry::{Entry, Place};
 use super::{Core, Timer};
 
 /// First time that an agent which turned a job down is not asked again for it; doubles up to [`REFUSED_MAX`].
@@ -167,14 +167,13 @@ impl Core {
     ) -> Option<AgentId> {
         let record = self.jobs.get(id)?;
         let (asks, refusals) = (self.asks(&record.job), &record.private.refusals);
-        let Some(only) = only else {
-            return self.choose_for(&asks, refusals, now);
-        };
-        let free = self.agents.free_of(only);
-        let mut agents = free.into_iter().map(|place| place.agent());
-        agents
-            .find(|id| self.fits(id, &asks, refusals, now))
-            .cloned()
+        match only {
+            Some(only) => {
+                let free = self.agents.free_of(only);
+                self.first_of(free.into_iter(), &asks, refusals, now)
+            }
+            None => self.choose_for(&asks, refusals, now),
+        }
     }
 
     /// The agent that would get a job which asks this.
@@ -184,24 +183,25 @@ impl Core {
         refusals: &BTreeMap<AgentId, Refusal>,
         now: Timestamp,
     ) -> Option<AgentId> {
-        let mut agents = self.agents.free().map(|place| place.agent());
-        agents
-            .find(|id| self.fits(id, asks, refusals, now))
-            .cloned()
+        self.first_of(self.agents.free(), asks, refusals, now)
     }
 
-    fn fits(
+    /// The first of these places whose agent can serve what is asked and has not just turned it down.
+    fn first_of<'p>(
         &self,
-        id: &AgentId,
+        places: impl Iterator<Item = &'p Place>,
         asks: &Asks,
         refusals: &BTreeMap<AgentId, Refusal>,
         now: Timestamp,
-    ) -> bool {
-        refusals.get(id).is_none_or(|refusal| refusal.until <= now)
-            && self
-                .agents
-                .get(id)
-                .is_some_and(|entry| asks.unmet_by(&entry.capabilities).is_none())
+    ) -> Option<AgentId> {
+        let fits = |id: &&AgentId| {
+            refusals.get(id).is_none_or(|refusal| refusal.until <= now)
+                && self
+                    .agents
+                    .get(id)
+                    .is_some_and(|entry| asks.unmet_by(&entry.capabilities).is_none())
+        };
+        places.map(Place::agent).find(fits).cloned()
     }
 
     /// What keeps this agent from taking a job that asks this, and the same for people.

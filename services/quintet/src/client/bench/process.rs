@@ -84,22 +84,21 @@ pub(super) fn processor_time(pid: u32) -> anyhow::Result<Duration> {
 
 /// Resident memory of a process in MiB.
 pub(super) fn resident(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-    Ok(kib.context("the kernel speaks otherwise")? / 1024.0)
+    mebibytes(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
 /// Memory of several processes in MiB, what they share counted once: their proportional set sizes.
 pub(super) fn proportional(pids: &[u32]) -> anyhow::Result<f64> {
-    let mut kib = 0.0;
-    for pid in pids {
-        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let own = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-        kib += own.context("the kernel speaks otherwise")?;
-    }
-    Ok(kib / 1024.0)
+    let own = |pid| mebibytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
+    pids.iter().map(own).sum()
+}
+
+/// A line of a file about memory.
+fn mebibytes(file: &str, field: &str) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    Ok(kib.context("the kernel speaks otherwise")? / 1024.0)
 }
 
 /// The processes that a process has started and that still run.
