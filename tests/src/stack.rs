@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use quintet::system::{BusSettings, System, SystemConfig};
 use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, BusConfig, Credentials};
 use quintet_contract::id::{AgentId, HolderId};
 use quintet_contract::subject::Prefix;
+use quintet_contract::topology::Retention;
 use quintet_edge::EdgeConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::telemetry::Telemetry;
@@ -109,7 +109,7 @@ impl Stack {
             credentials: Credentials::None,
             tls: None,
             replicas: 1,
-            event_retention: Duration::from_secs(600),
+            retention: Retention::default(),
         };
         Bus::connect(config).await.unwrap()
     }

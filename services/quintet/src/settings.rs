@@ -553,7 +553,7 @@ fn bus(read: &mut Reader<'_>) -> BusSettings {
         (1..=5).contains(&bus.replicas),
         "must be 1 to 5",
     );
-    bus.event_retention = read.duration("job_retention");
+    bus.retention.jobs = read.duration("job_retention");
     let (user, password) = (read.optional("nats_user"), read.optional("nats_password"));
     let creds = read.optional("nats_creds");
     bus.credentials = match (creds, user) {

@@ -12,6 +12,7 @@ use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, BusConfig, Credentials, TlsFiles};
 use quintet_contract::id::AgentId;
 use quintet_contract::subject::Prefix;
+use quintet_contract::topology::Retention;
 use quintet_edge::{Edge, EdgeConfig};
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::health::Health;
@@ -61,8 +62,8 @@ pub struct BusSettings {
     pub prefix: Prefix,
     /// Copies of every stream.
     pub replicas: usize,
-    /// How long output of jobs is kept.
-    pub event_retention: Duration,
+    /// How long output of jobs and logs of runs are kept.
+    pub retention: Retention,
     /// Files of TLS.
     pub tls: Option<TlsFiles>,
     /// Who we are.
@@ -76,7 +77,7 @@ impl BusSettings {
             url: url.into(),
             prefix: Prefix::default(),
             replicas: 1,
-            event_retention: Duration::from_secs(7 * 24 * 3600),
+            retention: Retention::default(),
             tls: None,
             credentials: Credentials::None.into(),
         }
@@ -95,7 +96,7 @@ impl BusSettings {
             credentials: credentials.cloned().unwrap_or(Credentials::None),
             tls: self.tls.clone(),
             replicas: self.replicas,
-            event_retention: self.event_retention,
+            retention: self.retention,
         }
     }
 }

@@ -15,6 +15,7 @@ use quintet_contract::job::{Job, JobAttempt, JobStatus, RestartPolicy};
 use quintet_contract::subject::{
     GetJob, GetTemplate, Prefix, PutStoredTemplate, StopJob, SubmitJobBatch, SubmitJobs,
 };
+use quintet_contract::topology::Retention;
 use quintet_scheduler::{SchedulerConfig, run};
 use quintet_service::health::Health;
 use quintet_testkit::{Nats, wait_for};
@@ -33,7 +34,7 @@ async fn connect(nats: &Nats) -> Bus {
         credentials: Credentials::None,
         tls: None,
         replicas: 1,
-        event_retention: Duration::from_secs(600),
+        retention: Retention::default(),
     };
     let bus = Bus::connect(config).await.unwrap();
     bus.ensure_topology().await.unwrap();

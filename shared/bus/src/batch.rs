@@ -29,11 +29,19 @@ const END_OF_BATCH: u16 = 204;
 /// No such message.
 const NOT_FOUND: u16 = 404;
 
+/// Subjects of one request for their newest messages; the server takes a few more.
+const SUBJECTS: usize = 1_000;
+
 #[derive(Serialize)]
 struct BatchRequest<'s> {
     seq: u64,
     batch: usize,
     next_by_subj: &'s str,
+}
+
+#[derive(Serialize)]
+struct NewestRequest<'s> {
+    multi_last: &'s [String],
 }
 
 /// A row of messages and how many more of the subject follow in the stream.
@@ -78,18 +86,36 @@ async fn read_once(
     seq: u64,
     batch: usize,
 ) -> Result<Batch, FeedError> {
+    let request = BatchRequest {
+        seq,
+        batch,
+        next_by_subj: subject,
+    };
+    ask(bus, stream, &request).await
+}
+
+/// The newest message of each subject that has one, in no particular order.
+pub(crate) async fn newest_of_each(
+    bus: &Bus,
+    stream: &str,
+    subjects: &[String],
+) -> Result<Vec<Stored>, FeedError> {
+    let mut newest = Vec::with_capacity(subjects.len());
+    for part in subjects.chunks(SUBJECTS) {
+        let request = NewestRequest { multi_last: part };
+        newest.append(&mut ask(bus, stream, &request).await?.messages);
+    }
+    Ok(newest)
+}
+
+async fn ask(bus: &Bus, stream: &str, request: &impl Serialize) -> Result<Batch, FeedError> {
     let inbox = bus.client().new_inbox();
     let mut answers = bus
         .client()
         .subscribe(inbox.clone())
         .await
         .map_err(|error| FeedError::Other(error.into()))?;
-    let request = BatchRequest {
-        seq,
-        batch,
-        next_by_subj: subject,
-    };
-    let body = serde_json::to_vec(&request).map_err(|error| FeedError::Other(error.into()))?;
+    let body = serde_json::to_vec(request).map_err(|error| FeedError::Other(error.into()))?;
     bus.client()
         .publish_with_reply(format!("$JS.API.DIRECT.GET.{stream}"), inbox, body.into())
         .await

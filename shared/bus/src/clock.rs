@@ -4,7 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use quintet_contract::id::{AgentSession, JobId, MessageId};
+use quintet_contract::id::{AgentSession, CheckpointId, JobId, MessageId, RunId, RunShard};
 use quintet_contract::time::Timestamp;
 use uuid::Uuid;
 
@@ -30,4 +30,23 @@ pub fn new_session() -> AgentSession {
 /// A fresh id for a job.
 pub fn new_job_id() -> JobId {
     JobId::from_uuid(Uuid::now_v7())
+}
+
+/// A fresh id for a run.
+pub fn new_run_id() -> RunId {
+    RunId::from_uuid(Uuid::now_v7())
+}
+
+/// A fresh id for a run in a given shard.
+pub fn new_run_id_in(shard: RunShard) -> RunId {
+    let mut bytes = Uuid::now_v7().into_bytes();
+    let [.., last] = &mut bytes;
+    // The same bits as before, but for those that say the shard.
+    *last = *last - *last % RunShard::COUNT + shard.number();
+    RunId::from_uuid(Uuid::from_bytes(bytes))
+}
+
+/// A fresh id for a checkpoint.
+pub fn new_checkpoint_id() -> CheckpointId {
+    CheckpointId::from_uuid(Uuid::now_v7())
 }

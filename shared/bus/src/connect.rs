@@ -13,6 +13,7 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use quintet_contract::id::MessageId;
 use quintet_contract::permission::inbox;
 use quintet_contract::subject::Prefix;
+use quintet_contract::topology::Retention;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -111,7 +112,7 @@ pub struct BusConfig {
     /// Copies of every stream and bucket.
     pub replicas: usize,
     /// How long events and logs stay.
-    pub event_retention: Duration,
+    pub retention: Retention,
 }
 
 /// Whether the server is there.

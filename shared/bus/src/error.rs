@@ -155,6 +155,12 @@ pub enum PublishError {
         /// The server's limit.
         limit: usize,
     },
+    /// The newest message of the subject is not the one that was expected.
+    #[error("somebody else wrote to {subject} meanwhile")]
+    Conflict {
+        /// The subject.
+        subject: String,
+    },
     /// No stream takes this subject, or the stream is away.
     #[error("no stream takes {subject}")]
     NoStream {
@@ -345,4 +351,17 @@ pub enum TopologyError {
         #[source]
         source: Cause,
     },
+}
+
+/// Why a queue of tasks cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempt} the queue {queue}")]
+pub struct QueueError {
+    /// What was attempted.
+    pub(crate) attempt: &'static str,
+    /// The queue.
+    pub(crate) queue: String,
+    /// Why not.
+    #[source]
+    pub(crate) source: Cause,
 }

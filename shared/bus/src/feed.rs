@@ -56,6 +56,8 @@ pub(crate) enum FeedItem {
 pub(crate) struct Feed {
     bus: Bus,
     stream: String,
+    /// What of the stream is read; everything when empty.
+    filter: String,
     /// The last stream sequence that was handed out.
     last: u64,
     consumer: Option<Consumer>,
@@ -73,10 +75,16 @@ struct Consumer {
 
 impl Feed {
     /// Starts after a sequence; fails at once when the stream cannot be read.
-    pub(crate) async fn start(bus: &Bus, stream: &str, after: u64) -> Result<Self, FeedError> {
+    pub(crate) async fn start(
+        bus: &Bus,
+        stream: &str,
+        filter: &str,
+        after: u64,
+    ) -> Result<Self, FeedError> {
         let mut feed = Self {
             bus: bus.clone(),
             stream: stream.to_owned(),
+            filter: filter.to_owned(),
             last: after,
             consumer: None,
             link: bus.link_events(),
@@ -84,6 +92,11 @@ impl Feed {
         feed.link.mark_unchanged();
         feed.consumer = Some(feed.make_consumer().await?);
         Ok(feed)
+    }
+
+    /// What of the stream is read; everything when empty.
+    pub(crate) fn filter(&self) -> &str {
+        &self.filter
     }
 
     /// The last sequence that was handed out, or where the feed began.
@@ -248,6 +261,7 @@ impl Feed {
         let config = push::Config {
             name: Some(name.clone()),
             deliver_subject: inbox,
+            filter_subject: self.filter.clone(),
             deliver_policy: DeliverPolicy::ByStartSequence {
                 start_sequence: self.last.saturating_add(1),
             },

@@ -216,15 +216,26 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     pub(crate) async fn feed(&self, after: Revision) -> Result<Feed, KvError> {
-        Feed::start(&self.bus, &self.names.stream, after.0)
+        self.feed_of("", after).await
+    }
+
+    /// A feed of the keys that match a filter; of all when it is empty.
+    pub(crate) async fn feed_of(&self, keys: &str, after: Revision) -> Result<Feed, KvError> {
+        let filter = match keys {
+            "" => String::new(),
+            keys => format!("{}{keys}", self.names.subjects),
+        };
+        Feed::start(&self.bus, &self.names.stream, &filter, after.0)
             .await
             .map_err(|error| self.feed_error(error))
     }
 
     /// Whether a feed of this bucket has handed out everything that there is.
     pub(crate) async fn is_at_end(&self, feed: &Feed) -> Result<bool, KvError> {
-        let everything = format!("{}>", self.names.subjects);
-        let at_end = feed.is_at_end(&everything).await;
+        let at_end = match feed.filter() {
+            "" => feed.is_at_end(&format!("{}>", self.names.subjects)).await,
+            filter => feed.is_at_end(filter).await,
+        };
         at_end.map_err(|error| self.feed_error(error))
     }
 

@@ -4,9 +4,10 @@
 //! typed requests ([`Bus::request`], [`Bus::serve`], [`Bus::micro`]), records under compare and swap
 //! ([`Bus::bucket`]), leases ([`Bus::lease`]) and replays of streams ([`Bus::replay`]). Every message goes
 //! through one codec ([`encode`], [`decode`]) and carries the same headers. What must exist on the server is
-//! data in the contract; [`Bus::ensure_topology`] makes and checks it.
+//! data in the contract; [`Bus::ensure_topology`] makes and checks it. Queues of tasks ([`Bus::pull`]) are shared by
+//! their workers.
 //!
-//! Nothing here knows what a job or an agent is.
+//! Nothing here knows what a job, an agent or a run is.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -15,6 +16,7 @@
 //! use quintet_contract::api::ListJobs;
 //! use quintet_contract::id::PoolName;
 //! use quintet_contract::subject::{ListJobsOf, Prefix};
+//! use quintet_contract::topology::Retention;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let bus = Bus::connect(BusConfig {
@@ -24,7 +26,7 @@
 //!     credentials: Credentials::None,
 //!     tls: None,
 //!     replicas: 1,
-//!     event_retention: Duration::from_secs(3600),
+//!     retention: Retention::default(),
 //! })
 //! .await?;
 //! // Tried until a scheduler answers, or until the deadline.
@@ -48,6 +50,7 @@ mod load;
 pub mod metrics;
 mod micro;
 mod publish;
+mod queue;
 mod replay;
 mod request;
 mod responder;
@@ -60,12 +63,14 @@ mod topology;
 mod trace;
 mod watch;
 
-pub use clock::{new_job_id, new_message_id, new_session, now};
+pub use clock::{
+    new_checkpoint_id, new_job_id, new_message_id, new_run_id, new_run_id_in, new_session, now,
+};
 pub use codec::{Encoding, decode, encode, to_json_text};
 pub use connect::{Bus, BusConfig, Credentials, LinkState, Secret, TlsFiles};
 pub use error::{
-    BusError, Cause, CodecError, ConnectError, KvError, LeaseError, PublishError, RequestError,
-    SubscribeError, TopologyError,
+    BusError, Cause, CodecError, ConnectError, KvError, LeaseError, PublishError, QueueError,
+    RequestError, SubscribeError, TopologyError,
 };
 pub use headers::Meta;
 pub use kv::{BucketHandle, PendingWrite, Revision, Versioned};
@@ -73,6 +78,7 @@ pub use lease::{HeldLease, LeaseCandidate, LeaseTerms};
 pub use load::{Loaded, aside};
 pub use micro::Micro;
 pub use publish::PendingStore;
+pub use queue::{Held, Pull, Pulled, QueueState};
 pub use replay::Replay;
 pub use responder::Responder;
 pub use search::Search;

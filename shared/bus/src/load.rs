@@ -52,7 +52,12 @@ async fn finished<T>(work: JoinHandle<T>) -> T {
 impl<B: Bucket> BucketHandle<B> {
     /// All live records. One that cannot be read is logged, counted and left out.
     pub async fn load(&self) -> Result<Loaded<B>, KvError> {
-        let mut feed = self.feed(Revision(0)).await?;
+        self.load_of("").await
+    }
+
+    /// The live records whose keys match a filter of tokens, such as `a.*`.
+    pub async fn load_of(&self, keys: &str) -> Result<Loaded<B>, KvError> {
+        let mut feed = self.feed_of(keys, Revision(0)).await?;
         let mut parts: Vec<JoinHandle<Part<B>>> = Vec::new();
         let mut unread = Vec::new();
         let mut checks = 0;

@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_nats::header::NATS_MESSAGE_TTL;
+use async_nats::HeaderMap;
+use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
 use async_nats::jetstream::context::{PublishError as AckError, PublishErrorKind as AckErrorKind};
 use futures::future::BoxFuture;
 use quintet_contract::subject::Subject;
@@ -54,13 +55,49 @@ impl Bus {
         message: &S::Message,
         ttl: Option<Duration>,
     ) -> Result<PendingStore, PublishError> {
-        let subject = subject.render(self.prefix());
-        let body = encode(message, Encoding::MessagePack)?;
-        self.check_size(&subject, body.len())?;
         let mut headers = headers::outgoing(self.cause());
         if let Some(ttl) = ttl {
             headers.insert(NATS_MESSAGE_TTL, headers::ttl_text(ttl));
         }
+        self.send_to_stream(subject, message, Encoding::MessagePack, headers)
+            .await
+    }
+
+    /// Publishes into a stream as JSON, for readers that are not ours. Otherwise like [`Bus::store`].
+    pub async fn store_json<S: Subject>(
+        &self,
+        subject: &S,
+        message: &S::Message,
+    ) -> Result<PendingStore, PublishError> {
+        let headers = headers::outgoing(self.cause());
+        self.send_to_stream(subject, message, Encoding::Json, headers)
+            .await
+    }
+
+    /// Publishes into a stream if the newest message of the subject there has the sequence `last`, zero for none; else
+    /// it resolves to [`PublishError::Conflict`].
+    pub async fn append<S: Subject>(
+        &self,
+        subject: &S,
+        message: &S::Message,
+        last: u64,
+    ) -> Result<PendingStore, PublishError> {
+        let mut headers = headers::outgoing(self.cause());
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
+        self.send_to_stream(subject, message, Encoding::MessagePack, headers)
+            .await
+    }
+
+    async fn send_to_stream<S: Subject>(
+        &self,
+        subject: &S,
+        message: &S::Message,
+        encoding: Encoding,
+        headers: HeaderMap,
+    ) -> Result<PendingStore, PublishError> {
+        let subject = subject.render(self.prefix());
+        let body = encode(message, encoding)?;
+        self.check_size(&subject, body.len())?;
         let sent = self
             .jetstream()
             .publish_with_headers(subject.clone(), headers, body)
@@ -94,8 +131,8 @@ fn failed(subject: String, error: AckError) -> PublishError {
             subject,
             source: error.into(),
         },
+        AckErrorKind::WrongLastSequence => PublishError::Conflict { subject },
         AckErrorKind::WrongLastMessageId
-        | AckErrorKind::WrongLastSequence
         | AckErrorKind::MaxAckPending
         | AckErrorKind::MaxPayloadExceeded
         | AckErrorKind::Other => PublishError::Rejected {

@@ -26,6 +26,25 @@ pub struct Replay<S: Subject> {
 }
 
 impl Bus {
+    /// Sequence and time of the newest message of each subject that has one.
+    pub async fn newest<S: Subject>(
+        &self,
+        stream: String,
+        subjects: &[S],
+    ) -> Result<Vec<(S, u64, Timestamp)>, BusError> {
+        let texts: Vec<String> = subjects
+            .iter()
+            .map(|subject| subject.render(self.prefix()))
+            .collect();
+        let newest = batch::newest_of_each(self, &stream, &texts).await;
+        let newest = newest.map_err(|error| failed(&stream, error))?;
+        let read = newest.into_iter().filter_map(|stored| {
+            let subject = S::parse(self.prefix(), &stored.subject)?;
+            Some((subject, stored.sequence, stored.at))
+        });
+        Ok(read.collect())
+    }
+
     /// Up to `limit` messages of a subject, from a sequence on.
     pub async fn replay<S: Subject>(
         &self,

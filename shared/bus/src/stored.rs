@@ -65,6 +65,8 @@ pub(crate) fn is_marker(headers: Option<&HeaderMap>) -> bool {
 pub(crate) struct Position {
     pub(crate) stream: u64,
     pub(crate) consumer: u64,
+    /// How often this message was delivered, from 1.
+    pub(crate) delivered: u64,
     pub(crate) at: Timestamp,
     /// How many more the consumer has for us.
     pub(crate) pending: u64,
@@ -73,7 +75,7 @@ pub(crate) struct Position {
 impl Position {
     /// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>`, or the
     /// longer form with domain and account before the stream and a random token at the end.
-    fn read(reply: &str) -> Option<Self> {
+    pub(crate) fn read(reply: &str) -> Option<Self> {
         let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
         let skipped = match tokens.len() {
             7 => 0,
@@ -85,6 +87,7 @@ impl Position {
         Some(Self {
             stream: number(3)?,
             consumer: number(4)?,
+            delivered: number(2)?,
             at: Timestamp::from_millis(nanos / NANOS_PER_MILLI),
             pending: number(6)?,
         })
@@ -100,6 +103,7 @@ mod tests {
         let position = Position {
             stream: 12,
             consumer: 7,
+            delivered: 1,
             at: Timestamp::from_millis(1_700_000_000_001),
             pending: 3,
         };

@@ -1,7 +1,8 @@
 //! What must exist on the server: made when missing, checked when there.
 //!
 //! Any number of processes may do this at once: creating what already exists in the same form succeeds, and
-//! whoever comes second with another form gets the differences named. Nothing that exists is ever changed.
+//! whoever comes second with another form gets the differences named. Nothing that exists is ever changed but what
+//! nobody can want otherwise: the subjects that a stream captures and where it republishes them.
 //! A role that may not create only verifies.
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType,
 };
-use quintet_contract::topology::{BucketSpec, Durability, StreamSpec, buckets, streams};
+use quintet_contract::topology::{BucketSpec, Durability, Keeps, StreamSpec, buckets, streams};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -90,6 +91,9 @@ impl Bus {
         let mut reports = Vec::new();
         for wanted in self.wanted() {
             let found = match self.look(&wanted.name).await? {
+                Some(found) if captures_others(&wanted, &found.config) => {
+                    self.capture(&wanted, found.config).await?
+                }
                 Some(found) => found,
                 None => self.create(&wanted).await?,
             };
@@ -114,7 +118,7 @@ impl Bus {
 
     fn wanted(&self) -> Vec<Config> {
         let replicas = self.config().replicas.max(1);
-        let streams = streams(self.prefix(), self.config().event_retention).into_iter();
+        let streams = streams(self.prefix(), self.config().retention).into_iter();
         let buckets = buckets(self.prefix()).into_iter();
         streams
             .map(|spec| stream_config(spec, replicas))
@@ -190,6 +194,32 @@ impl Bus {
     }
 }
 
+impl Bus {
+    /// Gives a stream of an older version the subjects of this one. All the rest stays as it was found.
+    async fn capture(&self, wanted: &Config, found: Config) -> Result<Info, TopologyError> {
+        let config = Config {
+            subjects: wanted.subjects.clone(),
+            republish: wanted.republish.clone(),
+            ..found
+        };
+        let updated = self.jetstream().update_stream(config).await;
+        info!(stream = %wanted.name, subjects = ?wanted.subjects, "gave a stream other subjects");
+        updated.map_err(|error| TopologyError::Create {
+            stream: wanted.name.clone(),
+            source: error.into(),
+        })
+    }
+}
+
+/// Whether a stream takes in other subjects than it should, or says them elsewhere.
+fn captures_others(wanted: &Config, found: &Config) -> bool {
+    let to = |config: &Config| {
+        let republish = config.republish.as_ref();
+        republish.map(|republish| (republish.source.clone(), republish.destination.clone()))
+    };
+    wanted.subjects != found.subjects || to(wanted) != to(found)
+}
+
 /// Whether a refusal is that of a cluster which is still starting.
 fn may_pass(code: ErrorCode) -> bool {
     matches!(
@@ -217,7 +247,10 @@ fn stream_config(spec: StreamSpec, replicas: usize) -> Config {
         allow_message_ttl: spec.per_message_ttl,
         allow_direct: true,
         storage: StorageType::File,
-        retention: RetentionPolicy::Limits,
+        retention: match spec.keeps {
+            Keeps::Limits => RetentionPolicy::Limits,
+            Keeps::WorkQueue => RetentionPolicy::WorkQueue,
+        },
         discard: DiscardPolicy::Old,
         num_replicas: replicas,
         ..Config::default()

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentRecord;
 use crate::id::{
-    AgentId, HolderId, IdempotencyKey, JobId, PoolName, TemplateId, Token, escape, unescape,
+    AgentId, HolderId, IdempotencyKey, JobId, PoolName, RunId, RunShard, TemplateId, Token, escape,
+    unescape,
 };
 use crate::job::{JobRecord, KeyRecord};
+use crate::run::RunRecord;
 use crate::subject::Prefix;
 use crate::template::Template;
 use crate::time::Timestamp;
@@ -75,22 +77,58 @@ bucket!(
     Leases = "leases", LeaseKey => Lease
 );
 
+bucket!(
+    /// Runs, written by the runner that owns their shard; ended ones expire.
+    Runs = "runs", RunKey => RunRecord
+);
+
+/// The key of a run: its shard comes first, so that a runner can read what is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RunKey(pub RunId);
+
+impl RunKey {
+    /// The keys of a shard, as a filter.
+    pub fn filter(shard: RunShard) -> String {
+        format!("{shard}.*")
+    }
+}
+
+impl Token for RunKey {
+    fn to_token(&self) -> Option<std::borrow::Cow<'_, str>> {
+        Some(format!("{}.{}", RunShard::of(self.0), self.0).into())
+    }
+
+    fn from_token(token: Option<&str>) -> Option<Self> {
+        let token = token?;
+        let (_, run) = token.split_once('.')?;
+        let key = Self(RunId::from_token(Some(run))?);
+        (key.to_token()? == token).then_some(key)
+    }
+}
+
 /// What a lease is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseKey {
     /// Leading a pool's agents and jobs.
     Scheduler(PoolName),
+    /// Owning a part of all runs.
+    Runner(RunShard),
 }
 
 impl Token for LeaseKey {
     fn to_token(&self) -> Option<std::borrow::Cow<'_, str>> {
         match self {
             Self::Scheduler(pool) => Some(format!("scheduler.{}", escape(pool.as_str())).into()),
+            Self::Runner(shard) => Some(format!("runner.{shard}").into()),
         }
     }
 
     fn from_token(token: Option<&str>) -> Option<Self> {
-        let pool = token?.strip_prefix("scheduler.")?;
+        let token = token?;
+        if let Some(shard) = token.strip_prefix("runner.") {
+            return RunShard::from_token(Some(shard)).map(Self::Runner);
+        }
+        let pool = token.strip_prefix("scheduler.")?;
         PoolName::parse(unescape(pool)?).ok().map(Self::Scheduler)
     }
 }

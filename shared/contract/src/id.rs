@@ -197,7 +197,33 @@ name!(
     /// Who or what holds a lease, for example one scheduler process.
     HolderId, "holder id"
 );
-token_of_name!(AgentId, JobId, TemplateId, IdempotencyKey, HolderId);
+name!(
+    /// A node of a run's plan.
+    NodeId, "node id"
+);
+name!(
+    /// A queue of tasks for run workers.
+    QueueName, "queue name"
+);
+name!(
+    /// A worker: unique to its process.
+    WorkerId, "worker id"
+);
+token_of_name!(
+    AgentId,
+    JobId,
+    TemplateId,
+    IdempotencyKey,
+    HolderId,
+    QueueName,
+    WorkerId
+);
+
+impl Default for NodeId {
+    fn default() -> Self {
+        Self("node".into())
+    }
+}
 
 impl JobId {
     /// The id of a new job.
@@ -280,6 +306,73 @@ uuid_id!(
     /// One stay of an agent on the bus; a newer session of the same agent replaces an older one.
     AgentSession
 );
+
+uuid_id!(
+    /// One run.
+    RunId
+);
+uuid_id!(
+    /// One checkpoint in the log of a run.
+    CheckpointId
+);
+
+impl Token for RunId {
+    fn to_token(&self) -> Option<Cow<'_, str>> {
+        Some(self.to_string().into())
+    }
+
+    fn from_token(token: Option<&str>) -> Option<Self> {
+        // Written in a second way a run would have a second subject.
+        let token = token?;
+        token
+            .parse()
+            .ok()
+            .filter(|id: &Self| id.to_string() == token)
+    }
+}
+
+/// A part of all runs, owned by one runner at a time; which one a run is in follows from its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunShard(u8);
+
+impl RunShard {
+    /// How many there are. It cannot change while runs are stored: their keys hold the shard.
+    pub const COUNT: u8 = 8;
+
+    /// Every shard.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(Self)
+    }
+
+    /// The shard of a run: its last byte, which is random in a UUID v7.
+    pub fn of(run: RunId) -> Self {
+        let [.., last] = run.uuid().into_bytes();
+        Self(last % Self::COUNT)
+    }
+
+    /// Its number, from 0.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for RunShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Token for RunShard {
+    fn to_token(&self) -> Option<Cow<'_, str>> {
+        Some(self.0.to_string().into())
+    }
+
+    fn from_token(token: Option<&str>) -> Option<Self> {
+        let token = token?;
+        let number: u8 = token.parse().ok()?;
+        (number < Self::COUNT && number.to_string() == token).then_some(Self(number))
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@
 
 use std::fmt::Write;
 
-use crate::bucket::{Agents, Bucket, Jobs, Keys, Leases, Templates};
+use crate::bucket::{Agents, Bucket, Jobs, Keys, Leases, Runs, Templates};
 use crate::id::{AgentId, escape};
 use crate::subject::Prefix;
 use crate::topology::stream;
@@ -23,7 +23,7 @@ pub enum Role {
     Edge,
     /// Owns jobs, agents and templates.
     Scheduler,
-    /// Will own runs.
+    /// Owns runs.
     Runner,
     /// Will route inference requests.
     Router,
@@ -31,7 +31,7 @@ pub enum Role {
     Voice,
     /// Will own displays.
     Frames,
-    /// Will work for runner, router, voice and frames.
+    /// Takes tasks of runs; will work for router, voice and frames.
     Worker,
     /// One agent; may speak only as itself.
     Agent(AgentId),
@@ -162,7 +162,52 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
                 "$KV.>".to_owned(),
             ],
         },
-        Role::Runner | Role::Router | Role::Voice | Role::Frames | Role::Worker => Permissions {
+        Role::Runner => Permissions {
+            publish: [
+                own(&[
+                    "task.*",
+                    "evt.run.*.*",
+                    "work.*.ctl",
+                    "hb.runner.*",
+                    // Nodes of kind `job`.
+                    "svc.jobs.>",
+                ]),
+                vec![
+                    format!("$KV.{}.>", Runs::bucket(prefix)),
+                    format!("$KV.{}.runner.>", Leases::bucket(prefix)),
+                    format!("$JS.API.CONSUMER.INFO.{}.*", stream::tasks(prefix)),
+                ],
+                reads(),
+                creates(),
+                answers_to_all(),
+            ]
+            .concat(),
+            subscribe: [
+                vec![inbox, "$SRV.>".to_owned()],
+                own(&["svc.runs.>", "report.run.*", "hb.runner.*"]),
+            ]
+            .concat(),
+        },
+        Role::Worker => {
+            let tasks = stream::tasks(prefix);
+            Permissions {
+                publish: [
+                    own(&["report.run.*"]),
+                    vec![
+                        format!("$JS.API.STREAM.INFO.{tasks}"),
+                        format!("$JS.API.CONSUMER.CREATE.{tasks}.>"),
+                        format!("$JS.API.CONSUMER.DURABLE.CREATE.{tasks}.*"),
+                        format!("$JS.API.CONSUMER.INFO.{tasks}.*"),
+                        format!("$JS.API.CONSUMER.MSG.NEXT.{tasks}.*"),
+                        format!("$JS.ACK.{tasks}.>"),
+                        format!("{}.>", self::inbox(&Role::Runner.user())),
+                    ],
+                ]
+                .concat(),
+                subscribe: [vec![inbox], own(&["work.*.ctl"])].concat(),
+            }
+        }
+        Role::Router | Role::Voice | Role::Frames => Permissions {
             publish: Vec::new(),
             subscribe: vec![inbox],
         },

@@ -4,7 +4,10 @@
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Value, json};
 
-use crate::{agent, api, bucket, error, event, job, permission, socket, table, template};
+use crate::{
+    agent, api, bucket, error, event, job, permission, plan, run, run_api, socket, table, task,
+    template,
+};
 
 /// A file to be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +20,16 @@ pub struct File {
 
 /// Every generated file of the contract.
 pub fn files() -> Vec<File> {
+    // The names by which clients know what travels over HTTP.
+    let public = [
+        ("run", schema::<run::Run>()),
+        ("checkpoint", schema::<run::Checkpoint>()),
+        ("event", schema::<run::RunEvent>()),
+        ("plan", schema::<plan::Plan>()),
+    ];
     let mut files: Vec<File> = schemas()
         .into_iter()
+        .chain(public)
         .map(|(name, schema)| File {
             path: format!("schemas/{name}.schema.json"),
             content: pretty(&schema),
@@ -62,6 +73,10 @@ schemas! {
     bucket: Lease;
     event: JobLog, JobEvent;
     error: ErrorReply;
+    run: RunRecord, RunEvents;
+    task: Task, RunReports, RunReportsReply, WorkerCommand;
+    run_api: CreateRun, PlanRun, PlanReply, RunRef, RunReply, ListRuns, RunPage, CancelReply, AddCheckpoint, CheckpointReply,
+        CheckpointPage, CompleteRun, DecideGate;
     api: SubmitJob, SubmitReply, SubmitBatch, BatchReply, DryRunReply, JobRef, JobReply, ListJobs, JobPage, ControlJob,
         ControlReply, PatchMetadata, MetadataReply, Explanation, ListAgents, AgentPage, AgentRef, DrainAgent, AgentReply,
         Done, ListTemplates, TemplateList, TemplateRef, PutTemplate, TemplateReply;

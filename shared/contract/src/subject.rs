@@ -21,7 +21,15 @@ use crate::api::{
     TemplateRef, TemplateReply,
 };
 use crate::event::{JobEvent, JobLog};
-use crate::id::{AgentId, JobId, NameError, PoolName, Token};
+use crate::id::{
+    AgentId, HolderId, JobId, NameError, PoolName, QueueName, RunId, RunShard, Token, WorkerId,
+};
+use crate::run::RunEvents;
+use crate::run_api::{
+    AddCheckpoint, CancelReply, CheckpointReply, CompleteRun, CreateRun, DecideGate, ListRuns,
+    PlanReply, PlanRun, RunPage, RunRef, RunReply,
+};
+use crate::task::{RunReports, RunReportsReply, Task, WorkerCommand};
 
 /// The first token or tokens of every subject; keeps several installations on one NATS apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -228,6 +236,32 @@ subjects! {
     /// Deletes a template.
     DeleteTemplate {} = "svc.templates.delete", TemplateRef => Done;
 
+    /// Says what a plan would do, and stores nothing.
+    PlanRuns {} = "svc.runs.plan", PlanRun => PlanReply;
+    /// Stores a new run.
+    CreateRuns { shard: RunShard } = "svc.runs.create.{shard}", CreateRun => RunReply;
+    /// Gets a run that has not ended.
+    GetRun { shard: RunShard } = "svc.runs.get.{shard}", RunRef => RunReply;
+    /// Lists runs.
+    ListRunsOf { shard: RunShard } = "svc.runs.list.{shard}", ListRuns => RunPage;
+    /// Cancels a run.
+    CancelRun { shard: RunShard } = "svc.runs.cancel.{shard}", RunRef => CancelReply;
+    /// Adds a checkpoint from outside.
+    AddRunCheckpoint { shard: RunShard } = "svc.runs.checkpoint.{shard}", AddCheckpoint => CheckpointReply;
+    /// Ends a run that has no plan.
+    CompleteRuns { shard: RunShard } = "svc.runs.complete.{shard}", CompleteRun => RunReply;
+    /// Decides about a gate.
+    DecideGates { shard: RunShard } = "svc.runs.decide.{shard}", DecideGate => RunReply;
+
+    /// Signs of life of a runner, for the other runners.
+    RunnerHeartbeat { runner: HolderId } = "hb.runner.{runner}", Done;
+    /// Facts from run workers; sent again until the shard's runner has stored them.
+    RunReporting { shard: RunShard } = "report.run.{shard}", RunReports => RunReportsReply;
+    /// A queue of tasks for run workers.
+    TaskQueue { queue: QueueName } = "task.{queue}", Task;
+    /// Commands to one run worker.
+    CommandWorker { worker: WorkerId } = "work.{worker}.ctl", WorkerCommand => Done;
+
     /// Signs of life of one agent; answered by the pool's leading scheduler.
     AgentHeartbeat { agent: AgentId, pool: PoolName } = "hb.agent.{agent}.{pool?}", Heartbeat => HeartbeatReply;
     /// Facts from one agent; sent again until the leading scheduler has stored them.
@@ -243,6 +277,10 @@ subjects! {
     JobLogged { job: JobId } = "evt.job.{job}.log", JobLog;
     /// Happenings of a job, kept in the stream of events.
     JobHappened { job: JobId } = "evt.job.{job}.event", JobEvent;
+    /// The log of a run, kept in the stream of run events.
+    RunHappened { run: RunId } = "evt.run.{run}.event", RunEvents;
+    /// The log of a run as it is republished live, with its sequence in a header.
+    LiveRunEvents { run: RunId } = "live.run.{run}.event", RunEvents;
     /// Log lines as they are republished live, with their sequence in a header.
     LiveJobLog { job: JobId } = "live.job.{job}.log", JobLog;
     /// Happenings as they are republished live, with their sequence in a header.

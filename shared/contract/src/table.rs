@@ -1,10 +1,9 @@
 //! The subject table for people: who says what to whom, and what keeps it. Rendered into `schemas/SUBJECTS.md`.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use crate::subject::{Prefix, SUBJECTS, SubjectInfo};
-use crate::topology::{buckets, streams};
+use crate::topology::{Retention, buckets, streams};
 
 /// How messages on a subject travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +35,25 @@ pub fn way(pattern: &str) -> Option<Way> {
         "svc" => way(
             "request, queue group",
             "edge, client, `nats request`",
-            "leading scheduler",
+            if pattern.starts_with("svc.runs") {
+                "owning runner"
+            } else {
+                "leading scheduler"
+            },
             "",
             "volatile, answered",
         ),
+        "hb" if pattern.starts_with("hb.runner") => {
+            way("publish", "runner", "runners", "", "volatile")
+        }
         "hb" => way("request", "agent", "leading scheduler", "", "volatile"),
+        "report" if pattern.starts_with("report.run") => way(
+            "request, repeated until answered",
+            "run worker",
+            "owning runner",
+            "",
+            "stored by its owner before the answer",
+        ),
         "report" => way(
             "request, repeated until answered",
             "agent",
@@ -62,6 +75,27 @@ pub fn way(pattern: &str) -> Option<Way> {
             "agent",
             "",
             "volatile, answered",
+        ),
+        "task" => way(
+            "stream, work queue",
+            "owning runner",
+            "run worker, by pull consumer",
+            "tasks",
+            "process-safe",
+        ),
+        "work" => way(
+            "request",
+            "owning runner",
+            "run worker",
+            "",
+            "volatile, answered",
+        ),
+        "evt" if pattern.starts_with("evt.run") => way(
+            "stream",
+            "owning runner",
+            "edge, runner, by direct get",
+            "runlogs",
+            "process-safe",
         ),
         "evt" => way(
             "stream",
@@ -109,7 +143,7 @@ pub fn render_markdown() -> String {
         );
     }
     out.push_str("\n## Streams\n\n| stream | subjects | republished as | kept | per subject | use |\n|---|---|---|---|---|---|\n");
-    for stream in streams(&prefix, Duration::from_secs(7 * 24 * 3600)) {
+    for stream in streams(&prefix, Retention::default()) {
         let republished = stream.republish.map(|(_, to)| to).unwrap_or_default();
         let _ = writeln!(
             out,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::bucket::{Agents, Bucket, Jobs, Keys, Leases, Templates};
+use crate::bucket::{Agents, Bucket, Jobs, Keys, Leases, Runs, Templates};
 use crate::subject::Prefix;
 
 /// How much a class of data survives; stated by `quintet doctor` and `/ready`.
@@ -36,6 +36,36 @@ pub struct StreamSpec {
     pub max_messages_per_subject: i64,
     /// Whether a message may bring its own time to live.
     pub per_message_ttl: bool,
+    /// When messages leave it.
+    pub keeps: Keeps,
+}
+
+/// When messages leave a stream, apart from its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// When they are too old or too many.
+    Limits,
+    /// When a worker has acknowledged them.
+    WorkQueue,
+}
+
+/// How long what is kept stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Output and happenings of jobs; as long as ended jobs themselves.
+    pub jobs: Duration,
+    /// Logs of runs; as long as ended runs themselves.
+    pub runs: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        Self {
+            jobs: week,
+            runs: week,
+        }
+    }
 }
 
 /// A bucket that must exist.
@@ -56,6 +86,9 @@ const ASSIGNMENT_AGE: Duration = Duration::from_secs(120);
 /// Log messages and events kept per job and kind.
 const EVENTS_PER_SUBJECT: i64 = 10_000;
 
+/// For streams that must not lose their oldest messages to newer ones.
+const NO_LIMIT: i64 = -1;
+
 /// How long deletions stay visible.
 const MARKER_TTL: Duration = Duration::from_secs(60);
 
@@ -73,13 +106,23 @@ pub mod stream {
         name(prefix, "events")
     }
 
+    /// Logs of runs.
+    pub fn run_logs(prefix: &Prefix) -> String {
+        name(prefix, "runlogs")
+    }
+
+    /// Queues of run workers.
+    pub fn tasks(prefix: &Prefix) -> String {
+        name(prefix, "tasks")
+    }
+
     fn name(prefix: &Prefix, what: &str) -> String {
         format!("{}_{what}", prefix.as_str().replace('.', "_"))
     }
 }
 
-/// Every stream. `event_retention` bounds logs and happenings; it follows the retention of ended jobs.
-pub fn streams(prefix: &Prefix, event_retention: Duration) -> Vec<StreamSpec> {
+/// Every stream.
+pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
     vec![
         StreamSpec {
             name: stream::assignments(prefix),
@@ -92,15 +135,43 @@ pub fn streams(prefix: &Prefix, event_retention: Duration) -> Vec<StreamSpec> {
             max_age: ASSIGNMENT_AGE,
             max_messages_per_subject: ASSIGNMENTS_PER_AGENT,
             per_message_ttl: true,
+            keeps: Keeps::Limits,
         },
         StreamSpec {
             name: stream::events(prefix),
             description: "log lines and happenings of jobs",
-            subjects: vec![format!("{prefix}.evt.>")],
-            republish: Some((format!("{prefix}.evt.>"), format!("{prefix}.live.>"))),
-            max_age: event_retention,
+            subjects: vec![format!("{prefix}.evt.job.>")],
+            republish: Some((
+                format!("{prefix}.evt.job.>"),
+                format!("{prefix}.live.job.>"),
+            )),
+            max_age: retention.jobs,
             max_messages_per_subject: EVENTS_PER_SUBJECT,
             per_message_ttl: false,
+            keeps: Keeps::Limits,
+        },
+        StreamSpec {
+            name: stream::run_logs(prefix),
+            description: "logs of runs: statuses, nodes, checkpoints, output",
+            subjects: vec![format!("{prefix}.evt.run.>")],
+            republish: Some((
+                format!("{prefix}.evt.run.>"),
+                format!("{prefix}.live.run.>"),
+            )),
+            max_age: retention.runs,
+            max_messages_per_subject: NO_LIMIT,
+            per_message_ttl: false,
+            keeps: Keeps::Limits,
+        },
+        StreamSpec {
+            name: stream::tasks(prefix),
+            description: "queues of run workers, one subject and one durable consumer per queue",
+            subjects: vec![format!("{prefix}.task.*")],
+            republish: None,
+            max_age: retention.runs,
+            max_messages_per_subject: NO_LIMIT,
+            per_message_ttl: false,
+            keeps: Keeps::WorkQueue,
         },
     ]
 }
@@ -122,6 +193,10 @@ pub fn buckets(prefix: &Prefix) -> Vec<BucketSpec> {
         bucket(
             Keys::bucket(prefix),
             "idempotency keys and the job each stands for",
+        ),
+        bucket(
+            Runs::bucket(prefix),
+            "runs by shard and id, each up to an entry of its log",
         ),
         bucket(Leases::bucket(prefix), "leases, renewed by their holders"),
     ]

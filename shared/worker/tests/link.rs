@@ -17,6 +17,7 @@ use quintet_contract::job::{Attempt, JobAttempt, JobStatus};
 use quintet_contract::subject::{
     AgentHeartbeat, AgentReporting, AssignQueue, CommandAgent, CommandVerb, Prefix,
 };
+use quintet_contract::topology::Retention;
 use quintet_testkit::{Link, Nats, wait_for};
 use quintet_worker::{AgentIdentity, AgentLink, LinkEvent, LinkHandle, LinkOptions};
 use tokio::sync::mpsc::Receiver;
@@ -32,7 +33,7 @@ async fn connect(url: String) -> Bus {
         credentials: Credentials::None,
         tls: None,
         replicas: 1,
-        event_retention: Duration::from_secs(600),
+        retention: Retention::default(),
     };
     let bus = Bus::connect(config).await.unwrap();
     bus.ensure_topology().await.unwrap();

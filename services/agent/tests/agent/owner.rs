@@ -17,6 +17,7 @@ use quintet_contract::subject::{
     AgentHeartbeat, AgentReporting, AssignQueue, CommandAgent, CommandVerb, JobHappened, JobLogged,
     Prefix,
 };
+use quintet_contract::topology::Retention;
 use quintet_contract::topology::stream;
 use quintet_testkit::{Nats, wait_for};
 use serde_json::Value;
@@ -54,7 +55,7 @@ pub(crate) async fn connect(url: &str) -> Bus {
         credentials: Credentials::None,
         tls: None,
         replicas: 1,
-        event_retention: Duration::from_secs(600),
+        retention: Retention::default(),
     };
     let bus = Bus::connect(config).await.unwrap();
     bus.ensure_topology().await.unwrap();

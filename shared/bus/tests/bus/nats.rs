@@ -8,6 +8,7 @@ use quintet_bus::{Bus, BusConfig, Credentials};
 use quintet_contract::id::TemplateId;
 use quintet_contract::subject::Prefix;
 use quintet_contract::template::Template;
+use quintet_contract::topology::Retention;
 
 /// Longest wait for anything that should happen at once.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -79,7 +80,7 @@ impl Nats {
             credentials: Credentials::None,
             tls: None,
             replicas: 1,
-            event_retention: Duration::from_secs(3600),
+            retention: Retention::default(),
         }
     }
 

@@ -24,8 +24,7 @@ async fn many_processes_make_the_topology_at_once_and_all_find_it_right() {
     }
     let report = buses[1].verify_topology().await.unwrap();
     let config = nats.config();
-    let wanted =
-        streams(&config.prefix, config.event_retention).len() + buckets(&config.prefix).len();
+    let wanted = streams(&config.prefix, config.retention).len() + buckets(&config.prefix).len();
     assert!(report.is_ok() && report.streams.len() == wanted);
     assert!(
         report
