@@ -215,10 +215,6 @@ impl<B: Bucket> BucketHandle<B> {
         key
     }
 
-    pub(crate) async fn feed(&self, after: Revision) -> Result<Feed, KvError> {
-        self.feed_of("", after).await
-    }
-
     /// A feed of the keys that match a filter; of all when it is empty.
     pub(crate) async fn feed_of(&self, keys: &str, after: Revision) -> Result<Feed, KvError> {
         let filter = match keys {

@@ -84,6 +84,15 @@ enum CatchingUp {
 impl<B: Bucket> BucketHandle<B> {
     /// Watches the bucket.
     pub async fn watch(&self, from: WatchFrom) -> Result<Watch<B>, KvError> {
+        self.watch_keys("", from).await
+    }
+
+    /// Watches one record.
+    pub async fn watch_of(&self, key: &B::Key, from: WatchFrom) -> Result<Watch<B>, KvError> {
+        self.watch_keys(&B::render_key(key), from).await
+    }
+
+    async fn watch_keys(&self, keys: &str, from: WatchFrom) -> Result<Watch<B>, KvError> {
         let (after, catching_up) = match from {
             WatchFrom::New => (self.newest_revision().await?, CatchingUp::Over),
             WatchFrom::Start => (Revision(0), CatchingUp::Reading { checks: 0 }),
@@ -91,7 +100,7 @@ impl<B: Bucket> BucketHandle<B> {
         };
         let watching = Watching {
             handle: self.clone(),
-            feed: self.feed(after).await?,
+            feed: self.feed_of(keys, after).await?,
             catching_up,
         };
         let changes = stream::unfold(Some(watching), |watching| async move {

@@ -219,6 +219,12 @@ token_of_name!(
     WorkerId
 );
 
+impl std::borrow::Borrow<str> for NodeId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Default for NodeId {
     fn default() -> Self {
         Self("node".into())

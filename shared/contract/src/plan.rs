@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::JsonObject;
-use crate::time::Timestamp;
 
 /// Most nodes of one plan, those inside a `foreach` included.
 pub const MAX_NODES: usize = 1_000;
@@ -144,7 +143,7 @@ pub struct Node {
     pub nodes: Vec<Node>,
     /// sleep: the moment at which it ends, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
+    pub until: Option<String>,
     /// sleep: how long it takes, such as `1h 30m` or `250ms`.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub duration: Option<String>,

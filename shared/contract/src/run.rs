@@ -263,6 +263,8 @@ pub struct RunRecord {
 pub struct RunPrivate {
     /// Number of the last entry of the log that this record includes.
     pub entries: u64,
+    /// Sequence in the stream of the message that holds that entry; zero when there is none.
+    pub log_sequence: u64,
     /// Bookkeeping of nodes, by id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<NodeId, NodePrivate>,
@@ -299,9 +301,6 @@ pub struct NodePrivate {
     /// The items of a `foreach` that has begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items: Option<Vec<Value>>,
-    /// What a condition decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub chosen: Option<bool>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -440,9 +439,6 @@ pub struct NodeFact {
     /// The items of a `foreach` that begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<Vec<Value>>,
-    /// What a condition decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chosen: Option<bool>,
 }
 
 /// One event of a run as its stream of events tells it: the name of the event and its data.

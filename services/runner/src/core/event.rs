@@ -1,0 +1,138 @@
+//! What can happen to a runner ([`Event`]), and what it does about it ([`Effect`]).
+
+use quintet_contract::JsonObject;
+use quintet_contract::error::ErrorReply;
+use quintet_contract::id::{CheckpointId, NodeId, QueueName, RunId, WorkerId};
+use quintet_contract::job::Attempt;
+use quintet_contract::run::{Run, RunEvents, RunRecord};
+use quintet_contract::run_api::{
+    AddCheckpoint, CancelReply, CheckpointReply, CompleteRun, CreateRun, DecideGate, ListRuns,
+    RunPage, RunReply,
+};
+use quintet_contract::task::{CommandSpec, RunReport, Task, Verdict};
+
+/// Names one request, so that its answer finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Trace context of a request.
+pub type Traceparent = Option<String>;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Somebody wants a new run.
+    Create(RequestId, Box<CreateRun>, Traceparent),
+    /// Somebody asks for a run.
+    Get(RequestId, RunId),
+    /// Somebody asks for runs.
+    List(RequestId, ListRuns),
+    /// Somebody wants a run to end.
+    Cancel(RequestId, RunId),
+    /// Somebody adds a checkpoint.
+    Checkpoint(RequestId, Box<AddCheckpoint>),
+    /// Somebody says how a run without a plan ended.
+    Complete(RequestId, Box<CompleteRun>),
+    /// Somebody decided about a gate.
+    Decide(RequestId, DecideGate),
+    /// A worker reported. Each report comes with an id for the checkpoint that it may be.
+    Reported(RequestId, Vec<(RunReport, CheckpointId)>),
+    /// Something that this process does itself reported.
+    Executed(Box<RunReport>, CheckpointId),
+    /// A write of a run is confirmed; for an addition to its log, with its sequence there.
+    Written(RunId, u64),
+    /// The record of an ended run is no longer there.
+    Expired(RunId),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Write; confirmed by [`Event::Written`]. One write of a run at a time.
+    Write(RunId, Write),
+    /// Give a task to a queue.
+    Dispatch(QueueName, Box<Task>),
+    /// Do something in this process, or go on with it, and report how it goes.
+    Execute(Box<Execution>),
+    /// Stop doing it.
+    Stop(RunId, NodeId, Attempt),
+    /// Tell a worker to stop.
+    Cancel(WorkerId, RunId, NodeId, Attempt),
+    /// Answer.
+    Reply(RequestId, Answer),
+    /// Answer a worker; these verdicts, by place, still lack the last checkpoint of a node, which is in the log.
+    ReplyWithResume(RequestId, Vec<Verdict>, Vec<(usize, RunId, NodeId)>),
+    /// Answer with the record of a run that has ended.
+    Read(RequestId, RunId),
+    /// Answer with these runs and with the records of those that have ended, newest first.
+    List(RequestId, Vec<Run>, Vec<RunId>),
+    /// A run is no longer in memory.
+    Forget(RunId),
+}
+
+/// One write of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Its first record.
+    Create(Box<RunRecord>),
+    /// More of its log.
+    Append(RunEvents),
+    /// Its record anew.
+    Snapshot(Box<RunRecord>),
+    /// Its last record.
+    End(Box<RunRecord>),
+}
+
+/// Something that the runner's own process sees to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Execution {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: NodeId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// How many of its reports were taken in already, where it is gone on with.
+    pub reports: u64,
+    /// What it is.
+    pub work: ExecutionWork,
+}
+
+/// What the runner's own process sees to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExecutionWork {
+    /// Submit this job, and follow it to its end.
+    Job(JsonObject),
+    /// Run this as a Job of Kubernetes.
+    Kubernetes(Box<KubernetesWork>),
+}
+
+/// A command for Kubernetes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KubernetesWork {
+    /// The task as a run worker would get it.
+    pub task: Task,
+    /// What to start.
+    pub command: CommandSpec,
+    /// The last checkpoint.
+    pub resume_state: Option<serde_json::Value>,
+    /// Longest time, in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A run.
+    Run(Box<RunReply>),
+    /// It is canceled.
+    Canceled(CancelReply),
+    /// The checkpoint is stored.
+    Checkpoint(CheckpointReply),
+    /// Several runs.
+    Runs(RunPage),
+    /// To a worker.
+    Verdicts(Vec<Verdict>),
+    /// No.
+    Refused(ErrorReply),
+}

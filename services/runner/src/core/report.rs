@@ -1,0 +1,362 @@
+//! What workers report: who may begin, what counts, what came twice or too late.
+//!
+//! A report counts when it is of the attempt that the node has now, from the worker that has it, with a number higher
+//! than the last. A grant need not be in the log when it is given: whoever takes over this runner's runs without having
+//! seen it finds the node queued, and learns of the grant from the first report.
+
+use quintet_contract::JsonObject;
+use quintet_contract::event::{LogStream, MAX_LOG_LINE_BYTES};
+use quintet_contract::id::{CheckpointId, NodeId};
+use quintet_contract::job::Attempt;
+use quintet_contract::plan::Node;
+use quintet_contract::run::{
+    Checkpoint, Fact, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES, MAX_OUTPUT_BYTES,
+    MAX_OUTPUTS_BYTES, NodeFact, NodeStatus, ReportMark,
+};
+use quintet_contract::task::{MAX_LINES, RunReport, Verdict, WorkerEvent};
+
+use crate::core::active::{Urgency, bytes_of, bytes_of_object, find};
+use crate::core::event::Effect;
+use crate::core::settle::Settle;
+
+/// What a checkpoint of a node is called that its worker did not name.
+const CHECKPOINT: &str = "checkpoint";
+/// Attempts of a node beyond its retries: so often its worker may vanish before the node itself is blamed.
+const MAX_VANISHED: u32 = 50;
+
+/// What is said to a report, and whether the node's last checkpoint must be looked up in the log for it.
+pub(crate) struct Said {
+    pub(crate) verdict: Verdict,
+    pub(crate) resume_from_log: bool,
+}
+
+impl From<Verdict> for Said {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            resume_from_log: false,
+        }
+    }
+}
+
+fn gone(reason: &str) -> Said {
+    Verdict::Gone {
+        reason: reason.to_owned(),
+    }
+    .into()
+}
+
+impl Settle<'_> {
+    /// Takes in one report about this run.
+    pub(crate) fn report(
+        &mut self,
+        report: RunReport,
+        checkpoint: CheckpointId,
+        ack_wait_ms: i64,
+    ) -> Said {
+        if self.active.status().is_final() {
+            return gone("the run has ended");
+        }
+        let Some(plan) = self.active.plan.clone() else {
+            return gone("the run has no plan");
+        };
+        let Some(node) = find(&plan.nodes, report.node_id.as_str()) else {
+            return gone("the plan has no such node");
+        };
+        if let WorkerEvent::Take { delivered } = report.event {
+            return self.take(node, &report, delivered, ack_wait_ms);
+        }
+        let Some(state) = self.active.state(report.node_id.as_str()) else {
+            return gone("the node has not begun");
+        };
+        match state.status {
+            NodeStatus::Running => {}
+            // Granted by a runner that died before it could note it.
+            NodeStatus::Queued if report.attempt == state.attempt.next() => {
+                self.grant(&report, report.attempt);
+            }
+            NodeStatus::Queued | NodeStatus::Waiting | NodeStatus::Pending => {
+                return gone("another attempt is on its way");
+            }
+            NodeStatus::Succeeded
+            | NodeStatus::Failed
+            | NodeStatus::Skipped
+            | NodeStatus::Canceled => {
+                return self.said_at_the_end(&report);
+            }
+        }
+        let id = report.node_id.clone();
+        let attempt = self
+            .active
+            .state(id.as_str())
+            .map_or(Attempt(0), |state| state.attempt);
+        let private = self.active.private(id.as_str());
+        let is_theirs = private.is_some_and(|private| {
+            private
+                .worker
+                .as_ref()
+                .is_none_or(|worker| *worker == report.worker)
+        });
+        if attempt != report.attempt || !is_theirs {
+            return gone("somebody else has this node now");
+        }
+        let known = private.map_or(0, |private| private.reports);
+        self.active.heard.insert(id.clone(), self.now);
+        if matches!(report.event, WorkerEvent::Heartbeat) || report.seq <= known {
+            return Verdict::Ok.into();
+        }
+        let mark = ReportMark {
+            node_id: id.clone(),
+            attempt,
+            seq: report.seq,
+        };
+        match self.event(node, &id, mark, report.event, checkpoint) {
+            Ok(()) => Verdict::Ok.into(),
+            Err(reason) => Verdict::Refused { reason }.into(),
+        }
+    }
+
+    /// The node has ended: the last report of its last attempt was heard already; whatever else comes is too late.
+    fn said_at_the_end(&self, report: &RunReport) -> Said {
+        let state = self.active.state(report.node_id.as_str());
+        let is_last = state.is_some_and(|state| state.attempt == report.attempt);
+        match (&report.event, is_last) {
+            (WorkerEvent::Succeeded { .. } | WorkerEvent::Failed { .. }, true) => {
+                Verdict::Ok.into()
+            }
+            _ => gone("the node has ended"),
+        }
+    }
+
+    fn take(&mut self, node: &Node, report: &RunReport, delivered: u32, ack_wait_ms: i64) -> Said {
+        let id = &report.node_id;
+        let Some(state) = self.active.state(id.as_str()) else {
+            return gone("the node has not begun");
+        };
+        let (status, attempt) = (state.status, state.attempt);
+        let granted = match status {
+            NodeStatus::Queued => attempt.next(),
+            NodeStatus::Running => {
+                let private = self.active.private(id.as_str());
+                let holder = private.and_then(|private| private.worker.clone());
+                let before = self.active.delivered.get(id.as_str()).copied();
+                if holder.as_ref() == Some(&report.worker)
+                    && before.is_none_or(|before| before == delivered)
+                {
+                    // The answer was lost.
+                    return self.granted(node, id, attempt);
+                }
+                let heard = self.active.heard.get(id.as_str()).copied();
+                let silence = heard.map_or(i64::MAX, |heard| {
+                    self.now.as_millis().saturating_sub(heard.as_millis())
+                });
+                // The same task can be in the queue twice; a second copy takes nothing from whoever is at work.
+                if delivered <= 1
+                    && silence < ack_wait_ms
+                    && holder.as_ref() != Some(&report.worker)
+                {
+                    return gone("somebody else has this node");
+                }
+                if let Some(holder) = holder.filter(|holder| *holder != report.worker) {
+                    let run = self.active.id();
+                    self.effects
+                        .push(Effect::Cancel(holder, run, id.clone(), attempt));
+                }
+                attempt.next()
+            }
+            NodeStatus::Pending | NodeStatus::Waiting => {
+                return gone("it is not time for this node");
+            }
+            NodeStatus::Succeeded
+            | NodeStatus::Failed
+            | NodeStatus::Skipped
+            | NodeStatus::Canceled => return gone("the node has ended"),
+        };
+        let retries = node.retry.unwrap_or_default().max;
+        if granted.0 > retries.saturating_add(MAX_VANISHED) {
+            let text =
+                format!("its worker vanished {MAX_VANISHED} times; see what it does to them");
+            self.fail_attempt(node, id, attempt, text, false);
+            return gone("the node has failed");
+        }
+        self.active.delivered.insert(id.clone(), delivered);
+        self.grant(report, granted);
+        self.granted(node, id, granted)
+    }
+
+    fn grant(&mut self, report: &RunReport, attempt: Attempt) {
+        self.active.heard.insert(report.node_id.clone(), self.now);
+        let node = NodeFact {
+            node_id: report.node_id.clone(),
+            status: NodeStatus::Running,
+            attempt,
+            worker: Some(report.worker.clone()),
+            ..NodeFact::default()
+        };
+        self.active
+            .push(Fact::Node { node }, None, Urgency::Lazy, self.now);
+    }
+
+    fn granted(&self, node: &Node, id: &NodeId, attempt: Attempt) -> Said {
+        let private = self.active.private(id.as_str());
+        Said {
+            verdict: Verdict::Granted {
+                attempt,
+                resume_state: private.and_then(|private| private.resume_state.clone()),
+                heartbeat_ms: node.heartbeat_timeout_ms.map(|limit| (limit / 3).max(1)),
+            },
+            resume_from_log: private.is_some_and(|private| private.resume_in_log),
+        }
+    }
+
+    fn event(
+        &mut self,
+        node: &Node,
+        id: &NodeId,
+        mark: ReportMark,
+        event: WorkerEvent,
+        checkpoint: CheckpointId,
+    ) -> Result<(), String> {
+        let attempt = mark.attempt;
+        let node_id = id.clone();
+        let (fact, urgency) = match event {
+            WorkerEvent::Checkpoint { name, data } => {
+                let bytes = data.as_ref().map_or(0, bytes_of);
+                if bytes > MAX_CHECKPOINT_BYTES {
+                    return Err(format!(
+                        "a checkpoint may take {MAX_CHECKPOINT_BYTES} bytes, this one takes {bytes}"
+                    ));
+                }
+                let name = name
+                    .as_deref()
+                    .map(str::trim)
+                    .filter(|name| !name.is_empty() && name.len() <= MAX_CHECKPOINT_TYPE_BYTES);
+                let checkpoint = Checkpoint {
+                    id: checkpoint,
+                    run_id: self.active.id(),
+                    ts: self.now,
+                    kind: name.unwrap_or(CHECKPOINT).to_owned(),
+                    data,
+                    node_id: Some(node_id),
+                };
+                (Fact::Checkpoint { checkpoint }, Urgency::Now)
+            }
+            WorkerEvent::Output { data } => {
+                self.check_output(id, &data)?;
+                let output = data;
+                (
+                    Fact::Output {
+                        node_id,
+                        attempt,
+                        output,
+                    },
+                    Urgency::Now,
+                )
+            }
+            WorkerEvent::Progress { data } => {
+                if bytes_of_object(&data) > MAX_OUTPUT_BYTES {
+                    return Err("this is too much to say of a progress".to_owned());
+                }
+                (
+                    Fact::Progress {
+                        node_id,
+                        attempt,
+                        data,
+                    },
+                    Urgency::Lazy,
+                )
+            }
+            WorkerEvent::Log { stream, line } => match self.log(id, attempt, stream, line) {
+                Some(fact) => (fact, Urgency::Lazy),
+                None => return Ok(()),
+            },
+            WorkerEvent::Succeeded { output } => {
+                if let Some(Err(error)) =
+                    output.as_ref().map(|output| self.check_output(id, output))
+                {
+                    self.fail_attempt(node, id, attempt, error, false);
+                    return Ok(());
+                }
+                let node = NodeFact {
+                    node_id,
+                    status: NodeStatus::Succeeded,
+                    attempt,
+                    output,
+                    ..NodeFact::default()
+                };
+                (Fact::Node { node }, Urgency::Now)
+            }
+            WorkerEvent::Failed { error, retryable } => {
+                self.fail_attempt(node, id, attempt, error, retryable);
+                return Ok(());
+            }
+            // Answered before, or of a newer version.
+            WorkerEvent::Take { .. } | WorkerEvent::Heartbeat | WorkerEvent::Unknown => {
+                return Ok(());
+            }
+        };
+        self.active.push(fact, Some(mark), urgency, self.now);
+        Ok(())
+    }
+
+    fn check_output(&self, id: &NodeId, output: &JsonObject) -> Result<(), String> {
+        let before = self
+            .active
+            .state(id.as_str())
+            .and_then(|state| state.output.as_ref());
+        let mut merged = before.cloned().unwrap_or_default();
+        merged.extend(output.clone());
+        let bytes = bytes_of_object(&merged);
+        if bytes > MAX_OUTPUT_BYTES {
+            return Err(format!(
+                "a node may put out {MAX_OUTPUT_BYTES} bytes, this one puts out {bytes}; write large things elsewhere and \
+                 put out where they are"
+            ));
+        }
+        if !quintet_contract::nesting::is_bounded_object(&merged) {
+            return Err("what it puts out is nested too deeply".to_owned());
+        }
+        let all = self.active.weight + bytes;
+        if all > MAX_OUTPUTS_BYTES {
+            return Err(format!(
+                "the nodes of a run may put out {MAX_OUTPUTS_BYTES} bytes in all, with this there would be {all}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A line of output, as long as not too many were kept.
+    fn log(
+        &self,
+        id: &NodeId,
+        attempt: Attempt,
+        stream: LogStream,
+        mut line: String,
+    ) -> Option<Fact> {
+        let kept = self
+            .active
+            .private(id.as_str())
+            .map_or(0, |private| private.lines);
+        let (stream, line) = match kept {
+            kept if kept < MAX_LINES => {
+                let mut end = MAX_LOG_LINE_BYTES.min(line.len());
+                while !line.is_char_boundary(end) {
+                    end -= 1;
+                }
+                line.truncate(end);
+                (stream, line)
+            }
+            MAX_LINES => (
+                LogStream::Agent,
+                format!("further lines of this node are not kept: {MAX_LINES} are the most"),
+            ),
+            _ => return None,
+        };
+        Some(Fact::Log {
+            node_id: id.clone(),
+            attempt,
+            stream,
+            line,
+        })
+    }
+}

@@ -1,0 +1,611 @@
+//! What the core decides, told as stories: a run is created, workers report, time passes.
+
+use quintet_contract::id::{CheckpointId, NodeId, RunId, WorkerId};
+use quintet_contract::job::Attempt;
+use quintet_contract::run::{NodeStatus, RunMode, RunRecord, RunStatus};
+use quintet_contract::run_api::{AddCheckpoint, CompleteRun, CreateRun, DecideGate, Decision};
+use quintet_contract::subject::Prefix;
+use quintet_contract::task::{RunReport, Task, Verdict, WorkerEvent};
+use quintet_contract::time::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+
+/// A core with a store that confirms every write at once.
+struct Story {
+    core: Core,
+    now: Timestamp,
+    run: RunId,
+    record: Option<RunRecord>,
+    log: Vec<(u64, Entry)>,
+    sequence: u64,
+    tasks: Vec<Task>,
+    cancels: Vec<NodeId>,
+    answers: BTreeMap<RequestId, Answer>,
+    requests: u64,
+    seqs: HashMap<(NodeId, Attempt), u64>,
+}
+
+fn terms() -> Terms {
+    Terms {
+        prefix: Prefix::default(),
+        task_ack_wait: Duration::from_secs(10),
+        run_retention: Duration::from_secs(3600),
+        has_kubernetes: false,
+    }
+}
+
+impl Story {
+    fn new(plan: Option<Value>) -> Self {
+        let now = Timestamp::from_millis(1_000_000);
+        let (core, _) = Core::restore(terms(), Vec::new(), now);
+        let mut story = Self {
+            core,
+            now,
+            run: RunId::from_uuid(Uuid::now_v7()),
+            record: None,
+            log: Vec::new(),
+            sequence: 0,
+            tasks: Vec::new(),
+            cancels: Vec::new(),
+            answers: BTreeMap::new(),
+            requests: 0,
+            seqs: HashMap::new(),
+        };
+        let create = CreateRun {
+            run_id: story.run,
+            mode: RunMode::Queue,
+            plan,
+            inputs: json!({"n": 2, "files": ["x", "y"]}).as_object().cloned(),
+            name: None,
+            metadata: None,
+            owner: None,
+            retry_of: None,
+            finished: BTreeMap::new(),
+        };
+        story.ask(|id| Event::Create(id, Box::new(create), None));
+        story
+    }
+
+    fn ask(&mut self, event: impl FnOnce(RequestId) -> Event) -> Option<Answer> {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        let effects = self.core.step(event(id), self.now);
+        self.act(effects);
+        self.settle();
+        self.answers.get(&id).cloned()
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let effects = self.core.settle(self.now);
+            if effects.is_empty() {
+                break;
+            }
+            self.act(effects);
+        }
+        // Lazy entries are written a moment later.
+        self.now = self.now.after(Duration::from_millis(21));
+        let effects = self.core.settle(self.now);
+        self.act(effects);
+    }
+
+    fn act(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Write(run, write) => {
+                    match write {
+                        Write::Append(events) => {
+                            self.sequence += 1;
+                            let entries = events.entries.into_iter();
+                            self.log.extend(entries.map(|entry| (self.sequence, entry)));
+                        }
+                        Write::Create(record) | Write::Snapshot(record) | Write::End(record) => {
+                            self.record = Some(*record);
+                        }
+                    }
+                    let more = self.core.step(Event::Written(run, self.sequence), self.now);
+                    self.act(more);
+                }
+                Effect::Dispatch(_, task) => self.tasks.push(*task),
+                Effect::Cancel(_, _, node, _) => self.cancels.push(node),
+                Effect::Reply(id, answer) => {
+                    self.answers.insert(id, answer);
+                }
+                Effect::ReplyWithResume(id, verdicts, _) => {
+                    self.answers.insert(id, Answer::Verdicts(verdicts));
+                }
+                Effect::Execute(_)
+                | Effect::Stop(..)
+                | Effect::Read(..)
+                | Effect::List(..)
+                | Effect::Forget(_) => {}
+            }
+        }
+    }
+
+    /// The process dies, and another one goes on with what is stored.
+    fn restart(&mut self) {
+        let stored = StoredRun {
+            record: self.record.clone().unwrap(),
+            log: self.log.clone(),
+        };
+        self.tasks.clear();
+        let (core, effects) = Core::restore(terms(), vec![stored], self.now);
+        self.core = core;
+        self.act(effects);
+        self.settle();
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+        self.settle();
+    }
+
+    fn report(
+        &mut self,
+        worker: &str,
+        node: &str,
+        attempt: u32,
+        seq: u64,
+        event: WorkerEvent,
+    ) -> Verdict {
+        let report = RunReport {
+            run_id: self.run,
+            node_id: NodeId::parse(node).unwrap(),
+            worker: WorkerId::parse(worker).unwrap(),
+            attempt: Attempt(attempt),
+            seq,
+            event,
+        };
+        let id = CheckpointId::from_uuid(Uuid::now_v7());
+        match self.ask(|request| Event::Reported(request, vec![(report, id)])) {
+            Some(Answer::Verdicts(mut verdicts)) => verdicts.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn take(&mut self, worker: &str, node: &str, delivered: u32) -> Verdict {
+        self.report(worker, node, 0, 0, WorkerEvent::Take { delivered })
+    }
+
+    /// Takes a node, and reports its end.
+    fn do_it(&mut self, node: &str, event: WorkerEvent) {
+        let Verdict::Granted { attempt, .. } = self.take("w", node, 1) else {
+            panic!("{node} was not granted");
+        };
+        let key = (NodeId::parse(node).unwrap(), attempt);
+        let seq = self.seqs.entry(key).or_default();
+        *seq += 1;
+        let seq = *seq;
+        assert_eq!(self.report("w", node, attempt.0, seq, event), Verdict::Ok);
+    }
+
+    fn succeed(&mut self, node: &str, output: Value) {
+        let output = output.as_object().cloned();
+        self.do_it(node, WorkerEvent::Succeeded { output });
+    }
+
+    fn fail(&mut self, node: &str, retryable: bool) {
+        let error = "broken".to_owned();
+        self.do_it(node, WorkerEvent::Failed { error, retryable });
+    }
+
+    fn status(&self) -> RunStatus {
+        self.record_now().run.status
+    }
+
+    /// The run as its record and its log tell it.
+    fn record_now(&self) -> RunRecord {
+        let record = self.record.clone().unwrap();
+        let mut active = Active::restore(record);
+        for (sequence, entry) in &self.log {
+            active.replay(entry, *sequence);
+        }
+        RunRecord {
+            run: active.shown(),
+            private: Default::default(),
+        }
+    }
+
+    fn node(&self, id: &str) -> NodeStatus {
+        self.record_now().run.nodes.unwrap()[id].status
+    }
+}
+
+fn task(id: &str, needs: &[&str]) -> Value {
+    json!({"id": id, "kind": "task", "queue": "q", "needs": needs})
+}
+
+#[test]
+fn a_chain_is_worked_off_one_node_after_the_other() {
+    let mut story = Story::new(Some(json!({"nodes": [task("a", &[]), {
+        "id": "b", "kind": "task", "queue": "q", "needs": ["a"], "input": {"from": "{{nodes.a.output.x}}", "n": "{{inputs.n}}"}
+    }]})));
+    assert_eq!(story.tasks.len(), 1);
+    story.succeed("a", json!({"x": [1]}));
+    assert_eq!(story.tasks[1].input, Some(json!({"from": [1], "n": 2})));
+    assert_eq!(story.tasks[1].context["a"]["x"], json!([1]));
+    story.succeed("b", json!({}));
+    assert_eq!(story.status(), RunStatus::Completed);
+    let numbers: Vec<u64> = story.log.iter().map(|(_, entry)| entry.n).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_stored_is_enough_to_go_on_at_every_step() {
+    let mut story = Story::new(Some(
+        json!({"nodes": [task("a", &[]), task("b", &["a"]), task("c", &["b"])]}),
+    ));
+    for node in ["a", "b", "c"] {
+        story.restart();
+        assert_eq!(story.tasks.len(), 1, "{node} is given out again");
+        assert_eq!(story.tasks[0].node_id.as_str(), node);
+        story.succeed(node, json!({}));
+    }
+    assert_eq!(story.status(), RunStatus::Completed);
+}
+
+#[test]
+fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was() {
+    let mut story = Story::new(Some(json!({"nodes": [task("a", &[])]})));
+    let granted = story.take("w1", "a", 1);
+    assert!(matches!(
+        granted,
+        Verdict::Granted {
+            attempt: Attempt(1),
+            resume_state: None,
+            ..
+        }
+    ));
+    // The answer was lost.
+    assert_eq!(story.take("w1", "a", 1), granted);
+    let checkpoint = |data| WorkerEvent::Checkpoint {
+        name: None,
+        data: Some(data),
+    };
+    assert_eq!(
+        story.report("w1", "a", 1, 1, checkpoint(json!({"at": 5}))),
+        Verdict::Ok
+    );
+    assert_eq!(
+        story.report("w1", "a", 1, 1, checkpoint(json!({"at": 5}))),
+        Verdict::Ok
+    );
+    let checkpoints = |story: &Story| {
+        let is_checkpoint = |(_, entry): &&(u64, Entry)| {
+            matches!(entry.fact, quintet_contract::run::Fact::Checkpoint { .. })
+        };
+        story.log.iter().filter(is_checkpoint).count()
+    };
+    assert_eq!(
+        checkpoints(&story),
+        1,
+        "a report that comes twice counts once"
+    );
+    // A copy of the task takes nothing from whoever is at work.
+    assert!(matches!(story.take("w2", "a", 1), Verdict::Gone { .. }));
+    story.wait(Duration::from_secs(11));
+    let Verdict::Granted {
+        attempt,
+        resume_state,
+        ..
+    } = story.take("w2", "a", 2)
+    else {
+        panic!("it was delivered again");
+    };
+    assert_eq!(
+        (attempt, resume_state),
+        (Attempt(2), Some(json!({"at": 5})))
+    );
+    assert_eq!(story.cancels.len(), 1, "whoever had it is told");
+    assert!(matches!(
+        story.report("w1", "a", 1, 2, checkpoint(json!({}))),
+        Verdict::Gone { .. }
+    ));
+    assert_eq!(
+        story.report("w2", "a", 2, 1, WorkerEvent::Succeeded { output: None }),
+        Verdict::Ok
+    );
+    assert_eq!(story.status(), RunStatus::Completed);
+}
+
+#[test]
+fn a_grant_that_was_not_stored_is_learnt_from_its_first_report() {
+    let mut story = Story::new(Some(json!({"nodes": [task("a", &[])]})));
+    let report = RunReport {
+        run_id: story.run,
+        node_id: NodeId::parse("a").unwrap(),
+        worker: WorkerId::parse("w").unwrap(),
+        attempt: Attempt(0),
+        seq: 0,
+        event: WorkerEvent::Take { delivered: 1 },
+    };
+    // Granted, but the process dies before anything of it is written.
+    let id = CheckpointId::from_uuid(Uuid::nil());
+    let effects = story.core.step(
+        Event::Reported(RequestId(99), vec![(report, id)]),
+        story.now,
+    );
+    assert!(matches!(
+        &effects[..],
+        [Effect::Reply(_, Answer::Verdicts(_))]
+    ));
+    story.restart();
+    assert_eq!(story.node("a"), NodeStatus::Queued);
+    assert_eq!(
+        story.report("w", "a", 1, 1, WorkerEvent::Succeeded { output: None }),
+        Verdict::Ok
+    );
+    assert_eq!(story.status(), RunStatus::Completed);
+}
+
+#[test]
+fn a_failed_node_is_tried_again_after_its_backoff_without_a_worker() {
+    let mut story = Story::new(Some(json!({"nodes": [
+        {"id": "a", "kind": "task", "queue": "q", "retry": {"max": 2, "backoffMs": 1000, "kind": "exponential"}}
+    ]})));
+    story.fail("a", true);
+    assert_eq!(story.node("a"), NodeStatus::Waiting);
+    story.wait(Duration::from_millis(900));
+    assert_eq!(story.tasks.len(), 1);
+    story.wait(Duration::from_millis(200));
+    assert_eq!(story.tasks.len(), 2);
+    story.fail("a", true);
+    story.wait(Duration::from_millis(1500));
+    assert_eq!(story.tasks.len(), 2, "the second wait is twice as long");
+    story.restart();
+    story.wait(Duration::from_millis(600));
+    story.fail("a", true);
+    assert_eq!(story.status(), RunStatus::Failed);
+    assert!(story.record_now().run.error.unwrap().contains("broken"));
+}
+
+#[test]
+fn a_failure_stops_the_run_or_lets_the_independent_rest_finish() {
+    for (on_failure, rest) in [
+        ("stop", NodeStatus::Canceled),
+        ("continue", NodeStatus::Succeeded),
+    ] {
+        let mut story = Story::new(Some(json!({"onFailure": on_failure, "nodes": [
+            task("a", &[]), task("after", &["a"]), task("other", &[]), task("last", &["other"])
+        ]})));
+        story.take("w2", "other", 1);
+        story.fail("a", false);
+        if on_failure == "continue" {
+            assert_eq!(story.status(), RunStatus::Running);
+            story.report("w2", "other", 1, 1, WorkerEvent::Succeeded { output: None });
+            story.succeed("last", json!({}));
+            assert_eq!(story.node("after"), NodeStatus::Skipped);
+        } else {
+            assert_eq!(story.cancels.len(), 1);
+        }
+        assert_eq!(story.node("other"), rest);
+        assert_eq!(story.status(), RunStatus::Failed);
+    }
+}
+
+#[test]
+fn a_condition_skips_one_branch_and_the_join_still_runs() {
+    let mut story = Story::new(Some(json!({"nodes": [
+        {"id": "big", "kind": "condition", "when": "inputs.n > 1", "then": ["yes"], "else": ["no"]},
+        task("yes", &["big"]), task("no", &["big"]), task("after_no", &["no"]), task("join", &["yes", "after_no"])
+    ]})));
+    assert_eq!(story.node("no"), NodeStatus::Skipped);
+    assert_eq!(story.node("after_no"), NodeStatus::Skipped);
+    story.succeed("yes", json!({}));
+    story.succeed("join", json!({}));
+    assert_eq!(story.status(), RunStatus::Completed);
+}
+
+#[test]
+fn a_foreach_does_its_body_for_every_item_and_keeps_its_limit() {
+    let mut story = Story::new(Some(json!({"nodes": [
+        {"id": "each", "kind": "foreach", "items": "{{inputs.files}}", "maxParallel": 1, "nodes": [
+            {"id": "step", "kind": "task", "queue": "q", "input": "{{index}}:{{item}}"},
+            {"id": "check", "kind": "task", "queue": "q", "needs": ["step"], "input": "{{nodes.step.output.o}}"}
+        ]},
+        {"id": "join", "kind": "task", "queue": "q", "needs": ["each"], "input": "{{nodes.each.output.items[1].step.o}}"}
+    ]})));
+    assert_eq!(story.tasks.len(), 1);
+    assert_eq!(story.tasks[0].input, Some(json!("0:x")));
+    story.succeed("each[0].step", json!({"o": "0"}));
+    story.restart();
+    assert_eq!(story.tasks[0].node_id.as_str(), "each[0].check");
+    story.succeed("each[0].check", json!({}));
+    assert_eq!(story.tasks[1].input, Some(json!("1:y")));
+    story.succeed("each[1].step", json!({"o": "one"}));
+    story.succeed("each[1].check", json!({}));
+    assert_eq!(story.tasks.last().unwrap().input, Some(json!("one")));
+    story.succeed("join", json!({}));
+    assert_eq!(story.status(), RunStatus::Completed);
+}
+
+#[test]
+fn gates_wait_for_a_decision_or_their_timeout_and_sleeps_for_their_moment() {
+    let plan = json!({"nodes": [
+        {"id": "gate", "kind": "gate"},
+        {"id": "late", "kind": "gate", "timeoutMs": 5000, "onTimeout": "approve"},
+        {"id": "sleep", "kind": "sleep", "for": "1h", "needs": ["gate"]}
+    ]});
+    let mut story = Story::new(Some(plan));
+    let decide = |decision, run| {
+        move |id| {
+            Event::Decide(
+                id,
+                DecideGate {
+                    run_id: run,
+                    node_id: NodeId::parse("gate").unwrap(),
+                    decision,
+                    by: Some("eve".to_owned()),
+                },
+            )
+        }
+    };
+    let run = story.run;
+    assert!(matches!(
+        story.ask(decide(Decision::Approve, run)),
+        Some(Answer::Run(_))
+    ));
+    assert!(
+        matches!(
+            story.ask(decide(Decision::Approve, run)),
+            Some(Answer::Refused(_))
+        ),
+        "it waits no more"
+    );
+    story.wait(Duration::from_secs(6));
+    assert_eq!(story.node("late"), NodeStatus::Succeeded);
+    story.restart();
+    story.wait(Duration::from_secs(3500));
+    assert_eq!(story.node("sleep"), NodeStatus::Waiting);
+    story.wait(Duration::from_secs(100));
+    assert_eq!(story.status(), RunStatus::Completed);
+    assert!(story.tasks.is_empty(), "nobody was bothered");
+
+    let mut story = Story::new(Some(json!({"nodes": [{"id": "gate", "kind": "gate"}]})));
+    let run = story.run;
+    story.ask(decide(Decision::Reject, run));
+    assert_eq!(story.status(), RunStatus::Failed);
+}
+
+#[test]
+fn an_attempt_that_takes_too_long_or_says_nothing_has_failed() {
+    for limits in [
+        json!({"timeoutMs": 2000}),
+        json!({"heartbeatTimeoutMs": 2000}),
+    ] {
+        let mut node = task("a", &[]);
+        node.as_object_mut()
+            .unwrap()
+            .extend(limits.as_object().cloned().unwrap());
+        node["retry"] = json!({"max": 1, "backoffMs": 0});
+        let mut story = Story::new(Some(json!({"nodes": [node]})));
+        story.take("w", "a", 1);
+        story.wait(Duration::from_millis(2100));
+        assert_eq!(story.cancels.len(), 1);
+        assert_eq!(story.tasks.len(), 2, "{limits}");
+        assert!(matches!(
+            story.report("w", "a", 1, 1, WorkerEvent::Succeeded { output: None }),
+            Verdict::Gone { .. }
+        ));
+        story.take("w", "a", 1);
+        story.wait(Duration::from_millis(2100));
+        assert_eq!(story.status(), RunStatus::Failed);
+    }
+}
+
+#[test]
+fn a_cancelled_run_stops_its_workers_and_stays_cancelled() {
+    let mut story = Story::new(Some(json!({"nodes": [task("a", &[]), task("b", &["a"])]})));
+    story.take("w", "a", 1);
+    let run = story.run;
+    assert!(matches!(
+        story.ask(|id| Event::Cancel(id, run)),
+        Some(Answer::Canceled(_))
+    ));
+    assert_eq!(story.cancels.len(), 1);
+    assert!(matches!(
+        story.report("w", "a", 1, 1, WorkerEvent::Succeeded { output: None }),
+        Verdict::Gone { .. }
+    ));
+    assert_eq!(story.status(), RunStatus::Canceled);
+    let Some(Answer::Refused(error)) = story.ask(|id| Event::Cancel(id, run)) else {
+        panic!()
+    };
+    assert_eq!(error.error, "invalid status transition");
+    assert_eq!(
+        (&error.details["from"], &error.details["to"]),
+        (&json!("canceled"), &json!("canceled"))
+    );
+}
+
+#[test]
+fn a_run_without_a_plan_is_written_and_ended_from_outside() {
+    let mut story = Story::new(None);
+    let run = story.run;
+    let id = CheckpointId::from_uuid(Uuid::now_v7());
+    let add = |kind: &str| {
+        let add = AddCheckpoint {
+            run_id: run,
+            checkpoint_id: id,
+            kind: kind.to_owned(),
+            data: None,
+        };
+        move |request| Event::Checkpoint(request, Box::new(add))
+    };
+    assert!(matches!(
+        story.ask(add(" step ")),
+        Some(Answer::Checkpoint(_))
+    ));
+    let before = story.log.len();
+    assert!(matches!(
+        story.ask(add(" step ")),
+        Some(Answer::Checkpoint(_))
+    ));
+    story.restart();
+    assert!(matches!(
+        story.ask(add(" step ")),
+        Some(Answer::Checkpoint(_))
+    ));
+    assert_eq!(
+        story.log.len(),
+        before,
+        "the same request again is the same checkpoint"
+    );
+    let complete = |status| {
+        move |request| {
+            Event::Complete(
+                request,
+                Box::new(CompleteRun {
+                    run_id: run,
+                    status,
+                    error: None,
+                    output: None,
+                }),
+            )
+        }
+    };
+    assert!(matches!(
+        story.ask(complete(RunStatus::Running)),
+        Some(Answer::Refused(_))
+    ));
+    assert!(matches!(
+        story.ask(complete(RunStatus::Completed)),
+        Some(Answer::Run(_))
+    ));
+    assert!(matches!(
+        story.ask(complete(RunStatus::Failed)),
+        Some(Answer::Refused(_))
+    ));
+    assert!(matches!(story.ask(add("late")), Some(Answer::Refused(_))));
+    assert_eq!(story.status(), RunStatus::Completed);
+}
+
+#[test]
+fn at_most_so_many_nodes_run_at_once() {
+    let mut story = Story::new(Some(
+        json!({"maxParallel": 2, "nodes": [task("a", &[]), task("b", &[]), task("c", &[])]}),
+    ));
+    assert_eq!(story.tasks.len(), 2);
+    story.succeed("a", json!({}));
+    assert_eq!(story.tasks.len(), 3);
+}
+
+#[test]
+fn a_place_that_nothing_can_fill_fails_its_node_with_the_reason() {
+    let mut story = Story::new(Some(json!({"nodes": [task("a", &[]), {
+        "id": "b", "kind": "task", "queue": "q", "needs": ["a"], "input": "{{nodes.a.output.missing}}"
+    }]})));
+    story.succeed("a", json!({}));
+    assert_eq!(story.status(), RunStatus::Failed);
+    assert!(
+        story
+            .record_now()
+            .run
+            .error
+            .unwrap()
+            .contains("nodes.a.output.missing")
+    );
+}

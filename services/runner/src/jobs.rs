@@ -1,0 +1,143 @@
+//! Nodes of kind `job`: a job for the agents, submitted under an id that follows from the node, and followed to its end.
+
+use futures::StreamExt;
+use quintet_bus::{Bus, Change, WatchFrom, now};
+use quintet_contract::JsonObject;
+use quintet_contract::api::{JobRef, SubmitJob};
+use quintet_contract::bucket::Jobs;
+use quintet_contract::id::{JobId, NodeId, PoolName, RunId};
+use quintet_contract::job::{Attempt, Job, JobStatus};
+use quintet_contract::subject::{StopJob, SubmitJobs};
+use quintet_contract::task::WorkerEvent;
+use quintet_service::telemetry::chain;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How long a scheduler may take to answer, until it is asked again.
+const ASK: Duration = Duration::from_secs(10);
+/// Wait before a watch that ended is made again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Submits the job, or finds it submitted, and reports its end. A cancelled one is stopped.
+pub(crate) async fn execute(
+    bus: Bus,
+    (run, node, attempt): (RunId, NodeId, Attempt),
+    job: JsonObject,
+    events: mpsc::Sender<WorkerEvent>,
+    cancel: CancellationToken,
+) {
+    let id = job_id(run, &node, attempt);
+    let mut submit: SubmitJob = match serde_json::from_value(job.into()) {
+        Ok(submit) => submit,
+        Err(error) => return fail(&events, format!("this is no job: {error}"), false).await,
+    };
+    submit.job_id = Some(id.clone());
+    submit.requested_by = Some(format!("run {run}"));
+    let pool = submit.pool.clone().unwrap_or_default();
+    let outcome = tokio::select! {
+        biased;
+        () = cancel.cancelled() => None,
+        outcome = follow(&bus, &id, &pool, &submit, &events) => Some(outcome),
+    };
+    match outcome {
+        Some(Ok(job)) => ended(&events, job).await,
+        Some(Err(error)) => fail(&events, error, false).await,
+        None => {
+            let subject = StopJob { pool };
+            if let Err(error) = bus.request_until(&subject, &JobRef { id }, ASK).await {
+                debug!(%run, %node, error = %chain(&error), "cannot stop the job of a node");
+            }
+        }
+    }
+}
+
+/// One node, one attempt, one job, whoever asks how often.
+fn job_id(run: RunId, node: &NodeId, attempt: Attempt) -> JobId {
+    let digest = Sha256::digest(format!("{run}/{node}/{attempt}").as_bytes());
+    let short: String = digest
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    JobId::parse(format!("run-{run}-{short}")).expect("hexadecimal digits are a name")
+}
+
+async fn follow(
+    bus: &Bus,
+    id: &JobId,
+    pool: &PoolName,
+    submit: &SubmitJob,
+    events: &mpsc::Sender<WorkerEvent>,
+) -> Result<Job, String> {
+    let jobs = bus.bucket::<Jobs>();
+    let mut is_submitted = false;
+    loop {
+        // First watch, then look: what happens in between is seen twice rather than not at all.
+        let Ok(mut changes) = jobs.watch_of(id, WatchFrom::New).await else {
+            sleep(AGAIN).await;
+            continue;
+        };
+        if !is_submitted {
+            let subject = SubmitJobs { pool: pool.clone() };
+            match bus.request_until(&subject, submit, ASK).await {
+                Ok(_) => is_submitted = true,
+                Err(quintet_bus::RequestError::Refused(reply))
+                    if reply.retry == quintet_contract::error::Retry::Never =>
+                {
+                    return Err(reply.error);
+                }
+                Err(error) => {
+                    debug!(job = %id, error = %chain(&error), "cannot submit the job of a node yet");
+                    sleep(AGAIN).await;
+                    continue;
+                }
+            }
+            let data = json!({"jobId": id, "at": now()});
+            let data = data.as_object().cloned().unwrap_or_default();
+            let _ = events.send(WorkerEvent::Progress { data }).await;
+        }
+        match jobs.get(id).await {
+            Ok(Some(found)) if found.record.job.status.is_final() => return Ok(found.record.job),
+            Ok(None) => return Err("the job is no longer known".to_owned()),
+            Ok(Some(_)) | Err(_) => {}
+        }
+        while let Some(Ok(change)) = changes.next().await {
+            match change {
+                Change::Put { record, .. } if record.job.status.is_final() => return Ok(record.job),
+                Change::Gone { .. } => return Err("the job was deleted".to_owned()),
+                Change::Put { .. } | Change::UpToDate => {}
+            }
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+async fn ended(events: &mpsc::Sender<WorkerEvent>, job: Job) {
+    match job.status {
+        JobStatus::Stopped => {
+            let output = json!({"jobId": job.id, "agentId": job.agent_id, "streamMetadata": job.stream_metadata});
+            let output = output.as_object().cloned();
+            let _ = events.send(WorkerEvent::Succeeded { output }).await;
+        }
+        status => {
+            let reason = job
+                .error
+                .map_or_else(|| status.to_string(), |error| error.message);
+            fail(
+                events,
+                format!("job {} ended {status}: {reason}", job.id),
+                true,
+            )
+            .await;
+        }
+    }
+}
+
+async fn fail(events: &mpsc::Sender<WorkerEvent>, error: String, retryable: bool) {
+    let _ = events.send(WorkerEvent::Failed { error, retryable }).await;
+}
