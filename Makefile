@@ -74,8 +74,8 @@ bench-peers: setup-run ## Measure next to BullMQ, Celery and Restate, in one run
 schemas: setup-build ## Regenerate schemas/ from the code
 	cargo run -p quintet -- schemas --write
 
-sim: setup-build ## Run one simulation again (SEED=…)
-	QUINTET_SIM_SEED=$(SEED) cargo test --workspace --test sim -- --nocapture $(ARGS)
+sim: setup-build ## Run one simulation again (SEED=… of jobs, or RUNS_SEED=… of runs)
+	$(if $(RUNS_SEED),QUINTET_SIM_RUNS_SEED=$(RUNS_SEED),QUINTET_SIM_SEED=$(SEED)) cargo test --workspace --test sim $(if $(RUNS_SEED),no_fault_makes_a_node,no_fault_makes_a_job) -- --nocapture $(ARGS)
 
 nats-image: ## Build the NATS image of the tests, without an image registry
 	@$(SCRIPTS)/nats-image

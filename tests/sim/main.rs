@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a simulation that cannot go on fails")]
 
 mod leader;
+mod runs;
 mod store;
 mod world;
 
@@ -20,9 +21,24 @@ const SEEDS: u64 = 10_000;
 
 #[test]
 fn no_fault_makes_a_job_run_twice_or_disappear() {
-    let named = std::env::var("QUINTET_SIM_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("QUINTET_SIM_SEED is a number"));
+    play("QUINTET_SIM_SEED", "sim SEED", |seed, tells| {
+        World::new(seed, tells).play()
+    });
+}
+
+#[test]
+fn no_fault_makes_a_node_succeed_twice_or_a_checkpoint_disappear() {
+    play("QUINTET_SIM_RUNS_SEED", "sim RUNS_SEED", |seed, tells| {
+        runs::World::new(seed, tells).play();
+    });
+}
+
+/// Plays many worlds, or the one that is named in the environment.
+fn play(variable: &str, again: &str, world: impl Fn(u64, bool) + Sync) {
+    let named = std::env::var(variable).ok().map(|seed| {
+        seed.parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number"))
+    });
     let (first, last) = named.map_or((1, SEEDS), |seed| (seed, seed));
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -34,11 +50,11 @@ fn no_fault_makes_a_job_run_twice_or_disappear() {
                     if seed > last {
                         return;
                     }
-                    let world = || World::new(seed, named.is_some()).play();
-                    if catch_unwind(AssertUnwindSafe(world)).is_err() {
+                    let played = catch_unwind(AssertUnwindSafe(|| world(seed, named.is_some())));
+                    if played.is_err() {
                         // The others need not go on.
                         next.store(last + 1, Ordering::Relaxed);
-                        panic!("seed {seed} breaks a rule; `make sim SEED={seed}` plays it again");
+                        panic!("seed {seed} breaks a rule; `make {again}={seed}` plays it again");
                     }
                 }
             });

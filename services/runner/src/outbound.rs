@@ -122,6 +122,10 @@ impl Outbound {
                 self.work
                     .push(Box::pin(dispatch(self.bus.clone(), queue, task)));
             }
+            Effect::LookFor(run, node, sequence) => {
+                let looking = look_for(self.bus.clone(), run, node, sequence);
+                self.work.push(Box::pin(looking));
+            }
             Effect::Execute(execution) => self.executions.start(*execution),
             Effect::Stop(run, node, attempt) => self.executions.stop(run, &node, attempt),
             Effect::Cancel(worker, run, node, attempt) => {
@@ -231,10 +235,29 @@ async fn dispatch(bus: Bus, queue: QueueName, task: Box<Task>) -> Option<Event> 
         })
         .notify(|error, _| debug!(error = %chain(error), "cannot store a task, trying again"))
         .await;
-    if let Err(error) = stored {
-        warn!(run = %task.run_id, node = %task.node_id, error = %chain(&error), "a task cannot be stored");
+    match stored {
+        Ok(sequence) => Some(Event::Dispatched(
+            task.run_id,
+            task.node_id.clone(),
+            sequence,
+        )),
+        Err(error) => {
+            warn!(run = %task.run_id, node = %task.node_id, error = %chain(&error), "a task cannot be stored");
+            None
+        }
     }
-    None
+}
+
+/// Looks whether a task is still in its queue.
+async fn look_for(bus: Bus, run: RunId, node: NodeId, sequence: u64) -> Option<Event> {
+    match bus.is_stored(stream::tasks(bus.prefix()), sequence).await {
+        Ok(true) => None,
+        Ok(false) => Some(Event::TaskGone(run, node, sequence)),
+        Err(error) => {
+            debug!(%run, %node, error = %chain(&error), "cannot look for a task");
+            None
+        }
+    }
 }
 
 /// Asks a worker to stop. Where that is lost, the answer to its next report says it too.

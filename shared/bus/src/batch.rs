@@ -40,6 +40,11 @@ struct BatchRequest<'s> {
 }
 
 #[derive(Serialize)]
+struct OneRequest {
+    seq: u64,
+}
+
+#[derive(Serialize)]
 struct NewestRequest<'s> {
     multi_last: &'s [String],
 }
@@ -106,6 +111,27 @@ pub(crate) async fn newest_of_each(
         newest.append(&mut ask(bus, stream, &request).await?.messages);
     }
     Ok(newest)
+}
+
+/// Whether the message with a sequence is there.
+pub(crate) async fn is_stored(bus: &Bus, stream: &str, sequence: u64) -> Result<bool, FeedError> {
+    let request = OneRequest { seq: sequence };
+    let body = serde_json::to_vec(&request).map_err(|error| FeedError::Other(error.into()))?;
+    let sent = bus
+        .client()
+        .request(format!("$JS.API.DIRECT.GET.{stream}"), body.into())
+        .await;
+    let message = sent.map_err(|error| FeedError::Other(error.into()))?;
+    match message.status.map(|status| status.as_u16()) {
+        None => Ok(true),
+        Some(NOT_FOUND) => Ok(false),
+        Some(status) => {
+            let reason = message.description.unwrap_or_default();
+            Err(FeedError::Other(
+                format!("the server answered {status} {reason}").into(),
+            ))
+        }
+    }
 }
 
 async fn ask(bus: &Bus, stream: &str, request: &impl Serialize) -> Result<Batch, FeedError> {

@@ -45,6 +45,12 @@ impl Bus {
         Ok(read.collect())
     }
 
+    /// Whether a stream still holds the message with a sequence.
+    pub async fn is_stored(&self, stream: String, sequence: u64) -> Result<bool, BusError> {
+        let stored = batch::is_stored(self, &stream, sequence).await;
+        stored.map_err(|error| failed(&stream, error))
+    }
+
     /// Up to `limit` messages of a subject, from a sequence on.
     pub async fn replay<S: Subject>(
         &self,

@@ -280,6 +280,9 @@ pub struct NodePrivate {
     /// Who has its current attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
+    /// Sequence of the task with which it was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<u64>,
     /// Number of the last report of that attempt that was taken in.
     #[serde(skip_serializing_if = "is_zero")]
     pub reports: u64,
@@ -430,6 +433,9 @@ pub struct NodeFact {
     /// Who took it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
+    /// Sequence of the task with which it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<u64>,
     /// When its wait ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Timestamp>,

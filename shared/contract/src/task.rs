@@ -103,6 +103,9 @@ pub enum WorkerEvent {
         /// How often the queue has delivered this task, from 1.
         #[serde(default)]
         delivered: u32,
+        /// Sequence of the task's message in the stream of tasks: the same task can be there twice.
+        #[serde(default)]
+        sequence: u64,
     },
     /// It is still at it.
     Heartbeat,

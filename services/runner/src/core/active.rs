@@ -51,14 +51,27 @@ pub(crate) struct Active {
     last_at: Timestamp,
     /// When a running node was last heard of.
     pub(crate) heard: HashMap<NodeId, Timestamp>,
-    /// How often the task of a running node had been delivered when it was taken.
-    pub(crate) delivered: HashMap<NodeId, u32>,
+    /// The message with which a running node was taken, and how often it had been delivered then.
+    pub(crate) delivered: HashMap<NodeId, (u64, u32)>,
+    /// What is known of the tasks of nodes that are queued or run.
+    pub(crate) tasks: HashMap<NodeId, QueuedTask>,
     recent: Recent,
     writer: Writer,
     /// Bytes of what its nodes put out and of why they failed, as JSON.
     pub(crate) weight: usize,
     /// When something is to be looked at again.
     pub(crate) due: Option<Timestamp>,
+}
+
+/// The task of a node, which must be in its queue until the node has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueuedTask {
+    /// Its sequence, once that is known.
+    pub(crate) sequence: Option<u64>,
+    /// When it is looked for.
+    pub(crate) look_at: Timestamp,
+    /// How long after that it is looked for again.
+    pub(crate) wait: Duration,
 }
 
 /// The newest checkpoints from outside.
@@ -121,6 +134,7 @@ impl Active {
             last_at,
             heard: HashMap::new(),
             delivered: HashMap::new(),
+            tasks: HashMap::new(),
             recent: Recent::default(),
             writer: Writer {
                 stored,
@@ -261,6 +275,7 @@ impl Active {
             self.private.nodes.remove(id.as_str());
             self.heard.remove(id.as_str());
             self.delivered.remove(id.as_str());
+            self.tasks.remove(id.as_str());
             return;
         }
         let private = self.private.nodes.entry(id.clone()).or_default();
@@ -268,6 +283,7 @@ impl Active {
             private.reports = 0;
         }
         private.worker.clone_from(&node.worker);
+        private.task = node.task;
         private.due = node.due;
         if node.failed_attempt {
             private.failures = private.failures.saturating_add(1);

@@ -41,6 +41,10 @@ pub enum Event {
     Executed(Box<RunReport>, CheckpointId),
     /// A write of a run is confirmed; for an addition to its log, with its sequence there.
     Written(RunId, u64),
+    /// The task of a node is in its queue, with this sequence.
+    Dispatched(RunId, NodeId, u64),
+    /// The task with this sequence is no longer in its queue.
+    TaskGone(RunId, NodeId, u64),
     /// The record of an ended run is no longer there.
     Expired(RunId),
 }
@@ -52,6 +56,8 @@ pub enum Effect {
     Write(RunId, Write),
     /// Give a task to a queue.
     Dispatch(QueueName, Box<Task>),
+    /// See whether the task with this sequence is still in its queue, and say so if it is not.
+    LookFor(RunId, NodeId, u64),
     /// Do something in this process, or go on with it, and report how it goes.
     Execute(Box<Execution>),
     /// Stop doing it.

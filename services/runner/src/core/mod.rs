@@ -164,6 +164,20 @@ impl Core {
                 self.report(*report, checkpoint, now, &mut effects);
             }
             Event::Written(run, sequence) => self.written(run, sequence, now, &mut effects),
+            Event::Dispatched(run, node, sequence) => {
+                if let Some(active) = self.runs.remove(&run) {
+                    self.with(active, now, &mut effects, |settle| {
+                        settle.dispatched(&node, sequence);
+                    });
+                }
+            }
+            Event::TaskGone(run, node, sequence) => {
+                if let Some(active) = self.runs.remove(&run) {
+                    self.with(active, now, &mut effects, |settle| {
+                        settle.task_gone(&node, sequence);
+                    });
+                }
+            }
             Event::Expired(run) => {
                 self.ended.remove(&run);
             }
@@ -186,6 +200,7 @@ impl Core {
             Settle {
                 active: &mut active,
                 prefix: &self.terms.prefix,
+                ack_wait: self.terms.task_ack_wait,
                 now,
                 effects: &mut effects,
             }
@@ -234,6 +249,7 @@ impl Core {
         let done = work(&mut Settle {
             active: &mut active,
             prefix: &self.terms.prefix,
+            ack_wait: self.terms.task_ack_wait,
             now,
             effects,
         });
@@ -284,9 +300,8 @@ impl Core {
             }
             .into();
         };
-        let ack_wait = i64::try_from(self.terms.task_ack_wait.as_millis()).unwrap_or(i64::MAX);
         self.with(active, now, effects, |settle| {
-            settle.report(report, checkpoint, ack_wait)
+            settle.report(report, checkpoint)
         })
     }
 

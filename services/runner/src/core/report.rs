@@ -4,6 +4,8 @@
 //! than the last. A grant need not be in the log when it is given: whoever takes over this runner's runs without having
 //! seen it finds the node queued, and learns of the grant from the first report.
 
+use std::time::Duration;
+
 use quintet_contract::JsonObject;
 use quintet_contract::event::{LogStream, MAX_LOG_LINE_BYTES};
 use quintet_contract::id::{CheckpointId, NodeId};
@@ -48,12 +50,7 @@ fn gone(reason: &str) -> Said {
 
 impl Settle<'_> {
     /// Takes in one report about this run.
-    pub(crate) fn report(
-        &mut self,
-        report: RunReport,
-        checkpoint: CheckpointId,
-        ack_wait_ms: i64,
-    ) -> Said {
+    pub(crate) fn report(&mut self, report: RunReport, checkpoint: CheckpointId) -> Said {
         if self.active.status().is_final() {
             return gone("the run has ended");
         }
@@ -63,18 +60,22 @@ impl Settle<'_> {
         let Some(node) = find(&plan.nodes, report.node_id.as_str()) else {
             return gone("the plan has no such node");
         };
-        if let WorkerEvent::Take { delivered } = report.event {
-            return self.take(node, &report, delivered, ack_wait_ms);
+        if let WorkerEvent::Take {
+            delivered,
+            sequence,
+        } = report.event
+        {
+            return self.take(node, &report, (sequence, delivered));
         }
         let Some(state) = self.active.state(report.node_id.as_str()) else {
             return gone("the node has not begun");
         };
         match state.status {
-            NodeStatus::Running => {}
             // Granted by a runner that died before it could note it.
-            NodeStatus::Queued if report.attempt == state.attempt.next() => {
+            NodeStatus::Queued | NodeStatus::Running if report.attempt > state.attempt => {
                 self.grant(&report, report.attempt);
             }
+            NodeStatus::Running => {}
             NodeStatus::Queued | NodeStatus::Waiting | NodeStatus::Pending => {
                 return gone("another attempt is on its way");
             }
@@ -102,6 +103,9 @@ impl Settle<'_> {
         }
         let known = private.map_or(0, |private| private.reports);
         self.active.heard.insert(id.clone(), self.now);
+        if let Some(task) = self.active.tasks.get_mut(id.as_str()) {
+            task.look_at = self.now.after(task.wait);
+        }
         if matches!(report.event, WorkerEvent::Heartbeat) || report.seq <= known {
             return Verdict::Ok.into();
         }
@@ -128,7 +132,7 @@ impl Settle<'_> {
         }
     }
 
-    fn take(&mut self, node: &Node, report: &RunReport, delivered: u32, ack_wait_ms: i64) -> Said {
+    fn take(&mut self, node: &Node, report: &RunReport, delivery: (u64, u32)) -> Said {
         let id = &report.node_id;
         let Some(state) = self.active.state(id.as_str()) else {
             return gone("the node has not begun");
@@ -141,21 +145,17 @@ impl Settle<'_> {
                 let holder = private.and_then(|private| private.worker.clone());
                 let before = self.active.delivered.get(id.as_str()).copied();
                 if holder.as_ref() == Some(&report.worker)
-                    && before.is_none_or(|before| before == delivered)
+                    && before.is_none_or(|before| before == delivery)
                 {
-                    // The answer was lost.
+                    // The answer was lost, perhaps together with the runner that gave it.
                     return self.granted(node, id, attempt);
                 }
                 let heard = self.active.heard.get(id.as_str()).copied();
-                let silence = heard.map_or(i64::MAX, |heard| {
-                    self.now.as_millis().saturating_sub(heard.as_millis())
-                });
+                let silence = heard.map_or(Duration::MAX, |heard| self.now.since(heard));
                 // The same task can be in the queue twice; a second copy takes nothing from whoever is at work.
-                if delivered <= 1
-                    && silence < ack_wait_ms
-                    && holder.as_ref() != Some(&report.worker)
-                {
-                    return gone("somebody else has this node");
+                let is_again = delivery.1 > 1;
+                if !is_again && silence < self.ack_wait {
+                    return gone("somebody has this node");
                 }
                 if let Some(holder) = holder.filter(|holder| *holder != report.worker) {
                     let run = self.active.id();
@@ -179,18 +179,24 @@ impl Settle<'_> {
             self.fail_attempt(node, id, attempt, text, false);
             return gone("the node has failed");
         }
-        self.active.delivered.insert(id.clone(), delivered);
+        self.active.delivered.insert(id.clone(), delivery);
         self.grant(report, granted);
         self.granted(node, id, granted)
     }
 
     fn grant(&mut self, report: &RunReport, attempt: Attempt) {
         self.active.heard.insert(report.node_id.clone(), self.now);
+        let task = match report.event {
+            WorkerEvent::Take { sequence, .. } if sequence > 0 => Some(sequence),
+            _ => None,
+        };
+        self.expect_task(&report.node_id, task);
         let node = NodeFact {
             node_id: report.node_id.clone(),
             status: NodeStatus::Running,
             attempt,
             worker: Some(report.worker.clone()),
+            task,
             ..NodeFact::default()
         };
         self.active

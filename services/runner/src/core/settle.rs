@@ -15,7 +15,7 @@ use quintet_contract::task::{CommandSpec, Task};
 use quintet_contract::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::core::active::{Active, Urgency, bytes_of};
+use crate::core::active::{Active, QueuedTask, Urgency, bytes_of};
 use crate::core::event::{Effect, Execution, ExecutionWork, KubernetesWork};
 use crate::core::plan::{queue_of, wait};
 use crate::core::{expression, template};
@@ -26,6 +26,8 @@ pub(crate) const OWN_WORKER: &str = "runner";
 const MAX_STATES: usize = 2_000;
 /// Longest reason of a failure that is kept of one node, in bytes.
 const MAX_ERROR_BYTES: usize = 2_048;
+/// Longest time between two looks for a task that waits for a worker.
+const LOOK_AT_MOST: Duration = Duration::from_secs(600);
 /// A run in which nothing is due for so long is quiet: its record is written, so that a restart need not read its log.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,7 @@ const QUIET: Duration = Duration::from_secs(5);
 pub(crate) struct Settle<'a> {
     pub(crate) active: &'a mut Active,
     pub(crate) prefix: &'a Prefix,
+    pub(crate) ack_wait: Duration,
     pub(crate) now: Timestamp,
     pub(crate) effects: &'a mut Vec<Effect>,
 }
@@ -148,11 +151,19 @@ impl Settle<'_> {
         for (id, status) in at_work {
             // Whoever has it is given the time to say so.
             self.active.heard.insert(id.clone(), now);
+            let task = self
+                .active
+                .private(id.as_str())
+                .and_then(|private| private.task);
+            self.expect_task(&id, task);
             let Some((node, place)) = self.locate(&plan.nodes, id.as_str(), Place::default())
             else {
                 continue;
             };
             let is_own = is_own(node, self.active.run().mode);
+            if is_own || node.kind == "foreach" {
+                self.active.tasks.remove(id.as_str());
+            }
             if node.kind != "foreach" && is_own == (status == NodeStatus::Running) {
                 self.give_out(node, &id, &place);
             }
@@ -205,7 +216,11 @@ impl Settle<'_> {
                 NodeStatus::Running if node.kind == "foreach" => {
                     self.walk_items(plan, node, &id, place, walk);
                 }
-                NodeStatus::Running => self.watch_over(node, &id, walk),
+                NodeStatus::Running => {
+                    self.watch_over(node, &id, walk);
+                    self.look_for_task(node, &id, place, walk);
+                }
+                NodeStatus::Queued => self.look_for_task(node, &id, place, walk),
                 NodeStatus::Failed => {
                     if walk.failed.is_none() {
                         let state = self.active.state(id.as_str());
@@ -216,10 +231,7 @@ impl Settle<'_> {
                         ));
                     }
                 }
-                NodeStatus::Queued
-                | NodeStatus::Succeeded
-                | NodeStatus::Skipped
-                | NodeStatus::Canceled => {}
+                NodeStatus::Succeeded | NodeStatus::Skipped | NodeStatus::Canceled => {}
             }
         }
     }
@@ -357,6 +369,7 @@ impl Settle<'_> {
         };
         let mode = self.active.run().mode;
         if let Some(queue) = queue_of(node, mode) {
+            self.expect_task(id, None);
             self.effects.push(Effect::Dispatch(queue, Box::new(task)));
             return;
         }
@@ -627,6 +640,85 @@ impl Settle<'_> {
             self.fail_attempt(node, id, attempt, format!("it {what} {limit} ms"), true);
             walk.has_changed = true;
             return;
+        }
+    }
+
+    /// The task of a node is in a queue, or soon will be.
+    pub(crate) fn expect_task(&mut self, id: &NodeId, sequence: Option<u64>) {
+        let wait = self.ack_wait * 3;
+        let task = QueuedTask {
+            sequence,
+            look_at: self.now.after(wait),
+            wait,
+        };
+        self.active.tasks.insert(id.clone(), task);
+    }
+
+    /// A task that nobody speaks of must be in its queue. One that was acknowledged although its node has not ended, by a
+    /// worker that was told wrongly, or that is defect, is given out again.
+    fn look_for_task(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Walk) {
+        if is_own(node, self.active.run().mode) {
+            return;
+        }
+        let Some(mut task) = self.active.tasks.get(id.as_str()).copied() else {
+            return;
+        };
+        if task.look_at > self.now {
+            walk.due_at(task.look_at);
+            return;
+        }
+        let is_running = self.status_of(id.as_str()) == NodeStatus::Running;
+        match task.sequence {
+            Some(sequence) => {
+                let run = self.active.id();
+                self.effects
+                    .push(Effect::LookFor(run, id.clone(), sequence));
+            }
+            // Its worker was learnt of from a report.
+            None if is_running => {
+                self.give_out(node, id, place);
+                return;
+            }
+            // It is still being stored.
+            None => {}
+        }
+        task.wait = (task.wait * 2).min(LOOK_AT_MOST);
+        task.look_at = self.now.after(task.wait);
+        walk.due_at(task.look_at);
+        self.active.tasks.insert(id.clone(), task);
+    }
+
+    /// A task is in its queue.
+    pub(crate) fn dispatched(&mut self, id: &NodeId, sequence: u64) {
+        if let Some(task) = self.active.tasks.get_mut(id.as_str()) {
+            task.sequence = task.sequence.or(Some(sequence));
+        }
+    }
+
+    /// A task is no longer in its queue.
+    pub(crate) fn task_gone(&mut self, id: &NodeId, sequence: u64) {
+        let Some(plan) = self.active.plan.clone() else {
+            return;
+        };
+        let task = self.active.tasks.get(id.as_str());
+        if task.is_none_or(|task| task.sequence != Some(sequence)) {
+            return;
+        }
+        let Some((node, place)) = self.locate(&plan.nodes, id.as_str(), Place::default()) else {
+            return;
+        };
+        match self.status_of(id.as_str()) {
+            NodeStatus::Queued => self.give_out(node, id, &place),
+            NodeStatus::Running => {
+                self.stop(id);
+                self.give_out_anew(node, id, &place);
+            }
+            NodeStatus::Pending
+            | NodeStatus::Waiting
+            | NodeStatus::Succeeded
+            | NodeStatus::Failed
+            | NodeStatus::Skipped
+            | NodeStatus::Canceled => {}
         }
     }
 

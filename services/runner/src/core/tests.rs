@@ -116,7 +116,8 @@ impl Story {
                 Effect::ReplyWithResume(id, verdicts, _) => {
                     self.answers.insert(id, Answer::Verdicts(verdicts));
                 }
-                Effect::Execute(_)
+                Effect::LookFor(..)
+                | Effect::Execute(_)
                 | Effect::Stop(..)
                 | Effect::Read(..)
                 | Effect::List(..)
@@ -167,7 +168,16 @@ impl Story {
     }
 
     fn take(&mut self, worker: &str, node: &str, delivered: u32) -> Verdict {
-        self.report(worker, node, 0, 0, WorkerEvent::Take { delivered })
+        self.report(
+            worker,
+            node,
+            0,
+            0,
+            WorkerEvent::Take {
+                delivered,
+                sequence: 7,
+            },
+        )
     }
 
     /// Takes a node, and reports its end.
@@ -320,7 +330,10 @@ fn a_grant_that_was_not_stored_is_learnt_from_its_first_report() {
         worker: WorkerId::parse("w").unwrap(),
         attempt: Attempt(0),
         seq: 0,
-        event: WorkerEvent::Take { delivered: 1 },
+        event: WorkerEvent::Take {
+            delivered: 1,
+            sequence: 7,
+        },
     };
     // Granted, but the process dies before anything of it is written.
     let id = CheckpointId::from_uuid(Uuid::nil());

@@ -1,0 +1,161 @@
+//! What must hold, whatever happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quintet_contract::id::{CheckpointId, NodeId, RunId};
+use quintet_contract::run::{Entry, Fact, NodeStatus, RunStatus};
+use quintet_contract::subject::Prefix;
+use quintet_runner::core::{Core, Effect, StoredRun, Terms};
+use std::time::Duration;
+
+use super::store::Store;
+use super::{Client, Millis, Wish, at};
+
+#[derive(Default)]
+pub(crate) struct Rules {
+    /// Who holds the lease until when; kept here since it is no rule of its own.
+    pub(crate) lease: Option<(usize, Millis)>,
+    runs: BTreeMap<RunId, Seen>,
+    acknowledged: Vec<(RunId, CheckpointId)>,
+}
+
+#[derive(Default)]
+struct Seen {
+    n: u64,
+    at: i64,
+    status: RunStatus,
+    nodes: BTreeMap<NodeId, (NodeStatus, u32)>,
+    checkpoints: BTreeSet<CheckpointId>,
+    reports: BTreeSet<(NodeId, u32, u64)>,
+}
+
+impl Rules {
+    pub(crate) fn acknowledged(&mut self, run: RunId, checkpoint: CheckpointId) {
+        self.acknowledged.push((run, checkpoint));
+    }
+
+    /// One more entry is in a log.
+    pub(crate) fn logged(&mut self, run: RunId, entry: &Entry) {
+        let seen = self.runs.entry(run).or_default();
+        assert_eq!(
+            entry.n,
+            seen.n + 1,
+            "the log of a run has no gaps and no repeats"
+        );
+        seen.n = entry.n;
+        assert!(entry.at.as_millis() >= seen.at, "ids of events sort");
+        seen.at = entry.at.as_millis();
+        assert!(
+            !seen.status.is_final(),
+            "nothing happens after the end: {entry:?}"
+        );
+        match &entry.fact {
+            Fact::Status { status, .. } => {
+                assert!(
+                    seen.status.may_become(*status),
+                    "{} to {status}",
+                    seen.status
+                );
+                seen.status = *status;
+            }
+            Fact::Node { node } => {
+                let before = seen.nodes.entry(node.node_id.clone()).or_default();
+                assert!(
+                    !before.0.is_final(),
+                    "{} ended {:?} and is now {:?}",
+                    node.node_id,
+                    before.0,
+                    node.status
+                );
+                assert!(node.attempt.0 >= before.1, "attempts only grow");
+                *before = (node.status, node.attempt.0);
+            }
+            Fact::Checkpoint { checkpoint } => {
+                assert!(
+                    seen.checkpoints.insert(checkpoint.id),
+                    "a checkpoint is in the log once"
+                );
+            }
+            Fact::Output { .. } | Fact::Progress { .. } | Fact::Log { .. } | Fact::Unknown => {}
+        }
+        if let Some(mark) = &entry.report {
+            let key = (mark.node_id.clone(), mark.attempt.0, mark.seq);
+            assert!(
+                seen.reports.insert(key),
+                "a report is in the log once: {mark:?}"
+            );
+        }
+    }
+
+    /// A record with what the log holds after it, and the first record with the whole log, tell the same.
+    pub(crate) fn replays_alike(&self, store: &Store, now: Millis) {
+        let terms = || Terms {
+            prefix: Prefix::default(),
+            task_ack_wait: Duration::from_secs(10),
+            run_retention: Duration::from_secs(3600),
+            has_kubernetes: false,
+        };
+        for (run, (_, record)) in &store.records {
+            if record.run.status.is_final() {
+                continue;
+            }
+            let log = |from: u64| {
+                let entries = store
+                    .entries(*run)
+                    .filter(move |(sequence, _)| *sequence > from);
+                entries
+                    .map(|(sequence, entry)| (sequence, entry.clone()))
+                    .collect()
+            };
+            let ready = |log| {
+                let record = record.clone();
+                let (_, effects) = Core::restore(terms(), vec![StoredRun { record, log }], at(now));
+                let tasks = effects.into_iter().filter_map(|effect| match effect {
+                    Effect::Dispatch(_, task) => Some(task.node_id),
+                    _ => None,
+                });
+                tasks.collect::<BTreeSet<_>>()
+            };
+            assert_eq!(
+                ready(log(0)),
+                ready(log(record.private.log_sequence)),
+                "what is ready does not depend on what is read"
+            );
+        }
+    }
+
+    pub(crate) fn at_the_end(&self, store: &Store, clients: &[Client]) {
+        for client in clients {
+            assert!(client.is_answered, "never answered: {:?}", client.wish);
+            let (Wish::Create(create), true) = (&client.wish, client.is_answered) else {
+                continue;
+            };
+            let status = store.status(create.run_id);
+            assert!(
+                status.is_some_and(RunStatus::is_final),
+                "a run that was created ends, {} is {status:?}",
+                create.run_id
+            );
+            assert_eq!(
+                status,
+                self.runs.get(&create.run_id).map(|seen| seen.status),
+                "the last record says what the log says"
+            );
+        }
+        for (run, checkpoint) in &self.acknowledged {
+            let is_kept = self
+                .runs
+                .get(run)
+                .is_some_and(|seen| seen.checkpoints.contains(checkpoint));
+            assert!(is_kept, "an acknowledged checkpoint is in the log");
+        }
+        for seen in self.runs.values() {
+            if seen.status == RunStatus::Completed {
+                let is_done = |status: &NodeStatus| {
+                    matches!(status, NodeStatus::Succeeded | NodeStatus::Skipped)
+                };
+                assert!(seen.nodes.values().all(|(status, _)| is_done(status)));
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The runners: who leads, what they write, what they are told of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use quintet_contract::id::RunId;
+use quintet_contract::run_api::RunReply;
+use quintet_contract::subject::Prefix;
+use quintet_runner::core::{Answer, Core, Effect, Event, RequestId, StoredRun, Terms, Write};
+use rand::Rng;
+
+use super::store::{Applied, StoreWrite};
+use super::{Asked, Asker, Millis, What, World, at};
+
+const LEASE: Millis = 2_000;
+const TICK: Millis = 200;
+/// How long a runner waits for the bus to confirm a write.
+const WRITE_DEADLINE: Millis = 5_000;
+
+#[derive(Default)]
+pub(crate) struct Runner {
+    /// Counts starts and loads: what was meant for an earlier one is not heard.
+    life: u64,
+    core: Option<Core>,
+    /// By its own clock.
+    leads_until: Millis,
+    pub(crate) frozen_until: Millis,
+    places: BTreeMap<RunId, (u64, u64)>,
+    askers: BTreeMap<RequestId, Asker>,
+    requests: u64,
+    /// What comes while it is frozen.
+    missed: VecDeque<What>,
+    /// When its last write arrives: they keep their order.
+    writes_until: Millis,
+}
+
+impl Runner {
+    pub(crate) fn crash(&mut self) -> u64 {
+        *self = Self {
+            life: self.life + 1,
+            requests: self.requests,
+            ..Self::default()
+        };
+        self.life
+    }
+
+    fn forget(&mut self) {
+        self.life += 1;
+        self.core = None;
+        self.places.clear();
+        self.askers.clear();
+    }
+}
+
+impl World {
+    pub(super) fn runner_tick(&mut self, index: usize, life: u64) {
+        let now = self.now;
+        let runner = &mut self.runners[index];
+        // A load makes a new life; the clock goes on with it, but not with a crash.
+        if life > runner.life || runner.frozen_until > now {
+            let wait = (runner.frozen_until - now).max(TICK);
+            self.after(wait, What::RunnerTick(index, life));
+            return;
+        }
+        if life != runner.life {
+            return;
+        }
+        while let Some(missed) = self.runners[index].missed.pop_front() {
+            self.handle(missed);
+        }
+        let leads = self.try_lease(index);
+        if leads && self.runners[index].core.is_none() {
+            self.load(index);
+        }
+        if !leads && self.runners[index].core.is_some() {
+            self.tell(|| format!("runner {index} is deposed"));
+            self.runners[index].forget();
+        }
+        self.settle(index);
+        let runner = &self.runners[index];
+        let (life, due) = (runner.life, runner.core.as_ref().and_then(Core::next_due));
+        let wait = due.map_or(TICK, |due| (due.as_millis() - now).clamp(1, TICK));
+        self.after(wait, What::RunnerTick(index, life));
+    }
+
+    /// The lease is in the store: a key that lives for two seconds.
+    fn try_lease(&mut self, index: usize) -> bool {
+        let now = self.now;
+        let free = match self.rules.lease {
+            Some((holder, until)) => holder == index || until <= now,
+            None => true,
+        };
+        if free {
+            self.rules.lease = Some((index, now + LEASE));
+            self.runners[index].leads_until = now + LEASE;
+        }
+        self.runners[index].leads_until > now
+    }
+
+    fn load(&mut self, index: usize) {
+        let mut places = BTreeMap::new();
+        let mut stored = Vec::new();
+        for (run, (revision, record)) in &self.store.records {
+            places.insert(*run, (*revision, self.store.last(*run)));
+            let log = self.store.entries(*run);
+            stored.push(StoredRun {
+                record: record.clone(),
+                log: log
+                    .filter(|(sequence, _)| *sequence > record.private.log_sequence)
+                    .map(|(sequence, entry)| (sequence, entry.clone()))
+                    .collect(),
+            });
+        }
+        self.rules.replays_alike(&self.store, self.now);
+        let terms = Terms {
+            prefix: Prefix::default(),
+            task_ack_wait: Duration::from_secs(10),
+            run_retention: Duration::from_secs(3600),
+            has_kubernetes: false,
+        };
+        let (core, effects) = Core::restore(terms, stored, at(self.now));
+        let runner = &mut self.runners[index];
+        runner.life += 1;
+        runner.core = Some(core);
+        runner.places = places;
+        runner.askers.clear();
+        self.tell(|| format!("runner {index} leads"));
+        self.act(index, effects);
+    }
+
+    /// Reaches everybody who thinks that they lead.
+    pub(super) fn runners_asked(&mut self, asker: &Asker, asked: &dyn Asked) {
+        for index in 0..self.runners.len() {
+            let runner = &mut self.runners[index];
+            if runner.core.is_none() {
+                continue;
+            }
+            if runner.frozen_until > self.now {
+                runner
+                    .missed
+                    .push_back(What::Ask(asker.clone(), asked.boxed()));
+                continue;
+            }
+            runner.requests += 1;
+            let id = RequestId(runner.requests);
+            runner.askers.insert(id, asker.clone());
+            self.step(index, asked.event(id));
+        }
+    }
+
+    /// What this process did beside its loop came to an end.
+    pub(super) fn heard(&mut self, index: usize, life: u64, event: Event) {
+        let runner = &self.runners[index];
+        if runner.life == life && runner.frozen_until <= self.now {
+            self.step(index, event);
+        }
+    }
+
+    fn step(&mut self, index: usize, event: Event) {
+        let now = at(self.now);
+        let Some(core) = self.runners[index].core.as_mut() else {
+            return;
+        };
+        let mut effects = core.step(event, now);
+        effects.extend(core.settle(now));
+        self.act(index, effects);
+    }
+
+    fn settle(&mut self, index: usize) {
+        let now = at(self.now);
+        if let Some(core) = self.runners[index].core.as_mut() {
+            let effects = core.settle(now);
+            self.act(index, effects);
+        }
+    }
+
+    fn act(&mut self, index: usize, effects: Vec<Effect>) {
+        if effects.is_empty() {
+            return;
+        }
+        if self.runners[index].leads_until <= self.now {
+            self.runners[index].forget();
+            let life = self.runners[index].life;
+            self.after(TICK, What::RunnerTick(index, life));
+            return;
+        }
+        for effect in effects {
+            match effect {
+                Effect::Write(run, write) => self.write(index, run, write),
+                Effect::Dispatch(_, task) => {
+                    // Tried until it is stored; twice does no harm.
+                    let copies = if self.has_faults() && self.rng.random_bool(0.1) {
+                        2
+                    } else {
+                        1
+                    };
+                    for _ in 0..copies {
+                        let wait = self.delay();
+                        self.after(
+                            wait,
+                            What::Dispatch(index, self.runners[index].life, task.clone()),
+                        );
+                    }
+                }
+                Effect::LookFor(run, node, sequence) => {
+                    let is_there = self.queue.iter().any(|queued| queued.key == sequence);
+                    if !is_there {
+                        let (wait, life) = (self.delay(), self.runners[index].life);
+                        let gone = What::Looked(index, life, run, node, sequence);
+                        self.after(wait, gone);
+                    }
+                }
+                Effect::Cancel(worker, run, node, attempt) => {
+                    if let Some(worker) = worker
+                        .as_str()
+                        .strip_prefix('w')
+                        .and_then(|w| w.split('.').next()?.parse().ok())
+                    {
+                        self.send(What::CancelWorker(worker, run, node, attempt.0));
+                    }
+                }
+                Effect::Reply(id, answer) => {
+                    if let Some(asker) = self.runners[index].askers.remove(&id) {
+                        self.answer(&asker, answer);
+                    }
+                }
+                Effect::Forget(run) => {
+                    self.runners[index].places.remove(&run);
+                }
+                Effect::Read(id, run) => {
+                    let record = self
+                        .store
+                        .records
+                        .get(&run)
+                        .map(|(_, record)| record.clone());
+                    let asker = self.runners[index].askers.remove(&id);
+                    if let (Some(asker), Some(record)) = (asker, record) {
+                        let entries = record.private.entries;
+                        let reply = RunReply {
+                            run: record.run,
+                            entries,
+                        };
+                        self.answer(&asker, Answer::Run(Box::new(reply)));
+                    }
+                }
+                Effect::List(..)
+                | Effect::ReplyWithResume(..)
+                | Effect::Execute(_)
+                | Effect::Stop(..) => {
+                    panic!("nothing here needs that")
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, index: usize, run: RunId, write: Write) {
+        let (revision, sequence) = self.runners[index]
+            .places
+            .get(&run)
+            .copied()
+            .unwrap_or_default();
+        let write = match write {
+            Write::Append(events) => StoreWrite::Log {
+                run,
+                expected: sequence,
+                events,
+            },
+            Write::Create(record) | Write::Snapshot(record) | Write::End(record) => {
+                StoreWrite::Record {
+                    run,
+                    expected: revision,
+                    record,
+                }
+            }
+        };
+        let wait = self.delay();
+        let arrives = (self.now + wait).max(self.runners[index].writes_until);
+        self.runners[index].writes_until = arrives;
+        let life = self.runners[index].life;
+        // A cut connection loses it.
+        if self.has_faults() && self.rng.random_bool(0.01) {
+            self.after(WRITE_DEADLINE, What::Applied(index, life, None));
+            return;
+        }
+        self.after(arrives - self.now, What::Apply(index, life, write));
+    }
+
+    pub(super) fn apply(&mut self, index: usize, life: u64, write: StoreWrite) {
+        let applied = self.store.apply(write.clone());
+        if let StoreWrite::Log { run, events, .. } = &write
+            && !matches!(applied, Applied::Refused)
+        {
+            for entry in &events.entries {
+                self.tell(|| format!("log of {run}: {} {:?}", entry.n, entry.fact));
+                self.rules.logged(*run, entry);
+            }
+        }
+        let is_lost = self.has_faults() && self.rng.random_bool(0.01);
+        let (wait, applied) = match is_lost {
+            true => (WRITE_DEADLINE, None),
+            false => (self.delay(), Some(applied)),
+        };
+        self.after(wait, What::Applied(index, life, applied));
+    }
+
+    pub(super) fn applied(&mut self, index: usize, life: u64, applied: Option<Applied>) {
+        let runner = &mut self.runners[index];
+        if runner.life != life {
+            return;
+        }
+        if runner.frozen_until > self.now {
+            runner.missed.push_back(What::Applied(index, life, applied));
+            return;
+        }
+        match applied {
+            Some(Applied::Record(run, revision)) => {
+                let place = runner.places.entry(run).or_default();
+                place.0 = revision;
+                let sequence = place.1;
+                self.step(index, Event::Written(run, sequence));
+            }
+            Some(Applied::Log(run, sequence)) => {
+                runner.places.entry(run).or_default().1 = sequence;
+                self.step(index, Event::Written(run, sequence));
+            }
+            // Not sure what is stored: everything is loaded again.
+            Some(Applied::Refused) | None => {
+                runner.forget();
+                self.tell(|| format!("runner {index} is not sure what is stored: {applied:?}"));
+                let life = self.runners[index].life;
+                self.after(TICK, What::RunnerTick(index, life));
+            }
+        }
+    }
+}
