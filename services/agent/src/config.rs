@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quintet_contract::capability::{Capabilities, Resolution};
 use quintet_contract::id::{AgentId, PoolName};
+use quintet_worker::output::LogLimits;
 
 /// Everything an agent can be told. [`AgentConfig::new`] has defaults for all but its id.
 #[derive(Clone, Debug)]
@@ -34,27 +35,10 @@ pub struct AgentConfig {
     pub drain_grace: Duration,
     /// How much output of one job is kept.
     pub log_limits: LogLimits,
-    /// The program to start with the argument `reaper`, which must call [`reaper::main`](crate::reaper::main);
+    /// The program to start with the argument `reaper`, which must call
+    /// [`reaper::main`](quintet_worker::process::reaper::main);
     /// without it, processes started by children may outlive a killed agent.
     pub reaper: Option<PathBuf>,
-}
-
-/// How much output of one job is kept; the rest is dropped, and counted in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogLimits {
-    /// Lines per second, also as a burst.
-    pub lines_per_second: u32,
-    /// Bytes per second, also as a burst.
-    pub bytes_per_second: u32,
-}
-
-impl Default for LogLimits {
-    fn default() -> Self {
-        Self {
-            lines_per_second: 1000,
-            bytes_per_second: 1024 * 1024,
-        }
-    }
 }
 
 impl AgentConfig {

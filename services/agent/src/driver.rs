@@ -8,6 +8,7 @@ use quintet_bus::Bus;
 use quintet_contract::JsonObject;
 use quintet_contract::agent::Hello;
 use quintet_service::tasks::{ExitPolicy, Tasks};
+use quintet_worker::process::{Spawner, Started};
 use quintet_worker::{
     AgentIdentity, AgentLink, LinkError, LinkEvent, LinkHandle, LinkOptions, Moment, ReportSlot,
 };
@@ -25,7 +26,6 @@ use crate::error::Error;
 use crate::executors::Abilities;
 use crate::inbound;
 use crate::outbound::Outbound;
-use crate::process::{Spawner, Started};
 
 /// Events of children that wait for the driver; when full, the children's keepers wait, not the children.
 const CHILD_EVENTS: usize = 1024;

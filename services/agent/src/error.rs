@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use quintet_worker::process::ProcessError;
+
 /// Why [`run`](crate::run) ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -14,22 +16,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The thread that starts child processes cannot be started.
-    #[error("cannot start the thread that starts child processes")]
-    Spawner {
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The process that cleans up after the agent cannot be started.
-    #[error("cannot start the reaper {}", .program.display())]
-    Reaper {
-        /// Its program.
-        program: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    /// It cannot start child processes.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// A newer session of the same agent took over.
     #[error("another agent took over the id {agent}; give each agent its own")]
     Replaced {

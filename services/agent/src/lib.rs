@@ -13,7 +13,7 @@
 //!
 //! [`run`] is the whole program; `core` decides, `driver` lives, `child` looks after one process. Children
 //! sit in process groups of their own and die with the agent: the kernel kills the child itself, the
-//! [`reaper`] kills everything that the child started.
+//! [`reaper`](quintet_worker::process::reaper) kills everything that the child started.
 
 mod child;
 mod config;
@@ -26,11 +26,9 @@ mod inbound;
 mod logs;
 pub mod metrics;
 mod outbound;
-mod process;
-pub mod reaper;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 
-pub use config::{AgentConfig, LogLimits};
+pub use config::AgentConfig;
 pub use driver::run;
 pub use error::Error;

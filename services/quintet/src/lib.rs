@@ -45,7 +45,7 @@ fn run(cli: Cli) -> Outcome {
     match cli.command {
         // Before any thread is started: it must be single-threaded and small.
         Command::Reaper => {
-            quintet_agent::reaper::main();
+            quintet_worker::process::reaper::main();
             Ok(())
         }
         Command::Completions { shell } => {

@@ -4,6 +4,9 @@
 //! order and repetition of reports, and the rule by which an agent that has lost the bus must stop what may
 //! be started elsewhere. What a job *is* stays with the agent.
 //!
+//! Whoever starts programs finds [`process`], which ties them to their worker's life, and [`output`], which reads what
+//! they print.
+//!
 //! A whole agent, which takes one job at a time and "runs" it by ending it at once:
 //!
 //! ```no_run
@@ -53,6 +56,8 @@
 mod clock;
 mod link;
 pub mod metrics;
+pub mod output;
+pub mod process;
 mod recent;
 
 pub use clock::{Moment, moment};

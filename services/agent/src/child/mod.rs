@@ -16,18 +16,18 @@ use quintet_bus::Bus;
 use quintet_contract::JsonObject;
 use quintet_contract::job::JobAttempt;
 use quintet_service::tasks::{ExitPolicy, Tasks};
+use quintet_worker::output::LogLimits;
+use quintet_worker::process::{Group, Spawner, Started};
 use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 use tracing::Instrument;
 
-use crate::config::LogLimits;
 use crate::core::{AnswerId, Event, Exit};
 use crate::executors::{ExecPlan, FfmpegPlan, Output};
 use crate::ffmpeg::{self, Progress, StallWatch};
 use crate::logs::{self, LogSink, NoteSink};
-use crate::process::{Group, Spawner, Started};
 use desk::Language;
 use output::{Dialog, Readers};
 

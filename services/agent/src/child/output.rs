@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quintet_contract::event::LogStream;
+use quintet_contract::event::{LogStream, MAX_LOG_LINE_BYTES};
+use quintet_worker::output::{Line, LineSplitter};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::sync::watch;
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::ffmpeg::{Progress, ProgressReader, Said, said};
-use crate::logs::{LineSplitter, LogSink};
+use crate::logs::LogSink;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
@@ -132,7 +133,8 @@ impl Tail {
 }
 
 async fn read_lines(mut pipe: impl AsyncRead + Unpin, mut take: impl FnMut(&str)) {
-    let mut splitter = LineSplitter::default();
+    let mut splitter = LineSplitter::new(MAX_LOG_LINE_BYTES);
+    let mut take = |line: Line<'_>| take(&line.text(MAX_LOG_LINE_BYTES));
     let mut chunk = vec![0; CHUNK];
     loop {
         match pipe.read(&mut chunk).await {

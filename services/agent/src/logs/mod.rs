@@ -8,20 +8,16 @@
 //!
 //! The reader never waits for the queue, so a child can always write; what does not fit is dropped.
 
-mod limit;
-mod lines;
 mod ship;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quintet_contract::event::{LogLine, LogStream};
+use quintet_worker::output::{Limiter, LogLimits};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::config::LogLimits;
-use limit::Limiter;
-pub(crate) use lines::LineSplitter;
 pub(crate) use ship::{Shipment, ship};
 
 /// Lines that wait for the bus; when full, lines are dropped and counted.

@@ -1,9 +1,9 @@
-//! Cleans up after an agent that was killed, and for one that is frozen: one small process per agent, in a session of its
-//! own.
+//! Cleans up after a worker that was killed, and for an agent that is frozen: one small process per worker, in a session of
+//! its own.
 //!
-//! The agent tells it, on its standard input, which process groups exist, one a line: `+123` a group of a job that stays
-//! with its agent, `~123` one of a job that may be started elsewhere, `-123` either is gone. Children announce themselves
-//! before they run anything, so there is no moment at which one is unknown. When the input ends the agent is gone, however
+//! The worker tells it, on its standard input, which process groups exist, one a line: `+123` a group of a job that stays
+//! with it, `~123` one of a job that may be started elsewhere, `-123` either is gone. Children announce themselves
+//! before they run anything, so there is no moment at which one is unknown. When the input ends the worker is gone, however
 //! it went, and the groups that are left are killed.
 //!
 //! `=4567` is the moment, in milliseconds since the machine was started, at which the scheduler may give the jobs of `~`
@@ -16,21 +16,22 @@ use std::io::{Read, stdin};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use quintet_worker::{Moment, moment};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group, setsid};
+
+use crate::clock::{Moment, moment};
 
 /// The longest sleep; a machine that was suspended wakes it late by no more than this.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Bytes read at once.
 const CHUNK: usize = 4096;
 
-/// The whole program; returns when the agent is gone and its groups are killed.
+/// The whole program; returns when the worker is gone and its groups are killed.
 pub fn main() {
-    // Fails when the process leads a group already; then it is out of the agent's group as well.
+    // Fails when the process leads a group already; then it is out of the worker's group as well.
     let _ = setsid();
-    // A job's folder, or the folder that the agent was started in, may have to be unmounted.
+    // A job's folder, or the folder that the worker was started in, may have to be unmounted.
     let _ = std::env::set_current_dir("/");
     let mut watch = Watch::default();
     let mut input = stdin().lock();
@@ -62,7 +63,7 @@ fn kill(groups: Vec<i32>) {
     }
 }
 
-/// What the agent has said.
+/// What the worker has said.
 #[derive(Debug, Default)]
 struct Watch {
     /// Whether each group may be started elsewhere.

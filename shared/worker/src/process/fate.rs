@@ -1,6 +1,6 @@
-//! Ties a child's fate to the agent's: what runs in the child between fork and exec.
+//! Ties a child's fate to its worker's: what runs in the child between fork and exec.
 //!
-//! This is the agent's only unsafe code. Between fork and exec only async-signal-safe calls are allowed, since
+//! This is the only unsafe code of workers. Between fork and exec only async-signal-safe calls are allowed, since
 //! another thread may have held any lock at the moment of the fork; so nothing here allocates or panics.
 
 #![expect(
@@ -23,14 +23,14 @@ const LINE: usize = 16;
 /// The child gets a process group of its own, dies with the thread that starts it, and tells the reaper.
 pub(super) fn share(command: &mut Command, reaper: Option<Arc<OwnedFd>>, restartable: bool) {
     command.process_group(0);
-    let agent = getpid();
+    let worker = getpid();
     let sign = if restartable { b'~' } else { b'+' };
     // SAFETY: the hook makes system calls only (prctl, getppid, getpid, send), formats into an array on its
     // stack, and builds its error from a number; it takes no lock and does not allocate. The descriptor is
     // kept open by the Arc that moves into the hook.
     unsafe {
         command.pre_exec(move || {
-            die_with_parent(agent)?;
+            die_with_parent(worker)?;
             if let Some(reaper) = &reaper {
                 let mut line = [0; LINE];
                 let length = register(sign, getpid(), &mut line);
@@ -48,10 +48,10 @@ pub(super) fn tell(reaper: BorrowedFd<'_>, line: &[u8]) {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn die_with_parent(agent: Pid) -> io::Result<()> {
+fn die_with_parent(worker: Pid) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    // The agent may have died before the line above: then nobody would ever send the signal.
-    if getppid() == Some(agent) {
+    // The worker may have died before the line above: then nobody would ever send the signal.
+    if getppid() == Some(worker) {
         return Ok(());
     }
     Err(io::Error::from_raw_os_error(
@@ -60,7 +60,7 @@ fn die_with_parent(agent: Pid) -> io::Result<()> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn die_with_parent(_agent: Pid) -> io::Result<()> {
+fn die_with_parent(_worker: Pid) -> io::Result<()> {
     Ok(())
 }
 

@@ -2,11 +2,27 @@
 
 use tokio::time::Instant;
 
-use crate::config::LogLimits;
+/// How much output of one job is kept; the rest is dropped, and counted in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Lines per second, also as a burst.
+    pub lines_per_second: u32,
+    /// Bytes per second, also as a burst.
+    pub bytes_per_second: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            lines_per_second: 1000,
+            bytes_per_second: 1024 * 1024,
+        }
+    }
+}
 
 /// Two buckets; a line needs one unit of the first and its length of the second.
 #[derive(Debug)]
-pub(super) struct Limiter {
+pub struct Limiter {
     limits: LogLimits,
     lines: f64,
     bytes: f64,
@@ -14,7 +30,8 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    pub(super) fn new(limits: LogLimits, now: Instant) -> Self {
+    /// Two full buckets.
+    pub fn new(limits: LogLimits, now: Instant) -> Self {
         Self {
             limits,
             lines: f64::from(limits.lines_per_second),
@@ -24,7 +41,7 @@ impl Limiter {
     }
 
     /// Whether a line of this length may pass now.
-    pub(super) fn allows(&mut self, length: usize, now: Instant) -> bool {
+    pub fn allows(&mut self, length: usize, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.filled = now;
         let fill = |level: f64, rate: u32| {

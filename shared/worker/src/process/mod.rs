@@ -1,10 +1,11 @@
-//! Child processes: started by one thread, each in a group of its own, none able to outlive the agent.
+//! Child processes of workers: started by one thread, each in a group of its own, none able to outlive its worker.
 //!
 //! The kernel's parent-death signal fires when the *thread* that started the child ends, and the runtime's
-//! worker threads come and go; so all children are started by one thread that lives as long as the agent.
-//! The signal reaches the child only. What the child started is killed by the [`reaper`](crate::reaper).
+//! worker threads come and go; so all children are started by one thread that lives as long as the worker.
+//! The signal reaches the child only. What the child started is killed by the [`reaper`].
 
 mod fate;
+pub mod reaper;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 
-use quintet_worker::Moment;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
@@ -21,12 +21,33 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use crate::error::Error;
+use crate::clock::Moment;
+
+/// Why a worker cannot start child processes.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The thread that starts child processes cannot be started.
+    #[error("cannot start the thread that starts child processes")]
+    Spawner {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The process that cleans up after the worker cannot be started.
+    #[error("cannot start the reaper {}", .program.display())]
+    Reaper {
+        /// Its program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
 
 /// Starts child processes; clones are the same thread. The thread ends, and with it every child, when the
 /// last clone is dropped.
 #[derive(Clone, Debug)]
-pub(crate) struct Spawner {
+pub struct Spawner {
     requests: mpsc::Sender<Request>,
     reaper: Option<Arc<OwnedFd>>,
 }
@@ -39,21 +60,23 @@ struct Request {
 
 /// A child and its process group.
 #[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) child: Child,
-    pub(crate) group: Group,
+pub struct Started {
+    /// The child.
+    pub child: Child,
+    /// It and all that it starts.
+    pub group: Group,
 }
 
 /// A process group of ours; what is left of it is killed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub struct Group {
     id: Pid,
     reaper: Option<Arc<OwnedFd>>,
 }
 
 impl Spawner {
     /// Starts the thread, and the reaper if there is a program for it.
-    pub(crate) fn start(reaper: Option<&Path>) -> Result<Self, Error> {
+    pub fn start(reaper: Option<&Path>) -> Result<Self, ProcessError> {
         let reaper = reaper.map(start_reaper).transpose()?;
         let (requests, work) = mpsc::channel::<Request>();
         let runtime = Handle::current();
@@ -66,16 +89,12 @@ impl Spawner {
                 let _ = answer.send(command.kill_on_drop(true).spawn());
             }
         });
-        spawned.map_err(|source| Error::Spawner { source })?;
+        spawned.map_err(|source| ProcessError::Spawner { source })?;
         Ok(Self { requests, reaper })
     }
 
-    /// Starts a child in its own process group; `restartable` is whether it must end when this agent is not heard.
-    pub(crate) async fn spawn(
-        &self,
-        mut command: Command,
-        restartable: bool,
-    ) -> io::Result<Started> {
+    /// Starts a child in its own process group; `restartable` is whether it must end when this worker is not heard.
+    pub async fn spawn(&self, mut command: Command, restartable: bool) -> io::Result<Started> {
         fate::share(&mut command, self.reaper.clone(), restartable);
         let (answer, started) = oneshot::channel();
         let request = Request { command, answer };
@@ -94,7 +113,7 @@ impl Spawner {
 
 impl Spawner {
     /// Tells the reaper when restartable children must have ended, unless it is told something else before.
-    pub(crate) fn fence_at(&self, at: Moment) {
+    pub fn fence_at(&self, at: Moment) {
         if let Some(reaper) = &self.reaper {
             let line = format!("={}\n", at.since_start().as_millis());
             fate::tell(reaper.as_fd(), line.as_bytes());
@@ -104,7 +123,7 @@ impl Spawner {
 
 impl Group {
     /// Signals every process of the group; one that is gone is no failure.
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         match kill_process_group(self.id, signal) {
             Ok(()) | Err(Errno::SRCH) => {}
             Err(error) => warn!(group = %self.id.as_raw_nonzero(), %error, "cannot signal a group"),
@@ -124,8 +143,8 @@ impl Drop for Group {
     }
 }
 
-fn start_reaper(program: &Path) -> Result<Arc<OwnedFd>, Error> {
-    let failed = |source| Error::Reaper {
+fn start_reaper(program: &Path) -> Result<Arc<OwnedFd>, ProcessError> {
+    let failed = |source| ProcessError::Reaper {
         program: PathBuf::from(program),
         source,
     };

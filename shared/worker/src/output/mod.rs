@@ -1,0 +1,7 @@
+//! What a program prints: put together into lines in bounded memory, and limited in rate.
+
+mod limit;
+mod lines;
+
+pub use limit::{Limiter, LogLimits};
+pub use lines::{Line, LineSplitter};
