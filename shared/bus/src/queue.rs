@@ -16,7 +16,7 @@ use quintet_contract::task::Task;
 use quintet_contract::topology::stream;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::codec::decode;
@@ -29,6 +29,10 @@ use crate::stored::Position;
 const OPEN: Duration = Duration::from_secs(30);
 /// After this without a word the server no longer knows of our requests.
 const SILENCE: Duration = Duration::from_secs(35);
+/// Wait after a request that the server did not take, before the next one.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long what is on its way to a worker that takes no more is waited for.
+const CLOSING: Duration = Duration::from_secs(1);
 /// Requests for tasks that one queue holds open at most, of all its workers together.
 const REQUESTS: i64 = 16_384;
 /// How much of a batch was not delivered.
@@ -109,6 +113,7 @@ impl Bus {
             bus: self.clone(),
             asked: 0,
             heard: Instant::now(),
+            ask_from: Instant::now(),
         })
     }
 }
@@ -146,6 +151,8 @@ pub struct Pull {
     asked: usize,
     /// When the server last said something.
     heard: Instant,
+    /// Nothing is asked before.
+    ask_from: Instant,
 }
 
 impl Pull {
@@ -160,10 +167,16 @@ impl Pull {
                 // Whoever was asked over another connection may not know us any more.
                 self.asked = 0;
             }
-            if self.asked < room {
+            let may_ask = self.ask_from <= Instant::now();
+            // Half the room at once: a request per task would be as much work as small tasks are.
+            if may_ask && self.asked * 2 < room {
                 self.ask(room - self.asked).await;
             }
-            let quiet = self.heard + SILENCE;
+            let wake = if may_ask {
+                self.heard + SILENCE
+            } else {
+                self.ask_from
+            };
             let message = tokio::select! {
                 biased;
                 _ = self.link.changed() => {
@@ -171,9 +184,11 @@ impl Pull {
                     continue;
                 }
                 message = self.subscriber.next() => message?,
-                () = sleep_until(quiet) => {
-                    self.asked = 0;
-                    self.heard = Instant::now();
+                () = sleep_until(wake) => {
+                    if may_ask {
+                        self.asked = 0;
+                        self.heard = Instant::now();
+                    }
                     continue;
                 }
             };
@@ -186,6 +201,26 @@ impl Pull {
             if let Some(pulled) = self.read(message).await {
                 return Some(pulled);
             }
+        }
+    }
+
+    /// Takes no more; what is on its way is given back.
+    pub async fn close(mut self) {
+        if let Err(error) = self.subscriber.drain().await {
+            debug!(%error, "the connection was closed before a queue was");
+            return;
+        }
+        let give_back = async {
+            while let Some(message) = self.subscriber.next().await {
+                let is_task = message.status.is_none_or(|status| status == StatusCode::OK);
+                if let Some(reply) = message.reply.filter(|_| is_task) {
+                    let client = self.bus.client().clone();
+                    Held { client, reply }.give_back().await;
+                }
+            }
+        };
+        if timeout(CLOSING, give_back).await.is_err() {
+            debug!("what is on its way from a queue did not come in time");
         }
     }
 
@@ -214,6 +249,9 @@ impl Pull {
         let pending = headers.and_then(|headers| headers.get(HEADER_PENDING));
         let pending = pending.and_then(|value| value.as_str().parse::<usize>().ok());
         self.asked = self.asked.saturating_sub(pending.unwrap_or(self.asked));
+        if status != StatusCode::TIMEOUT {
+            self.ask_from = Instant::now() + PAUSE;
+        }
         debug!(%status, description = ?message.description, "a request for tasks ended");
     }
 
