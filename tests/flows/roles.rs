@@ -7,15 +7,18 @@ use quintet_bus::{Bus, BusConfig, Credentials, Secret, new_session};
 use quintet_contract::agent::Heartbeat;
 use quintet_contract::api::{JobRef, ListJobs};
 use quintet_contract::bucket::Jobs;
-use quintet_contract::id::{AgentId, HolderId, JobId, PoolName};
+use quintet_contract::id::{AgentId, HolderId, JobId, PoolName, WorkerId};
 use quintet_contract::permission::{NatsUser, Password, Role, example, render_nats_conf};
 use quintet_contract::subject::{AgentHeartbeat, ListJobsOf, StopJob};
 use quintet_edge::EdgeConfig;
+use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::telemetry::Telemetry;
 use quintet_testkit::Nats;
 use quintet_tests::{Api, PATIENCE};
+use quintet_workers::RunWorkerConfig;
 use serde_json::json;
+use tempfile::TempDir;
 
 use quintet::system::{BusSettings, RoleCredentials, Speaker, System, SystemConfig};
 
@@ -65,11 +68,16 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
     let each = [
         (Speaker::Edge, credentials(&Role::Edge)),
         (Speaker::Scheduler, credentials(&Role::Scheduler)),
+        (Speaker::Runner, credentials(&Role::Runner)),
+        (Speaker::RunWorker, credentials(&Role::Worker)),
         (
             Speaker::Agent(one.clone()),
             credentials(&Role::Agent(one.clone())),
         ),
     ];
+    let folder = TempDir::new().unwrap();
+    let mut run_worker = RunWorkerConfig::new(WorkerId::parse("w").unwrap());
+    run_worker.work_dir = folder.path().to_owned();
     let config = SystemConfig {
         bus: BusSettings {
             credentials: RoleCredentials::Each(each.into()),
@@ -77,7 +85,9 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
         },
         edge: Some(EdgeConfig::new(([127, 0, 0, 1], 0).into())),
         schedulers: vec![SchedulerConfig::new(HolderId::parse("test").unwrap())],
+        runners: vec![RunnerConfig::new(HolderId::parse("test").unwrap())],
         agents: vec![AgentConfig::new(one)],
+        run_workers: vec![run_worker],
         metrics: None,
     };
     let system = System::start(config, Telemetry::for_tests().prometheus())

@@ -97,6 +97,7 @@ async fn with_keys_set_a_socket_needs_a_token() {
         agents: 0,
         edge: |config| config.api_keys = quintet_edge::parse_api_keys("eve:viewer:look").unwrap(),
         scheduler: |config| config.heartbeat_interval = Duration::from_secs(1),
+        ..Plan::default()
     };
     let stack = Stack::with(plan).await;
     assert_eq!(Socket::connect(&stack.api, "/ui").await.unwrap_err(), 401);

@@ -1,4 +1,4 @@
-//! A whole system in this process on a NATS of its own: any number of edges, schedulers and agents.
+//! A whole system in this process on a NATS of its own: any number of edges, schedulers, runners, agents and run workers.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use quintet::system::{BusSettings, System, SystemConfig};
 use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, BusConfig, Credentials};
-use quintet_contract::id::{AgentId, HolderId};
+use quintet_contract::id::{AgentId, HolderId, WorkerId};
 use quintet_contract::subject::Prefix;
 use quintet_contract::topology::Retention;
 use quintet_edge::EdgeConfig;
+use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::telemetry::Telemetry;
 use quintet_testkit::Nats;
+use quintet_workers::RunWorkerConfig;
 use tempfile::TempDir;
 
 use crate::{Api, PATIENCE};
@@ -21,18 +23,27 @@ use crate::{Api, PATIENCE};
 pub struct Plan {
     /// Agents of this program, each with four slots, named `agent-1` and so on.
     pub agents: usize,
+    /// Run workers of this program, each with four slots, named `run-worker-1` and so on.
+    pub run_workers: usize,
     /// Changes the edge's configuration.
     pub edge: fn(&mut EdgeConfig),
     /// Changes the scheduler's configuration.
     pub scheduler: fn(&mut SchedulerConfig),
+    /// Changes the runner's configuration.
+    pub runner: fn(&mut RunnerConfig),
+    /// Changes the configuration of every run worker.
+    pub run_worker: fn(&mut RunWorkerConfig),
 }
 
 impl Default for Plan {
     fn default() -> Self {
         Self {
             agents: 1,
+            run_workers: 1,
             edge: |_| {},
             scheduler: |_| {},
+            runner: |_| {},
+            run_worker: |_| {},
         }
     }
 }
@@ -50,7 +61,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// A system with one agent.
+    /// A system with one agent and one run worker.
     pub async fn start() -> Self {
         Self::with(Plan::default()).await
     }
@@ -78,11 +89,24 @@ impl Stack {
             agent.work_dir = folder.path().to_owned();
             agent
         });
+        let mut runner = RunnerConfig::new(HolderId::parse("test").unwrap());
+        (plan.runner)(&mut runner);
+        let run_workers = (1..=plan.run_workers).map(|number| {
+            let id = WorkerId::parse(format!("run-worker-{number}")).unwrap();
+            let mut worker = RunWorkerConfig::new(id);
+            worker.slots = 4;
+            worker.work_dir = folder.path().join("runs");
+            worker.drain_grace = std::time::Duration::ZERO;
+            (plan.run_worker)(&mut worker);
+            worker
+        });
         let config = SystemConfig {
             bus: BusSettings::open(nats.url()),
             edge: Some(edge),
             schedulers: vec![scheduler],
+            runners: vec![runner],
             agents: agents.collect(),
+            run_workers: run_workers.collect(),
             metrics: None,
         };
         let system = System::start(config, telemetry.prometheus()).await.unwrap();
@@ -133,7 +157,9 @@ pub async fn part(nats: &Nats, edit: impl FnOnce(&mut SystemConfig)) -> System {
         bus: BusSettings::open(nats.url()),
         edge: None,
         schedulers: Vec::new(),
+        runners: Vec::new(),
         agents: Vec::new(),
+        run_workers: Vec::new(),
         metrics: None,
     };
     edit(&mut config);

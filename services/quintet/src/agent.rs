@@ -36,7 +36,9 @@ pub(crate) async fn run(command: AgentCommand) -> Outcome {
         bus: config.bus,
         edge: None,
         schedulers: Vec::new(),
+        runners: Vec::new(),
         agents,
+        run_workers: Vec::new(),
         metrics: config.metrics,
     };
     let started = tokio::select! {

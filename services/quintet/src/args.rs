@@ -9,6 +9,7 @@ use crate::nats_conf::NatsConfCommand;
 use crate::schemas::SchemasCommand;
 use crate::serve::ServeCommand;
 use crate::up::UpCommand;
+use crate::worker::WorkerCommand;
 
 /// Runs long work on many machines over one message bus.
 #[derive(Parser)]
@@ -56,6 +57,9 @@ pub(crate) enum Command {
     Serve(ServeCommand),
     /// Start an agent
     Agent(AgentCommand),
+    /// Start a worker
+    #[command(subcommand)]
+    Worker(WorkerCommand),
     /// Check whether everything is as it should be
     Doctor(DoctorCommand),
     #[command(flatten)]
@@ -73,7 +77,7 @@ pub(crate) enum Command {
     /// Print the table of settings
     #[command(hide = true)]
     Settings,
-    /// Kill what agents leave behind (started by agents themselves)
+    /// Kill what agents and run workers leave behind (started by them themselves)
     #[command(hide = true)]
     Reaper,
 }

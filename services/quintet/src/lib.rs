@@ -1,4 +1,4 @@
-//! The program `quintet`: everything in one process (`up`), any part of it (`serve`, `agent`), and the client.
+//! The program `quintet`: everything in one process (`up`), any part of it (`serve`, `agent`, `worker`), and the client.
 //!
 //! [`system`] puts services together; it is also what flows in tests are run on. The commands are in files of their own,
 //! those that talk to a running system under `client`. What a command's failure means to a shell is in [`exit`].
@@ -20,6 +20,7 @@ mod settings;
 pub mod system;
 mod telemetry;
 mod up;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -69,6 +70,7 @@ async fn run_async(command: Command, global: args::Global) -> Outcome {
         Command::Up(command) => up::run(command, &global).await,
         Command::Serve(command) => serve::run(command).await,
         Command::Agent(command) => agent::run(command).await,
+        Command::Worker(command) => worker::run(command).await,
         Command::Doctor(command) => doctor::run(command, &global).await,
         Command::Client(command) => client::run(command, &global).await,
         // Done without a runtime.

@@ -34,6 +34,8 @@ enum Service {
     Edge,
     /// Jobs, agents and templates.
     Scheduler,
+    /// Runs.
+    Runner,
 }
 
 pub(crate) async fn run(command: ServeCommand) -> Outcome {
@@ -62,7 +64,13 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
         } else {
             Vec::new()
         },
+        runners: if wants(Service::Runner) {
+            vec![config.runner]
+        } else {
+            Vec::new()
+        },
         agents: Vec::new(),
+        run_workers: Vec::new(),
         metrics: config.metrics,
     };
     let started = tokio::select! {

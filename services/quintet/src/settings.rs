@@ -9,12 +9,14 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use quintet_agent::AgentConfig;
 use quintet_bus::{Credentials, Secret, TlsFiles};
-use quintet_contract::id::{AgentId, HolderId, PoolName};
+use quintet_contract::id::{AgentId, HolderId, PoolName, QueueName, WorkerId};
 use quintet_contract::subject::Prefix;
 use quintet_edge::{EdgeConfig, Tls};
+use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::settings::{Reader, Secrecy, Setting, Settings, markdown_table, process_env};
 use quintet_service::telemetry::{self, TelemetryConfig};
+use quintet_workers::RunWorkerConfig;
 
 use crate::system::BusSettings;
 
@@ -47,6 +49,9 @@ const fn secret(
         secret: Secrecy::Secret,
     }
 }
+
+/// Most slots of a run worker: each may hold a program with its pipes open.
+const MAX_RUN_WORKER_SLOTS: usize = 10_000;
 
 /// Everything but telemetry, which brings its own.
 const OURS: &[Setting] = &[
@@ -103,6 +108,18 @@ const OURS: &[Setting] = &[
         "JOB_RETENTION",
         Some("7days"),
         "how long ended jobs, their keys and their output are kept",
+    ),
+    setting(
+        "run_retention",
+        "RUN_RETENTION",
+        Some("7days"),
+        "how long ended runs and the logs of all runs are kept",
+    ),
+    setting(
+        "task_ack_wait",
+        "TASK_ACK_WAIT",
+        Some("10s"),
+        "how long a run worker may be silent before its task is given to another; the same for runners and run workers",
     ),
     setting(
         "max_agents",
@@ -264,6 +281,36 @@ const OURS: &[Setting] = &[
         "largest picture of the agent: 360p, 480p, 720p, 1080p, 1440p or 2160p",
     ),
     setting(
+        "run_worker_name",
+        "RUN_WORKER_NAME",
+        None,
+        "how run workers are called, the host name without it; each adds what makes it unique",
+    ),
+    setting(
+        "run_worker_queues",
+        "RUN_WORKER_QUEUES",
+        Some("command"),
+        "queues that run workers take commands from, separated by commas",
+    ),
+    setting(
+        "run_worker_slots",
+        "RUN_WORKER_SLOTS",
+        None,
+        "how many commands a run worker runs at once; as many as the machine has cores without it",
+    ),
+    setting(
+        "run_worker_drain",
+        "RUN_WORKER_DRAIN",
+        Some("10s"),
+        "how long commands may go on when their run worker is asked to end; then others continue them from their last checkpoints",
+    ),
+    setting(
+        "run_worker_kill_grace",
+        "RUN_WORKER_KILL_GRACE",
+        Some("5s"),
+        "how long a command may take to end after SIGTERM before it is killed",
+    ),
+    setting(
         "stall_timeout_ms",
         "STALL_TIMEOUT_MS",
         Some("15000"),
@@ -273,7 +320,7 @@ const OURS: &[Setting] = &[
         "work_dir",
         "WORK_DIR",
         None,
-        "where relative paths of jobs start; `up` takes work/ in its data folder, an agent the current one",
+        "where relative paths of jobs start, and commands of runs work in runs/; `up` takes work/ and runs/ in its data folder, others the current one",
     ),
     setting(
         "metrics_listen",
@@ -363,7 +410,9 @@ impl FromArgMatches for Flags {
 pub(crate) struct Config {
     pub(crate) edge: EdgeConfig,
     pub(crate) scheduler: SchedulerConfig,
+    pub(crate) runner: RunnerConfig,
     pub(crate) agent: AgentConfig,
+    pub(crate) run_worker: RunWorkerConfig,
     /// Whether somebody said where jobs work.
     pub(crate) work_dir: Option<PathBuf>,
     /// None when no NATS was named.
@@ -394,7 +443,9 @@ impl Flags {
         let config = Config {
             edge: edge(&mut read),
             scheduler: scheduler(&mut read),
+            runner: runner(&mut read),
             agent: agent(&mut read),
+            run_worker: run_worker(&mut read),
             work_dir: read.optional("work_dir").map(PathBuf::from),
             nats_url: read.optional("nats_url"),
             bus: bus(&mut read),
@@ -466,17 +517,60 @@ fn scheduler(read: &mut Reader<'_>) -> SchedulerConfig {
     scheduler
 }
 
-/// Names this process among those that may lead.
-fn holder() -> HolderId {
-    let host = hostname::get()
+fn runner(read: &mut Reader<'_>) -> RunnerConfig {
+    let mut runner = RunnerConfig::new(holder());
+    runner.run_retention = read.duration("run_retention");
+    runner.task_ack_wait = read.duration("task_ack_wait");
+    let long_enough = runner.run_retention >= Duration::from_secs(1);
+    read.check("run_retention", long_enough, "must be 1 s or more");
+    let long_enough = runner.task_ack_wait >= Duration::from_millis(100);
+    read.check("task_ack_wait", long_enough, "must be 100 ms or more");
+    runner
+}
+
+fn run_worker(read: &mut Reader<'_>) -> RunWorkerConfig {
+    let name = read.optional("run_worker_name").unwrap_or_else(host);
+    let unique = unique(&name);
+    let id = WorkerId::parse(&unique).or_else(|error| {
+        read.check("run_worker_name", false, &error.to_string());
+        WorkerId::parse(quintet_bus::new_session().to_string())
+    });
+    let mut worker = RunWorkerConfig::new(id.unwrap_or_else(|_| unreachable!("a UUID is a name")));
+    worker.queues = read.parse_list::<QueueName>("run_worker_queues");
+    let has_queue = !worker.queues.is_empty();
+    read.check("run_worker_queues", has_queue, "must name a queue");
+    if let Some(slots) = read.parse_optional("run_worker_slots") {
+        worker.slots = slots;
+    }
+    let has_slot = (1..=MAX_RUN_WORKER_SLOTS).contains(&worker.slots);
+    read.check("run_worker_slots", has_slot, "must be 1 to 10000");
+    worker.drain_grace = read.duration("run_worker_drain");
+    worker.kill_grace = read.duration("run_worker_kill_grace");
+    worker.task_ack_wait = read.duration("task_ack_wait");
+    let folder = read.optional("work_dir").map(PathBuf::from);
+    worker.work_dir = folder.unwrap_or_default().join("runs");
+    worker.reaper = std::env::current_exe().ok();
+    worker
+}
+
+fn host() -> String {
+    hostname::get()
         .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let name = format!(
-        "{host}-{}-{}",
+        .unwrap_or_default()
+}
+
+/// A name that no other process has.
+fn unique(name: &str) -> String {
+    format!(
+        "{name}-{}-{}",
         std::process::id(),
         quintet_bus::new_session()
-    );
-    HolderId::parse(&name)
+    )
+}
+
+/// Names this process among those that may lead.
+fn holder() -> HolderId {
+    HolderId::parse(unique(&host()))
         .or_else(|_| HolderId::parse(quintet_bus::new_session().to_string()))
         .unwrap_or_else(|_| {
             unreachable!("a UUID is a name");
@@ -535,10 +629,7 @@ fn agent(read: &mut Reader<'_>) -> AgentConfig {
 
 /// The host's name; of one without a usable name, a word.
 fn default_agent() -> AgentId {
-    let host = hostname::get()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    AgentId::parse(&host)
+    AgentId::parse(host())
         .or_else(|_| AgentId::parse("agent"))
         .unwrap_or_else(|_| unreachable!("a word is a name"))
 }
@@ -554,6 +645,7 @@ fn bus(read: &mut Reader<'_>) -> BusSettings {
         "must be 1 to 5",
     );
     bus.retention.jobs = read.duration("job_retention");
+    bus.retention.runs = read.duration("run_retention");
     let (user, password) = (read.optional("nats_user"), read.optional("nats_password"));
     let creds = read.optional("nats_creds");
     bus.credentials = match (creds, user) {

@@ -1,7 +1,7 @@
 //! Services put together: what `up` and `serve` start, and what flows are tested on.
 //!
 //! Every service has a connection of its own, under the credentials of its role. They end in order: the edge first, so
-//! that nobody asks any more; then the agents, whose last reports the schedulers still take; then the schedulers.
+//! that nobody asks any more; then agents and run workers, whose last reports schedulers and runners still take; then those.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,10 +14,12 @@ use quintet_contract::id::AgentId;
 use quintet_contract::subject::Prefix;
 use quintet_contract::topology::Retention;
 use quintet_edge::{Edge, EdgeConfig};
+use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::health::Health;
 use quintet_service::tasks::{ExitPolicy, Report, TaskEnd, Tasks};
 use quintet_service::telemetry::{Prometheus, chain};
+use quintet_workers::RunWorkerConfig;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -34,6 +36,10 @@ pub enum Speaker {
     Edge,
     /// A scheduler.
     Scheduler,
+    /// A runner.
+    Runner,
+    /// A run worker.
+    RunWorker,
     /// One agent.
     Agent(AgentId),
 }
@@ -106,6 +112,8 @@ impl Speaker {
         match self {
             Self::Edge => "quintet edge".to_owned(),
             Self::Scheduler => "quintet scheduler".to_owned(),
+            Self::Runner => "quintet runner".to_owned(),
+            Self::RunWorker => "quintet run worker".to_owned(),
             Self::Agent(agent) => format!("quintet agent {agent}"),
         }
     }
@@ -120,8 +128,12 @@ pub struct SystemConfig {
     pub edge: Option<EdgeConfig>,
     /// Its schedulers.
     pub schedulers: Vec<SchedulerConfig>,
+    /// Its runners.
+    pub runners: Vec<RunnerConfig>,
     /// Its agents.
     pub agents: Vec<AgentConfig>,
+    /// Its run workers.
+    pub run_workers: Vec<RunWorkerConfig>,
     /// Where health and metrics are served beside the edge, or instead of one.
     pub metrics: Option<SocketAddr>,
 }
@@ -133,17 +145,21 @@ pub struct System {
     root: Tasks,
     edge: Tasks,
     agents: Tasks,
+    run_workers: Tasks,
     schedulers: Tasks,
+    runners: Tasks,
 }
 
 impl System {
-    /// Starts everything. Waits for NATS, and creates what is missing there when it has a scheduler.
+    /// Starts everything. Waits for NATS, and creates what is missing there when it has a scheduler or a runner.
     pub async fn start(config: SystemConfig, prometheus: Prometheus) -> anyhow::Result<Self> {
         let SystemConfig {
             bus,
             edge,
             schedulers,
+            runners,
             agents,
+            run_workers,
             metrics,
         } = config;
         // The address first: nothing else is started for a port that is taken.
@@ -157,7 +173,9 @@ impl System {
             health: Health::new(SERVICE),
             edge: root.child("edge", ExitPolicy::Essential),
             agents: root.child("agents", ExitPolicy::Essential),
+            run_workers: root.child("run workers", ExitPolicy::Essential),
             schedulers: root.child("schedulers", ExitPolicy::Essential),
+            runners: root.child("runners", ExitPolicy::Essential),
             root,
         };
         // Named before anything starts: a part that has not begun is not ready.
@@ -172,8 +190,14 @@ impl System {
         for scheduler in schedulers {
             system.start_scheduler(&bus, scheduler).await?;
         }
+        for runner in runners {
+            system.start_runner(&bus, runner).await?;
+        }
         for agent in agents {
             system.start_agent(&bus, agent).await?;
+        }
+        for run_worker in run_workers {
+            system.start_run_worker(&bus, run_worker).await?;
         }
         if let Some(edge) = edge {
             system.start_edge(&bus, edge, prometheus).await?;
@@ -186,19 +210,35 @@ impl System {
         bus: &BusSettings,
         config: SchedulerConfig,
     ) -> anyhow::Result<()> {
-        let bus = connect(bus.config(&Speaker::Scheduler)).await?;
-        let report = bus
-            .ensure_topology()
-            .await
-            .context("cannot create the streams and buckets")?;
-        for problem in report.problems() {
-            warn!(problem, "a stream is not as it should be");
-        }
+        let bus = connect_as_owner(bus.config(&Speaker::Scheduler)).await?;
         let health = self.health.component("scheduler");
         let token = self.schedulers.token();
         let work = quintet_scheduler::run(config, bus, health, token);
         self.schedulers
             .spawn("scheduler", ExitPolicy::Essential, work);
+        Ok(())
+    }
+
+    async fn start_runner(&self, bus: &BusSettings, config: RunnerConfig) -> anyhow::Result<()> {
+        let bus = connect_as_owner(bus.config(&Speaker::Runner)).await?;
+        let health = self.health.component("runner");
+        let token = self.runners.token();
+        let work = quintet_runner::run(config, bus, health, token);
+        self.runners.spawn("runner", ExitPolicy::Essential, work);
+        Ok(())
+    }
+
+    async fn start_run_worker(
+        &self,
+        bus: &BusSettings,
+        config: RunWorkerConfig,
+    ) -> anyhow::Result<()> {
+        let bus = connect(bus.config(&Speaker::RunWorker)).await?;
+        let health = self.health.component("run worker");
+        let token = self.run_workers.token();
+        let name = format!("run worker {}", config.worker);
+        let work = quintet_workers::run(config, bus, health, token);
+        self.run_workers.spawn(&name, ExitPolicy::Essential, work);
         Ok(())
     }
 
@@ -256,13 +296,34 @@ impl System {
     /// Ends everything in order, each part within the deadline.
     pub async fn shutdown(self, deadline: Duration) -> Report {
         let mut report = self.edge.shutdown(deadline).await;
-        for part in [&self.agents, &self.schedulers, &self.root] {
-            let more = part.shutdown(deadline).await;
+        // Both let work go on for a while.
+        let (agents, run_workers) = tokio::join!(
+            self.agents.shutdown(deadline),
+            self.run_workers.shutdown(deadline)
+        );
+        let mut reports = vec![agents, run_workers];
+        for part in [&self.schedulers, &self.runners, &self.root] {
+            reports.push(part.shutdown(deadline).await);
+        }
+        for more in reports {
             report.aborted.extend(more.aborted);
             report.failed.extend(more.failed);
         }
         report
     }
+}
+
+/// Connects, and creates what is missing on the bus.
+async fn connect_as_owner(config: BusConfig) -> anyhow::Result<Bus> {
+    let bus = connect(config).await?;
+    let report = bus
+        .ensure_topology()
+        .await
+        .context("cannot create the streams and buckets")?;
+    for problem in report.problems() {
+        warn!(problem, "a stream is not as it should be");
+    }
+    Ok(bus)
 }
 
 /// Connects, waiting for a NATS that is not there yet; what will not pass fails at once.

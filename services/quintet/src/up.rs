@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use quintet_agent::AgentConfig;
-use quintet_contract::id::AgentId;
+use quintet_contract::id::{AgentId, WorkerId};
 use quintet_edge::EdgeConfig;
 use quintet_service::signals;
 use quintet_service::telemetry::Telemetry;
+use quintet_workers::RunWorkerConfig;
 use tracing::{info, warn};
 
 use crate::args::Global;
@@ -32,6 +33,9 @@ pub(crate) struct UpCommand {
     /// How many agents to start here
     #[arg(long, default_value_t = 1)]
     agents: usize,
+    /// How many run workers to start here
+    #[arg(long, default_value_t = 1)]
+    run_workers: usize,
     /// Record ten seconds of a live test stream when everything is ready
     #[arg(long)]
     demo: bool,
@@ -92,11 +96,14 @@ async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Tel
     let work_dir = config.work_dir.clone().unwrap_or_else(|| data.join("work"));
     std::fs::create_dir_all(&work_dir)?;
     let agents = agents(&config.agent, command.agents, &work_dir)?;
+    let run_workers = run_workers(&config, command.run_workers, &data)?;
     let Config {
         mut bus,
         edge,
         scheduler,
+        runner,
         agent,
+        run_worker,
         metrics,
         ..
     } = config;
@@ -125,13 +132,18 @@ async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Tel
         bus.credentials = own.credentials.clone();
     }
     let nats = bus.url.clone();
-    let grace = agent.drain_grace + END;
+    let grace = agent
+        .drain_grace
+        .max(run_worker.drain_grace + run_worker.kill_grace)
+        + END;
     let scheme = scheme(&edge);
     let system = SystemConfig {
         bus,
         edge: Some(edge),
         schedulers: vec![scheduler],
+        runners: vec![runner],
         agents,
+        run_workers,
         metrics,
     };
     let started = tokio::select! {
@@ -202,6 +214,31 @@ fn agents(first: &AgentConfig, count: usize, work_dir: &Path) -> anyhow::Result<
             agent.name = format!("{}-{number}", first.name);
         }
         anyhow::Ok(agent)
+    };
+    (1..=count).map(numbered).collect()
+}
+
+/// The run workers of this process: the first has the configured id, the others the same with a number.
+fn run_workers(
+    config: &Config,
+    count: usize,
+    data: &DataDir,
+) -> anyhow::Result<Vec<RunWorkerConfig>> {
+    let numbered = |number: usize| {
+        let mut worker = config.run_worker.clone();
+        if config.work_dir.is_none() {
+            worker.work_dir = data.join("runs");
+        }
+        if number > 1 {
+            let id = format!("{}-{number}", worker.worker);
+            worker.worker = WorkerId::parse(id).map_err(|error| {
+                let text = format!(
+                    "cannot number the run workers, {error}; give a shorter RUN_WORKER_NAME"
+                );
+                Failure::new(exit::USAGE, text)
+            })?;
+        }
+        anyhow::Ok(worker)
     };
     (1..=count).map(numbered).collect()
 }

@@ -5,7 +5,7 @@
 //! be started elsewhere. What a job *is* stays with the agent.
 //!
 //! Whoever starts programs finds [`process`], which ties them to their worker's life, and [`output`], which reads what
-//! they print.
+//! they print; [`program`] is the contract with the programs of runs.
 //!
 //! A whole agent, which takes one job at a time and "runs" it by ending it at once:
 //!
@@ -58,6 +58,7 @@ mod link;
 pub mod metrics;
 pub mod output;
 pub mod process;
+pub mod program;
 mod recent;
 
 pub use clock::{Moment, moment};

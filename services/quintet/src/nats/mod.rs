@@ -168,6 +168,8 @@ fn credentials(passwords: &BTreeMap<String, String>, agents: &[AgentId]) -> Role
     let services = [
         (Speaker::Edge, of(Role::Edge)),
         (Speaker::Scheduler, of(Role::Scheduler)),
+        (Speaker::Runner, of(Role::Runner)),
+        (Speaker::RunWorker, of(Role::Worker)),
     ];
     RoleCredentials::Each(agents.chain(services).collect())
 }

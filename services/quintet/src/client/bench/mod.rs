@@ -197,7 +197,9 @@ async fn measure_jobs(
             bus: bus.clone(),
             edge: Some(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))),
             schedulers: vec![SchedulerConfig::new(HolderId::parse("bench")?)],
+            runners: Vec::new(),
             agents: agents.clone(),
+            run_workers: Vec::new(),
             metrics: None,
         })
     };

@@ -28,7 +28,8 @@ impl Parts<'_> {
         let service = match speaker {
             Speaker::Edge => "edge",
             Speaker::Scheduler => "scheduler",
-            Speaker::Agent(_) => anyhow::bail!("an agent is no service"),
+            Speaker::Runner => "runner",
+            Speaker::Agent(_) | Speaker::RunWorker => anyhow::bail!("a worker is no service"),
         };
         let mut command = Command::new(self.program);
         command

@@ -1,0 +1,202 @@
+//! The life of a run worker: its queues, its commands, and its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::try_join_all;
+use quintet_bus::{Bus, Pull, Pulled, QueueError, Requests};
+use quintet_contract::api::Done;
+use quintet_contract::id::QueueName;
+use quintet_contract::subject::CommandWorker;
+use quintet_contract::task::WorkerCommand;
+use quintet_service::health::ComponentHandle;
+use quintet_service::telemetry::chain;
+use quintet_worker::process::Spawner;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::command::CommandHandler;
+use crate::config::RunWorkerConfig;
+use crate::desk::Desk;
+use crate::error::Error;
+use crate::handler::Handler;
+use crate::life::{Worker, live};
+use crate::outbox::Outboxes;
+use crate::slots::Slots;
+
+/// First wait before a queue that could not be opened is tried again; it doubles up to [`AGAIN_MAX`].
+const AGAIN_MIN: Duration = Duration::from_millis(100);
+/// Longest such wait.
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// How long the last reports may take to be sent.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
+
+/// Does tasks of nodes of kind `command` until `shutdown` is cancelled and what is in hand has ended or was given back.
+///
+/// Fails only when the machine or the bus refuses what it cannot work without; everything that may pass is tried again.
+pub async fn run(
+    config: RunWorkerConfig,
+    bus: Bus,
+    health: ComponentHandle,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let spawner = Spawner::start(config.reaper.as_deref())?;
+    let handler = CommandHandler::new(&config, spawner).await?;
+    serve(config, handler, bus, health, shutdown).await
+}
+
+/// Lets a handler do the tasks of the configured queues, in this process. For the rest as [`run`]; when its future is
+/// dropped everything stops at once, and what was in hand comes to another worker after the acknowledgement time.
+pub async fn serve<H: Handler>(
+    config: RunWorkerConfig,
+    handler: H,
+    bus: Bus,
+    health: ComponentHandle,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let filter = CommandWorker::filter(bus.prefix(), Some(&config.worker));
+    let commands = bus
+        .serve::<CommandWorker>(filter, None)
+        .await
+        .map_err(|source| Error::Subscribe { source })?;
+    let desk = Arc::new(Desk::default());
+    let mut services = JoinSet::new();
+    let outboxes = Outboxes::start(&bus, &mut services);
+    services.spawn(obey(commands, desk.clone()));
+    let slots = Slots::new(config.slots);
+    let (drain_grace, queues) = (config.drain_grace, config.queues.clone());
+    let worker = Arc::new(Worker {
+        config,
+        handler,
+        outboxes,
+        desk: desk.clone(),
+        closing: shutdown.clone(),
+    });
+    let open = async {
+        let opened = queues
+            .iter()
+            .map(|queue| open(&bus, queue, worker.config.task_ack_wait, &health));
+        futures::future::join_all(opened).await
+    };
+    let pulls = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Ok(()),
+        pulls = open => pulls,
+    };
+    health.ready();
+    let name = worker.config.worker.clone();
+    info!(worker = %name, ?queues, slots = worker.config.slots, "run worker started");
+    let serving = pulls
+        .into_iter()
+        .map(|pull| serve_queue(&worker, pull, &slots, &shutdown));
+    let drain = async {
+        shutdown.cancelled().await;
+        sleep(drain_grace).await;
+        desk.stop_all();
+        std::future::pending::<()>().await;
+    };
+    let served = tokio::select! {
+        biased;
+        served = try_join_all(serving) => served,
+        () = drain => Ok(Vec::new()),
+    };
+    info!(worker = %name, "run worker left");
+    // The outboxes end when nothing can be reported any more; commands only with the connection.
+    drop(worker);
+    let last = async { while services.len() > 1 && services.join_next().await.is_some() {} };
+    if timeout(LAST_REPORTS, last).await.is_err() {
+        warn!("some reports were not sent before the end");
+    }
+    served.map(|_| ())
+}
+
+/// Opens a queue, trying again until it works.
+async fn open(bus: &Bus, queue: &QueueName, ack_wait: Duration, health: &ComponentHandle) -> Pull {
+    let mut wait = AGAIN_MIN;
+    loop {
+        let opened: Result<Pull, QueueError> = async {
+            bus.ensure_queue(queue, ack_wait).await?;
+            bus.pull(queue).await
+        }
+        .await;
+        match opened {
+            Ok(pull) => return pull,
+            Err(error) => {
+                let reason = chain(&error).to_string();
+                warn!(%queue, error = reason, "cannot open a queue yet");
+                health.not_ready(reason);
+            }
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(AGAIN_MAX);
+    }
+}
+
+/// Takes tasks from a queue as long as there are slots; at the end waits for those in hand.
+async fn serve_queue<H: Handler>(
+    worker: &Arc<Worker<H>>,
+    mut pull: Pull,
+    slots: &Slots,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let mut in_hand = JoinSet::new();
+    let mut free = slots.free();
+    loop {
+        let room = *free.borrow_and_update();
+        // Every branch is cancel-safe: a token, a set of tasks, a watch, a pull.
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(ended) = in_hand.join_next(), if !in_hand.is_empty() => check(ended),
+            Ok(()) = free.changed() => {}
+            pulled = pull.next(room) => match pulled {
+                Some(pulled) => begin(worker, pulled, slots, &mut in_hand).await,
+                None => return Err(Error::BusClosed),
+            },
+        }
+    }
+    pull.close().await;
+    while let Some(ended) = in_hand.join_next().await {
+        check(ended);
+    }
+    Ok(())
+}
+
+/// Begins a task; one that came although another queue took the last slot is given back.
+async fn begin<H: Handler>(
+    worker: &Arc<Worker<H>>,
+    pulled: Pulled,
+    slots: &Slots,
+    in_hand: &mut JoinSet<()>,
+) {
+    match slots.take() {
+        Some(slot) => drop(in_hand.spawn(live(worker.clone(), pulled, slot))),
+        None => pulled.held.give_back().await,
+    }
+}
+
+/// A task's life ends by itself; handlers that panic are caught in it.
+fn check(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+async fn obey(mut commands: Requests<CommandWorker>, desk: Arc<Desk>) {
+    while let Some(request) = commands.next().await {
+        match request.message {
+            WorkerCommand::Cancel {
+                run_id,
+                node_id,
+                attempt,
+            } => desk.cancel(run_id, node_id, attempt),
+            WorkerCommand::Unknown => warn!("was told something that a newer version knows"),
+        }
+        request.responder.ok(&Done { ok: true }).await;
+    }
+}

@@ -1,0 +1,33 @@
+//! Why a run worker ends other than by being asked to.
+
+use std::path::PathBuf;
+
+use quintet_worker::process::ProcessError;
+
+/// Why [`run`](crate::run) or [`serve`](crate::serve) ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The folder for programs cannot be made.
+    #[error("cannot create the run worker's work folder {}", .path.display())]
+    WorkDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It cannot start child processes.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The bus refused a subscription that the worker cannot work without.
+    #[error("subscribing to commands")]
+    Subscribe {
+        /// Why not.
+        #[source]
+        source: quintet_bus::SubscribeError,
+    },
+    /// The connection to the bus was closed for good.
+    #[error("the connection to the bus was closed")]
+    BusClosed,
+}

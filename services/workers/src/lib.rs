@@ -1,0 +1,33 @@
+//! The run worker: takes tasks of runs from queues, does them, and says what becomes of them.
+//!
+//! It owns the programs that it starts and the tasks that it has in hand. It refuses to begin anything that the run's
+//! owner did not grant, to go on with what is no longer its own, and to acknowledge a task that the owner has not heard
+//! the end of.
+//!
+//! ```text
+//!   pulled ──▶ TAKING ──granted──▶ WORKING ──ended──▶ TELLING ──stored──▶ acknowledged
+//!                │  │                 │ │                │                    ▲
+//!                │  └──gone───────────┼─┼────gone────────┴────────────────────┤
+//!                │                    │ └──gone, canceled──▶ STOPPING ────────┘
+//!                └──drained───────────┴──drained──▶ STOPPING ──▶ given back to the queue
+//! ```
+//!
+//! [`run`] does tasks of nodes of kind `command`: each is a program in a process group and a folder of its own. [`serve`]
+//! does what a [`Handler`] of the caller's does with a task, in this process. The contract with workers that are no part
+//! of this program is in `TASKS.md` beside this crate.
+
+mod command;
+mod config;
+mod desk;
+mod driver;
+mod error;
+mod handler;
+mod life;
+pub mod metrics;
+mod outbox;
+mod slots;
+
+pub use config::RunWorkerConfig;
+pub use driver::{run, serve};
+pub use error::Error;
+pub use handler::{Handler, TaskContext, TaskFailure};

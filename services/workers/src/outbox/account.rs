@@ -1,0 +1,404 @@
+//! What is reported of one task: the one place through which everything about it goes, in order.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quintet_contract::JsonObject;
+use quintet_contract::event::{LogStream, MAX_LOG_LINE_BYTES};
+use quintet_contract::id::{NodeId, RunId, WorkerId};
+use quintet_contract::job::Attempt;
+use quintet_contract::task::{MAX_LINES, RunReport, Verdict, WorkerEvent};
+use quintet_worker::output::{Limiter, LogLimits};
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::metrics;
+
+/// What one task may have unanswered, in units of [`UNIT`]: two of the largest checkpoints. When it is full, lines of
+/// output are dropped and everything else waits, and with it the program.
+const ROOM: u32 = 2 * 1024 + 256;
+/// Bytes of one unit.
+const UNIT: usize = 1024;
+/// Bytes that a report has around its content, about.
+const AROUND: usize = 192;
+/// Progress is told at most this often; of what comes faster the newest counts.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
+/// How long what was reported may take to be stored before a task is given back.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// Why a task is to be stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It is no longer ours.
+    Gone(String),
+    /// The runner said so.
+    Canceled,
+    /// The worker ends.
+    Drained,
+}
+
+/// One thing to report.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) account: Arc<Account>,
+    pub(crate) event: WorkerEvent,
+    /// About how many bytes it is in a message.
+    pub(crate) bytes: usize,
+    pub(crate) answer: Answer,
+}
+
+/// Who wants to know what was answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Somebody waits for it.
+    Asked(oneshot::Sender<Verdict>),
+    /// Nobody does; it is noted, and the room it took is free again.
+    Noted(Option<OwnedSemaphorePermit>),
+}
+
+/// Everything about one task that is reported.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) run_id: RunId,
+    pub(crate) node_id: NodeId,
+    worker: WorkerId,
+    /// Zero until it is granted.
+    attempt: AtomicU32,
+    /// The newest number; counted by the outbox alone, when it takes the report in.
+    seq: AtomicU64,
+    /// Whether a message that holds a report of this task is on its way: one at a time, so that they stay in order.
+    pub(super) in_flight: AtomicBool,
+    beats: AtomicBool,
+    room: Arc<Semaphore>,
+    outbox: mpsc::Sender<Entry>,
+    stop: watch::Sender<Option<Stop>>,
+    ended: CancellationToken,
+    output: Mutex<Output>,
+}
+
+/// What is kept back of a program's output.
+#[derive(Debug)]
+struct Output {
+    limiter: Limiter,
+    lines: u64,
+    dropped: u64,
+    progress: Option<JsonObject>,
+    progressed: Option<Instant>,
+}
+
+impl Account {
+    pub(crate) fn new(
+        (run_id, node_id): (RunId, NodeId),
+        worker: WorkerId,
+        outbox: mpsc::Sender<Entry>,
+        limits: LogLimits,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            run_id,
+            node_id,
+            worker,
+            attempt: AtomicU32::new(0),
+            seq: AtomicU64::new(0),
+            in_flight: AtomicBool::new(false),
+            beats: AtomicBool::new(false),
+            room: Arc::new(Semaphore::new(ROOM as usize)),
+            outbox,
+            stop: watch::Sender::new(None),
+            ended: CancellationToken::new(),
+            output: Mutex::new(Output {
+                limiter: Limiter::new(limits, Instant::now()),
+                lines: 0,
+                dropped: 0,
+                progress: None,
+                progressed: None,
+            }),
+        })
+    }
+
+    /// The report of an event, with the next number if its kind has one.
+    pub(super) fn number(&self, event: WorkerEvent) -> RunReport {
+        let has_number = !matches!(event, WorkerEvent::Take { .. } | WorkerEvent::Heartbeat);
+        let seq = if has_number {
+            self.seq.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            0
+        };
+        RunReport {
+            run_id: self.run_id,
+            node_id: self.node_id.clone(),
+            worker: self.worker.clone(),
+            attempt: self.attempt(),
+            seq,
+            event,
+        }
+    }
+
+    pub(crate) fn attempt(&self) -> Attempt {
+        Attempt(self.attempt.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn grant(&self, attempt: Attempt) {
+        self.attempt.store(attempt.0, Ordering::Relaxed);
+    }
+
+    /// Asks for the task to be stopped; the first reason counts, but for what is no longer ours, which always does.
+    pub(crate) fn stop(&self, why: Stop) {
+        self.stop.send_if_modified(|stop| {
+            let is_new = stop.is_none() || matches!(why, Stop::Gone(_));
+            if is_new {
+                *stop = Some(why);
+            }
+            is_new
+        });
+    }
+
+    /// Why the task is to be stopped, now and when that changes.
+    pub(crate) fn stopping(&self) -> watch::Receiver<Option<Stop>> {
+        self.stop.subscribe()
+    }
+
+    /// Nothing is sent any more that is not on its way; whoever waits for the end may go on.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Resolves at the end. Cancel-safe: it only looks.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Reports something and waits for what is answered; `None` when nobody can report any more.
+    pub(crate) async fn ask(self: &Arc<Self>, event: WorkerEvent) -> Option<Verdict> {
+        let (answer, answered) = oneshot::channel();
+        let bytes = size(&event);
+        self.send(event, bytes, Answer::Asked(answer)).await;
+        answered.await.ok()
+    }
+
+    /// Reports something; waits while too much is unanswered.
+    pub(crate) async fn tell(self: &Arc<Self>, event: WorkerEvent) {
+        let bytes = size(&event);
+        // Fails only when the room is closed, which it never is.
+        let permit = self.room.clone().acquire_many_owned(units(bytes)).await;
+        self.send(event, bytes, Answer::Noted(permit.ok())).await;
+    }
+
+    async fn send(self: &Arc<Self>, event: WorkerEvent, bytes: usize, answer: Answer) {
+        let account = self.clone();
+        let entry = Entry {
+            account,
+            event,
+            bytes,
+            answer,
+        };
+        // Fails when the worker ends; then whoever waits for the answer learns it.
+        let _ = self.outbox.send(entry).await;
+    }
+
+    /// Reports something if there is room for it.
+    fn try_tell(self: &Arc<Self>, event: WorkerEvent) -> bool {
+        let bytes = size(&event);
+        let room = self.room.clone().try_acquire_many_owned(units(bytes));
+        let Ok(permit) = room else { return false };
+        let account = self.clone();
+        let answer = Answer::Noted(Some(permit));
+        let entry = Entry {
+            account,
+            event,
+            bytes,
+            answer,
+        };
+        self.outbox.try_send(entry).is_ok()
+    }
+
+    /// Says that the task is still worked on, unless the last such word is unanswered, and what progress is kept back.
+    pub(crate) fn beat(self: &Arc<Self>) {
+        if self.beats.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let account = self.clone();
+        let entry = Entry {
+            account,
+            event: WorkerEvent::Heartbeat,
+            bytes: AROUND,
+            answer: Answer::Noted(None),
+        };
+        if self.outbox.try_send(entry).is_err() {
+            self.beats.store(false, Ordering::Relaxed);
+        }
+        if let Some(data) = self.kept_progress() {
+            self.try_tell(WorkerEvent::Progress { data });
+        }
+    }
+
+    /// Reports a line of output, or drops and counts it. Never waits.
+    pub(crate) fn log(self: &Arc<Self>, stream: LogStream, line: &str) {
+        let line = &line[..line.floor_char_boundary(MAX_LOG_LINE_BYTES)];
+        let mut output = self.output();
+        output.lines += 1;
+        // The runner keeps no more than this of a node, and says so when it gets one more.
+        if output.lines > MAX_LINES + 1 {
+            return;
+        }
+        let allowed = output.limiter.allows(line.len(), Instant::now());
+        let dropped = output.dropped;
+        drop(output);
+        if allowed && dropped > 0 && self.say_dropped(dropped) {
+            self.output().dropped -= dropped;
+        }
+        let line = line.to_owned();
+        if !(allowed && self.try_tell(WorkerEvent::Log { stream, line })) {
+            metrics::lines_dropped(1);
+            self.output().dropped += 1;
+        }
+    }
+
+    /// Says something of the worker's own in the log.
+    pub(crate) fn note(self: &Arc<Self>, line: String) {
+        let stream = LogStream::Agent;
+        if !self.try_tell(WorkerEvent::Log { stream, line }) {
+            debug!(run = %self.run_id, node = %self.node_id, "no room for a note in the log of a task");
+        }
+    }
+
+    fn say_dropped(self: &Arc<Self>, count: u64) -> bool {
+        let line = format!("{count} lines dropped");
+        let stream = LogStream::Agent;
+        self.try_tell(WorkerEvent::Log { stream, line })
+    }
+
+    /// Reports progress, or keeps it back for a moment.
+    pub(crate) async fn progress(self: &Arc<Self>, data: JsonObject) {
+        if let Some(data) = self.due_progress(data) {
+            self.tell(WorkerEvent::Progress { data }).await;
+        }
+    }
+
+    fn due_progress(&self, data: JsonObject) -> Option<JsonObject> {
+        let mut output = self.output();
+        let now = Instant::now();
+        let is_due = output
+            .progressed
+            .is_none_or(|at| now.saturating_duration_since(at) >= PROGRESS_PERIOD);
+        if !is_due {
+            output.progress = Some(data);
+            return None;
+        }
+        output.progressed = Some(now);
+        output.progress = None;
+        Some(data)
+    }
+
+    fn kept_progress(&self) -> Option<JsonObject> {
+        self.output().progress.take()
+    }
+
+    /// Reports what was kept back, if there is room for it.
+    pub(crate) fn last_words(self: &Arc<Self>) {
+        if let Some(data) = self.kept_progress() {
+            self.try_tell(WorkerEvent::Progress { data });
+        }
+        let dropped = std::mem::take(&mut self.output().dropped);
+        if dropped > 0 {
+            self.say_dropped(dropped);
+        }
+    }
+
+    /// Waits until everything that was reported is answered, but not for ever.
+    pub(crate) async fn settle(&self) {
+        let settled = self.room.acquire_many(ROOM);
+        if timeout(SETTLING, settled).await.is_err() {
+            debug!(run = %self.run_id, node = %self.node_id, "the last reports of a task were not answered in time");
+        }
+    }
+
+    /// Takes an answer to something that nobody waits for.
+    pub(super) fn noted(self: &Arc<Self>, event: EventKind, verdict: Verdict) {
+        if event == EventKind::Heartbeat {
+            self.beats.store(false, Ordering::Relaxed);
+        }
+        match verdict {
+            Verdict::Gone { reason } => self.stop(Stop::Gone(reason)),
+            Verdict::Refused { reason } => {
+                warn!(run = %self.run_id, node = %self.node_id, reason, "a report was refused");
+                // Said in the log itself, unless it is the log that is refused.
+                if event == EventKind::Content {
+                    self.note(reason);
+                }
+            }
+            Verdict::Ok | Verdict::Granted { .. } => {}
+        }
+    }
+
+    fn output(&self) -> std::sync::MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an answer is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventKind {
+    Heartbeat,
+    Log,
+    Content,
+}
+
+impl EventKind {
+    pub(super) fn of(event: &WorkerEvent) -> Self {
+        match event {
+            WorkerEvent::Heartbeat => Self::Heartbeat,
+            WorkerEvent::Log { .. } => Self::Log,
+            WorkerEvent::Take { .. }
+            | WorkerEvent::Checkpoint { .. }
+            | WorkerEvent::Output { .. }
+            | WorkerEvent::Progress { .. }
+            | WorkerEvent::Succeeded { .. }
+            | WorkerEvent::Failed { .. }
+            | WorkerEvent::Unknown => Self::Content,
+        }
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).map_or(ROOM, |units| units.min(ROOM))
+}
+
+/// About how many bytes an event is in a message.
+fn size(event: &WorkerEvent) -> usize {
+    let content = match event {
+        WorkerEvent::Take { .. } | WorkerEvent::Heartbeat | WorkerEvent::Unknown => 0,
+        WorkerEvent::Checkpoint { name, data } => {
+            name.as_ref().map_or(0, String::len) + data.as_ref().map_or(0, size_of_value)
+        }
+        WorkerEvent::Output { data } | WorkerEvent::Progress { data } => size_of_object(data),
+        WorkerEvent::Log { line, .. } => line.len(),
+        WorkerEvent::Succeeded { output } => output.as_ref().map_or(0, size_of_object),
+        WorkerEvent::Failed { error, .. } => error.len(),
+    };
+    AROUND + content
+}
+
+fn size_of_object(object: &JsonObject) -> usize {
+    let fields = object.iter();
+    fields
+        .map(|(name, value)| name.len() + 5 + size_of_value(value))
+        .sum()
+}
+
+fn size_of_value(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 1,
+        Value::Number(_) => 9,
+        Value::String(text) => text.len() + 5,
+        Value::Array(items) => 5 + items.iter().map(size_of_value).sum::<usize>(),
+        Value::Object(fields) => 5 + size_of_object(fields),
+    }
+}

@@ -1,0 +1,149 @@
+//! One message with reports, from its first sending to its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quintet_bus::{Bus, CodecError, RequestError};
+use quintet_contract::error::ErrorCode;
+use quintet_contract::id::RunShard;
+use quintet_contract::subject::RunReporting;
+use quintet_contract::task::{RunReports, RunReportsReply, Verdict};
+use quintet_service::telemetry::chain;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::account::{Account, Answer, EventKind};
+use super::waiting::Numbered;
+use crate::metrics;
+
+/// How long the first sending waits for its answer; it doubles up to [`PATIENCE_MAX`]. Whoever had it may have died.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+/// Longest wait for an answer.
+const PATIENCE_MAX: Duration = Duration::from_secs(8);
+/// First wait between two sendings; it doubles up to [`WAIT_MAX`].
+const WAIT_MIN: Duration = Duration::from_millis(20);
+/// Longest wait between two sendings.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Who wants to know what is answered to one report.
+struct Waiter {
+    account: Arc<Account>,
+    kind: EventKind,
+    answer: Answer,
+}
+
+impl Waiter {
+    fn hear(self, verdict: Verdict) {
+        match self.answer {
+            // Fails when nobody waits any more.
+            Answer::Asked(answer) => drop(answer.send(verdict)),
+            Answer::Noted(_room) => self.account.noted(self.kind, verdict),
+        }
+    }
+}
+
+/// Sends reports until they are answered, or until nobody wants to know any more. Gives the tasks that they are of.
+pub(super) async fn fly(bus: Bus, shard: RunShard, batch: Vec<Numbered>) -> Vec<Arc<Account>> {
+    let mut message = RunReports {
+        reports: Vec::with_capacity(batch.len()),
+    };
+    let mut waiters = Vec::with_capacity(batch.len());
+    for next in batch {
+        message.reports.push(next.report);
+        waiters.push(Waiter {
+            account: next.account,
+            kind: next.kind,
+            answer: next.answer,
+        });
+    }
+    let accounts = waiters.iter().map(|waiter| waiter.account.clone());
+    let accounts: Vec<_> = accounts.collect();
+    match send(&bus, shard, &message, &accounts).await {
+        Some(Ok(verdicts)) => {
+            metrics::reported(verdicts.len());
+            for (waiter, verdict) in waiters.into_iter().zip(verdicts) {
+                waiter.hear(verdict);
+            }
+        }
+        Some(Err(reason)) => refused(&bus, shard, message, waiters, reason).await,
+        None => {}
+    }
+    accounts
+}
+
+/// A message that will never be taken: each report on its own, so that the one at fault is known.
+async fn refused(
+    bus: &Bus,
+    shard: RunShard,
+    message: RunReports,
+    waiters: Vec<Waiter>,
+    reason: String,
+) {
+    warn!(%shard, reports = waiters.len(), reason, "a message with reports was refused");
+    let is_alone = waiters.len() == 1;
+    for (waiter, report) in waiters.into_iter().zip(message.reports) {
+        if is_alone {
+            waiter.hear(Verdict::Refused {
+                reason: reason.clone(),
+            });
+            continue;
+        }
+        let alone = RunReports {
+            reports: vec![report],
+        };
+        let of = std::slice::from_ref(&waiter.account);
+        match send(bus, shard, &alone, of).await {
+            Some(Ok(mut verdicts)) => waiter.hear(verdicts.pop().unwrap_or(Verdict::Ok)),
+            Some(Err(reason)) => waiter.hear(Verdict::Refused { reason }),
+            None => return,
+        }
+    }
+}
+
+/// One verdict per report; or why there will never be any; or nothing when nobody wants to know any more.
+async fn send(
+    bus: &Bus,
+    shard: RunShard,
+    message: &RunReports,
+    accounts: &[Arc<Account>],
+) -> Option<Result<Vec<Verdict>, String>> {
+    let subject = RunReporting { shard };
+    let (mut patience, mut wait) = (PATIENCE_MIN, WAIT_MIN);
+    loop {
+        match bus.request(&subject, message, patience).await {
+            Ok(RunReportsReply { verdicts }) if verdicts.len() == message.reports.len() => {
+                return Some(Ok(verdicts));
+            }
+            Ok(reply) => {
+                let (reports, verdicts) = (message.reports.len(), reply.verdicts.len());
+                warn!(
+                    reports,
+                    verdicts, "reports were answered by the wrong number of verdicts"
+                );
+            }
+            Err(error) if is_final(&error) => return Some(Err(chain(&error).to_string())),
+            Err(error) => debug!(%shard, error = %chain(&error), "reports were not answered"),
+        }
+        if accounts.iter().all(|account| account.has_ended()) {
+            return None;
+        }
+        metrics::repeated();
+        sleep(wait.mul_f64(rand::random_range(0.5..=1.0))).await;
+        wait = (wait * 2).min(WAIT_MAX);
+        patience = (patience * 2).min(PATIENCE_MAX);
+    }
+}
+
+/// Whether the same message would be refused for ever: it is at fault itself, not whoever had it.
+fn is_final(error: &RequestError) -> bool {
+    match error {
+        RequestError::Refused(reply) => matches!(
+            reply.code,
+            ErrorCode::BadRequest | ErrorCode::ValidationFailed | ErrorCode::PayloadTooLarge
+        ),
+        RequestError::Codec(error) => matches!(error, CodecError::Encode { .. }),
+        RequestError::NoResponders { .. }
+        | RequestError::Timeout { .. }
+        | RequestError::Link { .. } => false,
+    }
+}

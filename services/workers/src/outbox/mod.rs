@@ -1,0 +1,103 @@
+//! Reports to the runners: gathered per shard, sent again until they are answered.
+//!
+//! ```text
+//!   tasks ──entries──▶ [ waiting ] ──batch──▶ message ──▶ owner of the shard
+//!     ▲                                          │ ▲ │
+//!     └───────────────── verdicts ───────────────┘ └─┘ no answer: again, later
+//! ```
+//!
+//! What waits is sent as soon as the message before is answered, so that the busier a worker is the more goes with one
+//! message. When an answer is late, or more waits than a message holds, further ones are sent meanwhile.
+
+mod account;
+mod flight;
+mod waiting;
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use quintet_bus::Bus;
+use quintet_contract::id::RunShard;
+use quintet_contract::subject::{RunReporting, Subject};
+use quintet_contract::task::{MAX_REPORTS, Task};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+pub(crate) use account::{Account, Entry, Stop};
+use waiting::{Waiting, landed};
+
+/// Reports of one shard that wait for its outbox; when full, lines of output are dropped and tasks wait.
+const QUEUE: usize = 8 * 1024;
+/// Most messages of one shard on their way at once.
+const IN_FLIGHT: usize = 8;
+/// After this without an answer other tasks do not wait for it.
+const LATE: Duration = Duration::from_millis(50);
+
+/// The outboxes of all shards.
+#[derive(Clone, Debug)]
+pub(crate) struct Outboxes {
+    bus: Bus,
+    /// By the number of the shard.
+    shards: Vec<mpsc::Sender<Entry>>,
+}
+
+impl Outboxes {
+    /// Starts one per shard.
+    pub(crate) fn start(bus: &Bus, tasks: &mut JoinSet<()>) -> Self {
+        let shards = RunShard::all().map(|shard| {
+            let (entries, queue) = mpsc::channel(QUEUE);
+            tasks.spawn(deliver(bus.clone(), shard, queue));
+            entries
+        });
+        Self {
+            bus: bus.clone(),
+            shards: shards.collect(),
+        }
+    }
+
+    /// The outbox for what is reported of a task.
+    pub(crate) fn of(&self, task: &Task) -> mpsc::Sender<Entry> {
+        let named = RunReporting::parse(self.bus.prefix(), &task.report_to);
+        let shard = named.map_or(RunShard::of(task.run_id), |named| named.shard);
+        self.shards[usize::from(shard.number())].clone()
+    }
+}
+
+async fn deliver(bus: Bus, shard: RunShard, mut queue: mpsc::Receiver<Entry>) {
+    let mut waiting = Waiting::default();
+    let mut flights = FuturesUnordered::new();
+    let mut last_sent = Instant::now();
+    let mut arrived = Vec::new();
+    let mut is_open = true;
+    while is_open || !flights.is_empty() || waiting.len() > 0 {
+        loop {
+            let is_due = flights.is_empty()
+                || waiting.len() >= MAX_REPORTS
+                || last_sent + LATE <= Instant::now();
+            if !is_due || flights.len() >= IN_FLIGHT {
+                break;
+            }
+            let batch = waiting.take();
+            if batch.is_empty() {
+                break;
+            }
+            last_sent = Instant::now();
+            flights.push(flight::fly(bus.clone(), shard, batch));
+        }
+        let may_send_more = waiting.len() > 0 && flights.len() < IN_FLIGHT;
+        let late = last_sent + LATE;
+        let is_late_soon = may_send_more && late > Instant::now();
+        // Every branch is cancel-safe: futures that are kept, a channel, a timer.
+        tokio::select! {
+            biased;
+            Some(accounts) = flights.next(), if !flights.is_empty() => landed(&accounts),
+            count = queue.recv_many(&mut arrived, MAX_REPORTS), if is_open => {
+                is_open = count > 0;
+                arrived.drain(..).for_each(|entry| waiting.push(entry));
+            }
+            () = sleep_until(late), if is_late_soon => {}
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The contract with the program of a node of kind `command`, wherever it is started: what it is given ([`ProgramInput`]),
+//! what it says ([`ProgramEvent`]), and what its exit code means.
+
+mod input;
+mod said;
+
+pub use input::{MAX_VARIABLE_BYTES, ProgramInput};
+pub use said::{MAX_EVENT_BYTES, ProgramEvent};
+
+/// A program that exits so has failed, but another attempt may help; zero is success, everything else failure.
+pub const EXIT_RETRYABLE: i32 = 3;
