@@ -85,7 +85,8 @@ impl Bus {
     pub async fn queue_state(&self, queue: &QueueName) -> Result<Option<QueueState>, QueueError> {
         let tasks = stream::tasks(self.prefix());
         let request = format!("CONSUMER.INFO.{tasks}.{}", consumer_of(queue));
-        let answer: Result<serde_json::Value, _> = self.jetstream().request(request, &()).await;
+        let answer: Result<serde_json::Value, _> =
+            self.jetstream().request(request, &json!({})).await;
         let answer = answer.map_err(|error| failed("look at", queue, error.into()))?;
         if answer.get("error").is_some() {
             return Ok(None);

@@ -1,0 +1,259 @@
+//! What a run worker survives, and what it ends: cancels, its own death, silence of the owner, and its drain.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use quintet_contract::task::{WorkerEvent, command_queue};
+use quintet_testkit::wait_for;
+use serde_json::json;
+
+use crate::owner::{PATIENCE, Stage};
+
+/// Whether a process exists and is no zombie.
+fn lives(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next();
+    let state = state.and_then(|rest| rest.trim().chars().next());
+    state.is_some_and(|state| state != 'Z')
+}
+
+async fn read_pid(path: &Path) -> String {
+    let what = format!("a pid in {}", path.display());
+    let pid = wait_for(&what, PATIENCE, async || {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.strip_suffix('\n').map(str::to_owned)
+    });
+    pid.await.unwrap()
+}
+
+async fn gone(pid: &str) {
+    let what = format!("the end of process {pid}");
+    wait_for(&what, PATIENCE, async || !lives(pid))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_cancel_ends_a_program_within_a_second_with_a_child_that_ignores_it() {
+    let stage = Stage::start().await;
+    let worker = stage.worker("w").await;
+    let pids = stage.folder.path().join("pid");
+    let script = format!(
+        "trap '' TERM; sh -c \"trap '' TERM; sleep 1000\" & echo $! > {}; echo up; wait; sleep 1000",
+        pids.display()
+    );
+    let run = stage.shell("n", &script).await;
+    stage.logged("n", "up").await;
+    let child = read_pid(&pids).await;
+    assert!(lives(&child));
+    stage.cancel(&worker, run, "n", 2).await;
+    stage.cancel(&worker, run, "other", 1).await;
+    let begun = Instant::now();
+    stage.cancel(&worker, run, "n", 1).await;
+    gone(&child).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(
+        stage.ended("n").await,
+        Some(("it was canceled".to_owned(), false))
+    );
+    stage.until_empty(&command_queue()).await;
+}
+
+#[tokio::test]
+async fn a_program_that_obeys_ends_at_once_and_may_say_something_first() {
+    let stage = Stage::start().await;
+    let worker = stage.worker("w").await;
+    let script = r#"
+        trap 'echo "{\"type\":\"checkpoint\",\"data\":7}"; exit 0' TERM
+        echo up; while :; do sleep 0.05; done
+    "#;
+    let run = stage.shell("n", script).await;
+    stage.logged("n", "up").await;
+    stage.cancel(&worker, run, "n", 1).await;
+    // It left with success, but nobody waits for that.
+    assert_eq!(
+        stage.ended("n").await,
+        Some(("it was canceled".to_owned(), false))
+    );
+    let checkpoint = (
+        1,
+        WorkerEvent::Checkpoint {
+            name: None,
+            data: Some(json!(7)),
+        },
+    );
+    assert!(stage.facts("n").contains(&checkpoint));
+}
+
+#[tokio::test]
+async fn a_task_that_is_no_longer_wanted_is_ended_when_any_report_of_it_is_answered_so() {
+    let stage = Stage::start().await;
+    let _worker = stage.worker("w").await;
+    let pids = stage.folder.path().join("pid");
+    let script = format!("echo $$ > {}; sleep 1000", pids.display());
+    let argv = json!({"argv": ["sh", "-c", script]});
+    let task = stage.task("n", command_queue(), Some(300), |task| {
+        task.command = Some(serde_json::from_value(argv).unwrap());
+    });
+    task.await;
+    let pid = read_pid(&pids).await;
+    stage.end("n");
+    gone(&pid).await;
+    stage.until_empty(&command_queue()).await;
+    assert!(stage.facts("n").is_empty());
+    // A task of a node that has ended is not even begun.
+    stage.shell("late", "echo ran").await;
+    stage.ended("late").await;
+    let ran = stage.log("late").len();
+    assert_eq!(ran, 1);
+}
+
+const COUNT_TO_FOUR: &str = r#"
+    step=${RESUME_STATE:-0}
+    echo "attempt $ATTEMPT from $step"
+    while [ $step -lt 4 ]; do
+        step=$((step + 1)); echo "{\"type\":\"checkpoint\",\"data\":$step}"
+        [ $step != 2 ] || [ $ATTEMPT != 1 ] || sleep 1000
+    done
+    echo "{\"type\":\"output\",\"steps\":$step}"
+"#;
+
+#[tokio::test]
+async fn the_task_of_a_worker_that_died_goes_on_elsewhere_from_its_last_checkpoint() {
+    let stage = Stage::start().await;
+    let first = stage.worker("first").await;
+    stage.shell("n", COUNT_TO_FOUR).await;
+    let two = |(_, event): &(u32, WorkerEvent)| matches!(event, WorkerEvent::Checkpoint { data: Some(data), .. } if *data == json!(2));
+    wait_for("the second checkpoint", PATIENCE, async || {
+        stage.facts("n").iter().any(two)
+    })
+    .await
+    .unwrap();
+    first.kill().await;
+    let _second = stage.worker("second").await;
+    assert_eq!(stage.ended("n").await, None);
+    let said: Vec<_> = stage.log("n").into_iter().map(|(_, line)| line).collect();
+    assert_eq!(said, ["attempt 1 from 0", "attempt 2 from 2"]);
+    let steps = stage
+        .facts("n")
+        .into_iter()
+        .filter_map(|(attempt, event)| match event {
+            WorkerEvent::Checkpoint { data, .. } => Some((attempt, data?.as_i64()?)),
+            _ => None,
+        });
+    assert_eq!(steps.collect::<Vec<_>>(), [(1, 1), (1, 2), (2, 3), (2, 4)]);
+    assert_eq!(stage.output("n")["steps"], 4);
+    stage.until_empty(&command_queue()).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_asked_to_leave_gives_its_tasks_back_without_a_failure() {
+    let stage = Stage::start().await;
+    let mut config = stage.config("first");
+    // Nobody would get the task for a long time if it were not given back.
+    config.task_ack_wait = Duration::from_secs(120);
+    config.drain_grace = Duration::from_secs(1);
+    let first = stage.worker_with(config.clone()).await;
+    stage.shell("long", COUNT_TO_FOUR).await;
+    stage.shell("short", "echo up; sleep 0.5; echo end").await;
+    stage.logged("long", "attempt 1").await;
+    stage.logged("short", "up").await;
+    first.shut_down().await;
+    // What ends within the grace is not begun again.
+    assert_eq!(stage.ended("short").await, None);
+    assert_eq!(stage.attempt("short"), 1);
+    config.worker = stage.config("second").worker;
+    let _second = stage.worker_with(config).await;
+    assert_eq!(stage.ended("long").await, None);
+    assert_eq!(
+        (
+            stage.attempt("long"),
+            stage.output("long")["steps"].as_i64()
+        ),
+        (2, Some(4))
+    );
+    let failed = |event: &WorkerEvent| matches!(event, WorkerEvent::Failed { .. });
+    assert_eq!(stage.heard("long", failed), 0);
+    stage.until_empty(&command_queue()).await;
+}
+
+#[tokio::test]
+async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
+    let mut stage = Stage::start().await;
+    stage.fall_silent().await;
+    let _worker = stage.worker("w").await;
+    stage
+        .shell(
+            "n",
+            r#"echo '{"type":"checkpoint","data":1}'; echo '{"type":"output","a":1}'; sleep 0.2"#,
+        )
+        .await;
+    let taken = wait_for("a worker that has the task", PATIENCE, async || {
+        let state = stage.bus.queue_state(&command_queue()).await.unwrap();
+        state.is_some_and(|state| state.in_hand == 1)
+    });
+    taken.await.unwrap();
+    // Now everything is stored, but no answer arrives.
+    stage.lose_answers(true);
+    stage.speak_again().await;
+    let takes = |event: &WorkerEvent| matches!(event, WorkerEvent::Take { .. });
+    wait_for("a repeated report", PATIENCE, async || {
+        stage.heard("n", takes) >= 2
+    })
+    .await
+    .unwrap();
+    assert_eq!(stage.attempt("n"), 1, "a repeated take begins no attempt");
+    stage.lose_answers(false);
+    let checkpoints = |event: &WorkerEvent| matches!(event, WorkerEvent::Checkpoint { .. });
+    wait_for("a checkpoint", PATIENCE, async || {
+        stage.heard("n", checkpoints) >= 1
+    })
+    .await
+    .unwrap();
+    stage.lose_answers(true);
+    let ends = |event: &WorkerEvent| matches!(event, WorkerEvent::Succeeded { .. });
+    wait_for("a repeated end", PATIENCE, async || {
+        stage.heard("n", ends) >= 2
+    })
+    .await
+    .unwrap();
+    stage.lose_answers(false);
+    stage.until_empty(&command_queue()).await;
+    let facts: Vec<_> = stage.facts("n");
+    assert_eq!(facts.len(), 3, "{facts:?}");
+}
+
+#[tokio::test]
+async fn a_program_goes_on_while_the_owner_is_silent_and_nothing_it_said_is_lost() {
+    let mut stage = Stage::start().await;
+    let _worker = stage.worker("w").await;
+    let flag = stage.folder.path().join("go");
+    let script = format!(
+        r#"echo up; until [ -e {} ]; do sleep 0.02; done
+           for n in 1 2 3 4 5; do echo "{{\"type\":\"checkpoint\",\"data\":$n}}"; done"#,
+        flag.display()
+    );
+    stage.shell("n", &script).await;
+    stage.logged("n", "up").await;
+    stage.fall_silent().await;
+    std::fs::write(&flag, "").unwrap();
+    let over = wait_for("the end of the program", PATIENCE, async || {
+        // Its folder is removed when it has ended and everything is handed over.
+        let root = stage.folder.path().join("runs/w");
+        let left = std::fs::read_dir(root).unwrap().flatten().count();
+        (left == 1).then_some(()).ok_or(format!("{left} entries"))
+    });
+    over.await.unwrap();
+    stage.speak_again().await;
+    assert_eq!(stage.ended("n").await, None);
+    let checkpoint = |event: &WorkerEvent| matches!(event, WorkerEvent::Checkpoint { .. });
+    let stored = stage
+        .facts("n")
+        .into_iter()
+        .filter(|(_, event)| checkpoint(event));
+    assert_eq!(stored.count(), 5);
+}
