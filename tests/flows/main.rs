@@ -14,6 +14,7 @@ mod program;
 mod python;
 mod refusals;
 mod roles;
+mod run_workers;
 mod schemathesis;
 mod templates;
 mod tls;

@@ -215,7 +215,7 @@ async fn a_large_checkpoint_travels_whole_and_one_beyond_the_limit_is_refused_in
     let _worker = stage.worker("w").await;
     let script = r#"
         say() { printf '{"type":"checkpoint","data":"'; head -c $1 /dev/zero | tr '\0' x; printf '"}\n'; }
-        say 900000; say 5000000; say 1048000; echo '{"type":"checkpoint","data":1}'
+        say 900000; say 5000000; say 1048500; echo '{"type":"checkpoint","data":1}'
     "#;
     stage.shell("n", script).await;
     assert_eq!(stage.ended("n").await, None);
