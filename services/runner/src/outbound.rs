@@ -327,7 +327,7 @@ async fn last_checkpoint(bus: &Bus, run: RunId, node: &NodeId) -> Result<Option<
     Ok(None)
 }
 
-/// Answers with runs that go on and runs that have ended, newest first; as many as the longer of the two lists.
+/// Answers with runs that go on and runs that have ended, newest first.
 async fn list(
     runs: BucketHandle<Runs>,
     asker: Asker,
@@ -335,7 +335,6 @@ async fn list(
     ended: Vec<RunId>,
 ) -> Option<Event> {
     use futures::StreamExt;
-    let limit = found.len().max(ended.len());
     let began = now();
     let records: Vec<_> = futures::stream::iter(ended)
         .map(|id| {
@@ -358,7 +357,6 @@ async fn list(
     }
     debug!(took = ?now().since(began), "read ended runs");
     found.sort_by_key(|run| std::cmp::Reverse(run.id));
-    found.truncate(limit);
     asker.answer(Answer::Runs(RunPage { runs: found })).await;
     expired
 }

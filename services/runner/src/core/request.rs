@@ -205,7 +205,7 @@ impl Core {
             .collect();
         active.sort_by_key(|active| std::cmp::Reverse(active.id()));
         active.truncate(limit);
-        let ended = self
+        let mut ended: Vec<RunId> = self
             .ended
             .iter()
             .rev()
@@ -213,6 +213,14 @@ impl Core {
             .map(|(id, _)| *id)
             .take(limit)
             .collect();
+        // The newest of both together.
+        let mut newest: Vec<RunId> = active.iter().map(|active| active.id()).collect();
+        newest.extend(&ended);
+        newest.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+        if let Some(first_beyond) = newest.get(limit) {
+            active.retain(|active| active.id() > *first_beyond);
+            ended.retain(|id| id > first_beyond);
+        }
         let active = active.into_iter().map(Active::listed).collect();
         Effect::List(request, active, ended)
     }

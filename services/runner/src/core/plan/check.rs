@@ -233,22 +233,24 @@ fn check_nodes(
     for (path, from, to) in edges {
         link(&places, from, to, path, &mut before, problems);
     }
-    if let Some(cycle) = cycle(nodes.len(), &before) {
+    let cycle = cycle(nodes.len(), &before);
+    if let Some(cycle) = &cycle {
         let names: Vec<&str> = cycle
             .iter()
             .filter_map(|at| nodes.get(*at).map(|node| node.id.as_str()))
             .collect();
         let text = format!("these nodes wait for each other: {}", names.join(" → "));
         problems.add(scope.path.clone(), "cycle", text);
-        // Without an order nothing more can be said about what is there when.
-        return;
     }
     for (index, node) in nodes.iter().enumerate() {
-        let ancestors = ancestors(index, &before);
-        let mut known: HashSet<String> = ancestors
-            .iter()
-            .filter_map(|at| nodes.get(*at).map(|node| node.id.clone()))
-            .collect();
+        let mut known: HashSet<String> = match &cycle {
+            // Without an order nothing can be said about what is there when.
+            Some(_) => nodes.iter().map(|node| node.id.clone()).collect(),
+            None => ancestors(index, &before)
+                .iter()
+                .filter_map(|at| nodes.get(*at).map(|node| node.id.clone()))
+                .collect(),
+        };
         known.extend(scope.outer.iter().cloned());
         let dependents: HashSet<&str> = before
             .iter()
