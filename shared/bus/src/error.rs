@@ -365,3 +365,16 @@ pub struct QueueError {
     #[source]
     pub(crate) source: Cause,
 }
+
+/// Why a large value cannot be stored or read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempt} the large value {name}")]
+pub struct BlobError {
+    /// What was attempted.
+    pub(crate) attempt: &'static str,
+    /// The value.
+    pub(crate) name: String,
+    /// Why not.
+    #[source]
+    pub(crate) source: Cause,
+}

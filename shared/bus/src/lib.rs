@@ -38,9 +38,11 @@
 //! ```
 
 mod batch;
+mod blob;
 mod clock;
 mod codec;
 mod connect;
+mod counter;
 mod error;
 mod feed;
 mod headers;
@@ -69,8 +71,8 @@ pub use clock::{
 pub use codec::{Encoding, decode, encode, to_json_text};
 pub use connect::{Bus, BusConfig, Credentials, LinkState, Secret, TlsFiles};
 pub use error::{
-    BusError, Cause, CodecError, ConnectError, KvError, LeaseError, PublishError, QueueError,
-    RequestError, SubscribeError, TopologyError,
+    BlobError, BusError, Cause, CodecError, ConnectError, KvError, LeaseError, PublishError,
+    QueueError, RequestError, SubscribeError, TopologyError,
 };
 pub use headers::Meta;
 pub use kv::{BucketHandle, PendingWrite, Revision, Versioned};

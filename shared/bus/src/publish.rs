@@ -124,7 +124,7 @@ impl Bus {
     }
 }
 
-fn failed(subject: String, error: AckError) -> PublishError {
+pub(crate) fn failed(subject: String, error: AckError) -> PublishError {
     match error.kind() {
         AckErrorKind::StreamNotFound => PublishError::NoStream { subject },
         AckErrorKind::TimedOut | AckErrorKind::BrokenPipe => PublishError::Unanswered {

@@ -12,7 +12,9 @@ use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType,
 };
-use quintet_contract::topology::{BucketSpec, Durability, Keeps, StreamSpec, buckets, streams};
+use quintet_contract::topology::{
+    BlobStoreSpec, BucketSpec, Durability, Holds, Keeps, StreamSpec, blob_stores, buckets, streams,
+};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -120,9 +122,11 @@ impl Bus {
         let replicas = self.config().replicas.max(1);
         let streams = streams(self.prefix(), self.config().retention).into_iter();
         let buckets = buckets(self.prefix()).into_iter();
+        let blobs = blob_stores(self.prefix(), self.config().retention).into_iter();
         streams
             .map(|spec| stream_config(spec, replicas))
             .chain(buckets.map(|spec| bucket_config(spec, replicas)))
+            .chain(blobs.map(|spec| blob_store_config(spec, replicas)))
             .collect()
     }
 
@@ -245,6 +249,7 @@ fn stream_config(spec: StreamSpec, replicas: usize) -> Config {
         max_messages: -1,
         max_bytes: -1,
         allow_message_ttl: spec.per_message_ttl,
+        allow_message_counter: matches!(spec.holds, Holds::Counters),
         allow_direct: true,
         storage: StorageType::File,
         retention: match spec.keeps {
@@ -271,6 +276,29 @@ fn bucket_config(spec: BucketSpec, replicas: usize) -> Config {
         allow_direct: true,
         allow_message_ttl: true,
         subject_delete_marker_ttl: Some(spec.marker_ttl),
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        num_replicas: replicas,
+        ..Config::default()
+    }
+}
+
+/// The form in which every NATS client knows an object store.
+fn blob_store_config(spec: BlobStoreSpec, replicas: usize) -> Config {
+    Config {
+        name: format!("OBJ_{}", spec.name),
+        description: Some(spec.description.to_owned()),
+        subjects: vec![
+            format!("$O.{}.C.>", spec.name),
+            format!("$O.{}.M.>", spec.name),
+        ],
+        max_age: spec.max_age,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_bytes: -1,
+        allow_rollup: true,
+        allow_direct: true,
         storage: StorageType::File,
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::New,
@@ -352,6 +380,11 @@ fn differences(wanted: &Config, found: &Config) -> Vec<String> {
         "per-message expiry",
         &wanted.allow_message_ttl,
         &found.allow_message_ttl,
+    );
+    compare(
+        "counters",
+        &wanted.allow_message_counter,
+        &found.allow_message_counter,
     );
     compare(
         "life of delete markers",

@@ -209,7 +209,12 @@ name!(
     /// A worker: unique to its process.
     WorkerId, "worker id"
 );
+name!(
+    /// Whose requests are counted together: a digest of its name or address.
+    RateIdentity, "rate identity"
+);
 token_of_name!(
+    RateIdentity,
     AgentId,
     JobId,
     TemplateId,
@@ -334,6 +339,22 @@ impl Token for RunId {
             .parse()
             .ok()
             .filter(|id: &Self| id.to_string() == token)
+    }
+}
+
+/// Which stretch of time requests are counted in: how often the stretch fits into the time since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RateWindow(pub u64);
+
+impl Token for RateWindow {
+    fn to_token(&self) -> Option<Cow<'_, str>> {
+        Some(self.0.to_string().into())
+    }
+
+    fn from_token(token: Option<&str>) -> Option<Self> {
+        let token = token?;
+        let number: u64 = token.parse().ok()?;
+        (number.to_string() == token).then_some(Self(number))
     }
 }
 

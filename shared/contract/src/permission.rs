@@ -116,9 +116,12 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
         },
         Role::Edge => Permissions {
             publish: [
-                own(&["svc.>", "hb.>", "report.>", "evt.>"]),
+                own(&["svc.>", "hb.>", "report.>", "evt.>", "rate.*.*"]),
                 reads(),
-                vec![answers_to_scheduler()],
+                vec![
+                    answers_to_scheduler(),
+                    format!("$O.{}.>", stream::blobs(prefix)),
+                ],
             ]
             .concat(),
             subscribe: [vec![inbox], own(&["live.>", "assigned.*", "agent.*.*"])].concat(),

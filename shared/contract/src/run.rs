@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 
 /// Most bytes of a checkpoint's body.
 pub const MAX_CHECKPOINT_BYTES: usize = 1024 * 1024;
+/// Data of a checkpoint that is larger than this does not travel in messages, but is stored apart.
+pub const MAX_INLINE_BYTES: usize = 512 * 1024;
 /// Longest type of a checkpoint in bytes.
 pub const MAX_CHECKPOINT_TYPE_BYTES: usize = 256;
 /// Most bytes of what one node puts out, as JSON; its dependents get it with their tasks.
@@ -244,6 +246,10 @@ pub struct Checkpoint {
     /// The node whose worker wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<NodeId>,
+    /// On the bus: where its data is, when that is too large for a message. Clients are shown the data instead, as long as
+    /// it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<String>,
 }
 
 /// What the runner stores: the run up to an entry of its log, and its private bookkeeping.

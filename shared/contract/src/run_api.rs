@@ -134,6 +134,9 @@ pub struct AddCheckpoint {
     /// What its author wants to find again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
+    /// Where the data is, when it is too large for a message: its name in the store of large values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<String>,
 }
 
 /// A checkpoint is stored.

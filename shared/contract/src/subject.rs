@@ -22,7 +22,8 @@ use crate::api::{
 };
 use crate::event::{JobEvent, JobLog};
 use crate::id::{
-    AgentId, HolderId, JobId, NameError, PoolName, QueueName, RunId, RunShard, Token, WorkerId,
+    AgentId, HolderId, JobId, NameError, PoolName, QueueName, RateIdentity, RateWindow, RunId,
+    RunShard, Token, WorkerId,
 };
 use crate::run::RunEvents;
 use crate::run_api::{
@@ -281,6 +282,8 @@ subjects! {
     RunHappened { run: RunId } = "evt.run.{run}.event", RunEvents;
     /// The log of a run as it is republished live, with its sequence in a header.
     LiveRunEvents { run: RunId } = "live.run.{run}.event", RunEvents;
+    /// How many requests of a caller were let through in a stretch of time; the server adds up what edges send.
+    CountRequests { identity: RateIdentity, window: RateWindow } = "rate.{identity}.{window}", Done;
     /// Log lines as they are republished live, with their sequence in a header.
     LiveJobLog { job: JobId } = "live.job.{job}.log", JobLog;
     /// Happenings as they are republished live, with their sequence in a header.

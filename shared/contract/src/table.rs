@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::subject::{Prefix, SUBJECTS, SubjectInfo};
-use crate::topology::{Retention, buckets, streams};
+use crate::topology::{Retention, blob_stores, buckets, streams};
 
 /// How messages on a subject travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,7 @@ pub fn way(pattern: &str) -> Option<Way> {
             "events",
             "process-safe",
         ),
+        "rate" => way("stream, counter", "edge", "NATS", "rates", "process-safe"),
         "live" => way("republished", "NATS", "edge", "", "volatile"),
         _ => None,
     }
@@ -159,6 +160,16 @@ pub fn render_markdown() -> String {
     out.push_str("\n## Buckets\n\n| bucket | use |\n|---|---|\n");
     for bucket in buckets(&prefix) {
         let _ = writeln!(out, "| `{}` | {} |", bucket.name, bucket.description);
+    }
+    out.push_str("\n## Stores of large values\n\n| store | kept | use |\n|---|---|---|\n");
+    for store in blob_stores(&prefix, Retention::default()) {
+        let _ = writeln!(
+            out,
+            "| `{}` | {} s | {} |",
+            store.name,
+            store.max_age.as_secs(),
+            store.description
+        );
     }
     let _ = write!(
         out,

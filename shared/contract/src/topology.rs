@@ -38,6 +38,17 @@ pub struct StreamSpec {
     pub per_message_ttl: bool,
     /// When messages leave it.
     pub keeps: Keeps,
+    /// What its messages are.
+    pub holds: Holds,
+}
+
+/// What the messages of a stream are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Each is what its sender wrote.
+    Messages,
+    /// Amounts, of which the server adds up those of one subject.
+    Counters,
 }
 
 /// When messages leave a stream, apart from its limits.
@@ -79,12 +90,26 @@ pub struct BucketSpec {
     pub marker_ttl: Duration,
 }
 
+/// A store of values that are too large for messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobStoreSpec {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: &'static str,
+    /// How long a value stays.
+    pub max_age: Duration,
+}
+
 /// Offers that one agent's queue holds at most: more than any agent has slots.
 const ASSIGNMENTS_PER_AGENT: i64 = 4096;
 /// How long an offer stays in the stream; longer than any sensible acknowledgement time.
 const ASSIGNMENT_AGE: Duration = Duration::from_secs(120);
 /// Log messages and events kept per job and kind.
 const EVENTS_PER_SUBJECT: i64 = 10_000;
+
+/// How long a count of requests stays; longer than the longest stretch of time that is counted.
+const RATE_AGE: Duration = Duration::from_secs(2 * 3600);
 
 /// For streams that must not lose their oldest messages to newer ones.
 const NO_LIMIT: i64 = -1;
@@ -116,6 +141,16 @@ pub mod stream {
         name(prefix, "tasks")
     }
 
+    /// Large values; the stream itself is called `OBJ_` and this.
+    pub fn blobs(prefix: &Prefix) -> String {
+        name(prefix, "blobs")
+    }
+
+    /// Counts of requests.
+    pub fn rates(prefix: &Prefix) -> String {
+        name(prefix, "rates")
+    }
+
     fn name(prefix: &Prefix, what: &str) -> String {
         format!("{}_{what}", prefix.as_str().replace('.', "_"))
     }
@@ -136,6 +171,7 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
             max_messages_per_subject: ASSIGNMENTS_PER_AGENT,
             per_message_ttl: true,
             keeps: Keeps::Limits,
+            holds: Holds::Messages,
         },
         StreamSpec {
             name: stream::events(prefix),
@@ -149,6 +185,7 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
             max_messages_per_subject: EVENTS_PER_SUBJECT,
             per_message_ttl: false,
             keeps: Keeps::Limits,
+            holds: Holds::Messages,
         },
         StreamSpec {
             name: stream::run_logs(prefix),
@@ -162,6 +199,7 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
             max_messages_per_subject: NO_LIMIT,
             per_message_ttl: false,
             keeps: Keeps::Limits,
+            holds: Holds::Messages,
         },
         StreamSpec {
             name: stream::tasks(prefix),
@@ -172,8 +210,29 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
             max_messages_per_subject: NO_LIMIT,
             per_message_ttl: false,
             keeps: Keeps::WorkQueue,
+            holds: Holds::Messages,
+        },
+        StreamSpec {
+            name: stream::rates(prefix),
+            description: "requests about runs that were let through, one subject per caller and stretch of time",
+            subjects: vec![format!("{prefix}.rate.*.*")],
+            republish: None,
+            max_age: RATE_AGE,
+            max_messages_per_subject: 1,
+            per_message_ttl: false,
+            keeps: Keeps::Limits,
+            holds: Holds::Counters,
         },
     ]
+}
+
+/// Every store of large values.
+pub fn blob_stores(prefix: &Prefix, retention: Retention) -> Vec<BlobStoreSpec> {
+    vec![BlobStoreSpec {
+        name: stream::blobs(prefix),
+        description: "data of checkpoints that is too large for messages, by the id of the checkpoint",
+        max_age: retention.runs,
+    }]
 }
 
 /// Every bucket.

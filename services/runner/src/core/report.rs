@@ -244,6 +244,7 @@ impl Settle<'_> {
                     kind: name.unwrap_or(CHECKPOINT).to_owned(),
                     data,
                     node_id: Some(node_id),
+                    blob: None,
                 };
                 (Fact::Checkpoint { checkpoint }, Urgency::Now)
             }

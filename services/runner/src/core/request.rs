@@ -328,6 +328,7 @@ impl Core {
             kind: kind.to_owned(),
             data: add.data,
             node_id: None,
+            blob: add.blob,
         };
         Ok(Some(Fact::Checkpoint { checkpoint }))
     }

@@ -545,6 +545,7 @@ fn a_run_without_a_plan_is_written_and_ended_from_outside() {
             checkpoint_id: id,
             kind: kind.to_owned(),
             data: None,
+            blob: None,
         };
         move |request| Event::Checkpoint(request, Box::new(add))
     };
