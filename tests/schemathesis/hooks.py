@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 # A cursor means nothing to clients, so the document does not say how one is made.
 schemathesis.openapi.format("cursor", st.integers(0, 4_000_000_000_000).map(lambda at: f"{at}_job"))
+schemathesis.openapi.format("run-cursor", st.uuids(version=4).map(str))
 
 
 @schemathesis.hook
@@ -22,3 +23,7 @@ def before_call(context, case, kwargs):
     if case.path in ("/v1/jobs/{id}/events", "/v1/jobs/{id}/logs"):
         stop = f"{case.operation.base_url.rstrip('/')}/v1/jobs/{quote(str(case.path_parameters['id']), safe='')}/stop"
         requests.post(stop, headers={"x-api-key": os.environ.get("QUINTET_API_KEY", "")}, timeout=15)
+    # The same for a run.
+    if case.path in ("/runs/{id}/events", "/v1/runs/{id}/events"):
+        run = f"{case.operation.base_url.rstrip('/')}/v1/runs/{quote(str(case.path_parameters['id']), safe='')}"
+        requests.delete(run, headers={"x-api-key": os.environ.get("QUINTET_API_KEY", "")}, timeout=15)

@@ -80,6 +80,8 @@ impl Stack {
         let nats = Nats::start().await.unwrap();
         let (folder, telemetry) = (TempDir::new().unwrap(), Telemetry::for_tests());
         let mut edge = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+        // Flows ask more often than a client should.
+        edge.run_rate = None;
         (plan.edge)(&mut edge);
         let mut scheduler = SchedulerConfig::new(HolderId::parse("test").unwrap());
         (plan.scheduler)(&mut scheduler);

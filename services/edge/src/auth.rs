@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use quintet_bus::now;
 use quintet_contract::error::ErrorCode;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::error::HttpError;
+use crate::tickets::Tickets;
 
 /// The cookie that the dashboard sets.
 pub(crate) const COOKIE: &str = "quintet_token";
@@ -21,6 +23,20 @@ pub enum Role {
     Viewer,
     /// Read and change.
     Operator,
+}
+
+impl Role {
+    const ALL: [(Self, &'static str); 2] = [(Self::Viewer, "viewer"), (Self::Operator, "operator")];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(role, _)| *role == self);
+        found.map_or("", |(_, text)| text)
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == text);
+        found.map(|(role, _)| *role)
+    }
 }
 
 /// A key of the interface; only its digest is kept.
@@ -41,6 +57,10 @@ impl ApiKey {
             role,
             digest: digest(key),
         }
+    }
+
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 }
 
@@ -81,16 +101,10 @@ pub fn parse_api_keys(text: &str) -> Result<Vec<ApiKey>, ApiKeyError> {
             if name.is_empty() || key.is_empty() {
                 return Err(ApiKeyError::Form { position });
             }
-            let role = match role {
-                "viewer" => Role::Viewer,
-                "operator" => Role::Operator,
-                other => {
-                    return Err(ApiKeyError::Role {
-                        position,
-                        role: other.to_owned(),
-                    });
-                }
-            };
+            let role = Role::parse(role).ok_or_else(|| ApiKeyError::Role {
+                position,
+                role: role.to_owned(),
+            })?;
             Ok(ApiKey::new(name, role, key))
         })
         .collect()
@@ -105,26 +119,42 @@ pub(crate) struct Caller {
 
 /// All keys.
 #[derive(Clone, Debug)]
-pub(crate) struct Keys(Vec<ApiKey>);
+pub(crate) struct Keys {
+    keys: Vec<ApiKey>,
+    tickets: Tickets,
+}
 
 impl Keys {
     pub(crate) fn new(keys: Vec<ApiKey>) -> Self {
-        Self(keys)
+        Self {
+            tickets: Tickets::new(&keys),
+            keys,
+        }
     }
 
-    /// Who asks with these headers; a token in the address counts where the caller is given one.
+    pub(crate) fn tickets(&self) -> &Tickets {
+        &self.tickets
+    }
+
+    /// Who asks with these headers; a token in the address, a key or a ticket, counts where the caller is given one.
     pub(crate) fn caller(
         &self,
         headers: &HeaderMap,
         token: Option<&str>,
     ) -> Result<Caller, HttpError> {
-        if self.0.is_empty() {
+        if self.keys.is_empty() {
             return Ok(Caller {
                 name: ANONYMOUS.into(),
                 role: Role::Operator,
             });
         }
-        let given = from_headers(headers)
+        let header = from_headers(headers);
+        if header.is_none()
+            && let Some(caller) = token.and_then(|token| self.tickets.read(token, now()))
+        {
+            return Ok(caller);
+        }
+        let given = header
             .or_else(|| token.map(str::to_owned))
             .or_else(|| from_cookie(headers));
         let Some(given) = given else {
@@ -134,7 +164,7 @@ impl Keys {
         };
         let given = digest(&given);
         // Every key is compared, so that the time says nothing about which one was nearly right.
-        let found = self.0.iter().fold(None, |found, key| {
+        let found = self.keys.iter().fold(None, |found, key| {
             let same = bool::from(key.digest.ct_eq(&given));
             if same { Some(key) } else { found }
         });

@@ -25,7 +25,11 @@ type Reply<T> = Result<T, HttpError>;
 
 impl App {
     /// Asks until there is an answer or the request's time is over: for questions whose repetition changes nothing.
-    async fn ask<S: Request>(&self, subject: &S, message: &S::Message) -> Reply<S::Reply> {
+    pub(crate) async fn ask<S: Request>(
+        &self,
+        subject: &S,
+        message: &S::Message,
+    ) -> Reply<S::Reply> {
         Ok(self
             .bus
             .request_until(subject, message, self.config.request_timeout)

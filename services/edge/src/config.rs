@@ -1,6 +1,7 @@
 //! What an edge is told at its start.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,10 +21,13 @@ pub struct EdgeConfig {
     pub agent_token: Secret,
     /// Who may use the interface; empty leaves it open to everybody who can reach it.
     pub api_keys: Vec<ApiKey>,
-    /// Origins whose pages may use the interface from a browser; `*` allows all.
+    /// Origins whose pages may use the interface from a browser; `*` allows all. None allows those of this machine and of
+    /// the edge itself.
     pub cors_origins: Vec<String>,
     /// Requests per second of one caller, also as a burst; none leaves them unlimited.
     pub rate_limit: Option<u32>,
+    /// Requests about runs of one caller, over all edges; none leaves them unlimited.
+    pub run_rate: Option<RunRateLimit>,
     /// Most bytes of a request's body.
     pub body_limit: usize,
     /// How long the bus may take to answer a request.
@@ -40,6 +44,31 @@ pub struct EdgeConfig {
     pub hello_timeout: Duration,
     /// How long open requests may take to finish when the edge is asked to leave.
     pub shutdown_grace: Duration,
+}
+
+/// How many requests about runs one caller may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunRateLimit {
+    /// Most requests of a window.
+    pub max: NonZeroU32,
+    /// How long a window is; every edge cuts time alike.
+    pub window: Duration,
+}
+
+impl RunRateLimit {
+    /// Requests of a window when nothing else is said.
+    pub const DEFAULT_MAX: NonZeroU32 = NonZeroU32::new(120).expect("is not zero");
+    /// The longest window that is counted.
+    pub const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
+}
+
+impl Default for RunRateLimit {
+    fn default() -> Self {
+        Self {
+            max: Self::DEFAULT_MAX,
+            window: Duration::from_secs(60),
+        }
+    }
 }
 
 /// Files of the listener's TLS.
@@ -60,6 +89,7 @@ impl EdgeConfig {
             api_keys: Vec::new(),
             cors_origins: Vec::new(),
             rate_limit: None,
+            run_rate: Some(RunRateLimit::default()),
             body_limit: 1024 * 1024,
             request_timeout: Duration::from_secs(10),
             tls: None,

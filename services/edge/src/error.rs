@@ -67,6 +67,8 @@ pub(crate) struct ErrorBody {
 pub(crate) struct HttpError {
     pub(crate) reply: ErrorReply,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Where it is not the one of the code.
+    status: Option<StatusCode>,
 }
 
 impl HttpError {
@@ -82,6 +84,26 @@ impl HttpError {
         ErrorReply::invalid(field, error).into()
     }
 
+    /// A body that does not fit, where that is answered 400.
+    pub(crate) fn validation_failed(details: Vec<serde_json::Value>) -> Self {
+        let reply = ErrorReply::new(ErrorCode::ValidationFailed, "validation failed");
+        let mut error = Self::from(reply.with("details", details));
+        error.status = Some(StatusCode::BAD_REQUEST);
+        error
+    }
+
+    /// Adds what to do next, where the sentence of the error is fixed.
+    pub(crate) fn hint(mut self, text: impl Into<String>) -> Self {
+        self.reply = self.reply.with("hint", text.into());
+        self
+    }
+
+    /// Says another sentence; the one before becomes the hint.
+    pub(crate) fn said(mut self, error: &str) -> Self {
+        let hint = std::mem::replace(&mut self.reply.error, error.to_owned());
+        self.hint(hint)
+    }
+
     /// Adds a header.
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -94,6 +116,7 @@ impl From<ErrorReply> for HttpError {
         let error = Self {
             headers: Vec::new(),
             reply,
+            status: None,
         };
         match error.reply.code {
             // That takes a person.
@@ -128,8 +151,9 @@ impl From<KvError> for HttpError {
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.reply.code.http_status())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let of_code = || StatusCode::from_u16(self.reply.code.http_status()).ok();
+        let status = self.status.or_else(of_code);
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
         response.headers_mut().extend(self.headers);
         response.extensions_mut().insert(self.reply);

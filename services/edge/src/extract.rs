@@ -46,7 +46,7 @@ impl<T: DeserializeOwned + Send> FromRequest<App> for Body<T> {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        body(request, app)
+        body(request, app.config.body_limit)
             .await
             .and_then(|body| object(&body))
             .map(Self)
@@ -57,15 +57,15 @@ impl FromRequest<App> for Items {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        body(request, app)
+        body(request, app.config.body_limit)
             .await
             .and_then(|body| array(&body))
             .map(Self)
     }
 }
 
-/// A body that is said to be JSON.
-async fn body(request: Request, app: &App) -> Result<Bytes, HttpError> {
+/// A body of at most `limit` bytes that is said to be JSON.
+pub(crate) async fn body(request: Request, limit: usize) -> Result<Bytes, HttpError> {
     let kind = request
         .headers()
         .get(CONTENT_TYPE)
@@ -75,7 +75,7 @@ async fn body(request: Request, app: &App) -> Result<Bytes, HttpError> {
             "the body must be JSON; send it with the header `content-type: application/json`";
         return Err(HttpError::new(ErrorCode::UnsupportedMediaType, text));
     }
-    bytes(request, app).await
+    bytes(request, limit).await
 }
 
 /// Reads a body that must be a JSON object.
@@ -95,7 +95,8 @@ pub(crate) fn array(body: &[u8]) -> Result<Vec<Value>, HttpError> {
     }
 }
 
-fn json(body: &[u8]) -> Result<Value, HttpError> {
+/// Reads a body that must be JSON of any kind.
+pub(crate) fn json(body: &[u8]) -> Result<Value, HttpError> {
     serde_json::from_slice(body).map_err(|error| {
         HttpError::new(
             ErrorCode::BadRequest,
@@ -104,8 +105,7 @@ fn json(body: &[u8]) -> Result<Value, HttpError> {
     })
 }
 
-async fn bytes(request: Request, app: &App) -> Result<Bytes, HttpError> {
-    let limit = app.config.body_limit;
+async fn bytes(request: Request, limit: usize) -> Result<Bytes, HttpError> {
     let whole = axum::body::to_bytes(request.into_body(), limit);
     let Ok(read) = tokio::time::timeout(BODY_DEADLINE, whole).await else {
         let text =

@@ -6,9 +6,9 @@ use metrics::{counter, gauge, histogram};
 
 /// Requests, by `method`, `route` as it is documented, and `status`.
 pub const REQUESTS_TOTAL: &str = "http_requests_total";
-/// Seconds from a request to its answer's head, by `method` and `route`.
+/// Seconds from a request to its answer's head, by `method`, `route` as it is documented, and `status_code`.
 pub const REQUEST_SECONDS: &str = "http_request_duration_seconds";
-/// Open event streams and sockets, by `kind`: events, logs, ui, agent.
+/// Open event streams and sockets, by `kind`: events, logs, runs, ui, agent.
 pub const STREAMS: &str = "edge_streams";
 /// Frames of agents that made no sense and were ignored, by `kind`.
 pub const IGNORED_FRAMES_TOTAL: &str = "edge_ignored_frames_total";
@@ -19,8 +19,10 @@ pub const SLOW_CLIENTS_TOTAL: &str = "edge_slow_clients_total";
 pub const REFUSED_CONNECTIONS_TOTAL: &str = "edge_refused_connections_total";
 
 pub(crate) fn request(method: &'static str, route: String, status: u16, took: Duration) {
-    counter!(REQUESTS_TOTAL, "method" => method, "route" => route.clone(), "status" => status.to_string()).increment(1);
-    histogram!(REQUEST_SECONDS, "method" => method, "route" => route).record(took.as_secs_f64());
+    let status = status.to_string();
+    counter!(REQUESTS_TOTAL, "method" => method, "route" => route.clone(), "status" => status.clone()).increment(1);
+    histogram!(REQUEST_SECONDS, "method" => method, "route" => route, "status_code" => status)
+        .record(took.as_secs_f64());
 }
 
 /// Counts a stream as open as long as it lives.

@@ -3,14 +3,13 @@
 //! 1. [`finish`] gives it an id, and writes the body of every answer that says no.
 //! 2. A panic becomes a 500 (a layer of tower-http).
 //! 3. [`observe`] traces, measures and logs it: the access log is the line "answered".
-//! 4. CORS (a layer of tower-http).
-//! 5. [`admit`] finds out who asks, and whether they may and not too often.
+//! 4. Pages of other origins are let in, or not ([`crate::cors`]).
+//! 5. [`crate::admit`] finds out who asks, and whether they may and not too often.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::Json;
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -21,18 +20,12 @@ use serde_json::Value;
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
-use crate::auth::Role;
-use crate::error::HttpError;
 use crate::metrics;
-use crate::state::App;
 
 /// Names a request and its answer.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over from a client.
 const REQUEST_ID_BYTES: usize = 128;
-
-/// Longest path with its query.
-const ADDRESS_BYTES: usize = 8 * 1024;
 
 /// The id of a request, for handlers and logs.
 #[derive(Clone, Debug)]
@@ -186,69 +179,4 @@ fn name_of(method: &Method) -> &'static str {
         Method::OPTIONS => "OPTIONS",
         _ => "other",
     }
-}
-
-/// Finds out who asks, and whether they may, and not too often.
-pub(crate) async fn admit(
-    State(app): State<App>,
-    ConnectInfo(address): ConnectInfo<SocketAddr>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    match admitted(&app, address, &mut request) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
-}
-
-fn admitted(app: &App, address: SocketAddr, request: &mut Request) -> Result<(), HttpError> {
-    if request
-        .uri()
-        .path_and_query()
-        .is_some_and(|address| address.as_str().len() > ADDRESS_BYTES)
-    {
-        let text = format!("the address is longer than {ADDRESS_BYTES} bytes; send less in it");
-        return Err(HttpError::new(ErrorCode::UriTooLong, text));
-    }
-    let path = request.uri().path();
-    if !is_guarded(path) {
-        return Ok(());
-    }
-    let query = request.uri().query().filter(|_| takes_token(path));
-    let token = query.and_then(token_of);
-    let caller = app.keys.caller(request.headers(), token.as_deref());
-    if let Some(rate) = &app.rate {
-        match &caller {
-            Ok(caller) if !app.config.api_keys.is_empty() => rate.check(&caller.name)?,
-            Ok(_) | Err(_) => rate.check(&address.ip().to_string())?,
-        }
-    }
-    let caller = caller?;
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !reads && caller.role < Role::Operator {
-        let text = format!(
-            "the key of {} may only read; this needs the role operator",
-            caller.name
-        );
-        return Err(HttpError::new(ErrorCode::Forbidden, text));
-    }
-    request.extensions_mut().insert(caller);
-    Ok(())
-}
-
-/// Whether a path is only for those who may.
-pub(crate) fn is_guarded(path: &str) -> bool {
-    path.starts_with("/v1/") || path == "/ui"
-}
-
-/// Whether the key may stand in the address: a browser's event streams and sockets cannot send headers.
-pub(crate) fn takes_token(path: &str) -> bool {
-    path == "/ui" || path.ends_with("/events") || path.ends_with("/logs")
-}
-
-fn token_of(query: &str) -> Option<String> {
-    let params = axum::extract::Query::<std::collections::HashMap<String, String>>::try_from_uri(
-        &format!("/?{query}").parse().ok()?,
-    );
-    params.ok()?.0.remove("token")
 }

@@ -11,8 +11,9 @@ use aide::transform::{TransformOpenApi, TransformResponse};
 use schemars::json_schema;
 use serde_json::{Map, Value, json};
 
+use crate::admit::{is_guarded, takes_token};
 use crate::auth::COOKIE;
-use crate::middleware::{is_guarded, takes_token};
+use crate::routes::runs::Mount;
 use crate::state::App;
 
 /// Whether requests without a key are refused.
@@ -84,6 +85,11 @@ fn complete(path: &str, operation: &mut Map<String, Value>, keys: NeedsKey) {
     for (status, response) in responses.into_iter().flatten() {
         let header = |description: &str| json!({"description": description, "required": true, "schema": {"type": "string"}});
         let headers = &mut response["headers"];
+        if Mount::of(path).is_some() {
+            for (name, description) in RATE_HEADERS {
+                headers[name] = json!({"description": description, "schema": {"type": "string"}});
+            }
+        }
         headers["x-request-id"] =
             header("the id of the request: the client's own where it sent a sane one");
         match status.as_str() {
@@ -95,6 +101,19 @@ fn complete(path: &str, operation: &mut Map<String, Value>, keys: NeedsKey) {
     // Said before the request is looked at, so without its id.
     operation["responses"]["431"] = json!({"description": "the head of the request is larger than the limit; there is no body"});
 }
+
+/// On all answers about runs, where these requests are limited.
+const RATE_HEADERS: [(&str, &str); 3] = [
+    (
+        "ratelimit-limit",
+        "how many requests about runs a caller may make in a stretch of time",
+    ),
+    ("ratelimit-remaining", "how many of them are left"),
+    (
+        "ratelimit-reset",
+        "in how many seconds the next stretch of time begins",
+    ),
+];
 
 /// Any one of these lets a request in.
 fn security(path: &str, keys: NeedsKey) -> Value {
@@ -172,7 +191,7 @@ fn described(api: TransformOpenApi<'_>) -> TransformOpenApi<'_> {
         extensions: Default::default(),
     };
     api.description(
-        "Jobs on agents. Every error body is `{error, code, requestId}` with fields that help; every response carries \
+        "Jobs on agents, and runs of plans. Every error body is `{error, code, requestId}` with fields that help; every response carries \
          `x-request-id`. Times are RFC 3339 in UTC with milliseconds. The WebSockets `/agent` and `/ui` are described in \
          asyncapi.json.",
     )

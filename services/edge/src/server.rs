@@ -5,7 +5,6 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
@@ -17,11 +16,12 @@ use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::Prometheus;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tracing::{info, warn};
 
+use crate::admit;
 use crate::auth::Keys;
 use crate::config::EdgeConfig;
+use crate::cors;
 use crate::error::Error;
 use crate::feeds::Feeds;
 use crate::gate::Gate;
@@ -30,6 +30,7 @@ use crate::pace::Paces;
 use crate::pools::Pools;
 use crate::rate::RateLimit;
 use crate::ready::watch_bus;
+use crate::run_rate::RunRate;
 use crate::state::{App, Inner, Places};
 
 /// Most bytes of the head of a request; more is answered 431.
@@ -115,6 +116,9 @@ impl Edge {
                 .rate_limit
                 .and_then(NonZeroU32::new)
                 .map(RateLimit::new),
+            run_rate: config
+                .run_rate
+                .map(|limit| RunRate::new(limit, bus.clone())),
             shutdown: shutdown.child_token(),
             streams: Places::new(config.max_streams_per_address),
             paces: Paces::default(),
@@ -189,12 +193,9 @@ fn router(app: App) -> Router {
         .merge(crate::sockets::routes())
         .merge(crate::pages::routes())
         .fallback(async || crate::error::HttpError::not_found())
-        .layer(from_fn_with_state(app.clone(), middleware::admit));
-    // Without origins OPTIONS is a method like any other.
-    let routes = match app.config.cors_origins.as_slice() {
-        [] => routes,
-        origins => routes.layer(cors(origins)),
-    };
+        .layer(from_fn_with_state(app.clone(), admit::admit));
+    let cors = cors::layer(&app.config.cors_origins);
+    let routes = routes.layer(from_fn_with_state(cors, cors::answer));
     wrapped(routes).with_state(app)
 }
 
@@ -204,27 +205,6 @@ fn wrapped<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
         .layer(from_fn(middleware::observe))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn(middleware::finish))
-}
-
-fn cors(origins: &[String]) -> CorsLayer {
-    let allowed = match origins.iter().any(|origin| origin == "*") {
-        true => AllowOrigin::any(),
-        false => AllowOrigin::list(
-            origins
-                .iter()
-                .filter_map(|origin| HeaderValue::from_str(origin).ok()),
-        ),
-    };
-    CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers(Any)
-        .expose_headers([
-            middleware::REQUEST_ID,
-            header::LOCATION,
-            header::LINK,
-            header::RETRY_AFTER,
-        ])
 }
 
 #[cfg(test)]

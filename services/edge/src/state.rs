@@ -18,6 +18,7 @@ use crate::feeds::Feeds;
 use crate::pace::Paces;
 use crate::pools::Pools;
 use crate::rate::RateLimit;
+use crate::run_rate::RunRate;
 
 /// The edge, as its handlers see it; clones are the same.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) prometheus: Prometheus,
     pub(crate) keys: Keys,
     pub(crate) rate: Option<RateLimit>,
+    /// The limit of requests about runs.
+    pub(crate) run_rate: Option<RunRate>,
     /// Cancelled when the edge leaves: streams end, sockets close.
     pub(crate) shutdown: CancellationToken,
     /// Open WebSockets and event streams.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use quintet_agent::AgentConfig;
 use quintet_bus::{Credentials, Secret, TlsFiles};
 use quintet_contract::id::{AgentId, HolderId, PoolName, QueueName, WorkerId};
 use quintet_contract::subject::Prefix;
-use quintet_edge::{EdgeConfig, Tls};
+use quintet_edge::{ApiKey, EdgeConfig, Role, RunRateLimit, Tls};
 use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::settings::{Reader, Secrecy, Setting, Settings, markdown_table, process_env};
@@ -133,17 +134,35 @@ const OURS: &[Setting] = &[
         None,
         "who may use the interface, as name:role:key, separated by commas; roles are viewer and operator; without keys it is open",
     ),
+    secret(
+        "orchestrator_api_key",
+        "ORCHESTRATOR_API_KEY",
+        None,
+        "one more key, of the name orchestrator and the role operator",
+    ),
     setting(
         "cors_origins",
         "CORS_ORIGINS",
         None,
-        "origins whose pages may use the interface, separated by commas; * allows all",
+        "origins whose pages may use the interface, separated by commas; * allows all; without it those of localhost and of the edge itself",
     ),
     setting(
         "rate_limit",
         "RATE_LIMIT",
         None,
-        "requests per second of one caller; without it there is no limit",
+        "requests per second of one caller, but for those about runs; without it there is no limit",
+    ),
+    setting(
+        "rate_limit_max",
+        "RATE_LIMIT_MAX",
+        Some("120"),
+        "requests about runs of one caller in a window, over all edges; 0 lifts the limit",
+    ),
+    setting(
+        "rate_limit_window_ms",
+        "RATE_LIMIT_WINDOW_MS",
+        Some("60000"),
+        "how long such a window is; at most an hour, and the same at all edges",
     ),
     setting(
         "body_limit",
@@ -473,8 +492,13 @@ fn edge(read: &mut Reader<'_>) -> EdgeConfig {
         Ok(keys) => edge.api_keys = keys.unwrap_or_default(),
         Err(error) => read.check("api_keys", false, &error.to_string()),
     }
+    if let Some(key) = read.optional("orchestrator_api_key") {
+        let key = ApiKey::new("orchestrator", Role::Operator, &key);
+        edge.api_keys.push(key);
+    }
     edge.cors_origins = read.list("cors_origins");
     edge.rate_limit = read.parse_optional("rate_limit");
+    edge.run_rate = run_rate(read);
     edge.body_limit = read.parse("body_limit");
     edge.max_connections_per_address = read.parse("connections_per_address");
     edge.max_streams_per_address = read.parse("streams_per_address");
@@ -489,6 +513,15 @@ fn edge(read: &mut Reader<'_>) -> EdgeConfig {
         key: key.into(),
     });
     edge
+}
+
+fn run_rate(read: &mut Reader<'_>) -> Option<RunRateLimit> {
+    let window = read.millis("rate_limit_window_ms");
+    let is_countable = !window.is_zero() && window <= RunRateLimit::LONGEST_WINDOW;
+    let text = "must be 1 ms to one hour";
+    read.check("rate_limit_window_ms", is_countable, text);
+    let max = NonZeroU32::new(read.parse("rate_limit_max"))?;
+    Some(RunRateLimit { max, window })
 }
 
 fn scheduler(read: &mut Reader<'_>) -> SchedulerConfig {

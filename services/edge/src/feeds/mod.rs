@@ -1,11 +1,13 @@
 //! What changes, once for all listeners of this edge.
 //!
 //! The first listener starts the [`hub`], which watches the buckets of jobs and agents and the happenings of jobs; every
-//! later one shares it. The output of a job is followed by one subscription per job that anybody follows ([`logs`]).
+//! later one shares it. The output of a job is followed by one subscription per job that anybody follows ([`logs`]), the
+//! log of a run likewise ([`runs`]).
 //! Nothing is kept per listener but its place: who is too slow reads the current state again.
 
 mod hub;
 mod logs;
+mod runs;
 mod shown;
 mod view;
 
@@ -14,13 +16,15 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use quintet_bus::{Bus, KvError};
 use quintet_contract::bucket::Jobs;
-use quintet_contract::id::JobId;
+use quintet_contract::id::{JobId, RunId};
 use quintet_service::tasks::Tasks;
 use tokio::sync::{OnceCell, broadcast, watch};
 
 use self::hub::Hub;
 pub(crate) use self::hub::Update;
 pub(crate) use self::logs::{LogBatch, Logs};
+use self::runs::RunFeeds;
+pub(crate) use self::runs::{Kind, LogReader, Mark, News, RunListener, event_text, told};
 pub(crate) use self::shown::{Latest, sse};
 use crate::error::HttpError;
 
@@ -35,6 +39,7 @@ struct Inner {
     tasks: Tasks,
     hub: OnceCell<Arc<Hub>>,
     logs: Logs,
+    runs: RunFeeds,
 }
 
 /// The newest state of one job and what happens to it, for as long as somebody looks.
@@ -60,12 +65,14 @@ pub(crate) struct Snapshot {
 impl Feeds {
     pub(crate) fn new(bus: Bus, tasks: Tasks) -> Self {
         let logs = Logs::new(bus.clone(), tasks.clone());
+        let runs = RunFeeds::new(bus.clone(), tasks.clone());
         Self {
             inner: Arc::new(Inner {
                 bus,
                 tasks,
                 hub: OnceCell::new(),
                 logs,
+                runs,
             }),
         }
     }
@@ -114,6 +121,11 @@ impl Feeds {
         id: &JobId,
     ) -> Result<broadcast::Receiver<Arc<LogBatch>>, HttpError> {
         self.inner.logs.follow(id).await
+    }
+
+    /// The log of a run: everything that is stored after this call is told.
+    pub(crate) async fn run(&self, id: RunId) -> Result<RunListener, HttpError> {
+        self.inner.runs.listen(id).await
     }
 }
 

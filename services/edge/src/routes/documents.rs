@@ -62,7 +62,7 @@ async fn ready(State(app): State<App>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     if readiness.ready {
-        return (status, Json(json!({"ready": true}))).into_response();
+        return (status, Json(json!({"ok": true, "ready": true}))).into_response();
     }
     let reasons: Vec<String> = readiness
         .reasons

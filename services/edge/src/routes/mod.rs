@@ -5,7 +5,9 @@ pub(crate) mod batch;
 mod documents;
 pub(crate) mod jobs;
 mod list;
+pub(crate) mod runs;
 pub(crate) mod templates;
+pub(crate) mod tickets;
 
 use aide::axum::ApiRouter;
 use aide::transform::TransformOperation;
@@ -20,8 +22,10 @@ pub(crate) fn all() -> ApiRouter<App> {
         .merge(jobs::routes())
         .merge(batch::routes())
         .merge(list::routes())
+        .merge(runs::routes())
         .merge(agents::routes())
         .merge(templates::routes())
+        .merge(tickets::routes())
         .merge(documents::routes())
 }
 

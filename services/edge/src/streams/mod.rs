@@ -1,7 +1,8 @@
-//! Server-sent events: the statuses of a job, and its output.
+//! Server-sent events: the statuses of a job, its output, and the log of a run.
 
 mod events;
 mod logs;
+mod runs;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub(crate) fn routes() -> ApiRouter<App> {
     ApiRouter::new()
         .merge(events::routes())
         .merge(logs::routes())
+        .merge(runs::routes())
 }
 
 /// An answer of events as they come, with a comment where none comes for a while.

@@ -1,0 +1,290 @@
+//! How many requests about runs one caller may make in a stretch of time, counted over all edges.
+//!
+//! Time is cut into windows of a fixed length, the same for all edges that have the same clock. The count of a caller in a
+//! window is a counter of NATS. An edge does not ask it for every request: it reserves a fiftieth of the limit at a time,
+//! or as many as are waiting, and gives that out by itself. So all edges together let through at most the limit, and less
+//! than it by what they have reserved and not used: a fiftieth for each edge at most, while requests come one by one.
+//! Without NATS every edge counts by itself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use quintet_bus::{Bus, now};
+use quintet_contract::id::{RateIdentity, RateWindow};
+use quintet_contract::subject::CountRequests;
+use quintet_contract::time::Timestamp;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::config::RunRateLimit;
+
+/// Reservations in which the limit is reached.
+const RESERVATIONS: u64 = 50;
+/// How long the counter may take to answer.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long it is not asked after it did not answer.
+const AWAY: Duration = Duration::from_secs(1);
+/// Bytes of the digest that names a caller.
+const IDENTITY_BYTES: usize = 16;
+
+/// What a caller is told about its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Requests in a window.
+    pub(crate) limit: u64,
+    /// How many of them are left, as far as this edge knows.
+    pub(crate) remaining: u64,
+    /// When the window ends.
+    pub(crate) reset: Duration,
+    /// Whether this request is let through.
+    pub(crate) verdict: Verdict,
+}
+
+/// Whether a request is let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Admitted,
+    Refused,
+}
+
+/// The callers; clones are the same.
+#[derive(Clone)]
+pub(crate) struct RunRate(Arc<Inner>);
+
+struct Inner {
+    limit: u64,
+    window: Duration,
+    bus: Bus,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    callers: HashMap<String, Counted>,
+    /// The newest window that was seen; those before it are forgotten.
+    window: u64,
+    /// Until then the counter is not asked.
+    away_until: Option<Instant>,
+}
+
+/// One caller in one window.
+#[derive(Default)]
+struct Counted {
+    window: u64,
+    /// What this edge has reserved, and what it has given out of that.
+    granted: u64,
+    used: u64,
+    /// The count over all edges, as it was last heard.
+    total: u64,
+    /// Requests that wait for a reservation.
+    waiting: u64,
+    reservation: Option<Shared<BoxFuture<'static, ()>>>,
+}
+
+/// What to do with a request.
+enum Step {
+    Done(Standing),
+    Wait(Shared<BoxFuture<'static, ()>>),
+}
+
+impl RunRate {
+    pub(crate) fn new(limit: RunRateLimit, bus: Bus) -> Self {
+        Self(Arc::new(Inner {
+            limit: u64::from(limit.max.get()),
+            window: limit.window,
+            bus,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Counts a request of a caller.
+    pub(crate) async fn check(&self, caller: &str) -> Standing {
+        loop {
+            match self.step(caller, now()) {
+                Step::Done(standing) => return standing,
+                Step::Wait(reservation) => reservation.await,
+            }
+        }
+    }
+
+    fn step(&self, caller: &str, now: Timestamp) -> Step {
+        let (window, reset) = window_at(now, self.0.window);
+        let limit = self.0.limit;
+        let mut state = self.0.state();
+        if window > state.window {
+            state.window = window;
+            state.callers.retain(|_, counted| counted.window >= window);
+        }
+        let counted = state.callers.entry(caller.to_owned()).or_default();
+        if counted.window != window {
+            *counted = Counted {
+                window,
+                ..Counted::default()
+            };
+        }
+        if counted.used < counted.granted {
+            counted.used += 1;
+            return Step::Done(counted.standing(limit, reset, Verdict::Admitted));
+        }
+        if counted.total >= limit {
+            return Step::Done(counted.standing(limit, reset, Verdict::Refused));
+        }
+        counted.waiting += 1;
+        let reservation = counted.reservation.get_or_insert_with(|| {
+            let (rate, caller) = (self.clone(), caller.to_owned());
+            async move { rate.reserve(&caller, window).await }
+                .boxed()
+                .shared()
+        });
+        Step::Wait(reservation.clone())
+    }
+
+    /// Reserves some more for a caller.
+    async fn reserve(&self, caller: &str, window: u64) {
+        let limit = self.0.limit;
+        let (amount, is_away) = {
+            let state = self.0.state();
+            let waiting = state
+                .callers
+                .get(caller)
+                .map_or(1, |counted| counted.waiting);
+            let amount = (limit / RESERVATIONS).max(waiting).clamp(1, limit);
+            let is_away = state.away_until.is_some_and(|until| Instant::now() < until);
+            (amount, is_away)
+        };
+        let subject = CountRequests {
+            identity: identity(caller, self.0.window),
+            window: RateWindow(window),
+        };
+        let total = match is_away {
+            true => None,
+            false => match self.0.bus.count(&subject, amount, PATIENCE).await {
+                Ok(total) => Some(total),
+                Err(error) => {
+                    debug!(%error, "counts requests by itself for a while");
+                    None
+                }
+            },
+        };
+        let mut state = self.0.state();
+        if total.is_none() && !is_away {
+            state.away_until = Some(Instant::now() + AWAY);
+        }
+        let counted = state.callers.get_mut(caller);
+        if let Some(counted) = counted.filter(|counted| counted.window == window) {
+            counted.reserved(amount, total, limit);
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counted {
+    /// Takes in what a reservation brought; without a total, the edge counts by itself.
+    fn reserved(&mut self, amount: u64, total: Option<u64>, limit: u64) {
+        self.reservation = None;
+        // Whoever still waits says so again.
+        self.waiting = 0;
+        let total = total.unwrap_or(self.total.max(self.granted) + amount);
+        self.granted += amount.saturating_sub(total.saturating_sub(limit));
+        self.total = self.total.max(total);
+    }
+
+    fn standing(&self, limit: u64, reset: Duration, verdict: Verdict) -> Standing {
+        let unused = self.granted - self.used;
+        Standing {
+            limit,
+            remaining: limit.saturating_sub(self.total) + unused,
+            reset,
+            verdict,
+        }
+    }
+}
+
+/// Which window a moment is in, and how long that still is.
+fn window_at(now: Timestamp, window: Duration) -> (u64, Duration) {
+    let length = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
+    let now = u64::try_from(now.as_millis()).unwrap_or(0);
+    let left = length - now % length;
+    (now / length, Duration::from_millis(left))
+}
+
+/// What a caller is called on the bus. Windows of another length are counted apart.
+fn identity(caller: &str, window: Duration) -> RateIdentity {
+    let digest = Sha256::digest(format!("{} {caller}", window.as_millis()));
+    let hex: String = digest
+        .iter()
+        .take(IDENTITY_BYTES)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    RateIdentity::parse(hex).expect("hexadecimal digits are a name")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Edges that share a counter; gives how many requests were let through. The list says which edge gets each.
+    fn play(limit: u64, edges: usize, requests: &[usize], has_bus: bool) -> u64 {
+        let mut all: Vec<Counted> = (0..edges).map(|_| Counted::default()).collect();
+        let (mut counter, mut admitted) = (0, 0);
+        for edge in requests {
+            let counted = &mut all[edge % edges];
+            if counted.used == counted.granted && counted.total < limit {
+                let amount = (limit / RESERVATIONS).max(1);
+                counter += amount;
+                counted.reserved(amount, has_bus.then_some(counter), limit);
+            }
+            if counted.used < counted.granted {
+                counted.used += 1;
+                admitted += 1;
+            }
+            let standing = counted.standing(limit, Duration::ZERO, Verdict::Admitted);
+            assert!(standing.remaining <= limit);
+        }
+        admitted
+    }
+
+    proptest! {
+        #[test]
+        fn edges_together_let_through_the_limit_or_a_little_less(
+            limit in 1_u64..5_000,
+            requests in prop::collection::vec(0_usize..3, 15_000),
+        ) {
+            let admitted = play(limit, 3, &requests, true);
+            prop_assert!(admitted <= limit);
+            let reserved = 3 * (limit / RESERVATIONS).max(1);
+            prop_assert!(admitted + reserved >= limit, "{admitted} of {limit}");
+        }
+    }
+
+    #[test]
+    fn an_edge_alone_lets_through_exactly_the_limit_with_and_without_a_bus() {
+        for limit in [1, 7, 120, 1_000] {
+            for has_bus in [true, false] {
+                assert_eq!(play(limit, 1, &[0; 2_000], has_bus), limit);
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_ends_when_the_next_begins() {
+        let minute = Duration::from_secs(60);
+        let at = |millis| window_at(Timestamp::from_millis(millis), minute);
+        assert_eq!(at(0), (0, minute));
+        assert_eq!(at(59_999), (0, Duration::from_millis(1)));
+        assert_eq!(at(60_000), (1, minute));
+        assert_ne!(identity("a", minute), identity("b", minute));
+        assert_ne!(identity("a", minute), identity("a", minute * 2));
+    }
+}
