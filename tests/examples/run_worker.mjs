@@ -33,7 +33,11 @@ async function report(task, attempt, seq, event) {
 
 async function serve(message) {
   const task = message.json();
-  const taken = await report(task, 0, 0, { type: "take", delivered: message.info.deliveryCount });
+  const taken = await report(task, 0, 0, {
+    type: "take",
+    delivered: message.info.deliveryCount,
+    sequence: message.seq,
+  });
   if (taken.type === "granted") { // else it is gone: somebody else has it, or nobody wants it any more
     const { attempt, resumeState, heartbeatMs = 10_000 } = taken;
     let [seq, gone] = [0, false];

@@ -36,7 +36,9 @@ async def report(bus, task, attempt, seq, **event):
 
 async def serve(bus, message):
     task, numbers = json.loads(message.data), itertools.count(1)
-    taken = await report(bus, task, 0, 0, type="take", delivered=message.metadata.num_delivered)
+    delivery = message.metadata
+    take = {"type": "take", "delivered": delivery.num_delivered, "sequence": delivery.sequence.stream}
+    taken = await report(bus, task, 0, 0, **take)
     if taken["type"] == "granted":  # else it is gone: somebody else has it, or nobody wants it any more
         attempt, period = taken["attempt"], min(ACK_WAIT, taken.get("heartbeatMs", 10_000) / 1000) / 3
         tell = lambda **event: report(bus, task, attempt, next(numbers), **event)

@@ -56,9 +56,14 @@ pub(crate) async fn live<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled, slo
     let Pulled {
         task,
         delivered,
+        sequence,
         held,
         ..
     } = pulled;
+    let take = WorkerEvent::Take {
+        delivered,
+        sequence,
+    };
     let config = &worker.config;
     let (outbox, limits): (_, LogLimits) = (worker.outboxes.of(&task), config.log_limits);
     let key = (task.run_id, task.node_id.clone());
@@ -68,7 +73,7 @@ pub(crate) async fn live<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled, slo
         account,
         task: Arc::new(task),
     };
-    let word = hold(&held, config.task_ack_wait / 3, life.run(delivered)).await;
+    let word = hold(&held, config.task_ack_wait / 3, life.run(take)).await;
     drop(slot);
     match word {
         Word::Done => held.done().await,
@@ -97,11 +102,11 @@ struct Life<'w, H> {
 }
 
 impl<H: Handler> Life<'_, H> {
-    async fn run(&self, delivered: u32) -> Word {
+    async fn run(&self, take: WorkerEvent) -> Word {
         let taken = tokio::select! {
             biased;
             () = self.worker.closing.cancelled() => None,
-            taken = self.take(delivered) => Some(taken),
+            taken = self.take(take) => Some(taken),
         };
         let Some(taken) = taken else {
             metrics::task("given_back");
@@ -132,14 +137,14 @@ impl<H: Handler> Life<'_, H> {
     }
 
     /// Waits for an earlier delivery to end, then asks whether to begin.
-    async fn take(&self, delivered: u32) -> (Seat, Option<Verdict>) {
+    async fn take(&self, take: WorkerEvent) -> (Seat, Option<Verdict>) {
         let seat = loop {
             match self.worker.desk.sit(&self.account) {
                 Ok(seat) => break seat,
                 Err(earlier) => earlier.ended().await,
             }
         };
-        let verdict = self.account.ask(WorkerEvent::Take { delivered }).await;
+        let verdict = self.account.ask(take).await;
         (seat, verdict)
     }
 

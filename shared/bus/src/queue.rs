@@ -271,6 +271,7 @@ impl Pull {
                 queue,
                 task,
                 delivered: u32::try_from(position.delivered).unwrap_or(u32::MAX),
+                sequence: position.stream,
                 held,
             }),
             (_, read) => {
@@ -292,6 +293,8 @@ pub struct Pulled {
     pub task: Task,
     /// How often it was delivered, from 1.
     pub delivered: u32,
+    /// Sequence of its message in the stream of tasks.
+    pub sequence: u64,
     /// The duty to say what became of it.
     pub held: Held,
 }

@@ -304,6 +304,7 @@ impl World {
                     checkpoint_id: CheckpointId::from_uuid(self.id()),
                     kind: format!("step {count}"),
                     data: None,
+                    blob: None,
                 };
                 let later = when + self.rng.random_range(5_000..30_000);
                 self.wish(later, Wish::Checkpoint(add));
