@@ -10,12 +10,12 @@ use quintet_contract::id::{NodeId, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::task::{MAX_LINES, RunReport, Verdict, WorkerEvent};
 use quintet_worker::output::{Limiter, LogLimits};
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::event::{AROUND, EventKind, size};
 use crate::metrics;
 
 /// What one task may have unanswered, in units of [`UNIT`]: two of the largest checkpoints. When it is full, lines of
@@ -23,8 +23,6 @@ use crate::metrics;
 const ROOM: u32 = 2 * 1024 + 256;
 /// Bytes of one unit.
 const UNIT: usize = 1024;
-/// Bytes that a report has around its content, about.
-const AROUND: usize = 192;
 /// Progress is told at most this often; of what comes faster the newest counts.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
 /// How long what was reported may take to be stored before a task is given back.
@@ -343,62 +341,6 @@ impl Account {
     }
 }
 
-/// What an answer is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EventKind {
-    Heartbeat,
-    Log,
-    Content,
-}
-
-impl EventKind {
-    pub(super) fn of(event: &WorkerEvent) -> Self {
-        match event {
-            WorkerEvent::Heartbeat => Self::Heartbeat,
-            WorkerEvent::Log { .. } => Self::Log,
-            WorkerEvent::Take { .. }
-            | WorkerEvent::Checkpoint { .. }
-            | WorkerEvent::Output { .. }
-            | WorkerEvent::Progress { .. }
-            | WorkerEvent::Succeeded { .. }
-            | WorkerEvent::Failed { .. }
-            | WorkerEvent::Unknown => Self::Content,
-        }
-    }
-}
-
 fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).map_or(ROOM, |units| units.min(ROOM))
-}
-
-/// About how many bytes an event is in a message.
-fn size(event: &WorkerEvent) -> usize {
-    let content = match event {
-        WorkerEvent::Take { .. } | WorkerEvent::Heartbeat | WorkerEvent::Unknown => 0,
-        WorkerEvent::Checkpoint { name, data } => {
-            name.as_ref().map_or(0, String::len) + data.as_ref().map_or(0, size_of_value)
-        }
-        WorkerEvent::Output { data } | WorkerEvent::Progress { data } => size_of_object(data),
-        WorkerEvent::Log { line, .. } => line.len(),
-        WorkerEvent::Succeeded { output } => output.as_ref().map_or(0, size_of_object),
-        WorkerEvent::Failed { error, .. } => error.len(),
-    };
-    AROUND + content
-}
-
-fn size_of_object(object: &JsonObject) -> usize {
-    let fields = object.iter();
-    fields
-        .map(|(name, value)| name.len() + 5 + size_of_value(value))
-        .sum()
-}
-
-fn size_of_value(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) => 1,
-        Value::Number(_) => 9,
-        Value::String(text) => text.len() + 5,
-        Value::Array(items) => 5 + items.iter().map(size_of_value).sum::<usize>(),
-        Value::Object(fields) => 5 + size_of_object(fields),
-    }
 }

@@ -12,7 +12,8 @@ use quintet_service::telemetry::chain;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::account::{Account, Answer, EventKind};
+use super::account::{Account, Answer};
+use super::event::EventKind;
 use super::waiting::Numbered;
 use crate::metrics;
 

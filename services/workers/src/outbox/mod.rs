@@ -10,6 +10,7 @@
 //! message. When an answer is late, or more waits than a message holds, further ones are sent meanwhile.
 
 mod account;
+mod event;
 mod flight;
 mod waiting;
 

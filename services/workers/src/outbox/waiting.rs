@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use quintet_contract::task::{MAX_REPORTS, RunReport};
 
-use super::account::{Account, Answer, Entry, EventKind};
+use super::account::{Account, Answer, Entry};
+use super::event::EventKind;
 
 /// Most bytes of a message, about; a report that is larger goes alone.
 const MESSAGE_BYTES: usize = 448 * 1024;
