@@ -3,9 +3,9 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | failed; for `jobs submit --wait` also: the job failed |
+//! | 1 | failed; also: the job or run that was waited for did |
 //! | 2 | the command line or the configuration is wrong |
-//! | 3 | there is no such job, agent or template |
+//! | 3 | there is no such job, run, agent or template |
 //! | 4 | the server refused the request |
 //! | 5 | the server or the bus cannot be reached |
 //! | 130 | interrupted twice |
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use quintet_service::telemetry::chain;
 
 /// The same table for `--help`.
-pub const HELP: &str = "Exit codes: 0 done, 1 failed (also: the job that was waited for failed), 2 wrong command line or \
+pub const HELP: &str = "Exit codes: 0 done, 1 failed (also: the job or run that was waited for failed), 2 wrong command line or \
 configuration, 3 no such thing, 4 refused by the server, 5 server or bus not reachable, 130 interrupted twice.";
 
 pub(crate) const FAILED: u8 = 1;
@@ -41,6 +41,11 @@ impl Failure {
             code,
             text: text.into(),
         }
+    }
+
+    /// The exit code.
+    pub(crate) const fn code(&self) -> u8 {
+        self.code
     }
 }
 

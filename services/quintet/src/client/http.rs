@@ -1,9 +1,13 @@
 //! The client's side of HTTP: JSON in and out, failures as sentences with the exit code they deserve.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use anyhow::Context;
 use eventsource_stream::Eventsource;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 
@@ -27,7 +31,10 @@ pub(crate) struct Message {
 }
 
 /// A stream of events.
-pub(crate) struct Sse(BoxStream<'static, anyhow::Result<Message>>);
+pub(crate) struct Sse {
+    events: BoxStream<'static, anyhow::Result<Message>>,
+    retry: Arc<AtomicU64>,
+}
 
 impl Http {
     pub(crate) fn new(base: &str, token: Option<String>) -> anyhow::Result<Self> {
@@ -86,7 +93,8 @@ impl Http {
             .as_str()
             .map(|id| format!(" (status {status}, request {id})"))
             .unwrap_or_default();
-        Err(Failure::new(code, format!("{sentence}{id}")).into())
+        let (transition, problems) = (transition(&body), problems(&body));
+        Err(Failure::new(code, format!("{sentence}{transition}{id}{problems}")).into())
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
@@ -132,7 +140,15 @@ impl Http {
             request = request.header("last-event-id", after);
         }
         let response = self.send(request).await?;
-        let events = response.bytes_stream().eventsource().map(|event| {
+        let retry = Arc::new(AtomicU64::new(0));
+        let mut ear = RetryEar::default();
+        let heard = retry.clone();
+        let bytes = response.bytes_stream().inspect_ok(move |bytes| {
+            if let Some(wait) = ear.hear(bytes) {
+                heard.store(wait, Ordering::Relaxed);
+            }
+        });
+        let events = bytes.eventsource().map(|event| {
             let event = event.context("the stream of events broke")?;
             let data = serde_json::from_str(&event.data).unwrap_or(Value::String(event.data));
             Ok(Message {
@@ -141,15 +157,77 @@ impl Http {
                 data,
             })
         });
-        Ok(Sse(events.boxed()))
+        Ok(Sse {
+            events: events.boxed(),
+            retry,
+        })
     }
 }
 
 impl Sse {
     /// The next event; none when the server has ended the stream. Cancel-safe.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Message>> {
-        self.0.next().await.transpose()
+        self.events.next().await.transpose()
     }
+
+    /// How long the server wants a client to wait before it comes back, if it has said so.
+    pub(crate) fn retry(&self) -> Option<Duration> {
+        match self.retry.load(Ordering::Relaxed) {
+            0 => None,
+            wait => Some(Duration::from_millis(wait)),
+        }
+    }
+}
+
+/// Finds `retry:` lines in a stream of events; those that come without an event are dropped by its parser.
+#[derive(Debug, Default)]
+struct RetryEar {
+    /// The line up to here, as long as it can be such a line.
+    line: Vec<u8>,
+    is_other: bool,
+}
+
+impl RetryEar {
+    /// The wait of the last such line that has ended, in milliseconds.
+    fn hear(&mut self, bytes: &[u8]) -> Option<u64> {
+        const NAME: &[u8] = b"retry:";
+        let mut found = None;
+        for byte in bytes {
+            if matches!(byte, b'\n' | b'\r') {
+                let value = self.line.strip_prefix(NAME);
+                let value = value.and_then(|value| std::str::from_utf8(value).ok());
+                found = value.and_then(|value| value.trim().parse().ok()).or(found);
+                (self.line, self.is_other) = (Vec::new(), false);
+            } else if !self.is_other {
+                self.line.push(*byte);
+                let length = self.line.len().min(NAME.len());
+                self.is_other = self.line[..length] != NAME[..length] || self.line.len() > 32;
+            }
+        }
+        found
+    }
+}
+
+/// Which transition was refused, where the answer names it.
+fn transition(body: &Value) -> String {
+    match (body["from"].as_str(), body["to"].as_str()) {
+        (Some(from), Some(to)) => format!(": what is {from} cannot become {to}"),
+        _ => String::new(),
+    }
+}
+
+/// All that is wrong with what was sent, a line each, where the answer names it.
+fn problems(body: &Value) -> String {
+    let lists = [&body["problems"], &body["details"]];
+    let problems = lists.into_iter().filter_map(Value::as_array).flatten();
+    problems
+        .map(|problem| {
+            let path = problem["path"].as_str().unwrap_or_default();
+            let colon = if path.is_empty() { "" } else { ": " };
+            let message = problem["message"].as_str().unwrap_or_default();
+            format!("\n  {path}{colon}{message}")
+        })
+        .collect()
 }
 
 /// A name as it stands in a path.
@@ -164,4 +242,36 @@ pub(crate) fn path_of(name: &str) -> String {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_wait_that_a_server_asks_for_is_heard_wherever_a_read_ends() {
+        let text = b"retry: 2500\n\nevent: hello\ndata: retry: 1\n\n: retry: 2\n";
+        for cut in 0..text.len() {
+            let mut ear = RetryEar::default();
+            let heard = [ear.hear(&text[..cut]), ear.hear(&text[cut..])];
+            assert_eq!(
+                heard.into_iter().flatten().collect::<Vec<_>>(),
+                [2500],
+                "{cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_problem_has_a_line_with_its_path() {
+        let body = json!({"problems": [
+            {"path": "nodes[1].needs[0]", "code": "danglingEdge", "message": "there is no node x"},
+            {"path": "", "code": "limit", "message": "the plan is too large"},
+        ]});
+        let expected = "\n  nodes[1].needs[0]: there is no node x\n  the plan is too large";
+        assert_eq!(problems(&body), expected);
+        assert_eq!(problems(&json!({})), "");
+    }
 }

@@ -1,10 +1,11 @@
-//! The client: verbs on jobs, agents and templates over HTTP, and looks at the bus.
+//! The client: verbs on jobs, runs, agents and templates over HTTP, and looks at the bus.
 
 mod agents;
 mod bench;
 mod bus;
 mod http;
 mod jobs;
+mod runs;
 mod table;
 mod templates;
 mod top;
@@ -21,6 +22,9 @@ pub(crate) enum ClientCommand {
     /// Submit, watch, list and stop jobs
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Create, watch, list and cancel runs
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
     /// List, drain and forget agents
     #[command(subcommand)]
     Agents(agents::AgentsCommand),
@@ -40,6 +44,7 @@ pub(crate) enum ClientCommand {
 pub(crate) async fn run(command: ClientCommand, global: &Global) -> Outcome {
     match command {
         ClientCommand::Jobs(command) => jobs::run(command, global).await,
+        ClientCommand::Runs(command) => runs::run(command, global).await,
         ClientCommand::Agents(command) => agents::run(command, global).await,
         ClientCommand::Templates(command) => templates::run(command, global).await,
         ClientCommand::Top(command) => top::run(command, global).await,
