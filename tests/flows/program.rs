@@ -15,17 +15,20 @@ use tempfile::TempDir;
 pub(crate) struct Program {
     pub(crate) api: Api,
     process: Process,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
     address: SocketAddr,
+    environment: Vec<(String, String)>,
 }
 
 impl Program {
     pub(crate) async fn start(environment: &[(&str, &str)]) -> Self {
-        Self::start_in(TempDir::new().unwrap(), environment).await
+        let port = free_port().unwrap();
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment = environment.iter().map(owned).collect();
+        Self::start_in(TempDir::new().unwrap(), port, environment).await
     }
 
-    async fn start_in(folder: TempDir, environment: &[(&str, &str)]) -> Self {
-        let port = free_port().unwrap();
+    async fn start_in(folder: TempDir, port: u16, environment: Vec<(String, String)>) -> Self {
         let log = fs::File::create(folder.path().join("up.log")).unwrap();
         let mut command = Command::new(binary());
         command
@@ -34,7 +37,7 @@ impl Program {
             .arg(folder.path().join("data"))
             .env_remove("NATS_URL")
             .env("AGENT_ID", "agent-1")
-            .envs(environment.iter().copied())
+            .envs(environment.clone())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
@@ -58,6 +61,7 @@ impl Program {
             process,
             folder,
             address,
+            environment,
         };
         let agent = wait_for("an agent", PATIENCE, async || {
             let agents = program.api.get("/v1/agents").await.body;
@@ -71,21 +75,20 @@ impl Program {
         program
     }
 
-    /// Kills it without a word, and starts it anew on the same data.
-    async fn kill_and_restart(mut self) -> Self {
+    /// Kills it without a word, and starts it anew on the same data, port and settings.
+    pub(crate) async fn kill_and_restart(mut self) -> Self {
         self.process.kill().unwrap();
-        let server = self.folder.path().join("data");
+        let folder = self.folder.path().to_owned();
         let gone = wait_for(
             "every process of the old program to be gone",
             PATIENCE,
-            async || match of_folder(&server) {
+            async || match of_folder(&folder) {
                 found if found.is_empty() => Ok(()),
                 found => Err(format!("{found:?}")),
             },
         );
         gone.await.unwrap();
-        assert_ne!(self.address.port(), 0);
-        Self::start_in(self.folder, &[]).await
+        Self::start_in(self.folder, self.address.port(), self.environment).await
     }
 }
 
