@@ -1,6 +1,6 @@
 //! Thousands of listeners on one edge: how late they are told, and what each of them costs it.
 //!
-//! Scheduler and edge are processes of their own. What an update says holds the moment of its cause, before the request
+//! Scheduler or runner, and the edge, are processes of their own. What an update says holds the moment of its cause, before the request
 //! that makes it is sent; a listener is late by what has passed since then when its bytes were read, on the same clock.
 //! Every message of every listener counts. The listeners read bytes and look for that mark alone, so that it is the edge
 //! that is measured.
@@ -34,8 +34,10 @@ use crate::system::Speaker;
 
 /// Listeners whose memory is the base that the others are compared to.
 const FEW: usize = 50;
-/// Updates per second.
+/// Updates per second of a job.
 const RATE: u32 = 100;
+/// Checkpoints per second of a run.
+const RUN_RATE: u32 = 20;
 /// How long updates go on before they are measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// How long they are measured.
@@ -56,6 +58,7 @@ const READ: usize = 256 * 1024;
 enum Kind {
     Ui,
     Sse,
+    Run,
 }
 
 impl Kind {
@@ -63,16 +66,28 @@ impl Kind {
         match self {
             Self::Ui => "UI sockets",
             Self::Sse => "SSE streams",
+            Self::Run => "SSE streams of a run",
         }
     }
 
-    fn request(self, job: &JobId) -> String {
+    const fn rate(self) -> u32 {
+        match self {
+            Self::Ui | Self::Sse => RATE,
+            Self::Run => RUN_RATE,
+        }
+    }
+
+    /// The request of a listener of this job or run.
+    fn request(self, id: &str) -> String {
         match self {
             Self::Ui => "GET /ui HTTP/1.1\r\nhost: bench\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
                 .to_owned(),
             Self::Sse => format!(
-                "GET /v1/jobs/{job}/events HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n\r\n"
+                "GET /v1/jobs/{id}/events HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n\r\n"
+            ),
+            Self::Run => format!(
+                "GET /v1/runs/{id}/events HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n\r\n"
             ),
         }
     }
@@ -80,12 +95,12 @@ impl Kind {
     const fn answer(self) -> &'static [u8] {
         match self {
             Self::Ui => b"HTTP/1.1 101 ",
-            Self::Sse => b"HTTP/1.1 200 ",
+            Self::Sse | Self::Run => b"HTTP/1.1 200 ",
         }
     }
 }
 
-pub(super) async fn measure(
+pub(super) async fn of_jobs(
     parts: &Parts<'_>,
     bus: &Bus,
     count: usize,
@@ -99,6 +114,21 @@ pub(super) async fn measure(
         bar.finish_and_clear();
     }
     scheduler.kill().await?;
+    Ok(())
+}
+
+pub(super) async fn of_a_run(
+    parts: &Parts<'_>,
+    bus: &Bus,
+    count: usize,
+    results: &mut Vec<Measured>,
+) -> Outcome {
+    crate::files::raise_limit();
+    let mut runner = parts.serve(Speaker::Runner, &[], Stdio::null())?;
+    let bar = spinner("listeners of a run");
+    measure_kind(Kind::Run, parts, bus, count, results).await?;
+    bar.finish_and_clear();
+    runner.kill().await?;
     Ok(())
 }
 
@@ -132,10 +162,10 @@ async fn measure_kind(
     let http = Http::new(&format!("http://{address}"), None)?;
     let source = Source::new(kind, bus, http).await?;
     let mut hall = Hall::default();
-    hall.fill(kind, address, &source.job, FEW).await?;
+    hall.fill(kind, address, &source.id, FEW).await?;
     source.tell(WARM_UP).await?;
     let base = resident(pid)?;
-    hall.fill(kind, address, &source.job, count).await?;
+    hall.fill(kind, address, &source.id, count).await?;
     source.tell(WARM_UP).await?;
     let (began, used, from) = (Instant::now(), processor_time(pid)?, micros());
     hall.heard.from.store(from, Ordering::Relaxed);
@@ -163,40 +193,47 @@ async fn measure_kind(
     Ok(())
 }
 
-/// Makes updates of one job.
+/// Makes updates of one job, or checkpoints of one run.
 struct Source<'a> {
     kind: Kind,
     bus: &'a Bus,
     http: Http,
-    job: JobId,
+    id: String,
 }
 
 impl<'a> Source<'a> {
     async fn new(kind: Kind, bus: &'a Bus, http: Http) -> anyhow::Result<Self> {
-        let body = json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "nobody"}}});
+        let (path, body) = match kind {
+            Kind::Ui | Kind::Sse => (
+                "/v1/jobs",
+                json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "nobody"}}}),
+            ),
+            Kind::Run => ("/v1/runs?mode=queue", json!({"name": "bench"})),
+        };
         let began = Instant::now();
-        // The scheduler may have been started a moment ago.
-        let job = loop {
-            match http.post("/v1/jobs", &body).await {
-                Ok(job) => break job,
+        // The scheduler or runner may have been started a moment ago.
+        let made = loop {
+            match http.post(path, &body).await {
+                Ok(made) => break made,
                 Err(error) if began.elapsed() > PATIENCE => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         };
-        let id = job["id"].as_str().context("a job without id")?;
+        let id = made["id"].as_str().context("made without an id")?;
         Ok(Self {
             kind,
             bus,
             http,
-            job: JobId::parse(id)?,
+            id: id.to_owned(),
         })
     }
 
     /// Makes updates for this long, evenly; how many.
     async fn tell(&self, time: Duration) -> anyhow::Result<u64> {
-        let mut ticks = interval(Duration::from_secs(1) / RATE);
+        let rate = self.kind.rate();
+        let mut ticks = interval(Duration::from_secs(1) / rate);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let count = time.as_millis() as u64 * u64::from(RATE) / 1000;
+        let count = time.as_millis() as u64 * u64::from(rate) / 1000;
         let mut sent = JoinSet::new();
         for _ in 0..count {
             ticks.tick().await;
@@ -204,17 +241,16 @@ impl<'a> Source<'a> {
             match self.kind {
                 Kind::Ui => {
                     let (http, path) =
-                        (self.http.clone(), format!("/v1/jobs/{}/metadata", self.job));
+                        (self.http.clone(), format!("/v1/jobs/{}/metadata", self.id));
                     sent.spawn(
                         async move { http.put(&path, &json!({"title": mark})).await.map(drop) },
                     );
                 }
                 Kind::Sse => {
-                    let subject = JobHappened {
-                        job: self.job.clone(),
-                    };
+                    let job = JobId::parse(&self.id)?;
+                    let subject = JobHappened { job: job.clone() };
                     let event = JobEvent {
-                        job_id: self.job.clone(),
+                        job_id: job,
                         kind: "progress".to_owned(),
                         message: mark,
                         data: Some(
@@ -224,6 +260,12 @@ impl<'a> Source<'a> {
                     };
                     let stored = self.bus.store(&subject, &event, None).await?;
                     sent.spawn(async move { Ok(stored.await.map(drop)?) });
+                }
+                Kind::Run => {
+                    let http = self.http.clone();
+                    let path = format!("/v1/runs/{}/checkpoints", self.id);
+                    let body = json!({"type": "step", "data": {"mark": mark, "frame": 1234}});
+                    sent.spawn(async move { http.post(&path, &body).await.map(drop) });
                 }
             }
         }
@@ -295,11 +337,11 @@ impl Hall {
         &mut self,
         kind: Kind,
         address: SocketAddr,
-        job: &JobId,
+        id: &str,
         count: usize,
     ) -> Outcome {
         let missing = count.saturating_sub(self.counts.len());
-        let request = kind.request(job);
+        let request = kind.request(id);
         let opening = futures::stream::iter(0..missing).map(|_| connect(kind, address, &request));
         let streams: Vec<TcpStream> = opening.buffer_unordered(IN_FLIGHT).try_collect().await?;
         for stream in streams {

@@ -7,6 +7,8 @@
 //! - [`retained`]: what jobs that have ended cost those that come, and a start.
 //! - [`crowd`]: thousands of agents that only say that they are there.
 //! - [`listeners`]: thousands of UI sockets and event streams on one edge.
+//! - [`runs`]: ten-step runs, checkpoints, and a long log that is read again; also thousands of listeners of one run.
+//! - [`sleepers`]: a hundred thousand runs that sleep.
 //! - [`idle`]: what `quintet up` takes when there is nothing to do.
 
 mod crowd;
@@ -16,6 +18,8 @@ mod listeners;
 mod process;
 mod raw;
 mod retained;
+mod runs;
+mod sleepers;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -59,6 +63,15 @@ pub(crate) struct BenchCommand {
     /// Listeners on one edge
     #[arg(long, default_value_t = 5_000)]
     listeners: usize,
+    /// Ten-step runs
+    #[arg(long, default_value_t = 10_000)]
+    runs: usize,
+    /// Listeners on one run
+    #[arg(long, default_value_t = 2_000)]
+    run_listeners: usize,
+    /// Runs that sleep
+    #[arg(long, default_value_t = 100_000)]
+    sleepers: usize,
     /// Measure this part alone
     #[arg(long, value_enum)]
     only: Option<Part>,
@@ -82,6 +95,8 @@ enum Part {
     Crowd,
     /// Thousands of listeners.
     Listeners,
+    /// Runs, their checkpoints and listeners, and many that sleep.
+    Runs,
     /// A system with nothing to do.
     Idle,
 }
@@ -167,10 +182,20 @@ async fn measure(
     let wants = |part| command.only.is_none_or(|only| only == part);
     if wants(Part::Listeners) {
         // While no jobs are retained: each listener begins with those.
-        listeners::measure(&parts, &asker, command.listeners, &mut results).await?;
+        listeners::of_jobs(&parts, &asker, command.listeners, &mut results).await?;
     }
-    if wants(Part::Jobs) {
-        measure_jobs(command, &bus, [&owner, &asker], agents, &mut results).await?;
+    if wants(Part::Runs) {
+        listeners::of_a_run(&parts, &asker, command.run_listeners, &mut results).await?;
+    }
+    let raw = match wants(Part::Jobs) || wants(Part::Runs) {
+        true => Some(raw::measure(&owner, &asker, &mut results).await?),
+        false => None,
+    };
+    if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Jobs)) {
+        measure_jobs(command, &bus, &asker, raw, agents, &mut results).await?;
+    }
+    if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Runs)) {
+        runs::measure(command, &bus, &asker, raw, &mut results).await?;
     }
     if wants(Part::Crowd) {
         crowd::measure(&parts, &asker, &mut results).await?;
@@ -178,6 +203,9 @@ async fn measure(
     owner.drain().await;
     asker.drain().await;
     nats.stop().await;
+    if wants(Part::Runs) {
+        sleepers::measure(&folder.join("sleepers"), command.sleepers, &mut results).await?;
+    }
     if wants(Part::Idle) {
         idle::measure(&folder.join("idle"), &mut results).await?;
     }
@@ -187,11 +215,11 @@ async fn measure(
 async fn measure_jobs(
     command: &BenchCommand,
     bus: &BusSettings,
-    [owner, asker]: [&Bus; 2],
+    asker: &Bus,
+    raw: &raw::Raw,
     agents: Vec<AgentConfig>,
     results: &mut Vec<Measured>,
 ) -> Outcome {
-    let raw = raw::measure(owner, asker, results).await?;
     let config = || -> anyhow::Result<SystemConfig> {
         Ok(SystemConfig {
             bus: bus.clone(),
@@ -214,7 +242,7 @@ async fn measure_jobs(
     push(results, &what, rate, "1/s", ratio);
     let later = retained::cost(&http, asker).await?;
     retained::compare(command, fresh, later, results);
-    jobs::singles(&http, &raw, results).await?;
+    jobs::singles(&http, raw, results).await?;
     jobs::steady(&http, asker, results).await?;
     stop(system).await;
     retained::start(command, config()?, results).await
