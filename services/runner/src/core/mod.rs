@@ -147,7 +147,7 @@ impl Core {
         let mut effects = Vec::new();
         match event {
             Event::Create(request, create, traceparent) => {
-                self.create(request, *create, traceparent, now, &mut effects);
+                self.create(request, (*create, traceparent), now, &mut effects);
             }
             Event::Get(request, run) => effects.push(self.get(request, run)),
             Event::List(request, list) => effects.push(self.list(request, &list)),

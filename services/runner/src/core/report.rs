@@ -19,7 +19,7 @@ use quintet_contract::task::{MAX_LINES, RunReport, Verdict, WorkerEvent};
 
 use crate::core::active::{Urgency, bytes_of, bytes_of_object, find};
 use crate::core::event::Effect;
-use crate::core::settle::Settle;
+use crate::core::settle::{Failure, Settle};
 
 /// What a checkpoint of a node is called that its worker did not name.
 const CHECKPOINT: &str = "checkpoint";
@@ -114,7 +114,7 @@ impl Settle<'_> {
             attempt,
             seq: report.seq,
         };
-        match self.event(node, &id, mark, report.event, checkpoint) {
+        match self.event(node, mark, report.event, checkpoint) {
             Ok(()) => Verdict::Ok.into(),
             Err(reason) => Verdict::Refused { reason }.into(),
         }
@@ -176,7 +176,11 @@ impl Settle<'_> {
         if granted.0 > retries.saturating_add(MAX_VANISHED) {
             let text =
                 format!("its worker vanished {MAX_VANISHED} times; see what it does to them");
-            self.fail_attempt(node, id, attempt, text, false);
+            let failure = Failure {
+                error: text,
+                is_retryable: false,
+            };
+            self.fail_attempt(node, id, attempt, failure);
             return gone("the node has failed");
         }
         self.active.delivered.insert(id.clone(), delivery);
@@ -218,13 +222,13 @@ impl Settle<'_> {
     fn event(
         &mut self,
         node: &Node,
-        id: &NodeId,
         mark: ReportMark,
         event: WorkerEvent,
         checkpoint: CheckpointId,
     ) -> Result<(), String> {
         let attempt = mark.attempt;
-        let node_id = id.clone();
+        let node_id = mark.node_id.clone();
+        let id = &mark.node_id.clone();
         let (fact, urgency) = match event {
             WorkerEvent::Checkpoint { name, data } => {
                 let bytes = data.as_ref().map_or(0, bytes_of);
@@ -281,7 +285,11 @@ impl Settle<'_> {
                 if let Some(Err(error)) =
                     output.as_ref().map(|output| self.check_output(id, output))
                 {
-                    self.fail_attempt(node, id, attempt, error, false);
+                    let failure = Failure {
+                        error,
+                        is_retryable: false,
+                    };
+                    self.fail_attempt(node, id, attempt, failure);
                     return Ok(());
                 }
                 let node = NodeFact {
@@ -294,7 +302,11 @@ impl Settle<'_> {
                 (Fact::Node { node }, Urgency::Now)
             }
             WorkerEvent::Failed { error, retryable } => {
-                self.fail_attempt(node, id, attempt, error, retryable);
+                let failure = Failure {
+                    error,
+                    is_retryable: retryable,
+                };
+                self.fail_attempt(node, id, attempt, failure);
                 return Ok(());
             }
             // Answered before, or of a newer version.

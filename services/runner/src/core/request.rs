@@ -57,8 +57,7 @@ impl Core {
     pub(super) fn create(
         &mut self,
         request: RequestId,
-        create: CreateRun,
-        traceparent: Traceparent,
+        (create, traceparent): (CreateRun, Traceparent),
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {

@@ -8,7 +8,7 @@ use quintet_contract::JsonObject;
 use quintet_contract::id::RunShard;
 use quintet_contract::id::{NodeId, WorkerId};
 use quintet_contract::job::Attempt;
-use quintet_contract::plan::{Backoff, MAX_ITEMS, Node, OnFailure, OnTimeout, Plan, Retry};
+use quintet_contract::plan::{Backoff, MAX_ITEMS, Node, OnFailure, OnTimeout, Retry};
 use quintet_contract::run::{Fact, MAX_OUTPUTS_BYTES, NodeFact, NodeStatus, RunMode, RunStatus};
 use quintet_contract::subject::{Prefix, RunReporting, Subject};
 use quintet_contract::task::{CommandSpec, Task};
@@ -57,6 +57,8 @@ struct Walk {
     has_changed: bool,
     /// Nodes that are queued or run.
     at_work: usize,
+    /// Most such nodes at once.
+    limit: usize,
     due: Option<Timestamp>,
     failed: Option<String>,
 }
@@ -65,6 +67,13 @@ impl Walk {
     fn due_at(&mut self, at: Timestamp) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
+}
+
+/// Why an attempt failed.
+pub(crate) struct Failure {
+    pub(crate) error: String,
+    /// Whether another attempt may help.
+    pub(crate) is_retryable: bool,
 }
 
 /// Whether a node can begin.
@@ -103,9 +112,10 @@ impl Settle<'_> {
         let walk = loop {
             let mut walk = Walk {
                 at_work: self.at_work(),
+                limit: plan.max_parallel.map_or(usize::MAX, |limit| limit as usize),
                 ..Walk::default()
             };
-            self.walk(&plan, &plan.nodes, &Place::default(), &mut walk);
+            self.walk(&plan.nodes, &Place::default(), &mut walk);
             if let Some(failed) = walk.failed.take_if(|_| plan.on_failure == OnFailure::Stop) {
                 self.end(RunStatus::Failed, Some(failed));
                 return;
@@ -189,7 +199,7 @@ impl Settle<'_> {
             .count()
     }
 
-    fn walk(&mut self, plan: &Plan, nodes: &[Node], place: &Place, walk: &mut Walk) {
+    fn walk(&mut self, nodes: &[Node], place: &Place, walk: &mut Walk) {
         for node in nodes {
             let Ok(id) = NodeId::parse(format!("{}{}", place.prefix, node.id)) else {
                 continue;
@@ -206,15 +216,14 @@ impl Settle<'_> {
                         walk.has_changed = true;
                     }
                     Readiness::Ready => {
-                        let limit = plan.max_parallel.map_or(usize::MAX, |limit| limit as usize);
-                        if !takes_worker(node) || walk.at_work < limit {
+                        if !takes_worker(node) || walk.at_work < walk.limit {
                             self.begin(node, &id, place, walk);
                         }
                     }
                 },
-                NodeStatus::Waiting => self.wait_on(plan, node, &id, place, walk),
+                NodeStatus::Waiting => self.wait_on(node, &id, place, walk),
                 NodeStatus::Running if node.kind == "foreach" => {
-                    self.walk_items(plan, node, &id, place, walk);
+                    self.walk_items(node, &id, place, walk);
                 }
                 NodeStatus::Running => {
                     self.watch_over(node, &id, walk);
@@ -500,14 +509,7 @@ impl Settle<'_> {
         Ok(items)
     }
 
-    fn walk_items(
-        &mut self,
-        plan: &Plan,
-        node: &Node,
-        id: &NodeId,
-        place: &Place,
-        walk: &mut Walk,
-    ) {
+    fn walk_items(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Walk) {
         let items = self.active.private(id.as_str());
         let items = items
             .and_then(|private| private.items.clone())
@@ -527,9 +529,10 @@ impl Settle<'_> {
             };
             let mut of_item = Walk {
                 at_work: walk.at_work,
+                limit: walk.limit,
                 ..Walk::default()
             };
-            self.walk(plan, &node.nodes, &inner, &mut of_item);
+            self.walk(&node.nodes, &inner, &mut of_item);
             walk.at_work = of_item.at_work;
             walk.has_changed |= of_item.has_changed;
             if let Some(due) = of_item.due {
@@ -579,7 +582,7 @@ impl Settle<'_> {
     }
 
     /// A node that waits for a moment: the end of a sleep, the patience of a gate, its next attempt.
-    fn wait_on(&mut self, plan: &Plan, node: &Node, id: &NodeId, place: &Place, walk: &mut Walk) {
+    fn wait_on(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Walk) {
         let due = self
             .active
             .private(id.as_str())
@@ -603,8 +606,7 @@ impl Settle<'_> {
             }),
             "gate" => self.fail(id, Attempt(1), "nobody decided in time".to_owned()),
             _ => {
-                let limit = plan.max_parallel.map_or(usize::MAX, |limit| limit as usize);
-                if takes_worker(node) && walk.at_work >= limit {
+                if takes_worker(node) && walk.at_work >= walk.limit {
                     return;
                 }
                 walk.at_work += 1;
@@ -637,7 +639,11 @@ impl Settle<'_> {
                 continue;
             }
             self.stop(id);
-            self.fail_attempt(node, id, attempt, format!("it {what} {limit} ms"), true);
+            let failure = Failure {
+                error: format!("it {what} {limit} ms"),
+                is_retryable: true,
+            };
+            self.fail_attempt(node, id, attempt, failure);
             walk.has_changed = true;
             return;
         }
@@ -748,9 +754,12 @@ impl Settle<'_> {
         node: &Node,
         id: &NodeId,
         attempt: Attempt,
-        error: String,
-        is_retryable: bool,
+        failure: Failure,
     ) {
+        let Failure {
+            error,
+            is_retryable,
+        } = failure;
         let failures = self
             .active
             .private(id.as_str())

@@ -146,8 +146,7 @@ impl Story {
 
     fn report(
         &mut self,
-        worker: &str,
-        node: &str,
+        (worker, node): (&str, &str),
         attempt: u32,
         seq: u64,
         event: WorkerEvent,
@@ -169,8 +168,7 @@ impl Story {
 
     fn take(&mut self, worker: &str, node: &str, delivered: u32) -> Verdict {
         self.report(
-            worker,
-            node,
+            (worker, node),
             0,
             0,
             WorkerEvent::Take {
@@ -189,7 +187,7 @@ impl Story {
         let seq = self.seqs.entry(key).or_default();
         *seq += 1;
         let seq = *seq;
-        assert_eq!(self.report("w", node, attempt.0, seq, event), Verdict::Ok);
+        assert_eq!(self.report(("w", node), attempt.0, seq, event), Verdict::Ok);
     }
 
     fn succeed(&mut self, node: &str, output: Value) {
@@ -276,11 +274,11 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         data: Some(data),
     };
     assert_eq!(
-        story.report("w1", "a", 1, 1, checkpoint(json!({"at": 5}))),
+        story.report(("w1", "a"), 1, 1, checkpoint(json!({"at": 5}))),
         Verdict::Ok
     );
     assert_eq!(
-        story.report("w1", "a", 1, 1, checkpoint(json!({"at": 5}))),
+        story.report(("w1", "a"), 1, 1, checkpoint(json!({"at": 5}))),
         Verdict::Ok
     );
     let checkpoints = |story: &Story| {
@@ -311,11 +309,11 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
     );
     assert_eq!(story.cancels.len(), 1, "whoever had it is told");
     assert!(matches!(
-        story.report("w1", "a", 1, 2, checkpoint(json!({}))),
+        story.report(("w1", "a"), 1, 2, checkpoint(json!({}))),
         Verdict::Gone { .. }
     ));
     assert_eq!(
-        story.report("w2", "a", 2, 1, WorkerEvent::Succeeded { output: None }),
+        story.report(("w2", "a"), 2, 1, WorkerEvent::Succeeded { output: None }),
         Verdict::Ok
     );
     assert_eq!(story.status(), RunStatus::Completed);
@@ -348,7 +346,7 @@ fn a_grant_that_was_not_stored_is_learnt_from_its_first_report() {
     story.restart();
     assert_eq!(story.node("a"), NodeStatus::Queued);
     assert_eq!(
-        story.report("w", "a", 1, 1, WorkerEvent::Succeeded { output: None }),
+        story.report(("w", "a"), 1, 1, WorkerEvent::Succeeded { output: None }),
         Verdict::Ok
     );
     assert_eq!(story.status(), RunStatus::Completed);
@@ -388,7 +386,12 @@ fn a_failure_stops_the_run_or_lets_the_independent_rest_finish() {
         story.fail("a", false);
         if on_failure == "continue" {
             assert_eq!(story.status(), RunStatus::Running);
-            story.report("w2", "other", 1, 1, WorkerEvent::Succeeded { output: None });
+            story.report(
+                ("w2", "other"),
+                1,
+                1,
+                WorkerEvent::Succeeded { output: None },
+            );
             story.succeed("last", json!({}));
             assert_eq!(story.node("after"), NodeStatus::Skipped);
         } else {
@@ -500,7 +503,7 @@ fn an_attempt_that_takes_too_long_or_says_nothing_has_failed() {
         assert_eq!(story.cancels.len(), 1);
         assert_eq!(story.tasks.len(), 2, "{limits}");
         assert!(matches!(
-            story.report("w", "a", 1, 1, WorkerEvent::Succeeded { output: None }),
+            story.report(("w", "a"), 1, 1, WorkerEvent::Succeeded { output: None }),
             Verdict::Gone { .. }
         ));
         story.take("w", "a", 1);
@@ -520,7 +523,7 @@ fn a_cancelled_run_stops_its_workers_and_stays_cancelled() {
     ));
     assert_eq!(story.cancels.len(), 1);
     assert!(matches!(
-        story.report("w", "a", 1, 1, WorkerEvent::Succeeded { output: None }),
+        story.report(("w", "a"), 1, 1, WorkerEvent::Succeeded { output: None }),
         Verdict::Gone { .. }
     ));
     assert_eq!(story.status(), RunStatus::Canceled);

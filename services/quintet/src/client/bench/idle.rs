@@ -27,6 +27,7 @@ impl Up {
             .args(["up", "--port", "0", "--data-dir"])
             .arg(folder)
             .env_remove("NATS_URL")
+            .env("RATE_LIMIT_MAX", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -333,13 +333,7 @@ impl Heard {
 
 impl Hall {
     /// Opens connections until there are so many.
-    async fn fill(
-        &mut self,
-        kind: Kind,
-        address: SocketAddr,
-        id: &str,
-        count: usize,
-    ) -> Outcome {
+    async fn fill(&mut self, kind: Kind, address: SocketAddr, id: &str, count: usize) -> Outcome {
         let missing = count.saturating_sub(self.counts.len());
         let request = kind.request(id);
         let opening = futures::stream::iter(0..missing).map(|_| connect(kind, address, &request));

@@ -192,7 +192,8 @@ async fn measure(
         false => None,
     };
     if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Jobs)) {
-        measure_jobs(command, &bus, &asker, raw, agents, &mut results).await?;
+        let config = || system_of_jobs(&bus, &agents);
+        measure_jobs(command, &config, &asker, raw, &mut results).await?;
     }
     if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Runs)) {
         runs::measure(command, &bus, &asker, raw, &mut results).await?;
@@ -212,25 +213,26 @@ async fn measure(
     Ok(results)
 }
 
+/// What jobs are measured on.
+fn system_of_jobs(bus: &BusSettings, agents: &[AgentConfig]) -> anyhow::Result<SystemConfig> {
+    Ok(SystemConfig {
+        bus: bus.clone(),
+        edge: Some(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))),
+        schedulers: vec![SchedulerConfig::new(HolderId::parse("bench")?)],
+        runners: Vec::new(),
+        agents: agents.to_vec(),
+        run_workers: Vec::new(),
+        metrics: None,
+    })
+}
+
 async fn measure_jobs(
     command: &BenchCommand,
-    bus: &BusSettings,
+    config: &dyn Fn() -> anyhow::Result<SystemConfig>,
     asker: &Bus,
     raw: &raw::Raw,
-    agents: Vec<AgentConfig>,
     results: &mut Vec<Measured>,
 ) -> Outcome {
-    let config = || -> anyhow::Result<SystemConfig> {
-        Ok(SystemConfig {
-            bus: bus.clone(),
-            edge: Some(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))),
-            schedulers: vec![SchedulerConfig::new(HolderId::parse("bench")?)],
-            runners: Vec::new(),
-            agents: agents.clone(),
-            run_workers: Vec::new(),
-            metrics: None,
-        })
-    };
     let (system, http) = start(config()?, command.agents).await?;
     let fresh = retained::cost(&http, asker).await?;
     let rate = jobs::batches(command.jobs, &http, asker).await?;

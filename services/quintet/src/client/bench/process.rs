@@ -36,6 +36,7 @@ impl Parts<'_> {
             .args(["serve", service, "--nats-url", &self.settings.url])
             .args(arguments)
             .env("RUST_LOG", "warn")
+            .env("RATE_LIMIT_MAX", "0")
             .stdin(Stdio::null())
             .stdout(output)
             .kill_on_drop(true);

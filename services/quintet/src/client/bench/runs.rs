@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
@@ -60,9 +60,11 @@ pub(super) async fn measure(
     raw: &Raw,
     results: &mut Vec<Measured>,
 ) -> Outcome {
+    let mut edge = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    edge.run_rate = None;
     let config = SystemConfig {
         bus: settings.clone(),
-        edge: Some(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))),
+        edge: Some(edge),
         schedulers: Vec::new(),
         runners: vec![RunnerConfig::new(HolderId::parse("bench")?)],
         agents: Vec::new(),
@@ -91,7 +93,10 @@ pub(super) async fn measure(
 /// A worker that has nothing to do but to say so.
 async fn worker(
     settings: &BusSettings,
-) -> anyhow::Result<(CancellationToken, JoinHandle<Result<(), quintet_workers::Error>>)> {
+) -> anyhow::Result<(
+    CancellationToken,
+    JoinHandle<Result<(), quintet_workers::Error>>,
+)> {
     async fn nothing(_: TaskContext) -> Result<JsonObject, TaskFailure> {
         Ok(JsonObject::new())
     }
@@ -181,13 +186,17 @@ impl Bench<'_> {
                 while let Some(delivery) = live.next().await {
                     let is_end = |fact: &Fact| matches!(fact, Fact::Status { status, .. } if status.is_final());
                     let events = delivery.message;
-                    if events.run_id == run && events.entries.iter().any(|entry| is_end(&entry.fact)) {
+                    if events.run_id == run
+                        && events.entries.iter().any(|entry| is_end(&entry.fact))
+                    {
                         return Ok(());
                     }
                 }
                 anyhow::bail!("the bus was closed")
             };
-            timeout(PATIENCE, ended).await.context("a run does not end")??;
+            timeout(PATIENCE, ended)
+                .await
+                .context("a run does not end")??;
             times.push(began.elapsed());
         }
         let (p50, p99) = percentiles(&mut times);
@@ -261,10 +270,14 @@ impl Bench<'_> {
                 }
                 anyhow::Ok(())
             };
-            timeout(PATIENCE, all).await.context("the log is not told")??;
+            timeout(PATIENCE, all)
+                .await
+                .context("the log is not told")??;
             times.push(began.elapsed());
         }
-        let first = times.first().map_or(0.0, |time| time.as_secs_f64() * 1000.0);
+        let first = times
+            .first()
+            .map_or(0.0, |time| time.as_secs_f64() * 1000.0);
         let (p50, _) = percentiles(&mut times);
         let what = format!("{LOG} events over SSE from the first on, the first time");
         push(results, &what, first, "ms", None);

@@ -45,7 +45,11 @@ pub(super) async fn measure(folder: &Path, count: usize, results: &mut Vec<Measu
     say("memory of the program before", before[0], "MiB");
     say("memory of the program", after[0], "MiB");
     say("more than before", after[0] - before[0], "MiB");
-    say("with nats-server, more than before", after[1] - before[1], "MiB");
+    say(
+        "with nats-server, more than before",
+        after[1] - before[1],
+        "MiB",
+    );
     say("share of a core before", used_before * 100.0, "%");
     say("share of a core", used_after * 100.0, "%");
     up.kill().await?;
@@ -69,7 +73,10 @@ async fn share(up: &Up, time: Duration) -> anyhow::Result<f64> {
 async fn until_quiet(up: &Up) -> Outcome {
     let began = Instant::now();
     while share(up, Duration::from_secs(1)).await? > QUIET {
-        anyhow::ensure!(began.elapsed() < PATIENCE, "the system does not come to rest");
+        anyhow::ensure!(
+            began.elapsed() < PATIENCE,
+            "the system does not come to rest"
+        );
     }
     Ok(())
 }

@@ -121,6 +121,8 @@ impl Screen {
     /// Draws lines in the place of those that were drawn before; all of them must fit.
     pub(super) fn draw(&mut self, lines: &[Line<'_>], columns: u16) -> io::Result<()> {
         let mut out = Vec::new();
+        // What is typed meanwhile, such as Ctrl-C, is echoed and moves the cursor along.
+        queue!(out, Print('\r'))?;
         if self.drawn > 0 {
             queue!(out, MoveUp(self.drawn))?;
         }
@@ -168,10 +170,11 @@ fn colored(out: &mut Vec<u8>, line: &Line<'_>, columns: u16) -> io::Result<()> {
             } else {
                 Attribute::NormalIntensity
             };
+            // With NO_COLOR the colour is written as a reset of everything: it comes first.
             queue!(
                 out,
-                SetAttribute(weight),
-                SetForegroundColor(color(wanted.0))
+                SetForegroundColor(color(wanted.0)),
+                SetAttribute(weight)
             )?;
         }
         queue!(out, Print(cell.symbol()))?;

@@ -227,11 +227,16 @@ fn check_nodes(
     for (index, node) in nodes.iter().enumerate() {
         for (position, need) in node.needs.iter().enumerate() {
             let path = format!("{}[{index}].needs[{position}]", scope.path);
-            link(&places, need, &node.id, &path, &mut before, problems);
+            let said = Link {
+                from: need,
+                to: &node.id,
+                path: &path,
+            };
+            link(&places, &said, &mut before, problems);
         }
     }
     for (path, from, to) in edges {
-        link(&places, from, to, path, &mut before, problems);
+        link(&places, &Link { from, to, path }, &mut before, problems);
     }
     let cycle = cycle(nodes.len(), &before);
     if let Some(cycle) = &cycle {
@@ -267,22 +272,28 @@ fn check_nodes(
     }
 }
 
+/// That one node comes before another, and where the plan says so.
+struct Link<'p> {
+    from: &'p str,
+    to: &'p str,
+    path: &'p str,
+}
+
 fn link(
     places: &HashMap<&str, usize>,
-    from: &str,
-    to: &str,
-    path: &str,
+    link: &Link<'_>,
     before: &mut BTreeMap<usize, BTreeSet<usize>>,
     problems: &mut Problems,
 ) {
     let mut find = |id: &str| {
         let found = places.get(id).copied();
         if found.is_none() {
-            problems.add(path, "danglingEdge", format!("there is no node {id}"));
+            let text = format!("there is no node {id}");
+            problems.add(link.path, "danglingEdge", text);
         }
         found
     };
-    if let (Some(from), Some(to)) = (find(from), find(to)) {
+    if let (Some(from), Some(to)) = (find(link.from), find(link.to)) {
         before.entry(to).or_default().insert(from);
     }
 }
