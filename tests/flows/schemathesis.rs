@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use quintet_edge::parse_api_keys;
-use quintet_tests::{Plan, Stack, repository, start_runner};
+use quintet_tests::{Plan, Stack, repository};
 
 use crate::python::tool;
 
@@ -43,9 +43,7 @@ async fn check(stack: &Stack, arguments: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_interface_does_what_its_document_says() {
-    let stack = Stack::start().await;
-    let _runner = start_runner(&stack.nats).await;
-    check(&stack, &[]).await;
+    check(&Stack::start().await, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +54,6 @@ async fn with_keys_the_document_asks_for_one_wherever_one_is_needed() {
         ..Plan::default()
     })
     .await;
-    let _runner = start_runner(&stack.nats).await;
     // One request of each kind shows whether a route asks for its key.
     check(&stack, &["--phases", "coverage"]).await;
 }

@@ -13,7 +13,7 @@ mod stack;
 pub use api::{Answer, Api};
 pub use feed::{Feed, Message};
 pub use owner::{Owner, checkpoint, line, status};
-pub use runs::{Runs, connect, start_edges, start_runner};
+pub use runs::{Runs, connect, start_edges};
 pub use socket::{Agent, Frame, Socket};
 pub use stack::{Plan, Stack, binary, part, repository};
 

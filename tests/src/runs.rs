@@ -7,8 +7,6 @@ use quintet_contract::subject::Prefix;
 use quintet_contract::topology::Retention;
 use quintet_edge::EdgeConfig;
 use quintet_runner::RunnerConfig;
-use quintet_service::health::Health;
-use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_testkit::Nats;
 
 use crate::{Api, PATIENCE, part};
@@ -20,7 +18,7 @@ pub struct Runs {
     /// Its bus.
     pub nats: Nats,
     edges: Vec<System>,
-    runner: Tasks,
+    runner: System,
 }
 
 impl Runs {
@@ -57,16 +55,13 @@ impl Runs {
 }
 
 /// A runner; it makes what it needs on the bus.
-pub async fn start_runner(nats: &Nats) -> Tasks {
-    let bus = connect(nats, "runner").await;
-    bus.ensure_topology().await.unwrap();
-    let (runner, health) = (Tasks::new("runner"), Health::new("runner"));
-    let config = RunnerConfig::new(HolderId::parse("test").unwrap());
-    let (component, token) = (health.component("runner"), runner.token());
-    let work = quintet_runner::run(config, bus, component, token);
-    runner.spawn("runner", ExitPolicy::Essential, work);
-    let ready = tokio::time::timeout(PATIENCE, health.wait_ready());
-    ready.await.expect("a runner in time");
+async fn start_runner(nats: &Nats) -> System {
+    let runner = part(nats, |config| {
+        let holder = HolderId::parse("test").unwrap();
+        config.runners = vec![RunnerConfig::new(holder)];
+    });
+    let runner = runner.await;
+    runner.ready(PATIENCE).await.unwrap();
     runner
 }
 

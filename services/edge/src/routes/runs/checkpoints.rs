@@ -123,14 +123,24 @@ fn list_docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<200, Json<CheckpointPage>>()
 }
 
-/// A checkpoint from outside.
+/// A checkpoint from outside, as it must be.
 #[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "describes the body")]
 struct NewCheckpoint {
     /// What it marks; spaces around it do not count.
-    #[serde(rename = "type", default)]
-    #[schemars(required, with = "String", length(min = 1, max = MAX_CHECKPOINT_TYPE_BYTES), regex(pattern = r"\S"))]
-    kind: Value,
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = MAX_CHECKPOINT_TYPE_BYTES), regex(pattern = r"\S"))]
+    kind: String,
     /// What its author wants to find again.
+    #[serde(default)]
+    data: Option<Value>,
+}
+
+/// A checkpoint as it may come: what is wrong with the type is said in its own words.
+#[derive(Deserialize)]
+struct Given {
+    #[serde(rename = "type", default)]
+    kind: Value,
     #[serde(default)]
     data: Option<Value>,
 }
@@ -150,7 +160,7 @@ async fn add(
 
 /// Reads a body as a checkpoint.
 fn checkpoint(run_id: RunId, body: &[u8]) -> Result<AddCheckpoint, HttpError> {
-    let NewCheckpoint { kind, data } = fitting(body)?;
+    let Given { kind, data } = fitting(body)?;
     let kind = kind.as_str().map(str::trim).unwrap_or_default();
     if kind.is_empty() || kind.len() > MAX_CHECKPOINT_TYPE_BYTES {
         return Err(invalid_type());
