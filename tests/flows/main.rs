@@ -16,6 +16,7 @@ mod refusals;
 mod roles;
 mod run_workers;
 mod runs_access;
+mod runs_cli;
 mod runs_http;
 mod runs_sse;
 mod runs_video;

@@ -36,7 +36,9 @@ pub(crate) fn plan(shape: usize) -> Option<Value> {
         ]),
         _ => return None,
     };
-    Some(json!({"nodes": nodes, "onFailure": if shape.is_multiple_of(2) { "stop" } else { "continue" }}))
+    Some(
+        json!({"nodes": nodes, "onFailure": if shape.is_multiple_of(2) { "stop" } else { "continue" }}),
+    )
 }
 
 pub(crate) fn has_gate(shape: usize) -> bool {
