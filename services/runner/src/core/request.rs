@@ -93,7 +93,7 @@ impl Core {
         if !self.allows(create.mode) {
             return Err(ErrorReply::new(
                 ErrorCode::Unavailable,
-                "mode k8s needs a Kubernetes cluster, and none is configured here; see the settings of the runner",
+                "no Kubernetes cluster is configured here, and mode k8s needs one; use mode queue",
             ));
         }
         let plan = match &create.plan {
