@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use quintet_bus::{Condition, TopologyReport};
-use quintet_contract::topology::{Durability, buckets, streams};
+use quintet_contract::topology::{Durability, blob_stores, buckets, streams};
 
 use crate::nats::Nats;
 
@@ -24,7 +24,9 @@ async fn many_processes_make_the_topology_at_once_and_all_find_it_right() {
     }
     let report = buses[1].verify_topology().await.unwrap();
     let config = nats.config();
-    let wanted = streams(&config.prefix, config.retention).len() + buckets(&config.prefix).len();
+    let wanted = streams(&config.prefix, config.retention).len()
+        + buckets(&config.prefix).len()
+        + blob_stores(&config.prefix, config.retention).len();
     assert!(report.is_ok() && report.streams.len() == wanted);
     assert!(
         report
@@ -32,6 +34,24 @@ async fn many_processes_make_the_topology_at_once_and_all_find_it_right() {
             .iter()
             .all(|one| one.replicas == 1 && one.durability == Durability::ProcessSafe)
     );
+}
+
+#[tokio::test]
+async fn a_stream_of_an_older_version_gets_the_subjects_of_this_one() {
+    let nats = Nats::start();
+    let raw = async_nats::jetstream::new(nats.raw().await);
+    let older = async_nats::jetstream::stream::Config {
+        name: "quintet_events".to_owned(),
+        subjects: vec!["quintet.evt.>".to_owned()],
+        ..Default::default()
+    };
+    raw.create_stream(older).await.unwrap();
+    let bus = nats.connect().await;
+    let report = bus.ensure_topology().await.unwrap();
+    assert!(report.is_complete(), "{:?}", report.problems());
+    let found = raw.get_stream("quintet_events").await.unwrap();
+    assert_eq!(found.cached_info().config.subjects, ["quintet.evt.job.>"]);
+    raw.get_stream("quintet_runlogs").await.unwrap();
 }
 
 #[tokio::test]
