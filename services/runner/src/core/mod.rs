@@ -12,7 +12,7 @@
 //! ```
 //!
 //! [`Core::step`] takes in what happened, [`Core::settle`] lets every run that was touched, or that is due, go on as far as
-//! it can. What changes a run is an entry of its log ([`active`]); what must wait until an entry is stored waits here.
+//! it can. What changes a run is an entry of its log; what must wait until an entry is stored waits here.
 
 mod active;
 mod event;

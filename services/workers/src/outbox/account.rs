@@ -206,8 +206,17 @@ impl Account {
         let bytes = size(&event);
         let room = self.room.clone().try_acquire_many_owned(units(bytes));
         let Ok(permit) = room else { return false };
+        self.enter(event, bytes, Some(permit))
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        event: WorkerEvent,
+        bytes: usize,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> bool {
         let account = self.clone();
-        let answer = Answer::Noted(Some(permit));
+        let answer = Answer::Noted(room);
         let entry = Entry {
             account,
             event,
@@ -262,7 +271,10 @@ impl Account {
     /// Says something of the worker's own in the log.
     pub(crate) fn note(self: &Arc<Self>, line: String) {
         let stream = LogStream::Agent;
-        if !self.try_tell(WorkerEvent::Log { stream, line }) {
+        let event = WorkerEvent::Log { stream, line };
+        let bytes = size(&event);
+        // Without room: notes are few, and at its end a task waits for all of its room, which would leave none for them.
+        if !self.enter(event, bytes, None) {
             debug!(run = %self.run_id, node = %self.node_id, "no room for a note in the log of a task");
         }
     }
