@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use quintet_bus::{Encoding, decode, encode, to_json_text};
-use quintet_contract::bucket::{Agents, Bucket, Jobs, Keys, Leases, Templates};
+use quintet_contract::bucket::{Agents, Bucket, Jobs, Keys, Leases, Runs, Templates};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::job::JobRecord;
 use quintet_contract::subject::{self, Request, Subject};
@@ -42,9 +42,12 @@ macro_rules! messages {
 messages! {
     requests: SubmitJobs SubmitJobBatch DryRunJob ListJobsOf GetJob StopJob ControlJobs PatchJobMetadata ExplainJob
         ListAgentsOf GetAgent DrainAgents ForgetAgent ListStoredTemplates GetTemplate PutStoredTemplate DeleteTemplate
-        AgentHeartbeat AgentReporting CommandAgent;
-    messages: AssignQueue Assigned JobLogged JobHappened LiveJobLog LiveJobEvent;
-    records: Agents Jobs Keys Leases Templates
+        AgentHeartbeat AgentReporting CommandAgent
+        PlanRuns CreateRuns GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates
+        RunReporting CommandWorker;
+    messages: AssignQueue Assigned JobLogged JobHappened LiveJobLog LiveJobEvent
+        RunnerHeartbeat TaskQueue RunHappened LiveRunEvents CountRequests;
+    records: Agents Jobs Keys Leases Runs Templates
 }
 
 /// A job can be shown as it stood at any position of its timeline.
