@@ -20,6 +20,8 @@ async fn check(stack: &Stack, arguments: &[&str]) {
     command
         .current_dir(repository().join("tests/schemathesis"))
         .args(["run", "--checks", "all", "--no-color"])
+        // To delete a run is to cancel it: it can still be read, and so can its checkpoints.
+        .args(["--exclude-checks", "use_after_free"])
         .arg(stack.api.url("/openapi.json"))
         .args(arguments)
         .env("QUINTET_API_KEY", KEY)
