@@ -8,10 +8,10 @@ use std::str::FromStr;
 
 use libfuzzer_sys::fuzz_target;
 use quintet_contract::api::JobCursor;
-use quintet_contract::bucket::{Agents, Bucket, Jobs, Keys, Leases, Templates};
+use quintet_contract::bucket::{Agents, Bucket, Jobs, Keys, Leases, Runs, Templates};
 use quintet_contract::id::{
-    AgentId, AgentSession, HolderId, IdempotencyKey, JobId, MessageId, PoolName, TemplateId, Token,
-    escape, unescape,
+    AgentId, AgentSession, CheckpointId, HolderId, IdempotencyKey, JobId, MessageId, PoolName,
+    QueueName, RunId, TemplateId, Token, WorkerId, escape, unescape,
 };
 use quintet_contract::subject::{self, Prefix, Subject};
 
@@ -71,7 +71,9 @@ macro_rules! subjects {
 subjects! {
     SubmitJobs SubmitJobBatch DryRunJob ListJobsOf GetJob StopJob ControlJobs PatchJobMetadata ExplainJob ListAgentsOf
     GetAgent DrainAgents ForgetAgent ListStoredTemplates GetTemplate PutStoredTemplate DeleteTemplate AgentHeartbeat
-    AgentReporting AssignQueue Assigned CommandAgent JobLogged JobHappened LiveJobLog LiveJobEvent
+    AgentReporting AssignQueue Assigned CommandAgent JobLogged JobHappened LiveJobLog LiveJobEvent PlanRuns CreateRuns
+    GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates RunnerHeartbeat RunReporting TaskQueue
+    CommandWorker RunHappened LiveRunEvents CountRequests
 }
 
 fuzz_target!(
@@ -87,6 +89,7 @@ fuzz_target!(
         same_key::<Jobs>(text);
         same_key::<Keys>(text);
         same_key::<Leases>(text);
+        same_key::<Runs>(text);
         same_key::<Templates>(text);
         same_name::<AgentId>(text);
         same_name::<JobId>(text);
@@ -94,7 +97,11 @@ fuzz_target!(
         same_name::<IdempotencyKey>(text);
         same_name::<PoolName>(text);
         same_name::<HolderId>(text);
+        same_name::<QueueName>(text);
+        same_name::<WorkerId>(text);
         same_value::<AgentSession>(text);
+        same_value::<CheckpointId>(text);
+        same_value::<RunId>(text);
         same_value::<MessageId>(text);
         same_value::<JobCursor>(text);
         if let Ok(prefix) = text.parse::<Prefix>() {
