@@ -215,8 +215,16 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     cluster.submit(&cut_api, &late).await;
     // While the servers elect anew there may be no contact for longer than these short timings allow: the one that has
     // the job then gives it up as well, and it may be waiting to be started again.
-    let stopped = cut_api.order(&format!("/v1/jobs/{jealous}/stop")).await;
-    stopped.expect(202);
+    let stopped = wait_for("the order to stop", PATIENCE, async || {
+        // A scheduler that was told of a bucket that stores nothing says 503 until it has seen it store again.
+        let answer = cut_api.order(&format!("/v1/jobs/{jealous}/stop")).await;
+        match answer.status {
+            202 => Ok(()),
+            503 => Err(answer.text),
+            _ => panic!("{answer:?}"),
+        }
+    });
+    stopped.await.unwrap();
     let end = wait_for("the end of the job", PATIENCE, async || {
         let status = cut_api.job(&jealous).await["status"].clone();
         match status == "STOPPED" || status == "CANCELED" {

@@ -102,7 +102,7 @@ async fn verify(bus: &Bus, component: &ComponentHandle) -> bool {
     };
     match found {
         Ok(report) if report.is_ok() => component.ready(),
-        Ok(report) if report.is_complete() => component.degraded(report.problems().join("; ")),
+        Ok(report) if report.is_usable() => component.degraded(report.problems().join("; ")),
         Ok(report) => {
             component.not_ready(report.problems().join("; "));
             return false;

@@ -148,6 +148,11 @@ async fn bus(config: &Config, findings: &mut Vec<Finding>) {
                         State::Warn,
                         format!("is not as configured: {}", how.join("; ")),
                     ),
+                    Condition::Leaderless => (
+                        State::Fail,
+                        "has no leader; if that lasts, look at the other servers of the cluster"
+                            .to_owned(),
+                    ),
                     Condition::Missing => (
                         State::Fail,
                         "is missing; start a scheduler, which creates it".to_owned(),

@@ -34,6 +34,9 @@ pub enum Condition {
     Ok,
     /// There, but not as it should be; one phrase per difference.
     Differs(Vec<String>),
+    /// There, but without a leader: it can neither be written nor read. It passes within seconds, or most of the cluster
+    /// is out of reach. A server that is cut off says so of every stream if it led the cluster before; others say nothing.
+    Leaderless,
     /// Not there.
     Missing,
 }
@@ -66,17 +69,24 @@ impl TopologyReport {
             .all(|stream| stream.condition == Condition::Ok)
     }
 
-    /// Whether everything is there, be it different: enough to work.
-    pub fn is_complete(&self) -> bool {
-        self.streams
-            .iter()
-            .all(|stream| stream.condition != Condition::Missing)
+    /// Whether everything is there and has a leader, be it different: enough to work.
+    pub fn is_usable(&self) -> bool {
+        self.streams.iter().all(|stream| match stream.condition {
+            Condition::Ok | Condition::Differs(_) => true,
+            Condition::Leaderless | Condition::Missing => false,
+        })
     }
 
     /// One sentence per thing that is not as it should be.
     pub fn problems(&self) -> Vec<String> {
         let of = |stream: &StreamReport| match &stream.condition {
             Condition::Ok => Vec::new(),
+            Condition::Leaderless => {
+                vec![format!(
+                    "stream {} has no leader at the moment",
+                    stream.name
+                )]
+            }
             Condition::Missing => vec![format!("stream {} is missing", stream.name)],
             Condition::Differs(differences) => differences
                 .iter()
@@ -317,21 +327,18 @@ fn report(wanted: &Config, found: Option<&Info>) -> StreamReport {
             durability: Durability::Volatile,
         };
     };
-    let mut differences = differences(wanted, &found.config);
-    if found
-        .cluster
-        .as_ref()
-        .is_some_and(|cluster| cluster.leader.is_none())
-    {
-        differences.push("has no leader at the moment".to_owned());
-    }
+    let differences = differences(wanted, &found.config);
+    let cluster = found.cluster.as_ref();
+    let condition = if cluster.is_some_and(|cluster| cluster.leader.is_none()) {
+        Condition::Leaderless
+    } else if differences.is_empty() {
+        Condition::Ok
+    } else {
+        Condition::Differs(differences)
+    };
     StreamReport {
         name,
-        condition: if differences.is_empty() {
-            Condition::Ok
-        } else {
-            Condition::Differs(differences)
-        },
+        condition,
         replicas: found.config.num_replicas,
         durability: durability(&found.config),
     }
