@@ -18,6 +18,7 @@ mod run_workers;
 mod runs_access;
 mod runs_cli;
 mod runs_http;
+mod runs_k8s;
 mod runs_sse;
 mod runs_video;
 mod schemathesis;

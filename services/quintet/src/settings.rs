@@ -13,7 +13,7 @@ use quintet_bus::{Credentials, Secret, TlsFiles};
 use quintet_contract::id::{AgentId, HolderId, PoolName, QueueName, WorkerId};
 use quintet_contract::subject::Prefix;
 use quintet_edge::{ApiKey, EdgeConfig, Role, RunRateLimit, Tls};
-use quintet_runner::RunnerConfig;
+use quintet_runner::{KubernetesConfig, RunnerConfig};
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::settings::{Reader, Secrecy, Setting, Settings, markdown_table, process_env};
 use quintet_service::telemetry::{self, TelemetryConfig};
@@ -353,6 +353,60 @@ const OURS: &[Setting] = &[
         Some("ffmpeg"),
         "the ffmpeg that agents start",
     ),
+    setting(
+        "kubeconfig",
+        "KUBECONFIG",
+        None,
+        "cluster for runs of the mode k8s; several files joined as in PATH are merged",
+    ),
+    setting(
+        "k8s_in_cluster",
+        "K8S_IN_CLUSTER",
+        Some("false"),
+        "true for a runner that is in that cluster itself: it uses its pod's service account",
+    ),
+    setting(
+        "k8s_namespace",
+        "K8S_NAMESPACE",
+        Some("default"),
+        "namespace of the Jobs of runs; deploy/kubernetes/rbac.yaml has the rights that a runner needs there",
+    ),
+    setting(
+        "k8s_cpu_limit",
+        "K8S_CPU_LIMIT",
+        Some("1"),
+        "most processor time of a program on Kubernetes, 100m or more",
+    ),
+    setting(
+        "k8s_memory_limit",
+        "K8S_MEMORY_LIMIT",
+        Some("1Gi"),
+        "most memory of a program on Kubernetes, 128Mi or more",
+    ),
+    setting(
+        "k8s_user",
+        "K8S_USER",
+        Some("65532"),
+        "number of the user and group that programs on Kubernetes run as; not 0",
+    ),
+    setting(
+        "k8s_ttl_after_finished",
+        "K8S_TTL_AFTER_FINISHED",
+        Some("1day"),
+        "how long Kubernetes keeps a Job after its end; longer than runners may be away",
+    ),
+    setting(
+        "k8s_cancel_grace",
+        "K8S_CANCEL_GRACE",
+        Some("10s"),
+        "how long a program on Kubernetes may take to end before it is killed",
+    ),
+    setting(
+        "k8s_start_timeout",
+        "K8S_START_TIMEOUT",
+        Some("5m"),
+        "how long Kubernetes may take to place a program and to pull its image",
+    ),
 ];
 
 fn table() -> Vec<Setting> {
@@ -558,7 +612,28 @@ fn runner(read: &mut Reader<'_>) -> RunnerConfig {
     read.check("run_retention", long_enough, "must be 1 s or more");
     let long_enough = runner.task_ack_wait >= Duration::from_millis(100);
     read.check("task_ack_wait", long_enough, "must be 100 ms or more");
+    runner.kubernetes = kubernetes(read);
     runner
+}
+
+fn kubernetes(read: &mut Reader<'_>) -> KubernetesConfig {
+    let defaults = KubernetesConfig::default();
+    let kubernetes = KubernetesConfig {
+        kubeconfig: read.optional("kubeconfig").map(PathBuf::from),
+        in_cluster: read.boolean("k8s_in_cluster"),
+        namespace: read.text("k8s_namespace"),
+        cpu_limit: read.parse_or("k8s_cpu_limit", defaults.cpu_limit),
+        memory_limit: read.parse_or("k8s_memory_limit", defaults.memory_limit),
+        user: read.parse("k8s_user"),
+        ttl_after_finished: read.duration("k8s_ttl_after_finished"),
+        cancel_grace: read.duration("k8s_cancel_grace"),
+        start_timeout: read.duration("k8s_start_timeout"),
+    };
+    read.check("k8s_user", kubernetes.user != 0, "must not be 0");
+    if let Err(error) = kubernetes.check() {
+        read.check("k8s_memory_limit", false, &error.to_string());
+    }
+    kubernetes
 }
 
 fn run_worker(read: &mut Reader<'_>) -> RunWorkerConfig {

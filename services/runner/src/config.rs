@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use quintet_contract::id::HolderId;
 
+use crate::kubernetes::KubernetesConfig;
+
 /// Everything a runner can be told. [`RunnerConfig::new`] has the documented default of all but the holder.
 #[derive(Clone, Debug)]
 pub struct RunnerConfig {
@@ -13,6 +15,8 @@ pub struct RunnerConfig {
     pub run_retention: Duration,
     /// How long a run worker may be silent to its queue before its task is given to another.
     pub task_ack_wait: Duration,
+    /// The cluster for runs of the mode `k8s`.
+    pub kubernetes: KubernetesConfig,
 }
 
 impl RunnerConfig {
@@ -22,6 +26,7 @@ impl RunnerConfig {
             holder,
             run_retention: Duration::from_secs(7 * 24 * 3600),
             task_ack_wait: Duration::from_secs(10),
+            kubernetes: KubernetesConfig::default(),
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::core::{Core, Effect, Event, StoredRun, Terms};
 use crate::error::Error;
 use crate::execute::Executions;
 use crate::inbound::{Askers, Inbound, Inbox, checkpoint_for, refusal};
+use crate::kubernetes::Kubernetes;
 use crate::metrics;
 use crate::outbound::{Outbound, Place, Unsure, Written};
 use crate::peers::{Peers, leave, meet};
@@ -99,6 +100,10 @@ pub async fn run(
     health: ComponentHandle,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let kubernetes = match config.kubernetes.is_configured() {
+        true => Some(Kubernetes::connect(&config.kubernetes).await?),
+        false => None,
+    };
     let tasks = Tasks::new("runner");
     let (known, peers) = watch::channel(Peers::only(config.holder.clone()));
     let meeting = meet(bus.clone(), config.holder.clone(), known, tasks.token());
@@ -112,6 +117,7 @@ pub async fn run(
             shard,
             config: config.clone(),
             bus: bus.clone(),
+            kubernetes: kubernetes.clone(),
             peers: peers.clone(),
             settled: settled.clone(),
             tasks: tasks.clone(),
@@ -160,6 +166,7 @@ struct Seat {
     shard: RunShard,
     config: Arc<RunnerConfig>,
     bus: Bus,
+    kubernetes: Option<Kubernetes>,
     peers: watch::Receiver<Peers>,
     settled: watch::Sender<BTreeSet<RunShard>>,
     tasks: Tasks,
@@ -339,7 +346,7 @@ impl Seat {
             prefix: self.bus.prefix().clone(),
             task_ack_wait: self.config.task_ack_wait,
             run_retention: self.config.run_retention,
-            has_kubernetes: false,
+            has_kubernetes: self.kubernetes.is_some(),
         };
         let clock = Clock::start();
         let (core, first) = aside(move || Core::restore(terms, stored, clock.now())).await;
@@ -363,7 +370,12 @@ impl Seat {
         } = start;
         let tasks = self.tasks.child("executions", ExitPolicy::Optional);
         let (reports, mut reported) = mpsc::channel(REPORTS);
-        let executions = Executions::new(self.bus.clone(), tasks.clone(), reports);
+        let executions = Executions::new(
+            self.bus.clone(),
+            self.kubernetes.clone(),
+            tasks.clone(),
+            reports,
+        );
         let outbound = Outbound::new(
             self.bus.clone(),
             places,

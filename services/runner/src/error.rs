@@ -13,4 +13,7 @@ pub enum Error {
         #[source]
         source: quintet_bus::SubscribeError,
     },
+    /// The settings of the Kubernetes cluster are of no use.
+    #[error("runs of the mode k8s")]
+    Kubernetes(#[from] crate::kubernetes::KubernetesError),
 }

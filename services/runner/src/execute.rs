@@ -1,39 +1,58 @@
 //! What the runner's own process sees to: nodes of kind `job`, and commands as Jobs of Kubernetes.
 //!
-//! Each execution reports as a run worker would, with numbers of its own; so what the core does with its reports is the
-//! same. Everything here can be begun again: after a restart the runner finds the node running and starts the execution
-//! anew, which goes on with what is there.
+//! Each execution reports as a run worker would; so what the core does with its reports is the same. Everything here can
+//! be begun again: after a restart the runner finds the node running and starts the execution anew, which goes on with
+//! what is there. So an execution ends in two ways: stopped, it stops what it began; left, it leaves all as it is for
+//! whoever leads next.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use futures::{Stream, StreamExt};
 use quintet_bus::Bus;
 use quintet_contract::id::{NodeId, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::task::{RunReport, WorkerEvent};
 use quintet_service::tasks::{ExitPolicy, Tasks};
+use quintet_service::telemetry::chain;
+use quintet_worker::program::ProgramInput;
+use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
-use crate::core::{Execution, ExecutionWork, OWN_WORKER};
+use crate::core::{Execution, ExecutionWork, KubernetesWork, OWN_WORKER};
 use crate::jobs;
+use crate::kubernetes::{self, Kubernetes, Reported};
+use crate::outbound::last_checkpoint;
 
 /// Events of one execution that wait to be reported; the execution waits when it is full.
 const EVENTS: usize = 64;
+/// Wait before NATS is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 type Key = (RunId, NodeId, Attempt);
 
 /// Everything that is being executed for one shard.
 pub(crate) struct Executions {
     bus: Bus,
+    kubernetes: Option<Kubernetes>,
     tasks: Tasks,
     reports: mpsc::Sender<RunReport>,
     going: HashMap<Key, CancellationToken>,
 }
 
 impl Executions {
-    pub(crate) fn new(bus: Bus, tasks: Tasks, reports: mpsc::Sender<RunReport>) -> Self {
+    pub(crate) fn new(
+        bus: Bus,
+        kubernetes: Option<Kubernetes>,
+        tasks: Tasks,
+        reports: mpsc::Sender<RunReport>,
+    ) -> Self {
         Self {
             bus,
+            kubernetes,
             tasks,
             reports,
             going: HashMap::new(),
@@ -41,61 +60,152 @@ impl Executions {
     }
 
     pub(crate) fn start(&mut self, execution: Execution) {
-        let token = self.tasks.token().child_token();
         let key = (execution.run, execution.node.clone(), execution.attempt);
-        self.going.retain(|_, token| !token.is_cancelled());
-        self.going.insert(key, token.clone());
-        let (events, heard) = mpsc::channel(EVENTS);
-        let reporting = report(
-            self.reports.clone(),
-            heard,
-            (execution.run, execution.node.clone(), execution.attempt),
-        );
-        let (bus, ended) = (self.bus.clone(), token.clone());
+        self.going.retain(|_, stop| !stop.is_cancelled());
+        let stop = CancellationToken::new();
+        self.going.insert(key, stop.clone());
+        let (bus, kubernetes) = (self.bus.clone(), self.kubernetes.clone());
+        let (reports, left) = (self.reports.clone(), self.tasks.token());
         self.tasks
             .spawn("execution", ExitPolicy::Optional, async move {
-                let work = async {
-                    match execution.work {
-                        ExecutionWork::Job(job) => {
-                            let key = (execution.run, execution.node, execution.attempt);
-                            jobs::execute(bus, key, job, events, token).await;
-                        }
-                        ExecutionWork::Kubernetes(_) => {
-                            let text = "mode k8s is not configured at this runner";
-                            let _ = events
-                                .send(WorkerEvent::Failed {
-                                    error: text.to_owned(),
-                                    retryable: false,
-                                })
-                                .await;
-                        }
-                    }
-                };
-                tokio::join!(work, reporting);
-                ended.cancel();
+                let work = execute(bus, kubernetes, execution, reports, &stop);
+                tokio::select! {
+                    biased;
+                    () = left.cancelled() => {}
+                    () = work => {}
+                }
+                stop.cancel();
                 Ok::<(), std::convert::Infallible>(())
             });
     }
 
     pub(crate) fn stop(&mut self, run: RunId, node: &NodeId, attempt: Attempt) {
-        if let Some(token) = self.going.remove(&(run, node.clone(), attempt)) {
-            token.cancel();
+        if let Some(stop) = self.going.remove(&(run, node.clone(), attempt)) {
+            stop.cancel();
         }
     }
 }
 
-/// Numbers the events of one execution.
+async fn execute(
+    bus: Bus,
+    kubernetes: Option<Kubernetes>,
+    execution: Execution,
+    reports: mpsc::Sender<RunReport>,
+    stop: &CancellationToken,
+) {
+    let key = (execution.run, execution.node.clone(), execution.attempt);
+    match execution.work {
+        ExecutionWork::Job(job) => {
+            let (events, heard) = mpsc::channel(EVENTS);
+            // The same each time it is begun: what was reported before counts once.
+            let heard = received(heard).enumerate().map(|(before, event)| Reported {
+                seq: before as u64 + 1,
+                event,
+            });
+            let work = jobs::execute(bus, key.clone(), job, events, stop.clone());
+            tokio::join!(work, report(reports, heard, key));
+        }
+        ExecutionWork::Kubernetes(work) => {
+            let (events, heard) = mpsc::channel(EVENTS);
+            let attempt = OnKubernetes {
+                bus,
+                kubernetes,
+                work: *work,
+                after: execution.reports,
+                events,
+            };
+            let work = attempt.run(key.clone(), stop);
+            tokio::join!(work, report(reports, received(heard), key));
+        }
+    }
+}
+
+/// One attempt of a node on Kubernetes.
+struct OnKubernetes {
+    bus: Bus,
+    kubernetes: Option<Kubernetes>,
+    work: KubernetesWork,
+    /// Number of its last event that was taken in.
+    after: u64,
+    events: mpsc::Sender<Reported>,
+}
+
+impl OnKubernetes {
+    async fn run(self, (run, node, attempt): Key, stop: &CancellationToken) {
+        let Some(kubernetes) = self.kubernetes.clone() else {
+            let text = "the runner that came to lead this run has no Kubernetes cluster; give all runners the same \
+                        KUBECONFIG or K8S_IN_CLUSTER, then retry the node";
+            return self.refuse(text.to_owned()).await;
+        };
+        let resume_state = self.resume_state(run, &node, stop).await;
+        let input = match ProgramInput::of(&self.work.task, resume_state.as_ref()) {
+            Ok(input) => input,
+            Err(error) => return self.refuse(format!("its input is no JSON: {error}")).await,
+        };
+        let texts = input.texts();
+        let execution = kubernetes::Execution {
+            run,
+            node,
+            attempt,
+            command: self.work.command,
+            env: texts
+                .map(|(name, text)| (name.to_owned(), text.to_owned()))
+                .collect(),
+            timeout: self.work.timeout_ms.map(Duration::from_millis),
+            heartbeat: self.work.heartbeat_ms.map(Duration::from_millis),
+            after: self.after,
+        };
+        kubernetes
+            .execute(execution, self.events, stop.clone())
+            .await;
+    }
+
+    /// The last checkpoint; who is stopped before it could be read needs none.
+    async fn resume_state(
+        &self,
+        run: RunId,
+        node: &NodeId,
+        stop: &CancellationToken,
+    ) -> Option<Value> {
+        if !self.work.resume_from_log {
+            return self.work.resume_state.clone();
+        }
+        while !stop.is_cancelled() {
+            match last_checkpoint(&self.bus, run, node).await {
+                Ok(found) => return found,
+                Err(error) => {
+                    debug!(%run, %node, error = %chain(&error), "cannot read the last checkpoint of a node yet");
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+        None
+    }
+
+    async fn refuse(&self, error: String) {
+        let event = WorkerEvent::Failed {
+            error,
+            retryable: false,
+        };
+        let seq = self.after.saturating_add(1);
+        // Nobody may be interested any more.
+        let _ = self.events.send(Reported { seq, event }).await;
+    }
+}
+
+fn received<T>(mut receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> {
+    futures::stream::poll_fn(move |context| receiver.poll_recv(context))
+}
+
+/// Hands on the events of one execution.
 async fn report(
     reports: mpsc::Sender<RunReport>,
-    mut events: mpsc::Receiver<WorkerEvent>,
+    events: impl Stream<Item = Reported>,
     (run_id, node_id, attempt): Key,
 ) {
-    let Ok(worker) = WorkerId::parse(OWN_WORKER) else {
-        return;
-    };
-    let mut seq = 0;
-    while let Some(event) = events.recv().await {
-        seq += 1;
+    let worker = WorkerId::parse(OWN_WORKER).expect("the name of the runner as a worker is a name");
+    let mut events = std::pin::pin!(events);
+    while let Some(Reported { seq, event }) = events.next().await {
         let report = RunReport {
             run_id,
             node_id: node_id.clone(),

@@ -309,7 +309,11 @@ async fn with_resume(
     None
 }
 
-async fn last_checkpoint(bus: &Bus, run: RunId, node: &NodeId) -> Result<Option<Value>, BusError> {
+pub(crate) async fn last_checkpoint(
+    bus: &Bus,
+    run: RunId,
+    node: &NodeId,
+) -> Result<Option<Value>, BusError> {
     let log = stream::run_logs(bus.prefix());
     let replay = bus.replay(log, &RunHappened { run }, 0, usize::MAX).await?;
     let entries = replay

@@ -122,8 +122,12 @@ pub struct KubernetesWork {
     pub command: CommandSpec,
     /// The last checkpoint.
     pub resume_state: Option<serde_json::Value>,
+    /// There is a last checkpoint, but only the log has it.
+    pub resume_from_log: bool,
     /// Longest time, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// A sign of life is wanted at least this often, in milliseconds.
+    pub heartbeat_ms: Option<u64>,
 }
 
 /// What is answered.

@@ -43,7 +43,7 @@ pub(crate) use request::plan_view;
 pub(crate) use settle::OWN_WORKER;
 
 use active::Active;
-use settle::Settle;
+use settle::{STOP_AGAIN, Settle};
 
 /// How often ended runs that have expired are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -117,18 +117,34 @@ impl Core {
         for StoredRun { record, log } in stored {
             let id = record.run.id;
             if record.run.status.is_final() {
-                core.ended.insert(id, Ended::of(&record));
+                let ended = Ended::of(&record);
+                if record.run.status == RunStatus::Canceled && ended.at.after(STOP_AGAIN) > now {
+                    core.stop_again(&mut Active::restore(record), now, &mut effects);
+                }
+                core.ended.insert(id, ended);
                 continue;
             }
             let mut active = Active::restore(record);
             for (sequence, entry) in &log {
                 active.replay(entry, *sequence);
             }
+            core.stop_again(&mut active, now, &mut effects);
             core.with(active, now, &mut effects, |settle| settle.resume());
             core.touched.insert(id);
         }
         effects.extend(core.settle(now));
         (core, effects)
+    }
+
+    fn stop_again(&self, active: &mut Active, now: Timestamp, effects: &mut Vec<Effect>) {
+        Settle {
+            active,
+            prefix: &self.terms.prefix,
+            ack_wait: self.terms.task_ack_wait,
+            now,
+            effects,
+        }
+        .stop_again();
     }
 
     /// How many runs go on, and how many ended ones are known.

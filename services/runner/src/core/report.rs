@@ -19,7 +19,7 @@ use quintet_contract::task::{MAX_LINES, RunReport, Verdict, WorkerEvent};
 
 use crate::core::active::{Urgency, bytes_of, bytes_of_object, find};
 use crate::core::event::Effect;
-use crate::core::settle::{Failure, Settle};
+use crate::core::settle::{Failure, Settle, heartbeat_of};
 
 /// What a checkpoint of a node is called that its worker did not name.
 const CHECKPOINT: &str = "checkpoint";
@@ -213,7 +213,7 @@ impl Settle<'_> {
             verdict: Verdict::Granted {
                 attempt,
                 resume_state: private.and_then(|private| private.resume_state.clone()),
-                heartbeat_ms: node.heartbeat_timeout_ms.map(|limit| (limit / 3).max(1)),
+                heartbeat_ms: heartbeat_of(node),
             },
             resume_from_log: private.is_some_and(|private| private.resume_in_log),
         }

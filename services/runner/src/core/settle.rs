@@ -9,7 +9,9 @@ use quintet_contract::id::RunShard;
 use quintet_contract::id::{NodeId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::plan::{Backoff, MAX_ITEMS, Node, OnFailure, OnTimeout, Retry};
-use quintet_contract::run::{Fact, MAX_OUTPUTS_BYTES, NodeFact, NodeStatus, RunMode, RunStatus};
+use quintet_contract::run::{
+    Fact, MAX_OUTPUTS_BYTES, NodeFact, NodeState, NodeStatus, RunMode, RunStatus,
+};
 use quintet_contract::subject::{Prefix, RunReporting, Subject};
 use quintet_contract::task::{CommandSpec, Task};
 use quintet_contract::time::Timestamp;
@@ -22,6 +24,8 @@ use crate::core::{expression, template};
 
 /// The worker of what the runner's own process sees to.
 pub(crate) const OWN_WORKER: &str = "runner";
+/// A runner that loads a run stops again what was canceled in it so long ago at most: longer than it takes another to lead.
+pub(crate) const STOP_AGAIN: Duration = Duration::from_secs(600);
 /// Most nodes of a run, those of every item of a foreach counted.
 const MAX_STATES: usize = 2_000;
 /// Longest reason of a failure that is kept of one node, in bytes.
@@ -176,6 +180,35 @@ impl Settle<'_> {
             }
             if node.kind != "foreach" && is_own == (status == NodeStatus::Running) {
                 self.give_out(node, &id, &place);
+            }
+        }
+    }
+
+    /// Stops again what this process did and was to stop: who led before may have died before it was done.
+    pub(crate) fn stop_again(&mut self) {
+        let Some(plan) = self.active.plan.clone() else {
+            return;
+        };
+        let now = self.now;
+        let is_recent = |state: &NodeState| {
+            let ended = state.ended_at.or(state.started_at);
+            ended.is_some_and(|at| at.after(STOP_AGAIN) > now)
+        };
+        let ended: Vec<NodeId> = self
+            .active
+            .states()
+            .filter(|(_, state)| state.status == NodeStatus::Canceled && is_recent(state))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ended {
+            let found = self.locate(&plan.nodes, id.as_str(), Place::default());
+            if let Some((node, place)) = found
+                && is_own(node, self.active.run().mode)
+                && self.fact(&id).attempt > Attempt(0)
+            {
+                self.give_out(node, &id, &place);
+                let (run, attempt) = (self.active.id(), self.fact(&id).attempt);
+                self.effects.push(Effect::Stop(run, id, attempt));
             }
         }
     }
@@ -391,7 +424,9 @@ impl Settle<'_> {
             _ => ExecutionWork::Kubernetes(Box::new(KubernetesWork {
                 command: task.command.clone().unwrap_or_default(),
                 resume_state: private.and_then(|private| private.resume_state.clone()),
+                resume_from_log: private.is_some_and(|private| private.resume_in_log),
                 timeout_ms: node.timeout_ms,
+                heartbeat_ms: heartbeat_of(node),
                 task,
             })),
         };
@@ -881,6 +916,11 @@ impl Settle<'_> {
 /// Whether a node needs somebody to do it, so that it counts against the plan's limit.
 fn takes_worker(node: &Node) -> bool {
     matches!(node.kind.as_str(), "command" | "task" | "job" | "inference")
+}
+
+/// How often whoever does a node is to show a sign of life, in milliseconds: two may be lost.
+pub(crate) fn heartbeat_of(node: &Node) -> Option<u64> {
+    node.heartbeat_timeout_ms.map(|limit| (limit / 3).max(1))
 }
 
 /// Whether the runner's own process sees to a node.

@@ -1,0 +1,149 @@
+//! Runs of the mode `k8s`, from the request to the Job and back, over runners that come and go.
+
+use quintet::system::System;
+use quintet_contract::id::HolderId;
+use quintet_runner::{KubernetesConfig, RunnerConfig};
+use quintet_testkit::kubernetes::{Cluster, Fault, NAMESPACE, Verb, status};
+use quintet_testkit::{Nats, wait_for};
+use quintet_tests::{Api, PATIENCE, part, start_edges};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// When the programs of these tests begin, in nanoseconds.
+const START: i64 = 1_800_000_000_000_000_000;
+
+/// A cluster, and a runner that uses it behind an edge.
+struct Place {
+    cluster: Cluster,
+    folder: TempDir,
+    nats: Nats,
+    api: Api,
+    runner: System,
+    _edges: Vec<System>,
+}
+
+impl Place {
+    async fn start() -> Self {
+        let (cluster, folder) = (Cluster::start().await, TempDir::new().unwrap());
+        std::fs::write(folder.path().join("config"), cluster.kubeconfig()).unwrap();
+        let nats = Nats::start().await.unwrap();
+        let runner = runner(&nats, &folder).await;
+        let (mut apis, edges) = start_edges(&nats, 1, |_| {}).await;
+        Self {
+            cluster,
+            folder,
+            nats,
+            api: apis.remove(0),
+            runner,
+            _edges: edges,
+        }
+    }
+
+    /// The runner ends, and another one comes.
+    async fn change_runner(self) -> Self {
+        assert!(self.runner.shutdown(PATIENCE).await.is_clean());
+        let runner = runner(&self.nats, &self.folder).await;
+        Self { runner, ..self }
+    }
+
+    /// Makes a run of one command, and gives its path once the program runs.
+    async fn begin(&self) -> String {
+        let plan = json!({"nodes": [
+            {"id": "train", "kind": "command", "command": ["python3", "train.py"], "image": "trainer:1",
+             "input": {"epochs": 3}},
+        ]});
+        let made = self.api.post("/runs?mode=k8s", json!({"plan": plan})).await;
+        let made = made.expect(201).body;
+        let running = json!({"running": {"startedAt": "2026-01-31T12:00:00Z"}});
+        self.cluster.pod(status("Running", running)).await;
+        format!("/runs/{}", made["runId"].as_str().unwrap())
+    }
+
+    /// What the checkpoints so far hold.
+    async fn checkpoints(&self, path: &str) -> Vec<Value> {
+        let listed = self.api.get(&format!("{path}/checkpoints")).await;
+        let listed = listed.expect(200).body;
+        let listed = listed["checkpoints"].as_array().unwrap();
+        listed.iter().map(|one| one["data"].clone()).collect()
+    }
+
+    async fn until(&self, path: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let run = wait_for(what, PATIENCE, async || {
+            let run = self.api.get(path).await.body["run"].clone();
+            if is_so(&run) {
+                Ok(run)
+            } else {
+                Err(run.to_string())
+            }
+        });
+        run.await.unwrap()
+    }
+}
+
+async fn runner(nats: &Nats, folder: &TempDir) -> System {
+    let runner = part(nats, |config| {
+        let mut runner = RunnerConfig::new(HolderId::parse("test").unwrap());
+        runner.kubernetes = KubernetesConfig {
+            kubeconfig: Some(folder.path().join("config")),
+            namespace: NAMESPACE.to_owned(),
+            ..KubernetesConfig::default()
+        };
+        config.runners = vec![runner];
+    });
+    let runner = runner.await;
+    runner.ready(PATIENCE).await.unwrap();
+    runner
+}
+
+#[tokio::test]
+async fn a_command_is_one_job_that_outlives_its_runner() {
+    let place = Place::start().await;
+    let path = place.begin().await;
+    let asked = place.cluster.questions(Verb::CreateJob).remove(0).body;
+    let container = &asked["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "trainer:1");
+    let variables = container["env"].as_array().unwrap();
+    let spec = variables.iter().find(|one| one["name"] == "INPUT_SPEC");
+    let spec = spec.unwrap()["value"].as_str().unwrap();
+    assert!(spec.contains(r#""epochs":3"#), "{spec}");
+
+    let said = "{\"type\": \"checkpoint\", \"name\": \"epoch\", \"data\": {\"epoch\": 1}}\n";
+    place.cluster.log(START, said);
+    let seen = wait_for("the checkpoint", PATIENCE, async || {
+        match place.checkpoints(&path).await {
+            none if none.is_empty() => Err("none"),
+            _ => Ok(()),
+        }
+    });
+    seen.await.unwrap();
+
+    let place = place.change_runner().await;
+    let said = "{\"type\": \"output\", \"data\": {\"loss\": 0.5}}\n";
+    place.cluster.log(START + 1, said);
+    place.cluster.end(0, "Completed").await;
+    let run = place
+        .until(&path, "the end", |run| run["status"] == "completed")
+        .await;
+    let node = &run["nodes"]["train"];
+    assert_eq!(node["attempt"], 1, "{node}");
+    assert_eq!(node["output"]["loss"], 0.5, "{node}");
+    assert_eq!(place.checkpoints(&path).await, [json!({"epoch": 1})]);
+    assert_eq!(place.cluster.questions(Verb::DeleteJob).len(), 0);
+}
+
+#[tokio::test]
+async fn a_canceled_job_is_removed_also_when_the_runner_dies_over_it() {
+    let place = Place::start().await;
+    let path = place.begin().await;
+    // This runner would ask again in an hour.
+    let fault = Fault::Code(429, Some(3600));
+    place.cluster.fail_next(Verb::DeleteJob, fault);
+    place.api.delete(&path).await.expect(200);
+    place.cluster.asked(Verb::DeleteJob, 1).await;
+    let place = place.change_runner().await;
+    let asked = place.cluster.asked(Verb::DeleteJob, 2).await;
+    assert_eq!(asked[1].body["propagationPolicy"], "Foreground");
+    place
+        .until(&path, "the end", |run| run["status"] == "canceled")
+        .await;
+}
