@@ -83,6 +83,8 @@ impl<N: Ground> Cluster<N> {
                 ("HEARTBEAT_INTERVAL_MS", "200"),
                 ("HEARTBEAT_TIMEOUT_MS", "1500"),
                 ("ASSIGN_ACK_TIMEOUT_MS", "1500"),
+                ("TASK_ACK_WAIT", "2s"),
+                ("RATE_LIMIT_MAX", "0"),
                 ("QUINTET_REPLICAS", &self.nats.copies().to_string()),
             ])
             .current_dir(self.folder.path())
@@ -99,6 +101,17 @@ impl<N: Ground> Cluster<N> {
     /// A scheduler that reaches NATS at another address.
     pub(crate) fn scheduler_at(&self, nats: &str) -> Process {
         self.spawn(&["serve", "scheduler"], nats)
+    }
+
+    pub(crate) fn runner(&self) -> Process {
+        self.spawn(&["serve", "runner"], &self.nats.url())
+    }
+
+    /// A worker that takes so many commands of runs at once.
+    pub(crate) fn run_worker(&self, slots: u32) -> Process {
+        let slots = slots.to_string();
+        let arguments = ["worker", "run", "--run-worker-slots", &slots];
+        self.spawn(&arguments, &self.nats.url())
     }
 
     pub(crate) fn agent(&self, id: &str, slots: u32) -> Process {
@@ -183,7 +196,7 @@ impl<N: Ground> Cluster<N> {
         found.await.unwrap()
     }
 
-    fn witness(&self, name: &str) -> PathBuf {
+    pub(crate) fn witness(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("ran-{name}"))
     }
 

@@ -11,5 +11,6 @@ mod cluster;
 mod disk;
 mod nats_cluster;
 mod restarts;
+mod runners;
 mod schedulers;
 mod slow;

@@ -1,10 +1,11 @@
 //! Nodes of kind `job`: a job for the agents, submitted under an id that follows from the node, and followed to its end.
 
 use futures::StreamExt;
-use quintet_bus::{Bus, Change, WatchFrom, now};
+use quintet_bus::{Bus, Change, RequestError, WatchFrom, now};
 use quintet_contract::JsonObject;
 use quintet_contract::api::{JobRef, SubmitJob};
 use quintet_contract::bucket::Jobs;
+use quintet_contract::error::Retry;
 use quintet_contract::id::{JobId, NodeId, PoolName, RunId};
 use quintet_contract::job::{Attempt, Job, JobStatus};
 use quintet_contract::subject::{StopJob, SubmitJobs};
@@ -23,7 +24,7 @@ const ASK: Duration = Duration::from_secs(10);
 /// Wait before a watch that ended is made again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Submits the job, or finds it submitted, and reports its end. A cancelled one is stopped.
+/// Submits the job, or finds it submitted, and reports its end. A cancelled one is stopped, unless it was another's before.
 pub(crate) async fn execute(
     bus: Bus,
     (run, node, attempt): (RunId, NodeId, Attempt),
@@ -42,7 +43,7 @@ pub(crate) async fn execute(
     let outcome = tokio::select! {
         biased;
         () = cancel.cancelled() => None,
-        outcome = follow(&bus, &id, &pool, &submit, &events) => Some(outcome),
+        outcome = follow(&bus, &pool, &submit, &events) => Some(outcome),
     };
     match outcome {
         Some(Ok(job)) => ended(&events, job).await,
@@ -69,39 +70,22 @@ fn job_id(run: RunId, node: &NodeId, attempt: Attempt) -> JobId {
 
 async fn follow(
     bus: &Bus,
-    id: &JobId,
     pool: &PoolName,
     submit: &SubmitJob,
     events: &mpsc::Sender<WorkerEvent>,
 ) -> Result<Job, String> {
+    let id = submitted(bus, pool, submit).await?;
+    let data = json!({"jobId": id, "at": now()});
+    let data = data.as_object().cloned().unwrap_or_default();
+    let _ = events.send(WorkerEvent::Progress { data }).await;
     let jobs = bus.bucket::<Jobs>();
-    let mut is_submitted = false;
     loop {
         // First watch, then look: what happens in between is seen twice rather than not at all.
-        let Ok(mut changes) = jobs.watch_of(id, WatchFrom::New).await else {
+        let Ok(mut changes) = jobs.watch_of(&id, WatchFrom::New).await else {
             sleep(AGAIN).await;
             continue;
         };
-        if !is_submitted {
-            let subject = SubmitJobs { pool: pool.clone() };
-            match bus.request_until(&subject, submit, ASK).await {
-                Ok(_) => is_submitted = true,
-                Err(quintet_bus::RequestError::Refused(reply))
-                    if reply.retry == quintet_contract::error::Retry::Never =>
-                {
-                    return Err(reply.error);
-                }
-                Err(error) => {
-                    debug!(job = %id, error = %chain(&error), "cannot submit the job of a node yet");
-                    sleep(AGAIN).await;
-                    continue;
-                }
-            }
-            let data = json!({"jobId": id, "at": now()});
-            let data = data.as_object().cloned().unwrap_or_default();
-            let _ = events.send(WorkerEvent::Progress { data }).await;
-        }
-        match jobs.get(id).await {
+        match jobs.get(&id).await {
             Ok(Some(found)) if found.record.job.status.is_final() => return Ok(found.record.job),
             Ok(None) => return Err("the job is no longer known".to_owned()),
             Ok(Some(_)) | Err(_) => {}
@@ -114,6 +98,23 @@ async fn follow(
             }
         }
         sleep(AGAIN).await;
+    }
+}
+
+/// Submits the job; its id, which is another one's where the node's `idempotencyKey` was seen before.
+async fn submitted(bus: &Bus, pool: &PoolName, submit: &SubmitJob) -> Result<JobId, String> {
+    let subject = SubmitJobs { pool: pool.clone() };
+    loop {
+        match bus.request_until(&subject, submit, ASK).await {
+            Ok(reply) => return Ok(reply.job.id),
+            Err(RequestError::Refused(reply)) if reply.retry == Retry::Never => {
+                return Err(reply.error);
+            }
+            Err(error) => {
+                debug!(%pool, error = %chain(&error), "cannot submit the job of a node yet");
+                sleep(AGAIN).await;
+            }
+        }
     }
 }
 
