@@ -123,6 +123,32 @@ impl Active {
         active
     }
 
+    /// A run of which this record holds everything.
+    pub(crate) fn unparked(record: RunRecord, last_at: Timestamp) -> Self {
+        let mut active = Self::restore(record);
+        active.last_at = last_at;
+        active.writer.is_quiet = true;
+        active
+    }
+
+    /// Whether its record holds everything that matters about it: it waits, and all of it is stored.
+    pub(crate) fn may_be_parked(&self) -> bool {
+        let writer = &self.writer;
+        writer.is_quiet
+            && writer.is_created
+            && !writer.is_busy
+            && writer.end == End::Open
+            && writer.pending.is_empty()
+            && writer.waiting.is_empty()
+            && writer.recorded == self.private.entries
+            && self.recent.known.is_empty()
+    }
+
+    /// When the last entry was made.
+    pub(crate) fn last_at(&self) -> Timestamp {
+        self.last_at
+    }
+
     fn of(mut record: RunRecord) -> Self {
         let plan = record.run.plan.take().map(Arc::new);
         let last_at = record.run.started_at.unwrap_or(record.run.created_at);
@@ -400,7 +426,7 @@ impl Active {
         listed(self.run.clone())
     }
 
-    fn record(&self) -> Box<RunRecord> {
+    pub(crate) fn record(&self) -> Box<RunRecord> {
         Box::new(RunRecord {
             run: self.shown(),
             private: self.private.clone(),

@@ -20,6 +20,7 @@ mod expression;
 mod plan;
 mod report;
 mod request;
+mod runs;
 mod settle;
 mod template;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub(crate) use request::plan_view;
 pub(crate) use settle::OWN_WORKER;
 
 use active::Active;
+use runs::Runs;
 use settle::{STOP_AGAIN, Settle};
 
 /// How often ended runs that have expired are looked for.
@@ -90,7 +92,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct Core {
     terms: Terms,
-    runs: HashMap<RunId, Active>,
+    runs: Runs,
     ended: BTreeMap<RunId, Ended>,
     /// When which run is to be looked at.
     timers: BTreeSet<(Timestamp, RunId)>,
@@ -105,7 +107,7 @@ impl Core {
     pub fn restore(terms: Terms, stored: Vec<StoredRun>, now: Timestamp) -> (Self, Vec<Effect>) {
         let mut core = Self {
             terms,
-            runs: HashMap::new(),
+            runs: Runs::default(),
             ended: BTreeMap::new(),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
@@ -165,7 +167,7 @@ impl Core {
             Event::Create(request, create, traceparent) => {
                 self.create(request, (*create, traceparent), now, &mut effects);
             }
-            Event::Get(request, run) => effects.push(self.get(request, run)),
+            Event::Get(request, run) => self.answer_with_run(request, run, &mut effects),
             Event::List(request, list) => effects.push(self.list(request, &list)),
             Event::Cancel(request, run) => self.cancel(request, run, now, &mut effects),
             Event::Checkpoint(request, add) => self.checkpoint(request, *add, now, &mut effects),
@@ -225,7 +227,7 @@ impl Core {
                 effects.push(Effect::Write(id, write));
             }
             self.set_timer(id, &active);
-            self.runs.insert(id, active);
+            self.runs.rest(active);
         }
         if self.sweep_at <= now {
             self.sweep_at = now.after(SWEEP_EVERY);
@@ -269,7 +271,7 @@ impl Core {
             now,
             effects,
         });
-        self.runs.insert(id, active);
+        self.runs.insert(active);
         self.touched.insert(id);
         done
     }
@@ -331,7 +333,7 @@ impl Core {
     ) {
         let mut left = 0;
         for run in runs {
-            if let Some(active) = self.runs.get_mut(&run)
+            if let Some(active) = self.runs.awake_mut(&run)
                 && active.answer_when_stored(request)
             {
                 left += 1;

@@ -62,7 +62,7 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let id = create.run_id;
-        if self.runs.contains_key(&id) || self.ended.contains_key(&id) {
+        if self.runs.contains(&id) || self.ended.contains_key(&id) {
             // The same request once more.
             self.answer_with_run(request, id, effects);
             return;
@@ -168,12 +168,17 @@ impl Core {
     }
 
     /// Answers with a run as it is now, once that is stored.
-    fn answer_with_run(&mut self, request: RequestId, id: RunId, effects: &mut Vec<Effect>) {
+    pub(super) fn answer_with_run(
+        &mut self,
+        request: RequestId,
+        id: RunId,
+        effects: &mut Vec<Effect>,
+    ) {
         let effect = self.get(request, id);
         self.say_when_stored(request, effect, [id], effects);
     }
 
-    pub(super) fn get(&self, request: RequestId, id: RunId) -> Effect {
+    fn get(&self, request: RequestId, id: RunId) -> Effect {
         let answer = match self.runs.get(&id) {
             Some(active) => Answer::Run(Box::new(RunReply {
                 run: active.shown(),
@@ -195,14 +200,13 @@ impl Core {
                     .as_deref()
                     .is_none_or(|wanted| owner == Some(wanted))
         };
-        let mut active: Vec<&Active> = self
+        let mut active: Vec<RunId> = self
             .runs
-            .values()
-            .filter(|active| {
-                is_before(&active.id()) && is_wanted(active.status(), active.run().owner.as_deref())
-            })
+            .all()
+            .filter(|(id, status, owner)| is_before(id) && is_wanted(*status, *owner))
+            .map(|(id, _, _)| id)
             .collect();
-        active.sort_by_key(|active| std::cmp::Reverse(active.id()));
+        active.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
         active.truncate(limit);
         let mut ended: Vec<RunId> = self
             .ended
@@ -213,14 +217,14 @@ impl Core {
             .take(limit)
             .collect();
         // The newest of both together.
-        let mut newest: Vec<RunId> = active.iter().map(|active| active.id()).collect();
-        newest.extend(&ended);
+        let mut newest = [&active[..], &ended].concat();
         newest.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
         if let Some(first_beyond) = newest.get(limit) {
-            active.retain(|active| active.id() > *first_beyond);
+            active.retain(|id| id > first_beyond);
             ended.retain(|id| id > first_beyond);
         }
-        let active = active.into_iter().map(Active::listed).collect();
+        let active = active.iter().filter_map(|id| self.runs.get(id));
+        let active = active.map(|active| active.listed()).collect();
         Effect::List(request, active, ended)
     }
 
@@ -248,8 +252,8 @@ impl Core {
     }
 
     fn may_become(&self, id: RunId, next: RunStatus) -> Result<(), ErrorReply> {
-        let status = match (self.runs.get(&id), self.ended.get(&id)) {
-            (Some(active), _) => active.status(),
+        let status = match (self.runs.status(&id), self.ended.get(&id)) {
+            (Some(status), _) => status,
             (None, Some(ended)) => ended.status,
             (None, None) => return Err(not_found()),
         };

@@ -1,6 +1,7 @@
 //! What is to be done next in a run: a reconciler. It looks at the plan and at how its nodes stand, and ignores what woke
 //! it; so it does the same after a restart as without one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -53,6 +54,17 @@ struct Place {
     item: Option<(Value, usize)>,
     /// The ids around it: those of the foreach nodes.
     outer: Vec<String>,
+}
+
+impl Place {
+    /// The id of a node that is called so here.
+    fn id_of<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        if self.prefix.is_empty() {
+            Cow::Borrowed(name)
+        } else {
+            Cow::Owned(format!("{}{name}", self.prefix))
+        }
+    }
 }
 
 /// How one look went.
@@ -234,54 +246,73 @@ impl Settle<'_> {
 
     fn walk(&mut self, nodes: &[Node], place: &Place, walk: &mut Walk) {
         for node in nodes {
-            let Ok(id) = NodeId::parse(format!("{}{}", place.prefix, node.id)) else {
+            let id = place.id_of(&node.id);
+            let status = self.status_of(&id);
+            // Most nodes, most of the time: nothing is done with them.
+            let readiness = match status {
+                NodeStatus::Succeeded | NodeStatus::Skipped | NodeStatus::Canceled => continue,
+                NodeStatus::Pending => match self.readiness(nodes, node, place) {
+                    Readiness::Waits => continue,
+                    readiness => readiness,
+                },
+                NodeStatus::Queued
+                | NodeStatus::Running
+                | NodeStatus::Waiting
+                | NodeStatus::Failed => Readiness::Waits,
+            };
+            let Ok(id) = NodeId::parse(id) else {
                 continue;
             };
-            match self.status_of(id.as_str()) {
-                NodeStatus::Pending => match self.readiness(nodes, node, place) {
-                    Readiness::Waits => {}
-                    Readiness::Skipped(reason) => {
-                        self.node(NodeFact {
-                            status: NodeStatus::Skipped,
-                            error: reason,
-                            ..self.fact(&id)
-                        });
-                        walk.has_changed = true;
-                    }
-                    Readiness::Ready => {
-                        if !takes_worker(node) || walk.at_work < walk.limit {
-                            self.begin(node, &id, place, walk);
-                        }
-                    }
-                },
-                NodeStatus::Waiting => self.wait_on(node, &id, place, walk),
-                NodeStatus::Running if node.kind == "foreach" => {
-                    self.walk_items(node, &id, place, walk);
+            match readiness {
+                Readiness::Waits => self.go_on(node, &id, place, walk),
+                Readiness::Skipped(reason) => {
+                    self.node(NodeFact {
+                        status: NodeStatus::Skipped,
+                        error: reason,
+                        ..self.fact(&id)
+                    });
+                    walk.has_changed = true;
                 }
-                NodeStatus::Running => {
-                    self.watch_over(node, &id, walk);
-                    self.look_for_task(node, &id, place, walk);
-                }
-                NodeStatus::Queued => self.look_for_task(node, &id, place, walk),
-                NodeStatus::Failed => {
-                    if walk.failed.is_none() {
-                        let state = self.active.state(id.as_str());
-                        let error = state.and_then(|state| state.error.clone());
-                        walk.failed = Some(format!(
-                            "node {id} failed: {}",
-                            error.unwrap_or_else(|| "it gave no reason".to_owned())
-                        ));
+                Readiness::Ready => {
+                    if !takes_worker(node) || walk.at_work < walk.limit {
+                        self.begin(node, &id, place, walk);
                     }
                 }
-                NodeStatus::Succeeded | NodeStatus::Skipped | NodeStatus::Canceled => {}
             }
+        }
+    }
+
+    /// A node that has begun.
+    fn go_on(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Walk) {
+        match self.status_of(id.as_str()) {
+            NodeStatus::Waiting => self.wait_on(node, id, place, walk),
+            NodeStatus::Running if node.kind == "foreach" => self.walk_items(node, id, place, walk),
+            NodeStatus::Running => {
+                self.watch_over(node, id, walk);
+                self.look_for_task(node, id, place, walk);
+            }
+            NodeStatus::Queued => self.look_for_task(node, id, place, walk),
+            NodeStatus::Failed => {
+                if walk.failed.is_none() {
+                    let state = self.active.state(id.as_str());
+                    let error = state.and_then(|state| state.error.clone());
+                    walk.failed = Some(format!(
+                        "node {id} failed: {}",
+                        error.unwrap_or_else(|| "it gave no reason".to_owned())
+                    ));
+                }
+            }
+            NodeStatus::Pending
+            | NodeStatus::Succeeded
+            | NodeStatus::Skipped
+            | NodeStatus::Canceled => {}
         }
     }
 
     fn readiness(&self, nodes: &[Node], node: &Node, place: &Place) -> Readiness {
         let mut is_any_done = node.needs.is_empty();
         for need in &node.needs {
-            let Some(state) = self.active.state(&format!("{}{need}", place.prefix)) else {
+            let Some(state) = self.active.state(&place.id_of(need)) else {
                 return Readiness::Waits;
             };
             match state.status {
@@ -318,7 +349,7 @@ impl Settle<'_> {
         if !is_then && !is_else {
             return true;
         }
-        let id = format!("{}{}", place.prefix, condition.id);
+        let id = place.id_of(&condition.id);
         let output = self
             .active
             .state(&id)

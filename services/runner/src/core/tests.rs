@@ -439,6 +439,33 @@ fn a_foreach_does_its_body_for_every_item_and_keeps_its_limit() {
 }
 
 #[test]
+fn a_run_that_waits_is_kept_as_it_is_stored_and_goes_on_from_there() {
+    let plan = json!({"nodes": [
+        {"id": "gate", "kind": "gate"}, {"id": "after", "kind": "task", "queue": "q", "needs": ["gate"]},
+    ]});
+    let mut story = Story::new(Some(plan));
+    let run = story.run;
+    assert_eq!(story.core.runs.parked(), 1);
+    let Some(Answer::Run(shown)) = story.ask(|id| Event::Get(id, run)) else {
+        panic!("there is no such run");
+    };
+    assert_eq!(shown.run, story.record.clone().unwrap().run);
+    assert_eq!(story.core.runs.parked(), 1, "a look wakes nobody");
+    let decide = DecideGate {
+        run_id: run,
+        node_id: NodeId::parse("gate").unwrap(),
+        decision: Decision::Approve,
+        by: None,
+    };
+    story.ask(|id| Event::Decide(id, decide));
+    assert_eq!(story.core.runs.parked(), 0);
+    assert_eq!(story.tasks.len(), 1);
+    let numbers: Vec<u64> = story.log.iter().map(|(_, entry)| entry.n).collect();
+    let all: Vec<u64> = (1..).take(numbers.len()).collect();
+    assert_eq!(numbers, all, "no entry is numbered twice");
+}
+
+#[test]
 fn gates_wait_for_a_decision_or_their_timeout_and_sleeps_for_their_moment() {
     let plan = json!({"nodes": [
         {"id": "gate", "kind": "gate"},

@@ -1,0 +1,132 @@
+//! The runs of a shard that go on. One in which nothing happens for a while is kept as it would be stored, which takes a
+//! tenth of the memory: a hundred thousand runs may sleep or wait for people.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use quintet_contract::id::RunId;
+use quintet_contract::run::{RunRecord, RunStatus};
+use quintet_contract::time::Timestamp;
+
+use crate::core::active::Active;
+
+/// Runs by their id.
+#[derive(Debug, Default)]
+pub(crate) struct Runs(HashMap<RunId, Held>);
+
+#[derive(Debug)]
+enum Held {
+    Active(Box<Active>),
+    Parked(Box<Parked>),
+}
+
+/// A run that waits.
+#[derive(Debug)]
+struct Parked {
+    status: RunStatus,
+    owner: Option<Box<str>>,
+    last_at: Timestamp,
+    /// Its record in MessagePack.
+    record: Box<[u8]>,
+}
+
+impl Parked {
+    fn of(active: &Active) -> Option<Self> {
+        let run = active.run();
+        Some(Self {
+            status: run.status,
+            owner: run.owner.as_deref().map(Box::from),
+            last_at: active.last_at(),
+            record: rmp_serde::to_vec_named(&active.record()).ok()?.into(),
+        })
+    }
+
+    fn unpacked(&self) -> Active {
+        let record: RunRecord = rmp_serde::from_slice(&self.record)
+            .expect("what was written from a record a moment ago is a record");
+        Active::unparked(record, self.last_at)
+    }
+}
+
+impl Runs {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn contains(&self, id: &RunId) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// Takes a run out, to do something with it.
+    pub(crate) fn remove(&mut self, id: &RunId) -> Option<Active> {
+        Some(match self.0.remove(id)? {
+            Held::Active(active) => *active,
+            Held::Parked(parked) => parked.unpacked(),
+        })
+    }
+
+    pub(crate) fn insert(&mut self, active: Active) {
+        self.0.insert(active.id(), Held::Active(Box::new(active)));
+    }
+
+    /// The same for a run that was settled; it is parked if that changes nothing about it.
+    pub(crate) fn rest(&mut self, active: Active) {
+        let parked = active.may_be_parked().then(|| Parked::of(&active));
+        match parked.flatten() {
+            Some(parked) => {
+                let held = Held::Parked(Box::new(parked));
+                self.0.insert(active.id(), held);
+            }
+            None => self.insert(active),
+        }
+    }
+
+    /// A run to look at.
+    pub(crate) fn get(&self, id: &RunId) -> Option<Cow<'_, Active>> {
+        Some(match self.0.get(id)? {
+            Held::Active(active) => Cow::Borrowed(active),
+            Held::Parked(parked) => Cow::Owned(parked.unpacked()),
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn parked(&self) -> usize {
+        let held = self.0.values();
+        held.filter(|held| matches!(held, Held::Parked(_))).count()
+    }
+
+    /// A run of which something may not be stored yet.
+    pub(crate) fn awake_mut(&mut self, id: &RunId) -> Option<&mut Active> {
+        match self.0.get_mut(id)? {
+            Held::Active(active) => Some(active),
+            Held::Parked(_) => None,
+        }
+    }
+
+    /// A run to change; it is to be settled again.
+    pub(crate) fn get_mut(&mut self, id: &RunId) -> Option<&mut Active> {
+        let held = self.0.get_mut(id)?;
+        if let Held::Parked(parked) = held {
+            *held = Held::Active(Box::new(parked.unpacked()));
+        }
+        match held {
+            Held::Active(active) => Some(active),
+            Held::Parked(_) => None,
+        }
+    }
+
+    pub(crate) fn status(&self, id: &RunId) -> Option<RunStatus> {
+        Some(match self.0.get(id)? {
+            Held::Active(active) => active.status(),
+            Held::Parked(parked) => parked.status,
+        })
+    }
+
+    /// Every run with its status and its owner.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (RunId, RunStatus, Option<&str>)> {
+        self.0.iter().map(|(id, held)| match held {
+            Held::Active(active) => (*id, active.status(), active.run().owner.as_deref()),
+            Held::Parked(parked) => (*id, parked.status, parked.owner.as_deref()),
+        })
+    }
+}
