@@ -12,7 +12,7 @@ pub enum KubernetesError {
     )]
     NotConfigured,
     /// A kubeconfig cannot be used.
-    #[error("reading the kubeconfig {}", path.display())]
+    #[error("reading the kubeconfig {}; name one that can be read in KUBECONFIG, or leave it out", path.display())]
     Kubeconfig {
         /// The setting.
         path: PathBuf,

@@ -95,5 +95,8 @@ async fn without_a_cluster_there_is_none() {
     let Err(error) = Kubernetes::connect(&missing).await else {
         panic!("there is no kubeconfig");
     };
-    assert_eq!(error.to_string(), "reading the kubeconfig /nowhere/config");
+    assert_eq!(
+        error.to_string(),
+        "reading the kubeconfig /nowhere/config; name one that can be read in KUBECONFIG, or leave it out"
+    );
 }

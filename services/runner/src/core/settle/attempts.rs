@@ -1,0 +1,179 @@
+//! Attempts that somebody has, or should have: their limits, their tasks in the queue, and what follows a failure.
+
+use std::time::Duration;
+
+use quintet_contract::id::NodeId;
+use quintet_contract::job::Attempt;
+use quintet_contract::plan::{Backoff, Node, Retry};
+use quintet_contract::run::{NodeFact, NodeStatus};
+
+use super::{Failure, Place, Settle, Walk, is_own};
+use crate::core::active::QueuedTask;
+use crate::core::event::Effect;
+
+/// Longest time between two looks for a task that waits for a worker.
+const LOOK_AT_MOST: Duration = Duration::from_secs(600);
+
+impl Settle<'_> {
+    /// A node that somebody has: not too long, and not without a word.
+    pub(super) fn watch_over(&mut self, node: &Node, id: &NodeId, walk: &mut Walk) {
+        let Some(state) = self.active.state(id.as_str()) else {
+            return;
+        };
+        let (attempt, started) = (state.attempt, state.started_at.unwrap_or(self.now));
+        let heard = self.active.heard.get(id.as_str()).copied();
+        let limits = [
+            (node.timeout_ms, started, "took longer than"),
+            (
+                node.heartbeat_timeout_ms,
+                heard.unwrap_or(started),
+                "was not heard of for",
+            ),
+        ];
+        for (limit, since, what) in limits {
+            let Some(limit) = limit else { continue };
+            let end = since.after(Duration::from_millis(limit));
+            if end > self.now {
+                walk.due_at(end);
+                continue;
+            }
+            self.stop(id);
+            let failure = Failure {
+                error: format!("it {what} {limit} ms"),
+                is_retryable: true,
+            };
+            self.fail_attempt(node, id, attempt, failure);
+            walk.has_changed = true;
+            return;
+        }
+    }
+
+    /// The task of a node is in a queue, or soon will be.
+    pub(crate) fn expect_task(&mut self, id: &NodeId, sequence: Option<u64>) {
+        let wait = self.ack_wait * 3;
+        let task = QueuedTask {
+            sequence,
+            look_at: self.now.after(wait),
+            wait,
+        };
+        self.active.tasks.insert(id.clone(), task);
+    }
+
+    /// A task that nobody speaks of must be in its queue. One that was acknowledged although its node has not ended, by a
+    /// worker that was told wrongly, or that is defect, is given out again.
+    pub(super) fn look_for_task(
+        &mut self,
+        node: &Node,
+        id: &NodeId,
+        place: &Place,
+        walk: &mut Walk,
+    ) {
+        if is_own(node, self.active.run().mode) {
+            return;
+        }
+        let Some(mut task) = self.active.tasks.get(id.as_str()).copied() else {
+            return;
+        };
+        if task.look_at > self.now {
+            walk.due_at(task.look_at);
+            return;
+        }
+        let is_running = self.status_of(id.as_str()) == NodeStatus::Running;
+        match task.sequence {
+            Some(sequence) => {
+                let run = self.active.id();
+                self.effects
+                    .push(Effect::LookFor(run, id.clone(), sequence));
+            }
+            // Its worker was learnt of from a report.
+            None if is_running => {
+                self.give_out(node, id, place);
+                return;
+            }
+            // It is still being stored.
+            None => {}
+        }
+        task.wait = (task.wait * 2).min(LOOK_AT_MOST);
+        task.look_at = self.now.after(task.wait);
+        walk.due_at(task.look_at);
+        self.active.tasks.insert(id.clone(), task);
+    }
+
+    /// A task is in its queue.
+    pub(crate) fn dispatched(&mut self, id: &NodeId, sequence: u64) {
+        if let Some(task) = self.active.tasks.get_mut(id.as_str()) {
+            task.sequence = task.sequence.or(Some(sequence));
+        }
+    }
+
+    /// A task is no longer in its queue.
+    pub(crate) fn task_gone(&mut self, id: &NodeId, sequence: u64) {
+        let Some(plan) = self.active.plan.clone() else {
+            return;
+        };
+        let task = self.active.tasks.get(id.as_str());
+        if task.is_none_or(|task| task.sequence != Some(sequence)) {
+            return;
+        }
+        let Some((node, place)) = self.locate(&plan.nodes, id.as_str(), Place::default()) else {
+            return;
+        };
+        match self.status_of(id.as_str()) {
+            NodeStatus::Queued => self.give_out(node, id, &place),
+            NodeStatus::Running => {
+                self.stop(id);
+                self.give_out_anew(node, id, &place);
+            }
+            NodeStatus::Pending
+            | NodeStatus::Waiting
+            | NodeStatus::Succeeded
+            | NodeStatus::Failed
+            | NodeStatus::Skipped
+            | NodeStatus::Canceled => {}
+        }
+    }
+
+    /// An attempt failed: once more later, or that was it.
+    pub(crate) fn fail_attempt(
+        &mut self,
+        node: &Node,
+        id: &NodeId,
+        attempt: Attempt,
+        failure: Failure,
+    ) {
+        let Failure {
+            error,
+            is_retryable,
+        } = failure;
+        let failures = self
+            .active
+            .private(id.as_str())
+            .map_or(0, |private| private.failures);
+        let retry = node.retry.unwrap_or_default();
+        if !is_retryable || failures >= retry.max {
+            self.fail(id, attempt, error);
+            return;
+        }
+        let due = self.now.after(backoff(retry, failures));
+        self.node(NodeFact {
+            node_id: id.clone(),
+            status: NodeStatus::Waiting,
+            attempt,
+            error: Some(self.cut(error)),
+            due: Some(due),
+            failed_attempt: true,
+            ..NodeFact::default()
+        });
+    }
+}
+
+/// How long to wait after so many failures before this one.
+fn backoff(retry: Retry, failures: u32) -> Duration {
+    let wait = match retry.kind {
+        Backoff::Fixed => retry.backoff_ms,
+        Backoff::Exponential => retry
+            .backoff_ms
+            .saturating_mul(1_u64.checked_shl(failures).unwrap_or(u64::MAX)),
+    };
+    Duration::from_millis(wait.min(retry.backoff_max_ms.max(retry.backoff_ms)))
+}

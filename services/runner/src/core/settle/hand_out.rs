@@ -1,0 +1,239 @@
+//! Handing attempts of nodes to whoever does them, and taking them back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quintet_contract::JsonObject;
+use quintet_contract::id::{NodeId, RunShard, WorkerId};
+use quintet_contract::job::Attempt;
+use quintet_contract::plan::Node;
+use quintet_contract::run::{NodeFact, NodeState, NodeStatus};
+use quintet_contract::subject::{RunReporting, Subject};
+use quintet_contract::task::{CommandSpec, Task};
+use serde_json::{Value, json};
+
+use super::{Place, Settle, heartbeat_of, is_own};
+use crate::core::event::{Effect, Execution, ExecutionWork, KubernetesWork};
+use crate::core::plan::queue_of;
+use crate::core::template;
+
+/// The worker of what the runner's own process sees to.
+pub(crate) const OWN_WORKER: &str = "runner";
+/// A runner that loads a run stops again what was canceled in it so long ago at most: longer than it takes another to lead.
+pub(crate) const STOP_AGAIN: Duration = Duration::from_secs(600);
+
+impl Settle<'_> {
+    /// Begins again what this process did, and gives out again what may not have been given out: after a restart.
+    pub(crate) fn resume(&mut self) {
+        let Some(plan) = self.active.plan.clone() else {
+            return;
+        };
+        let now = self.now;
+        let at_work: Vec<(NodeId, NodeStatus)> = self
+            .active
+            .states()
+            .filter(|(_, state)| matches!(state.status, NodeStatus::Queued | NodeStatus::Running))
+            .map(|(id, state)| (id.clone(), state.status))
+            .collect();
+        for (id, status) in at_work {
+            // Whoever has it is given the time to say so.
+            self.active.heard.insert(id.clone(), now);
+            let task = self
+                .active
+                .private(id.as_str())
+                .and_then(|private| private.task);
+            self.expect_task(&id, task);
+            let Some((node, place)) = self.locate(&plan.nodes, id.as_str(), Place::default())
+            else {
+                continue;
+            };
+            let is_own = is_own(node, self.active.run().mode);
+            if is_own || node.kind == "foreach" {
+                self.active.tasks.remove(id.as_str());
+            }
+            if node.kind != "foreach" && is_own == (status == NodeStatus::Running) {
+                self.give_out(node, &id, &place);
+            }
+        }
+    }
+
+    /// Stops again what this process did and was to stop: who led before may have died before it was done.
+    pub(crate) fn stop_again(&mut self) {
+        let Some(plan) = self.active.plan.clone() else {
+            return;
+        };
+        let now = self.now;
+        let is_recent = |state: &NodeState| {
+            let ended = state.ended_at.or(state.started_at);
+            ended.is_some_and(|at| at.after(STOP_AGAIN) > now)
+        };
+        let ended: Vec<NodeId> = self
+            .active
+            .states()
+            .filter(|(_, state)| state.status == NodeStatus::Canceled && is_recent(state))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ended {
+            let found = self.locate(&plan.nodes, id.as_str(), Place::default());
+            if let Some((node, place)) = found
+                && is_own(node, self.active.run().mode)
+                && self.fact(&id).attempt > Attempt(0)
+            {
+                self.give_out(node, &id, &place);
+                let (run, attempt) = (self.active.id(), self.fact(&id).attempt);
+                self.effects.push(Effect::Stop(run, id, attempt));
+            }
+        }
+    }
+
+    /// An attempt that nobody has yet.
+    pub(super) fn give_out_anew(&mut self, node: &Node, id: &NodeId, place: &Place) {
+        let before = self.fact(id);
+        if let Err(error) = self.task(node, id, place) {
+            self.fail(id, before.attempt.next(), error);
+            return;
+        }
+        let fact = if is_own(node, self.active.run().mode) {
+            NodeFact {
+                status: NodeStatus::Running,
+                attempt: before.attempt.next(),
+                worker: WorkerId::parse(OWN_WORKER).ok(),
+                ..before
+            }
+        } else {
+            NodeFact {
+                status: NodeStatus::Queued,
+                ..before
+            }
+        };
+        self.active.heard.insert(id.clone(), self.now);
+        self.node(fact);
+        self.give_out(node, id, place);
+    }
+
+    /// Hands an attempt to whoever does it.
+    pub(super) fn give_out(&mut self, node: &Node, id: &NodeId, place: &Place) {
+        let Ok(task) = self.task(node, id, place) else {
+            return;
+        };
+        let mode = self.active.run().mode;
+        if let Some(queue) = queue_of(node, mode) {
+            self.expect_task(id, None);
+            self.effects.push(Effect::Dispatch(queue, Box::new(task)));
+            return;
+        }
+        let private = self.active.private(id.as_str());
+        let work = match node.kind.as_str() {
+            "job" => {
+                let job = task.input.as_ref().and_then(Value::as_object).cloned();
+                ExecutionWork::Job(job.unwrap_or_default())
+            }
+            _ => ExecutionWork::Kubernetes(Box::new(KubernetesWork {
+                command: task.command.clone().unwrap_or_default(),
+                resume_state: private.and_then(|private| private.resume_state.clone()),
+                resume_from_log: private.is_some_and(|private| private.resume_in_log),
+                timeout_ms: node.timeout_ms,
+                heartbeat_ms: heartbeat_of(node),
+                task,
+            })),
+        };
+        self.effects.push(Effect::Execute(Box::new(Execution {
+            run: self.active.id(),
+            node: id.clone(),
+            attempt: self.fact(id).attempt,
+            reports: private.map_or(0, |private| private.reports),
+            work,
+        })));
+    }
+
+    /// What whoever does a node is told.
+    pub(super) fn task(&self, node: &Node, id: &NodeId, place: &Place) -> Result<Task, String> {
+        let scope = self.scope(place);
+        let filled = |value: &Value| template::filled(value, &scope);
+        let text = |text: &String| template::filled_string(text, &scope);
+        let command = match node.kind.as_str() {
+            "command" => Some(CommandSpec {
+                argv: node.command.iter().map(text).collect::<Result<_, _>>()?,
+                env: node
+                    .env
+                    .iter()
+                    .map(|(name, value)| Ok((name.clone(), text(value)?)))
+                    .collect::<Result<BTreeMap<_, _>, String>>()?,
+                image: node.image.as_ref().map(text).transpose()?,
+            }),
+            _ => None,
+        };
+        let input = match (&node.input, &node.job) {
+            (Some(input), _) => Some(filled(input)?),
+            (None, Some(job)) => Some(filled(&Value::Object(job.clone()))?),
+            (None, None) => None,
+        };
+        let context = node.needs.iter().filter_map(|need| {
+            let state = self.active.state(&format!("{}{need}", place.prefix))?;
+            let output = state.output.clone()?;
+            Some((need.clone(), Value::Object(output)))
+        });
+        let run = self.active.run();
+        let shard = RunShard::of(run.id);
+        Ok(Task {
+            run_id: run.id,
+            node_id: id.clone(),
+            report_to: RunReporting { shard }.render(self.prefix),
+            input,
+            command,
+            inputs: run.inputs.clone().unwrap_or_default(),
+            context: context.collect(),
+            traceparent: self.active.traceparent().map(str::to_owned),
+        })
+    }
+
+    /// What places and expressions of a node can speak of.
+    pub(super) fn scope(&self, place: &Place) -> JsonObject {
+        let mut nodes = JsonObject::new();
+        // What is nearer hides what is farther away.
+        let mut prefixes: Vec<&str> = place.outer.iter().map(String::as_str).collect();
+        prefixes.push(&place.prefix);
+        for (id, state) in self.active.states() {
+            let Some(output) = &state.output else {
+                continue;
+            };
+            for prefix in &prefixes {
+                let Some(name) = id.as_str().strip_prefix(prefix) else {
+                    continue;
+                };
+                if !name.contains(['[', '.']) {
+                    nodes.insert(name.to_owned(), json!({ "output": output }));
+                }
+            }
+        }
+        let inputs = self.active.run().inputs.clone().unwrap_or_default();
+        let mut scope = JsonObject::new();
+        scope.insert("inputs".to_owned(), Value::Object(inputs));
+        scope.insert("nodes".to_owned(), Value::Object(nodes));
+        if let Some((item, index)) = &place.item {
+            scope.insert("item".to_owned(), item.clone());
+            scope.insert("index".to_owned(), json!(index));
+        }
+        scope
+    }
+
+    /// Tells whoever has a node to stop.
+    pub(super) fn stop(&mut self, id: &NodeId) {
+        let run = self.active.id();
+        let attempt = self.fact(id).attempt;
+        let worker = self
+            .active
+            .private(id.as_str())
+            .and_then(|private| private.worker.clone());
+        match worker {
+            Some(worker) if worker.as_str() == OWN_WORKER => {
+                self.effects.push(Effect::Stop(run, id.clone(), attempt));
+            }
+            Some(worker) => {
+                self.effects
+                    .push(Effect::Cancel(worker, run, id.clone(), attempt));
+            }
+            None => {}
+        }
+    }
+}
