@@ -93,7 +93,7 @@ impl Core {
         if !self.allows(create.mode) {
             return Err(ErrorReply::new(
                 ErrorCode::Unavailable,
-                "no Kubernetes cluster is configured here, and mode k8s needs one; use mode queue",
+                "no Kubernetes cluster is configured here; give the runners KUBECONFIG or K8S_IN_CLUSTER, or use mode queue",
             ));
         }
         let plan = match &create.plan {
