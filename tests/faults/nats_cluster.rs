@@ -207,14 +207,27 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
         matches!(refused.status().as_u16(), 503 | 504),
         "{refused:?}"
     );
-    assert_eq!(cluster.runs("jealous"), ["ran", "ran"]);
+    let runs = cluster.runs("jealous");
+    assert!(
+        runs.len() >= 2 && runs.iter().all(|run| run == "ran"),
+        "it ran in two places: {runs:?}"
+    );
     cluster.nats.heal();
     cluster.until_ready(&cut_api).await;
-    cut_api.until_agent("cut", "IDLE").await;
+    // While the servers elect anew there may be no contact for longer than these short timings allow: the one that has
+    // the job then gives it up as well, and it may be waiting to be started again, or have come back to this agent.
+    let back = wait_for("the agent that was cut off", PATIENCE, async || {
+        let agent = cut_api.get("/v1/agents/cut").await.body;
+        let job = cut_api.get(&format!("/v1/jobs/{jealous}")).await.body;
+        let has_it = agent["currentJobId"] == jealous && job["agentId"] == "cut";
+        match agent["state"] == "IDLE" || (agent["state"] == "RUNNING" && has_it) {
+            true => Ok(()),
+            false => Err(format!("{agent} {job}")),
+        }
+    });
+    back.await.unwrap();
     until_caught_up(&cluster.nats).await;
     cluster.submit(&cut_api, &late).await;
-    // While the servers elect anew there may be no contact for longer than these short timings allow: the one that has
-    // the job then gives it up as well, and it may be waiting to be started again.
     let stopped = wait_for("the order to stop", PATIENCE, async || {
         // A scheduler that was told of a bucket that stores nothing says 503 until it has seen it store again.
         let answer = cut_api.order(&format!("/v1/jobs/{jealous}/stop")).await;
