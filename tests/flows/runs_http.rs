@@ -17,7 +17,7 @@ pub(crate) async fn make(api: &Api, body: Value) -> String {
 }
 
 /// Waits until the run has this status.
-async fn until(api: &Api, id: &str, status: &str) -> Value {
+pub(crate) async fn until(api: &Api, id: &str, status: &str) -> Value {
     let run = wait_for("a status of a run", PATIENCE, async || {
         let run = api.get(&format!("/runs/{id}")).await.body["run"].clone();
         if run["status"] == status {

@@ -9,6 +9,8 @@ use quintet_tests::{Api, PATIENCE, part, start_edges};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::runs_http::until;
+
 /// When the programs of these tests begin, in nanoseconds.
 const START: i64 = 1_800_000_000_000_000_000;
 
@@ -46,7 +48,7 @@ impl Place {
         Self { runner, ..self }
     }
 
-    /// Makes a run of one command, and gives its path once the program runs.
+    /// Makes a run of one command, and gives its id once the program runs.
     async fn begin(&self) -> String {
         let plan = json!({"nodes": [
             {"id": "train", "kind": "command", "command": ["python3", "train.py"], "image": "trainer:1",
@@ -56,27 +58,15 @@ impl Place {
         let made = made.expect(201).body;
         let running = json!({"running": {"startedAt": "2026-01-31T12:00:00Z"}});
         self.cluster.pod(status("Running", running)).await;
-        format!("/runs/{}", made["runId"].as_str().unwrap())
+        made["runId"].as_str().unwrap().to_owned()
     }
 
     /// What the checkpoints so far hold.
-    async fn checkpoints(&self, path: &str) -> Vec<Value> {
-        let listed = self.api.get(&format!("{path}/checkpoints")).await;
+    async fn checkpoints(&self, run: &str) -> Vec<Value> {
+        let listed = self.api.get(&format!("/runs/{run}/checkpoints")).await;
         let listed = listed.expect(200).body;
         let listed = listed["checkpoints"].as_array().unwrap();
         listed.iter().map(|one| one["data"].clone()).collect()
-    }
-
-    async fn until(&self, path: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let run = wait_for(what, PATIENCE, async || {
-            let run = self.api.get(path).await.body["run"].clone();
-            if is_so(&run) {
-                Ok(run)
-            } else {
-                Err(run.to_string())
-            }
-        });
-        run.await.unwrap()
     }
 }
 
@@ -98,7 +88,7 @@ async fn runner(nats: &Nats, folder: &TempDir) -> System {
 #[tokio::test]
 async fn a_command_is_one_job_that_outlives_its_runner() {
     let place = Place::start().await;
-    let path = place.begin().await;
+    let id = place.begin().await;
     let asked = place.cluster.questions(Verb::CreateJob).remove(0).body;
     let container = &asked["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], "trainer:1");
@@ -110,7 +100,7 @@ async fn a_command_is_one_job_that_outlives_its_runner() {
     let said = "{\"type\": \"checkpoint\", \"name\": \"epoch\", \"data\": {\"epoch\": 1}}\n";
     place.cluster.log(START, said);
     let seen = wait_for("the checkpoint", PATIENCE, async || {
-        match place.checkpoints(&path).await {
+        match place.checkpoints(&id).await {
             none if none.is_empty() => Err("none"),
             _ => Ok(()),
         }
@@ -121,29 +111,25 @@ async fn a_command_is_one_job_that_outlives_its_runner() {
     let said = "{\"type\": \"output\", \"data\": {\"loss\": 0.5}}\n";
     place.cluster.log(START + 1, said);
     place.cluster.end(0, "Completed").await;
-    let run = place
-        .until(&path, "the end", |run| run["status"] == "completed")
-        .await;
+    let run = until(&place.api, &id, "completed").await;
     let node = &run["nodes"]["train"];
     assert_eq!(node["attempt"], 1, "{node}");
     assert_eq!(node["output"]["loss"], 0.5, "{node}");
-    assert_eq!(place.checkpoints(&path).await, [json!({"epoch": 1})]);
+    assert_eq!(place.checkpoints(&id).await, [json!({"epoch": 1})]);
     assert_eq!(place.cluster.questions(Verb::DeleteJob).len(), 0);
 }
 
 #[tokio::test]
 async fn a_canceled_job_is_removed_also_when_the_runner_dies_over_it() {
     let place = Place::start().await;
-    let path = place.begin().await;
+    let id = place.begin().await;
     // This runner would ask again in an hour.
     let fault = Fault::Code(429, Some(3600));
     place.cluster.fail_next(Verb::DeleteJob, fault);
-    place.api.delete(&path).await.expect(200);
+    place.api.delete(&format!("/runs/{id}")).await.expect(200);
     place.cluster.asked(Verb::DeleteJob, 1).await;
     let place = place.change_runner().await;
     let asked = place.cluster.asked(Verb::DeleteJob, 2).await;
     assert_eq!(asked[1].body["propagationPolicy"], "Foreground");
-    place
-        .until(&path, "the end", |run| run["status"] == "canceled")
-        .await;
+    until(&place.api, &id, "canceled").await;
 }

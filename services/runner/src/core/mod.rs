@@ -63,6 +63,23 @@ pub struct Terms {
     pub has_kubernetes: bool,
 }
 
+impl Terms {
+    fn look_at<'a>(
+        &'a self,
+        active: &'a mut Active,
+        now: Timestamp,
+        effects: &'a mut Vec<Effect>,
+    ) -> Settle<'a> {
+        Settle {
+            active,
+            prefix: &self.prefix,
+            ack_wait: self.task_ack_wait,
+            now,
+            effects,
+        }
+    }
+}
+
 /// A run as it is stored: its record and the entries of its log after it, each with its sequence.
 #[derive(Clone, Debug)]
 pub struct StoredRun {
@@ -121,7 +138,9 @@ impl Core {
             if record.run.status.is_final() {
                 let ended = Ended::of(&record);
                 if record.run.status == RunStatus::Canceled && ended.at.after(STOP_AGAIN) > now {
-                    core.stop_again(&mut Active::restore(record), now, &mut effects);
+                    let mut active = Active::restore(record);
+                    let mut settle = core.terms.look_at(&mut active, now, &mut effects);
+                    settle.stop_again();
                 }
                 core.ended.insert(id, ended);
                 continue;
@@ -130,23 +149,14 @@ impl Core {
             for (sequence, entry) in &log {
                 active.replay(entry, *sequence);
             }
-            core.stop_again(&mut active, now, &mut effects);
-            core.with(active, now, &mut effects, |settle| settle.resume());
+            core.with(active, now, &mut effects, |settle| {
+                settle.stop_again();
+                settle.resume();
+            });
             core.touched.insert(id);
         }
         effects.extend(core.settle(now));
         (core, effects)
-    }
-
-    fn stop_again(&self, active: &mut Active, now: Timestamp, effects: &mut Vec<Effect>) {
-        Settle {
-            active,
-            prefix: &self.terms.prefix,
-            ack_wait: self.terms.task_ack_wait,
-            now,
-            effects,
-        }
-        .stop_again();
     }
 
     /// How many runs go on, and how many ended ones are known.
@@ -215,14 +225,8 @@ impl Core {
             let Some(mut active) = self.runs.remove(&id) else {
                 continue;
             };
-            Settle {
-                active: &mut active,
-                prefix: &self.terms.prefix,
-                ack_wait: self.terms.task_ack_wait,
-                now,
-                effects: &mut effects,
-            }
-            .settle();
+            let mut settle = self.terms.look_at(&mut active, now, &mut effects);
+            settle.settle();
             if let Some(write) = active.next_write(now) {
                 effects.push(Effect::Write(id, write));
             }
@@ -264,13 +268,7 @@ impl Core {
         work: impl FnOnce(&mut Settle<'_>) -> T,
     ) -> T {
         let id = active.id();
-        let done = work(&mut Settle {
-            active: &mut active,
-            prefix: &self.terms.prefix,
-            ack_wait: self.terms.task_ack_wait,
-            now,
-            effects,
-        });
+        let done = work(&mut self.terms.look_at(&mut active, now, effects));
         self.runs.insert(active);
         self.touched.insert(id);
         done

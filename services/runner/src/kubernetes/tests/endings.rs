@@ -14,9 +14,7 @@ fn waiting(reason: &str, message: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn a_program_that_ends_well_is_told_from_its_first_line_to_its_last() {
-    let cluster = Cluster::start().await;
-    let kubernetes = kubernetes(&cluster).await;
-    let mut going = Going::start(&kubernetes, execution());
+    let (cluster, mut going) = begun().await;
     cluster.pod(waiting("ContainerCreating", "")).await;
     run_program(&cluster).await;
     let written = [
@@ -74,10 +72,7 @@ async fn exit_codes_and_error_events_decide_about_another_attempt() {
 
 #[tokio::test]
 async fn a_program_beyond_its_timeout_failed_even_if_it_ends_with_zero() {
-    let cluster = Cluster::start().await;
-    let kubernetes = kubernetes(&cluster).await;
-    let mut going = Going::start(&kubernetes, execution());
-    run_program(&cluster).await;
+    let (cluster, mut going) = running().await;
     cluster.mark_pod_deleted();
     cluster.end(0, "Completed").await;
     // The Job may say so later than its pod.
@@ -89,9 +84,7 @@ async fn a_program_beyond_its_timeout_failed_even_if_it_ends_with_zero() {
 
 #[tokio::test]
 async fn an_image_that_cannot_be_pulled_fails_after_its_job_is_removed() {
-    let cluster = Cluster::start().await;
-    let kubernetes = kubernetes(&cluster).await;
-    let mut going = Going::start(&kubernetes, execution());
+    let (cluster, mut going) = begun().await;
     cluster.pod(waiting("ErrImagePull", "not found")).await;
     cluster.pod(waiting("ImagePullBackOff", "not found")).await;
     let error = "the image busybox:1 cannot be pulled: ImagePullBackOff: not found";
@@ -122,10 +115,7 @@ async fn a_program_that_finds_no_place_in_time_fails_with_the_reason() {
 
 #[tokio::test]
 async fn a_program_that_the_cluster_takes_away_may_be_tried_again() {
-    let cluster = Cluster::start().await;
-    let kubernetes = kubernetes(&cluster).await;
-    let mut going = Going::start(&kubernetes, execution());
-    run_program(&cluster).await;
+    let (cluster, mut going) = running().await;
     cluster.end_log();
     cluster
         .pod(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}))
@@ -136,10 +126,7 @@ async fn a_program_that_the_cluster_takes_away_may_be_tried_again() {
 
 #[tokio::test]
 async fn a_job_that_somebody_removes_fails() {
-    let cluster = Cluster::start().await;
-    let kubernetes = kubernetes(&cluster).await;
-    let mut going = Going::start(&kubernetes, execution());
-    run_program(&cluster).await;
+    let (cluster, mut going) = running().await;
     cluster.log(START, "line 0\n");
     assert_eq!(going.some(1).await[0].event, line("line 0"));
     cluster.end_log();
@@ -151,10 +138,7 @@ async fn a_job_that_somebody_removes_fails() {
 
 #[tokio::test]
 async fn a_program_on_a_dead_node_is_given_up_when_its_job_has_failed() {
-    let cluster = Cluster::start().await;
-    let kubernetes = kubernetes(&cluster).await;
-    let mut going = Going::start(&kubernetes, execution());
-    run_program(&cluster).await;
+    let (cluster, mut going) = running().await;
     cluster.fail_job("BackoffLimitExceeded");
     let error = "its Job failed: BackoffLimitExceeded: Job was active longer";
     assert_eq!(going.rest().await, [failed(error, true)]);
@@ -162,10 +146,7 @@ async fn a_program_on_a_dead_node_is_given_up_when_its_job_has_failed() {
 
 #[tokio::test]
 async fn a_cancel_removes_the_job_and_tells_nothing_more() {
-    let cluster = Cluster::start().await;
-    let kubernetes = kubernetes(&cluster).await;
-    let mut going = Going::start(&kubernetes, execution());
-    run_program(&cluster).await;
+    let (cluster, mut going) = running().await;
     cluster.log(START, "line 0\n");
     assert_eq!(going.some(1).await[0].event, line("line 0"));
     going.cancel.cancel();

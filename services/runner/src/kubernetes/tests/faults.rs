@@ -68,9 +68,7 @@ async fn a_success_without_its_whole_log_is_none() {
 
 #[tokio::test]
 async fn a_watch_goes_on_from_the_last_bookmark() {
-    let cluster = Cluster::start().await;
-    let kubernetes = kubernetes(&cluster).await;
-    let mut going = Going::start(&kubernetes, execution());
+    let (cluster, mut going) = begun().await;
     cluster.asked(Verb::WatchPods, 1).await;
     run_program(&cluster).await;
     let bookmark = cluster.bookmark();

@@ -126,6 +126,21 @@ impl Going {
     }
 }
 
+/// An attempt whose Job is being made.
+async fn begun() -> (Cluster, Going) {
+    let cluster = Cluster::start().await;
+    let kubernetes = kubernetes(&cluster).await;
+    let going = Going::start(&kubernetes, execution());
+    (cluster, going)
+}
+
+/// An attempt whose program runs.
+async fn running() -> (Cluster, Going) {
+    let (cluster, going) = begun().await;
+    run_program(&cluster).await;
+    (cluster, going)
+}
+
 fn line(text: &str) -> WorkerEvent {
     WorkerEvent::Log {
         stream: LogStream::Stdout,
