@@ -96,6 +96,7 @@ pub async fn connect(nats: &Nats, name: &str) -> Bus {
         credentials: Credentials::None,
         tls: None,
         replicas: 1,
+        unread: BusConfig::UNREAD,
         retention: Retention::default(),
     };
     Bus::connect(config).await.unwrap()

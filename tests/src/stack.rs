@@ -135,6 +135,7 @@ impl Stack {
             credentials: Credentials::None,
             tls: None,
             replicas: 1,
+            unread: BusConfig::UNREAD,
             retention: Retention::default(),
         };
         Bus::connect(config).await.unwrap()

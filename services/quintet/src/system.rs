@@ -102,6 +102,7 @@ impl BusSettings {
             credentials: credentials.cloned().unwrap_or(Credentials::None),
             tls: self.tls.clone(),
             replicas: self.replicas,
+            unread: BusConfig::UNREAD,
             retention: self.retention,
         }
     }

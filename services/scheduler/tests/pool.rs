@@ -34,6 +34,7 @@ async fn connect(nats: &Nats) -> Bus {
         credentials: Credentials::None,
         tls: None,
         replicas: 1,
+        unread: BusConfig::UNREAD,
         retention: Retention::default(),
     };
     let bus = Bus::connect(config).await.unwrap();

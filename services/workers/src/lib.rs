@@ -20,6 +20,7 @@ mod command;
 mod config;
 mod desk;
 mod driver;
+pub mod effects;
 mod error;
 mod handler;
 mod life;

@@ -23,9 +23,6 @@ use crate::storing::Storing;
 
 /// The oldest server that works: per-message expiry, delete markers, batched direct get.
 const OLDEST_SERVER: &str = "2.12.0";
-/// Messages that one subscription may hold unread. When it is full the client drops further ones and says
-/// "slow consumer"; watches notice the gap and repair it, plain subscriptions are at most once by nature.
-const SUBSCRIPTION_CAPACITY: usize = 65_536;
 /// Commands waiting for the socket; publishers wait when it is full.
 const COMMAND_CAPACITY: usize = 8_192;
 /// JetStream publishes in flight. A group commit starts all its writes before it awaits the first, so the
@@ -111,8 +108,17 @@ pub struct BusConfig {
     pub tls: Option<TlsFiles>,
     /// Copies of every stream and bucket.
     pub replicas: usize,
+    /// Messages that one subscription may hold unread: [`BusConfig::UNREAD`], or fewer where they are large. When it is
+    /// full the client drops further ones and says "slow consumer"; watches notice the gap and repair it, plain
+    /// subscriptions are at most once by nature.
+    pub unread: usize,
     /// How long events and logs stay.
     pub retention: Retention,
+}
+
+impl BusConfig {
+    /// Messages that a subscription may hold where they are of the usual size.
+    pub const UNREAD: usize = 65_536;
 }
 
 /// Whether the server is there.
@@ -307,7 +313,7 @@ async fn options(config: &BusConfig) -> Result<ConnectOptions, ConnectError> {
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(API_TIMEOUT))
         .ping_interval(PING_INTERVAL)
-        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .subscription_capacity(config.unread)
         .client_capacity(COMMAND_CAPACITY)
         .max_reconnects(None)
         .reconnect_delay_callback(reconnect_delay);

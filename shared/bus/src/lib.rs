@@ -26,6 +26,7 @@
 //!     credentials: Credentials::None,
 //!     tls: None,
 //!     replicas: 1,
+//!     unread: BusConfig::UNREAD,
 //!     retention: Retention::default(),
 //! })
 //! .await?;
@@ -53,6 +54,7 @@ pub mod metrics;
 mod micro;
 mod publish;
 mod queue;
+mod raw;
 mod replay;
 mod request;
 mod responder;
@@ -81,6 +83,7 @@ pub use load::{Loaded, aside};
 pub use micro::Micro;
 pub use publish::PendingStore;
 pub use queue::{Held, Pull, Pulled, QueueState};
+pub use raw::{RawIncoming, RawRequests};
 pub use replay::Replay;
 pub use responder::Responder;
 pub use search::Search;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::select_all;
 use quintet_contract::error::ErrorReply;
+use quintet_contract::frame::RawFrame;
 use quintet_contract::subject::Request;
 use quintet_contract::time::Timestamp;
 use serde_json::{Value, json};
@@ -23,7 +24,8 @@ use uuid::Uuid;
 use crate::clock::now;
 use crate::connect::Bus;
 use crate::error::SubscribeError;
-use crate::serve::Requests;
+use crate::raw::RawRequests;
+use crate::serve::{Line, Requests};
 
 /// The queue group that endpoints of one service share; the protocol's default.
 const QUEUE: &str = "q";
@@ -198,6 +200,21 @@ impl Micro {
         name: &str,
         subject: &S,
     ) -> Result<Requests<S>, SubscribeError> {
+        let line = self.line(name, subject).await?;
+        Ok(Requests::new(line, self.bus.prefix().clone()))
+    }
+
+    /// Serves a subject whose requests are bytes, like [`Micro::endpoint`].
+    pub async fn raw_endpoint<S: Request<Message = RawFrame>>(
+        &self,
+        name: &str,
+        subject: &S,
+    ) -> Result<RawRequests<S>, SubscribeError> {
+        let line = self.line(name, subject).await?;
+        Ok(RawRequests::new(line, self.bus.prefix().clone()))
+    }
+
+    async fn line<S: Request>(&self, name: &str, subject: &S) -> Result<Line, SubscribeError> {
         let subject = subject.render(self.bus.prefix());
         let endpoint = Arc::new(Endpoint {
             name: name.to_owned(),
@@ -207,13 +224,13 @@ impl Micro {
             nanos: AtomicU64::new(0),
             last_error: Mutex::default(),
         });
-        let requests = self.bus.serve::<S>(subject, Some(QUEUE)).await?;
+        let line = self.bus.line(subject, Some(QUEUE)).await?;
         self.identity
             .endpoints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::clone(&endpoint));
-        Ok(requests.of_micro(endpoint, self.stop.subscribe()))
+        Ok(line.of_micro(endpoint, self.stop.subscribe()))
     }
 
     /// Takes the service off the bus; its endpoints end after the requests that were on their way, so they

@@ -111,7 +111,7 @@ impl Bus {
         })))
     }
 
-    fn check_size(&self, subject: &str, bytes: usize) -> Result<(), PublishError> {
+    pub(crate) fn check_size(&self, subject: &str, bytes: usize) -> Result<(), PublishError> {
         let limit = self.max_payload();
         if bytes > limit {
             return Err(PublishError::TooLarge {

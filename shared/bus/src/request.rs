@@ -80,7 +80,7 @@ impl Bus {
         }
     }
 
-    async fn ask<S: Request>(
+    pub(crate) async fn ask<S: Request>(
         &self,
         subject: String,
         body: Bytes,

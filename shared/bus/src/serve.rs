@@ -106,12 +106,17 @@ impl<S: Subject> Stream for Deliveries<S> {
 
 /// Requests to one endpoint. Cancel-safe to await: a request is taken only when it is returned.
 pub struct Requests<S> {
+    line: Line,
+    prefix: Prefix,
+    subject: PhantomData<fn() -> S>,
+}
+
+/// Messages as they come to whoever answers them.
+pub(crate) struct Line {
     subscriber: Subscriber,
     client: Client,
-    prefix: Prefix,
     endpoint: Option<Arc<Endpoint>>,
     stop: Stop,
-    subject: PhantomData<fn() -> S>,
 }
 
 /// Whether the service of an endpoint has stopped.
@@ -125,6 +130,16 @@ enum Stop {
 }
 
 impl<S> Requests<S> {
+    pub(crate) fn new(line: Line, prefix: Prefix) -> Self {
+        Self {
+            line,
+            prefix,
+            subject: PhantomData,
+        }
+    }
+}
+
+impl Line {
     /// Makes this the endpoint of a service: counted, and ended with it.
     pub(crate) fn of_micro(
         mut self,
@@ -137,6 +152,24 @@ impl<S> Requests<S> {
             let _ = stop.wait_for(|stop| *stop).await;
         }));
         self
+    }
+
+    /// The next message, and where its answer goes.
+    pub(crate) fn poll_message(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<(async_nats::Message, Return)>> {
+        self.poll_stop(context);
+        let message = std::task::ready!(self.subscriber.poll_next_unpin(context));
+        Poll::Ready(message.map(|message| {
+            let to = Return {
+                client: self.client.clone(),
+                inbox: message.reply.clone(),
+                endpoint: self.endpoint.clone(),
+                came: Instant::now(),
+            };
+            (message, to)
+        }))
     }
 
     fn poll_stop(&mut self, context: &mut Context<'_>) {
@@ -159,16 +192,9 @@ impl<S: Request> Stream for Requests<S> {
     type Item = Incoming<S>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_stop(context);
         loop {
-            let Some(message) = std::task::ready!(self.subscriber.poll_next_unpin(context)) else {
+            let Some((message, to)) = std::task::ready!(self.line.poll_message(context)) else {
                 return Poll::Ready(None);
-            };
-            let to = Return {
-                client: self.client.clone(),
-                inbox: message.reply.clone(),
-                endpoint: self.endpoint.clone(),
-                came: Instant::now(),
             };
             let meta = Meta::read(&message.subject, message.headers.as_ref());
             match read::<S>(&self.prefix, &message) {
@@ -234,6 +260,15 @@ impl Bus {
         filter: String,
         queue: Option<&str>,
     ) -> Result<Requests<S>, SubscribeError> {
+        let line = self.line(filter, queue).await?;
+        Ok(Requests::new(line, self.prefix().clone()))
+    }
+
+    pub(crate) async fn line(
+        &self,
+        filter: String,
+        queue: Option<&str>,
+    ) -> Result<Line, SubscribeError> {
         let subscribed = match queue {
             Some(queue) => {
                 self.client()
@@ -246,13 +281,11 @@ impl Bus {
             filter,
             source: error.into(),
         })?;
-        Ok(Requests {
+        Ok(Line {
             subscriber,
             client: self.client().clone(),
-            prefix: self.prefix().clone(),
             endpoint: None,
             stop: Stop::Done,
-            subject: PhantomData,
         })
     }
 }

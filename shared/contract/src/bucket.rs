@@ -5,9 +5,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentRecord;
+use crate::frame_api::FramesRecord;
 use crate::id::{
-    AgentId, HolderId, IdempotencyKey, JobId, PoolName, RunId, RunShard, TemplateId, Token, escape,
-    unescape,
+    AgentId, HolderId, IdempotencyKey, JobId, PoolName, RunId, RunShard, TemplateId, Token,
+    WorkerId, escape, unescape,
 };
 use crate::job::{JobRecord, KeyRecord};
 use crate::run::RunRecord;
@@ -82,6 +83,39 @@ bucket!(
     Runs = "runs", RunKey => RunRecord
 );
 
+bucket!(
+    /// What people set about frames, written by the leading frames service.
+    Frames = "frames", FramesKey => FramesRecord
+);
+
+/// What of frames is kept under a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FramesKey {
+    /// What was set for all.
+    State,
+    /// What was set for one worker.
+    Worker(WorkerId),
+}
+
+impl Token for FramesKey {
+    fn to_token(&self) -> Option<std::borrow::Cow<'_, str>> {
+        match self {
+            Self::State => Some("state".into()),
+            Self::Worker(worker) => Some(format!("worker.{}", escape(worker.as_str())).into()),
+        }
+    }
+
+    fn from_token(token: Option<&str>) -> Option<Self> {
+        match token? {
+            "state" => Some(Self::State),
+            token => {
+                let worker = unescape(token.strip_prefix("worker.")?)?;
+                WorkerId::parse(worker).ok().map(Self::Worker)
+            }
+        }
+    }
+}
+
 /// The key of a run: its shard comes first, so that a runner can read what is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RunKey(pub RunId);
@@ -113,6 +147,8 @@ pub enum LeaseKey {
     Scheduler(PoolName),
     /// Owning a part of all runs.
     Runner(RunShard),
+    /// Driving the display.
+    Frames,
 }
 
 impl Token for LeaseKey {
@@ -120,11 +156,15 @@ impl Token for LeaseKey {
         match self {
             Self::Scheduler(pool) => Some(format!("scheduler.{}", escape(pool.as_str())).into()),
             Self::Runner(shard) => Some(format!("runner.{shard}").into()),
+            Self::Frames => Some("frames".into()),
         }
     }
 
     fn from_token(token: Option<&str>) -> Option<Self> {
         let token = token?;
+        if token == "frames" {
+            return Some(Self::Frames);
+        }
         if let Some(shard) = token.strip_prefix("runner.") {
             return RunShard::from_token(Some(shard)).map(Self::Runner);
         }
@@ -152,6 +192,12 @@ mod tests {
         let key = LeaseKey::Scheduler(PoolName::default());
         assert_eq!(Leases::render_key(&key), "scheduler.default");
         assert_eq!(Leases::parse_key("scheduler.default"), Some(key));
+        let worker = FramesKey::Worker(WorkerId::parse("a.b").unwrap());
+        assert_eq!(Frames::render_key(&worker), "worker.a=2Eb");
+        for key in [worker, FramesKey::State] {
+            assert_eq!(Frames::parse_key(&Frames::render_key(&key)), Some(key));
+        }
+        assert_eq!(Leases::parse_key("frames"), Some(LeaseKey::Frames));
         let agent = AgentId::parse("a b").unwrap();
         assert_eq!(Agents::render_key(&agent), "a=20b");
         assert_eq!(Agents::parse_key("a=20b"), Some(agent));

@@ -11,7 +11,7 @@
 
 use std::fmt::Write;
 
-use crate::bucket::{Agents, Bucket, Jobs, Keys, Leases, Runs, Templates};
+use crate::bucket::{Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Templates};
 use crate::id::{AgentId, escape};
 use crate::subject::Prefix;
 use crate::topology::stream;
@@ -29,9 +29,9 @@ pub enum Role {
     Router,
     /// Will own voice sessions.
     Voice,
-    /// Will own displays.
+    /// Owns the display.
     Frames,
-    /// Takes tasks of runs; will work for router, voice and frames.
+    /// Takes tasks of runs and draws frames; will work for router and voice.
     Worker,
     /// One agent; may speak only as itself.
     Agent(AgentId),
@@ -116,7 +116,7 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
         },
         Role::Edge => Permissions {
             publish: [
-                own(&["svc.>", "hb.>", "report.>", "evt.>", "rate.*.*"]),
+                own(&["svc.>", "hb.>", "report.>", "evt.>", "rate.*.*", "frame.*"]),
                 reads(),
                 vec![
                     answers_to_scheduler(),
@@ -124,7 +124,18 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
                 ],
             ]
             .concat(),
-            subscribe: [vec![inbox], own(&["live.>", "assigned.*", "agent.*.*"])].concat(),
+            subscribe: [
+                vec![inbox],
+                own(&[
+                    "live.>",
+                    "assigned.*",
+                    "agent.*.*",
+                    // Speaks for workers of frames on WebSockets.
+                    "tick.*",
+                    "hb.frames.*",
+                ]),
+            ]
+            .concat(),
         },
         Role::Agent(agent) => {
             let token = escape(agent.as_str());
@@ -195,7 +206,7 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
             let tasks = stream::tasks(prefix);
             Permissions {
                 publish: [
-                    own(&["report.run.*"]),
+                    own(&["report.run.*", "frame.*", "hb.frames.*"]),
                     vec![
                         format!("$JS.API.STREAM.INFO.{tasks}"),
                         format!("$JS.API.CONSUMER.CREATE.{tasks}.>"),
@@ -207,10 +218,28 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
                     ],
                 ]
                 .concat(),
-                subscribe: [vec![inbox], own(&["work.*.ctl"])].concat(),
+                subscribe: [vec![inbox], own(&["work.*.ctl", "tick.*"])].concat(),
             }
         }
-        Role::Router | Role::Voice | Role::Frames => Permissions {
+        Role::Frames => Permissions {
+            publish: [
+                own(&["tick.*", "live.frames"]),
+                vec![
+                    format!("$KV.{}.>", Frames::bucket(prefix)),
+                    format!("$KV.{}.frames", Leases::bucket(prefix)),
+                ],
+                reads(),
+                creates(),
+                answers_to_all(),
+            ]
+            .concat(),
+            subscribe: [
+                vec![inbox, "$SRV.>".to_owned()],
+                own(&["svc.frames.>", "frame.*", "hb.frames.*"]),
+            ]
+            .concat(),
+        },
+        Role::Router | Role::Voice => Permissions {
             publish: Vec::new(),
             subscribe: vec![inbox],
         },

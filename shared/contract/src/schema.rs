@@ -5,8 +5,8 @@ use schemars::{JsonSchema, schema_for};
 use serde_json::{Value, json};
 
 use crate::{
-    agent, api, bucket, error, event, job, permission, plan, run, run_api, socket, table, task,
-    template,
+    agent, api, bucket, display, error, event, frame_api, job, permission, plan, run, run_api,
+    socket, table, task, template,
 };
 
 /// A file to be committed.
@@ -77,6 +77,9 @@ schemas! {
     task: Task, RunReports, RunReportsReply, WorkerCommand;
     run_api: CreateRun, PlanRun, PlanReply, RunRef, RunReply, ListRuns, RunPage, CancelReply, AddCheckpoint, CheckpointReply,
         CheckpointPage, CompleteRun, DecideGate;
+    display: DisplayConfig, DisplayStats;
+    frame_api: ToFrameWorker, FrameWorkerBeat, FrameStats, LookAtFrames, FramesReply, ActivateWorker, FrameWorkerRef,
+        FrameWorkerSettings, ConfigureFrameWorker, SetFps, GetPicture, PictureReply, IngestReply, FramesRecord;
     api: SubmitJob, SubmitReply, SubmitBatch, BatchReply, DryRunReply, JobRef, JobReply, ListJobs, JobPage, ControlJob,
         ControlReply, PatchMetadata, MetadataReply, Explanation, ListAgents, AgentPage, AgentRef, DrainAgent, AgentReply,
         Done, ListTemplates, TemplateList, TemplateRef, PutTemplate, TemplateReply;

@@ -21,6 +21,12 @@ use crate::api::{
     TemplateRef, TemplateReply,
 };
 use crate::event::{JobEvent, JobLog};
+use crate::frame::RawFrame;
+use crate::frame_api::{
+    ActivateWorker, ConfigureFrameWorker, FrameStats, FrameWorkerBeat, FrameWorkerRef,
+    FrameWorkerSettings, FramesReply, GetPicture, IngestReply, LookAtFrames, PictureReply, SetFps,
+    ToFrameWorker,
+};
 use crate::id::{
     AgentId, HolderId, JobId, NameError, PoolName, QueueName, RateIdentity, RateWindow, RunId,
     RunShard, Token, WorkerId,
@@ -262,6 +268,33 @@ subjects! {
     TaskQueue { queue: QueueName } = "task.{queue}", Task;
     /// Commands to one run worker.
     CommandWorker { worker: WorkerId } = "work.{worker}.ctl", WorkerCommand => Done;
+
+    /// Says how frames, their workers and the display are.
+    LookAtAllFrames {} = "svc.frames.look", LookAtFrames => FramesReply;
+    /// Makes a worker the one whose frames are shown.
+    ActivateFrameWorker {} = "svc.frames.activate", ActivateWorker => Done;
+    /// Starts a worker of frames.
+    StartFrameWorker {} = "svc.frames.start", FrameWorkerRef => Done;
+    /// Stops a worker of frames.
+    StopFrameWorker {} = "svc.frames.stop", FrameWorkerRef => Done;
+    /// Gets what a worker of frames is set to.
+    GetFrameWorkerSettings {} = "svc.frames.settings", FrameWorkerRef => FrameWorkerSettings;
+    /// Changes what a worker of frames is set to.
+    ConfigureFrameWorkers {} = "svc.frames.configure", ConfigureFrameWorker => Done;
+    /// Sets the rate of frames.
+    SetFrameRate {} = "svc.frames.fps", SetFps => Done;
+    /// Gets what the display shows.
+    GetDisplayPicture {} = "svc.frames.picture", GetPicture => PictureReply;
+    /// Puts a frame on the display, past all that workers' frames go through.
+    IngestFrame {} = "svc.frames.ingest", RawFrame => IngestReply;
+    /// A frame of one worker: the bytes themselves. Published, or asked where its sender wants to know what became of it.
+    WorkerFrame { worker: WorkerId } = "frame.{worker}", RawFrame => Done;
+    /// What one worker of frames is told, always as JSON.
+    TellFrameWorker { worker: WorkerId } = "tick.{worker}", ToFrameWorker;
+    /// Signs of life of one worker of frames.
+    FrameWorkerHeartbeat { worker: WorkerId } = "hb.frames.{worker}", FrameWorkerBeat;
+    /// What goes on with frames, once a second and whenever something changes.
+    FramesTold {} = "live.frames", FrameStats;
 
     /// Signs of life of one agent; answered by the pool's leading scheduler.
     AgentHeartbeat { agent: AgentId, pool: PoolName } = "hb.agent.{agent}.{pool?}", Heartbeat => HeartbeatReply;

@@ -35,10 +35,10 @@ pub fn way(pattern: &str) -> Option<Way> {
         "svc" => way(
             "request, queue group",
             "edge, client, `nats request`",
-            if pattern.starts_with("svc.runs") {
-                "owning runner"
-            } else {
-                "leading scheduler"
+            match pattern.split('.').nth(1) {
+                Some("runs") => "owning runner",
+                Some("frames") => "leading frames service",
+                _ => "leading scheduler",
             },
             "",
             "volatile, answered",
@@ -46,6 +46,27 @@ pub fn way(pattern: &str) -> Option<Way> {
         "hb" if pattern.starts_with("hb.runner") => {
             way("publish", "runner", "runners", "", "volatile")
         }
+        "hb" if pattern.starts_with("hb.frames") => way(
+            "publish",
+            "frame worker, edge for one on a socket",
+            "leading frames service, edges",
+            "",
+            "volatile",
+        ),
+        "frame" => way(
+            "publish or request, raw bytes",
+            "frame worker, edge",
+            "leading frames service",
+            "",
+            "volatile",
+        ),
+        "tick" => way(
+            "publish",
+            "leading frames service",
+            "frame worker, edge for one on a socket",
+            "",
+            "volatile",
+        ),
         "hb" => way("request", "agent", "leading scheduler", "", "volatile"),
         "report" if pattern.starts_with("report.run") => way(
             "request, repeated until answered",
@@ -105,6 +126,9 @@ pub fn way(pattern: &str) -> Option<Way> {
             "process-safe",
         ),
         "rate" => way("stream, counter", "edge", "NATS", "rates", "process-safe"),
+        "live" if pattern == "live.frames" => {
+            way("publish", "leading frames service", "edge", "", "volatile")
+        }
         "live" => way("republished", "NATS", "edge", "", "volatile"),
         _ => None,
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::bucket::{Agents, Bucket, Jobs, Keys, Leases, Runs, Templates};
+use crate::bucket::{Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Templates};
 use crate::subject::Prefix;
 
 /// How much a class of data survives; stated by `quintet doctor` and `/ready`.
@@ -256,6 +256,10 @@ pub fn buckets(prefix: &Prefix) -> Vec<BucketSpec> {
         bucket(
             Runs::bucket(prefix),
             "runs by shard and id, each up to an entry of its log",
+        ),
+        bucket(
+            Frames::bucket(prefix),
+            "what people set about frames: who is shown, how fast, and each worker's settings",
         ),
         bucket(Leases::bucket(prefix), "leases, renewed by their holders"),
     ]

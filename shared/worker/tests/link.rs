@@ -33,6 +33,7 @@ async fn connect(url: String) -> Bus {
         credentials: Credentials::None,
         tls: None,
         replicas: 1,
+        unread: BusConfig::UNREAD,
         retention: Retention::default(),
     };
     let bus = Bus::connect(config).await.unwrap();

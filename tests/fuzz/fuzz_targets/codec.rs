@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use quintet_bus::{Encoding, decode, encode, to_json_text};
-use quintet_contract::bucket::{Agents, Bucket, Jobs, Keys, Leases, Runs, Templates};
+use quintet_contract::bucket::{Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Templates};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::job::JobRecord;
 use quintet_contract::subject::{self, Request, Subject};
@@ -44,10 +44,13 @@ messages! {
         ListAgentsOf GetAgent DrainAgents ForgetAgent ListStoredTemplates GetTemplate PutStoredTemplate DeleteTemplate
         AgentHeartbeat AgentReporting CommandAgent
         PlanRuns CreateRuns GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates
-        RunReporting CommandWorker;
+        RunReporting CommandWorker
+        LookAtAllFrames ActivateFrameWorker StartFrameWorker StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers
+        SetFrameRate GetDisplayPicture IngestFrame WorkerFrame;
     messages: AssignQueue Assigned JobLogged JobHappened LiveJobLog LiveJobEvent
-        RunnerHeartbeat TaskQueue RunHappened LiveRunEvents CountRequests;
-    records: Agents Jobs Keys Leases Runs Templates
+        RunnerHeartbeat TaskQueue RunHappened LiveRunEvents CountRequests
+        TellFrameWorker FrameWorkerHeartbeat FramesTold;
+    records: Agents Frames Jobs Keys Leases Runs Templates
 }
 
 /// A job can be shown as it stood at any position of its timeline.

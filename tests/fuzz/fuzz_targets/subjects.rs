@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use libfuzzer_sys::fuzz_target;
 use quintet_contract::api::JobCursor;
-use quintet_contract::bucket::{Agents, Bucket, Jobs, Keys, Leases, Runs, Templates};
+use quintet_contract::bucket::{Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Templates};
 use quintet_contract::id::{
     AgentId, AgentSession, CheckpointId, HolderId, IdempotencyKey, JobId, MessageId, PoolName,
     QueueName, RunId, TemplateId, Token, WorkerId, escape, unescape,
@@ -73,7 +73,9 @@ subjects! {
     GetAgent DrainAgents ForgetAgent ListStoredTemplates GetTemplate PutStoredTemplate DeleteTemplate AgentHeartbeat
     AgentReporting AssignQueue Assigned CommandAgent JobLogged JobHappened LiveJobLog LiveJobEvent PlanRuns CreateRuns
     GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates RunnerHeartbeat RunReporting TaskQueue
-    CommandWorker RunHappened LiveRunEvents CountRequests
+    CommandWorker RunHappened LiveRunEvents CountRequests LookAtAllFrames ActivateFrameWorker StartFrameWorker
+    StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers SetFrameRate GetDisplayPicture IngestFrame WorkerFrame
+    TellFrameWorker FrameWorkerHeartbeat FramesTold
 }
 
 fuzz_target!(
@@ -86,6 +88,7 @@ fuzz_target!(
         every_subject(&Prefix::default(), text);
         every_subject(&Prefix::parse(PREFIX).expect("a legal prefix"), text);
         same_key::<Agents>(text);
+        same_key::<Frames>(text);
         same_key::<Jobs>(text);
         same_key::<Keys>(text);
         same_key::<Leases>(text);

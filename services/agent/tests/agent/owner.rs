@@ -55,6 +55,7 @@ pub(crate) async fn connect(url: &str) -> Bus {
         credentials: Credentials::None,
         tls: None,
         replicas: 1,
+        unread: BusConfig::UNREAD,
         retention: Retention::default(),
     };
     let bus = Bus::connect(config).await.unwrap();

@@ -80,6 +80,7 @@ impl Nats {
             credentials: Credentials::None,
             tls: None,
             replicas: 1,
+            unread: BusConfig::UNREAD,
             retention: Retention::default(),
         }
     }

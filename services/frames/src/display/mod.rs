@@ -1,0 +1,8 @@
+//! What a display does with frames: it holds some, shows each for its time, and speaks to its panels.
+
+mod panel;
+pub mod picture;
+mod ring;
+
+pub use panel::{BitOrder, Map, PanelError, Shown, flush_packet, view};
+pub use ring::{Accepted, Full, Pace, Ring};

@@ -1,0 +1,239 @@
+//! Frames on the bus: what workers are told and say, what the edge asks, and what is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::JsonObject;
+use crate::display::{DisplayConfig, DisplayStats};
+use crate::frame::{Base64, Canvas, Fps, Thousandths};
+use crate::id::WorkerId;
+
+/// What a worker of frames is told: on the bus on its `tick` subject, always as JSON, and the first three on its
+/// WebSocket. A program passes over what it does not know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ToFrameWorker {
+    /// The first that it is told.
+    Hello {
+        /// Frames per second.
+        fps: Fps,
+        /// What it draws on.
+        canvas: Canvas,
+    },
+    /// Its settings: at first, and whenever somebody changes them.
+    Config {
+        /// All of them.
+        data: JsonObject,
+    },
+    /// It is time for a frame.
+    Tick {
+        /// Seconds since the worker became the active one.
+        t: Thousandths,
+    },
+    /// It should run: it is the active one, or somebody started it.
+    Start,
+    /// It should no longer run.
+    Stop,
+    /// Something of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How a worker of frames is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// It is on the bus itself.
+    #[default]
+    Bus,
+    /// It holds a WebSocket of an edge, which speaks for it.
+    Socket,
+    /// Another way of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Signs of life of a worker of frames, once a second. `{}` is one, too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrameWorkerBeat {
+    /// Tells one start of the program, or one socket, from the next; later ones compare greater. A new one is told hello
+    /// and its settings.
+    #[serde(default)]
+    pub session: String,
+    /// How it is reached.
+    #[serde(default)]
+    pub via: Via,
+    /// Whether it draws when it is ticked, or has to be started.
+    #[serde(default = "yes")]
+    pub running: bool,
+    /// It leaves: nothing more will come.
+    #[serde(default)]
+    pub leaves: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What became of frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrameCounts {
+    /// All that came.
+    pub received: u64,
+    /// Those that the display took.
+    pub forwarded: u64,
+    /// All others: malformed, of a worker that is not active, the same picture again, too many, refused by the display.
+    pub dropped: u64,
+}
+
+/// What goes on, as `GET /stats` shows it and as it is told on every change and once a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrameStats {
+    /// Whose frames are shown.
+    pub active: Option<WorkerId>,
+    /// What became of frames.
+    pub counts: FrameCounts,
+    /// Who has sent frames.
+    pub sources: Vec<WorkerId>,
+    /// Frames per second.
+    pub fps: Fps,
+    /// Who runs now.
+    pub running: Vec<WorkerId>,
+    /// What is wrong with the last frame of a worker.
+    pub errors: BTreeMap<WorkerId, String>,
+    /// The display refused a frame a moment ago, and is spared.
+    pub degraded: bool,
+}
+
+/// Asks how everything is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LookAtFrames {}
+
+/// How everything is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FramesReply {
+    /// What goes on.
+    pub stats: FrameStats,
+    /// Who may be activated.
+    pub known: Vec<WorkerId>,
+    /// Whether somebody set the rate.
+    pub manual: bool,
+    /// The display as it is configured.
+    pub config: DisplayConfig,
+    /// What it does.
+    pub display: DisplayStats,
+}
+
+/// Makes a worker the active one; nobody without an id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivateWorker {
+    /// The worker.
+    #[serde(default)]
+    pub id: Option<WorkerId>,
+}
+
+/// Names a worker of frames.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrameWorkerRef {
+    /// The worker.
+    pub id: WorkerId,
+}
+
+/// What a worker is set to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrameWorkerSettings {
+    /// Its settings.
+    #[serde(default)]
+    pub settings: JsonObject,
+}
+
+/// Changes what a worker is set to: fields that are named are replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigureFrameWorker {
+    /// The worker; it need not be known yet.
+    pub id: WorkerId,
+    /// What changes.
+    pub settings: JsonObject,
+}
+
+/// Sets the rate; without one the display's own holds again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SetFps {
+    /// Frames per second.
+    #[serde(default)]
+    pub fps: Option<Thousandths>,
+}
+
+/// Asks what the display shows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GetPicture {
+    /// One panel as it is mounted, instead of the canvas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panel: Option<String>,
+    /// A picture that need not be sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unless: Option<String>,
+}
+
+/// What the display shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PictureReply {
+    /// Tells one picture from another.
+    pub digest: String,
+    /// The pixels, as an RBM frame; absent when they are those that need not be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rbm: Option<Base64>,
+}
+
+/// The display took a frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IngestReply {
+    /// Frames that wait, this one counted.
+    pub size: usize,
+    /// Frames that can wait.
+    pub capacity: usize,
+    /// The number that the frame had.
+    pub seq: u32,
+}
+
+/// Further field of a refusal because the display has no room: after how many milliseconds it will.
+pub const RETRY_AFTER_MS: &str = "retryAfterMs";
+
+/// What is kept in the bucket of frames.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum FramesRecord {
+    /// What a person set for all.
+    State(FramesState),
+    /// What a person set for one worker.
+    Worker(FrameWorkerSettings),
+}
+
+/// What a person set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FramesState {
+    /// Whose frames are shown.
+    #[serde(default)]
+    pub active: Option<WorkerId>,
+    /// The rate, where it is not the display's own.
+    #[serde(default)]
+    pub fps: Option<Fps>,
+    /// Who was started besides.
+    #[serde(default)]
+    pub started: BTreeSet<WorkerId>,
+}
