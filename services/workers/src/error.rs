@@ -1,10 +1,11 @@
-//! Why a run worker ends other than by being asked to.
+//! Why a worker ends other than by being asked to.
 
 use std::path::PathBuf;
 
+use quintet_contract::id::NameError;
 use quintet_worker::process::ProcessError;
 
-/// Why [`run`](crate::run) or [`serve`](crate::serve) ended.
+/// Why [`run`](crate::run), [`serve`](crate::serve) or [`effects::run`](crate::effects::run) ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -21,11 +22,20 @@ pub enum Error {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// The bus refused a subscription that the worker cannot work without.
-    #[error("subscribing to commands")]
+    #[error("subscribing to what the worker is told")]
     Subscribe {
         /// Why not.
         #[source]
         source: quintet_bus::SubscribeError,
+    },
+    /// An effect cannot have the name that it was to have.
+    #[error("naming an effect {name:?}")]
+    EffectName {
+        /// The name.
+        name: String,
+        /// Why not.
+        #[source]
+        source: NameError,
     },
     /// The connection to the bus was closed for good.
     #[error("the connection to the bus was closed")]

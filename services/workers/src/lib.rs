@@ -13,8 +13,9 @@
 //! ```
 //!
 //! [`run`] does tasks of nodes of kind `command`: each is a program in a process group and a folder of its own. [`serve`]
-//! does what a [`Handler`] of the caller's does with a task, in this process. The contract with workers that are no part
-//! of this program is in `TASKS.md` beside this crate.
+//! does what a [`Handler`] of the caller's does with a task, in this process. [`effects`] are workers of another kind: they
+//! draw frames. The contracts with workers that are no part of this program are in `TASKS.md` and `FRAMES.md` beside this
+//! crate.
 
 mod command;
 mod config;

@@ -1,4 +1,4 @@
-//! Names of the run worker's metrics and the few functions that count them.
+//! Names of the workers' metrics and the few functions that count them.
 
 use metrics::{counter, gauge};
 
@@ -12,6 +12,8 @@ pub const REPORTS_TOTAL: &str = "run_worker_reports_total";
 pub const REPEATS_TOTAL: &str = "run_worker_repeats_total";
 /// Lines of output that were dropped.
 pub const LINES_DROPPED_TOTAL: &str = "run_worker_lines_dropped_total";
+/// Frames that effects drew, by `effect`.
+pub const FRAMES_DRAWN_TOTAL: &str = "effect_frames_drawn_total";
 
 pub(crate) fn task(outcome: &'static str) {
     counter!(TASKS_TOTAL, "outcome" => outcome).increment(1);
@@ -31,4 +33,8 @@ pub(crate) fn repeated() {
 
 pub(crate) fn lines_dropped(count: u64) {
     counter!(LINES_DROPPED_TOTAL).increment(count);
+}
+
+pub(crate) fn frame_drawn(effect: &'static str) {
+    counter!(FRAMES_DRAWN_TOTAL, "effect" => effect).increment(1);
 }

@@ -218,7 +218,8 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
                     ],
                 ]
                 .concat(),
-                subscribe: [vec![inbox], own(&["work.*.ctl", "tick.*"])].concat(),
+                // The beats of others: of two programs that draw the same effect the later one does.
+                subscribe: [vec![inbox], own(&["work.*.ctl", "tick.*", "hb.frames.*"])].concat(),
             }
         }
         Role::Frames => Permissions {

@@ -5,8 +5,8 @@ use schemars::{JsonSchema, schema_for};
 use serde_json::{Value, json};
 
 use crate::{
-    agent, api, bucket, display, error, event, frame_api, job, permission, plan, run, run_api,
-    socket, table, task, template,
+    agent, api, bucket, display, error, event, frame, frame_api, job, permission, plan, run,
+    run_api, socket, table, task, template,
 };
 
 /// A file to be committed.
@@ -89,7 +89,16 @@ fn schema<T: JsonSchema>() -> Value {
     schema_for!(T).to_value()
 }
 
-/// The two WebSockets of the edge.
+/// A message of the sockets of frames, which have no payload of their own.
+fn flat(kind: &str, fields: &Value) -> Value {
+    let mut properties = json!({"type": {"const": kind}});
+    if let (Some(properties), Some(fields)) = (properties.as_object_mut(), fields.as_object()) {
+        properties.extend(fields.clone());
+    }
+    json!({"name": kind, "payload": {"type": "object", "required": ["type"], "properties": properties}})
+}
+
+/// The WebSockets of the edge.
 fn asyncapi() -> Value {
     let payload = |kind: &str, schema: Value| {
         json!({
@@ -181,13 +190,35 @@ fn asyncapi() -> Value {
         },
         "channels": {
             "agent": channel("/agent", "other people's agents", &mut from_agent.iter().chain(&to_agent)),
-            "ui": channel("/ui", "on connect the arrays of agents and jobs, then one object per change", &mut to_ui.iter().chain(&from_ui))
+            "ui": channel("/ui", "on connect the arrays of agents and jobs, then one object per change", &mut to_ui.iter().chain(&from_ui)),
+            "frames": {
+                "address": "/ws",
+                "description": "what goes on with frames: hello on connect, then stats once a second and on every event; the client may ask for one more",
+                "messages": {
+                    "hello": flat("hello", &json!({"fps": schema::<frame::Fps>(), "active": {"type": ["string", "null"]}})),
+                    "stats": {"name": "stats", "payload": schema::<frame_api::FrameStats>()},
+                    "askStats": flat("stats", &json!({}))
+                }
+            },
+            "frameWorker": {
+                "address": "/workers/{id}/ws",
+                "description": "a worker of frames: it is told hello, config and ticks, may say hello, and sends frames as binary messages",
+                "messages": {
+                    "told": {"name": "told", "payload": schema::<frame_api::ToFrameWorker>()},
+                    "hello": flat("hello", &json!({"caps": {"type": "object", "properties": {"version": {"const": 1}}}})),
+                    "frame": {"name": "frame", "contentType": "application/octet-stream", "payload": schema::<frame::RawFrame>()}
+                }
+            }
         },
         "operations": {
             "agentSpeaks": {"action": "receive", "channel": {"$ref": "#/channels/agent"}},
             "agentListens": {"action": "send", "channel": {"$ref": "#/channels/agent"}},
             "uiListens": {"action": "send", "channel": {"$ref": "#/channels/ui"}},
-            "uiSubscribes": {"action": "receive", "channel": {"$ref": "#/channels/ui"}}
+            "uiSubscribes": {"action": "receive", "channel": {"$ref": "#/channels/ui"}},
+            "framesTold": {"action": "send", "channel": {"$ref": "#/channels/frames"}},
+            "framesAsked": {"action": "receive", "channel": {"$ref": "#/channels/frames"}},
+            "frameWorkerTold": {"action": "send", "channel": {"$ref": "#/channels/frameWorker"}},
+            "frameWorkerSpeaks": {"action": "receive", "channel": {"$ref": "#/channels/frameWorker"}}
         }
     })
 }

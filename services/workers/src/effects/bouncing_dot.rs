@@ -66,6 +66,10 @@ impl Effect for BouncingDot {
         self.y.step();
         bitmap
     }
+
+    fn has_settings(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,15 @@
-//! Effects: pictures that move. Each is pure: what it draws follows from its settings, the time and what it drew before.
+//! Effects: pictures that move, each a worker of frames on the bus, all of them one program.
+//!
+//! - `bouncing_dot`, `text`, `simplex_noise`: what they draw follows from their settings, the time and what they drew
+//!   before; `options` says what is done with every picture.
+//! - `player`: the core of one of them, which decides when it draws and what it says.
+//! - `stage`: the driver, which connects players with the bus.
 
 mod bouncing_dot;
 mod options;
+mod player;
 mod simplex_noise;
+mod stage;
 mod text;
 
 use std::time::Duration;
@@ -10,40 +17,56 @@ use std::time::Duration;
 use quintet_contract::JsonObject;
 use quintet_contract::frame::{Bitmap, Canvas};
 
-pub use options::Options;
+use options::Options;
+
+pub use stage::{EffectsConfig, run};
 
 /// An effect that draws one frame after the other.
-pub trait Effect: Send {
+trait Effect: Send {
     /// The next frame; `at` is how long the effect has been shown.
     fn draw(&mut self, at: Duration) -> Bitmap;
+
+    /// Whether settings say what it draws. One that has none goes on when they change.
+    fn has_settings(&self) -> bool {
+        true
+    }
 }
 
 /// A setting that is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} must be {expected}")]
-pub struct SettingError {
+struct SettingError {
     name: &'static str,
     expected: &'static str,
 }
 
-/// The names of all effects.
-pub const NAMES: [&str; 3] = ["bouncing-dot", "text", "simplex-noise"];
+/// The effects that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    BouncingDot,
+    Text,
+    SimplexNoise,
+}
 
-/// An effect by its name; what a setting lacks has its default.
-pub fn make(
-    name: &str,
-    settings: &JsonObject,
-    canvas: Canvas,
-) -> Option<Result<Box<dyn Effect>, SettingError>> {
-    let boxed = |effect: Box<dyn Effect>| effect;
-    Some(match name {
-        "bouncing-dot" => Ok(boxed(Box::new(bouncing_dot::BouncingDot::new(canvas)))),
-        "text" => text::Text::new(settings, canvas).map(|effect| boxed(Box::new(effect))),
-        "simplex-noise" => {
-            simplex_noise::SimplexNoise::new(settings, canvas).map(|effect| boxed(Box::new(effect)))
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::BouncingDot, Self::Text, Self::SimplexNoise];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::BouncingDot => "bouncing-dot",
+            Self::Text => "text",
+            Self::SimplexNoise => "simplex-noise",
         }
-        _ => return None,
-    })
+    }
+
+    /// Makes the effect; what its settings lack has its default.
+    fn make(self, settings: &JsonObject, canvas: Canvas) -> Result<Box<dyn Effect>, SettingError> {
+        Ok(match self {
+            Self::BouncingDot => Box::new(bouncing_dot::BouncingDot::new(canvas)),
+            Self::Text => Box::new(text::Text::new(settings, canvas)?),
+            Self::SimplexNoise => Box::new(simplex_noise::SimplexNoise::new(settings, canvas)?),
+        })
+    }
 }
 
 /// A number of the settings, or its default.

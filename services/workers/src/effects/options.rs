@@ -7,7 +7,7 @@ use super::SettingError;
 
 /// Which of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub(super) struct Options {
     invert: bool,
     flip_h: bool,
     flip_v: bool,
@@ -16,7 +16,7 @@ pub struct Options {
 
 impl Options {
     /// Reads them from an effect's settings.
-    pub fn read(settings: &JsonObject) -> Result<Self, SettingError> {
+    pub(super) fn read(settings: &JsonObject) -> Result<Self, SettingError> {
         let switch = |name: &'static str| match settings.get(name) {
             None => Ok(false),
             Some(value) => value.as_bool().ok_or(SettingError {
@@ -33,7 +33,7 @@ impl Options {
     }
 
     /// The picture with them.
-    pub fn apply(self, mut bitmap: Bitmap) -> Bitmap {
+    pub(super) fn apply(self, mut bitmap: Bitmap) -> Bitmap {
         if self.invert {
             bitmap.invert();
         }

@@ -59,7 +59,8 @@ impl Effect for Text {
     fn draw(&mut self, at: Duration) -> Bitmap {
         let mut bitmap = Bitmap::dark(self.canvas);
         let width = i64::from(self.canvas.width);
-        let period = self.strip.len() as i64 + width;
+        // Nothing on nothing has no period.
+        let period = (self.strip.len() as i64 + width).max(1);
         let offset = ((at.as_secs_f64() * self.pps).floor() as i64).rem_euclid(period);
         let top = (i32::from(self.canvas.height) - i32::from(ROWS)).div_euclid(2);
         for (place, column) in self.strip.iter().enumerate() {

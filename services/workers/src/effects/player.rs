@@ -1,0 +1,336 @@
+//! One effect as a worker of frames: when it draws, with which settings, and what it says about itself.
+//!
+//! ```text
+//!              start
+//!   ASLEEP ─────────────▶ AWAKE: a frame for every tick
+//!    ▲ │ ◀──── stop ─────── │
+//!    │ │                    │
+//!    │ └─────────┬──────────┘
+//!    │           │ a greater session beats
+//!    │           ▼
+//!    └───────  QUIET: the other program draws
+//!   it leaves, or is silent for 3 s
+//! ```
+//!
+//! At most one frame is drawn at a time; of the ticks that come meanwhile the latest counts. Whoever comes back begins a
+//! new session, so that it is told everything anew.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use quintet_contract::JsonObject;
+use quintet_contract::frame::{Bitmap, Canvas};
+use quintet_contract::frame_api::{FrameWorkerBeat, ToFrameWorker, Via};
+use tokio::time::Instant;
+
+use super::{Effect, Kind, Options, SettingError};
+
+/// Silence after which the program of a greater session is gone.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Stands in for a canvas of which nothing was told yet.
+const ANY_CANVAS: Canvas = Canvas {
+    width: 1,
+    height: 1,
+};
+
+/// What happened.
+pub(super) enum Event {
+    /// It was told something.
+    Told(ToFrameWorker),
+    /// Somebody, perhaps it itself, beat in its name.
+    Heard(FrameWorkerBeat),
+    /// A frame is drawn.
+    Drawn(Drawn),
+    /// Another second went by; a session that was never used comes along.
+    SecondPassed(String),
+    /// The connection was away, and messages with it; a session that was never used comes along.
+    Reconnected(String),
+}
+
+/// What is to be done about it.
+pub(super) enum Act {
+    /// Beat.
+    Say(FrameWorkerBeat),
+    /// Draw a frame.
+    Draw(Draw),
+    /// Send a frame.
+    Send(Vec<u8>),
+    /// Let people know that settings are of no use.
+    Complain(SettingError),
+}
+
+/// A frame to be drawn.
+pub(super) struct Draw {
+    number: u64,
+    effect: Box<dyn Effect>,
+    options: Options,
+    at: Duration,
+}
+
+/// A frame that was drawn.
+pub(super) struct Drawn {
+    number: u64,
+    effect: Box<dyn Effect>,
+    bitmap: Bitmap,
+}
+
+impl Draw {
+    /// Draws it, which may take long.
+    pub(super) fn run(mut self) -> Drawn {
+        Drawn {
+            bitmap: self.options.apply(self.effect.draw(self.at)),
+            number: self.number,
+            effect: self.effect,
+        }
+    }
+}
+
+enum State {
+    /// The program of a greater session is believed to be there until then.
+    Quiet {
+        until: Instant,
+    },
+    Asleep,
+    Awake,
+}
+
+/// The effect.
+pub(super) struct Player {
+    kind: Kind,
+    session: String,
+    state: State,
+    canvas: Option<Canvas>,
+    /// The last that were good.
+    settings: JsonObject,
+    options: Options,
+    complaint: Option<SettingError>,
+    /// None while it is asleep, has no canvas, or is being drawn.
+    effect: Option<Box<dyn Effect>>,
+    /// Counts the effects that were made: frames of older ones are of no use.
+    number: u64,
+    is_drawing: bool,
+    /// Settings have changed since the effect that is being drawn was made.
+    is_outdated: bool,
+    /// The latest tick that has no frame yet.
+    due: Option<Duration>,
+    seq: u32,
+}
+
+impl Player {
+    pub(super) fn new(kind: Kind, session: String) -> Self {
+        Self {
+            kind,
+            session,
+            state: State::Asleep,
+            canvas: None,
+            settings: JsonObject::new(),
+            options: Options::default(),
+            complaint: None,
+            effect: None,
+            number: 0,
+            is_drawing: false,
+            is_outdated: false,
+            due: None,
+            seq: 0,
+        }
+    }
+
+    pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Act> {
+        match event {
+            Event::Told(told) => self.told(told),
+            Event::Heard(beat) => self.heard(&beat, now),
+            Event::Drawn(drawn) => self.drawn(drawn),
+            Event::SecondPassed(fresh) => self.second_passed(fresh, now),
+            Event::Reconnected(fresh) => self.reconnected(fresh),
+        }
+    }
+
+    /// The last that it says; nothing when somebody else speaks in its name.
+    pub(super) fn goodbye(&self) -> Option<FrameWorkerBeat> {
+        let beat = self.beat()?;
+        Some(FrameWorkerBeat {
+            leaves: true,
+            ..beat
+        })
+    }
+
+    fn beat(&self) -> Option<FrameWorkerBeat> {
+        let running = match self.state {
+            State::Quiet { .. } => return None,
+            State::Asleep => false,
+            State::Awake => true,
+        };
+        Some(FrameWorkerBeat {
+            session: self.session.clone(),
+            via: Via::Bus,
+            running,
+            leaves: false,
+        })
+    }
+
+    fn say(&self) -> Vec<Act> {
+        self.beat().map(Act::Say).into_iter().collect()
+    }
+
+    fn told(&mut self, told: ToFrameWorker) -> Vec<Act> {
+        if let State::Quiet { .. } = self.state {
+            return Vec::new();
+        }
+        match told {
+            ToFrameWorker::Hello { fps: _, canvas } => self.resize(canvas),
+            ToFrameWorker::Config { data } => self.configure(data),
+            ToFrameWorker::Tick { t } => match self.state {
+                State::Awake => {
+                    self.due = Some(Duration::try_from_secs_f64(t.get()).unwrap_or_default());
+                    self.draw()
+                }
+                State::Asleep | State::Quiet { .. } => Vec::new(),
+            },
+            ToFrameWorker::Start => self.start(),
+            ToFrameWorker::Stop => self.stop(),
+            ToFrameWorker::Unknown => Vec::new(),
+        }
+    }
+
+    /// Begins anew, unless it has begun; whoever asked for it hears at once that it runs.
+    fn start(&mut self) -> Vec<Act> {
+        if let State::Asleep = self.state {
+            self.state = State::Awake;
+            self.due = None;
+            self.remake();
+        }
+        self.say()
+    }
+
+    fn stop(&mut self) -> Vec<Act> {
+        self.state = State::Asleep;
+        self.remake();
+        self.say()
+    }
+
+    fn resize(&mut self, canvas: Canvas) -> Vec<Act> {
+        if self.canvas != Some(canvas) {
+            self.canvas = Some(canvas);
+            self.remake();
+        }
+        self.draw()
+    }
+
+    /// Makes the effect from the beginning, where there is to be one.
+    fn remake(&mut self) {
+        self.number += 1;
+        self.is_outdated = false;
+        self.effect = match self.state {
+            State::Awake => self.made(),
+            State::Asleep | State::Quiet { .. } => None,
+        };
+    }
+
+    fn made(&self) -> Option<Box<dyn Effect>> {
+        self.kind.make(&self.settings, self.canvas?).ok()
+    }
+
+    fn configure(&mut self, settings: JsonObject) -> Vec<Act> {
+        match self.check(&settings) {
+            Ok(options) => {
+                self.options = options;
+                self.settings = settings;
+                self.complaint = None;
+            }
+            Err(error) if self.complaint.as_ref() == Some(&error) => return Vec::new(),
+            Err(error) => {
+                self.complaint = Some(error.clone());
+                return vec![Act::Complain(error)];
+            }
+        }
+        match self.effect.take() {
+            Some(effect) => self.effect = self.refreshed(effect),
+            None => self.is_outdated = true,
+        }
+        Vec::new()
+    }
+
+    fn check(&self, settings: &JsonObject) -> Result<Options, SettingError> {
+        self.kind
+            .make(settings, self.canvas.unwrap_or(ANY_CANVAS))?;
+        Options::read(settings)
+    }
+
+    /// An effect with the settings of now; what has none goes on.
+    fn refreshed(&self, effect: Box<dyn Effect>) -> Option<Box<dyn Effect>> {
+        match effect.has_settings() {
+            true => self.made(),
+            false => Some(effect),
+        }
+    }
+
+    /// Begins the frame of the latest tick, unless one is being drawn.
+    fn draw(&mut self) -> Vec<Act> {
+        let Some(at) = self.due.filter(|_| !self.is_drawing) else {
+            return Vec::new();
+        };
+        let Some(effect) = self.effect.take() else {
+            return Vec::new();
+        };
+        self.due = None;
+        self.is_drawing = true;
+        vec![Act::Draw(Draw {
+            number: self.number,
+            effect,
+            options: self.options,
+            at,
+        })]
+    }
+
+    fn drawn(&mut self, drawn: Drawn) -> Vec<Act> {
+        self.is_drawing = false;
+        let mut acts = Vec::new();
+        if drawn.number == self.number {
+            self.effect = match std::mem::take(&mut self.is_outdated) {
+                true => self.refreshed(drawn.effect),
+                false => Some(drawn.effect),
+            };
+            acts.push(Act::Send(drawn.bitmap.to_rbm(self.seq, 0)));
+            self.seq = self.seq.wrapping_add(1);
+        }
+        acts.extend(self.draw());
+        acts
+    }
+
+    fn heard(&mut self, beat: &FrameWorkerBeat, now: Instant) -> Vec<Act> {
+        if beat.session <= self.session {
+            return Vec::new();
+        }
+        if let (State::Asleep | State::Awake, true) = (&self.state, beat.leaves) {
+            return Vec::new();
+        }
+        let until = if beat.leaves { now } else { now + SILENCE };
+        self.state = State::Quiet { until };
+        self.remake();
+        Vec::new()
+    }
+
+    fn second_passed(&mut self, fresh: String, now: Instant) -> Vec<Act> {
+        match self.state {
+            State::Quiet { until } if now < until => return Vec::new(),
+            State::Quiet { .. } => {
+                self.state = State::Asleep;
+                self.session = fresh;
+            }
+            // It missed what it should have been told before.
+            State::Awake if self.canvas.is_none() => self.session = fresh,
+            State::Asleep | State::Awake => {}
+        }
+        self.say()
+    }
+
+    fn reconnected(&mut self, fresh: String) -> Vec<Act> {
+        match self.state {
+            State::Quiet { .. } => {}
+            State::Asleep | State::Awake => self.session = fresh,
+        }
+        self.say()
+    }
+}

@@ -1,0 +1,198 @@
+//! The driver of all effects: each has an id, subscriptions and a loop of its own, and draws beside the runtime.
+
+use std::future::pending;
+use std::time::Duration;
+
+use futures::StreamExt;
+use quintet_bus::{Bus, LinkState, PublishError, SubscribeError, aside, new_session};
+use quintet_contract::frame_api::FrameWorkerBeat;
+use quintet_contract::id::WorkerId;
+use quintet_contract::subject::{FrameWorkerHeartbeat, TellFrameWorker, WorkerFrame};
+use quintet_service::health::ComponentHandle;
+use quintet_service::telemetry::chain;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Kind;
+use super::player::{Act, Drawn, Event, Player};
+use crate::error::Error;
+use crate::metrics;
+
+/// Time between two beats.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long the last beats may take to be sent.
+const LAST_BEATS: Duration = Duration::from_secs(1);
+
+/// What the program of effects is told at its start.
+#[derive(Clone, Debug, Default)]
+pub struct EffectsConfig {
+    /// Effects have their own names, or `prefix-name`. Of two programs with the same names the one that began later draws, and
+    /// the other takes over when it is gone.
+    pub prefix: Option<String>,
+}
+
+impl EffectsConfig {
+    fn id(&self, kind: Kind) -> Result<WorkerId, Error> {
+        let name = match &self.prefix {
+            Some(prefix) => format!("{prefix}-{}", kind.name()),
+            None => kind.name().to_owned(),
+        };
+        WorkerId::parse(&name).map_err(|source| Error::EffectName { name, source })
+    }
+}
+
+/// Offers all effects on the bus until `shutdown` is cancelled. Fails only when the prefix makes no names, or the bus
+/// refuses what it cannot work without or is closed.
+pub async fn run(
+    config: EffectsConfig,
+    bus: Bus,
+    health: ComponentHandle,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    // Dropped, it ends all of them.
+    let mut stages = JoinSet::new();
+    for kind in Kind::ALL {
+        let id = config.id(kind)?;
+        let stage = Stage::open(kind, id, bus.clone()).await?;
+        stages.spawn(stage.run(shutdown.clone()));
+    }
+    health.ready();
+    info!("effects started");
+    while let Some(ended) = stages.join_next().await {
+        match ended {
+            Ok(ended) => ended?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    // The process may end now: its last beats must be on their way.
+    if !matches!(timeout(LAST_BEATS, bus.flush()).await, Ok(Ok(()))) {
+        warn!("the last beats were not sent before the end");
+    }
+    info!("effects left");
+    Ok(())
+}
+
+/// One effect and all that it is connected with.
+struct Stage {
+    kind: Kind,
+    id: WorkerId,
+    bus: Bus,
+    told: quintet_bus::Deliveries<TellFrameWorker>,
+    heard: quintet_bus::Deliveries<FrameWorkerHeartbeat>,
+    player: Player,
+    /// One frame at most: the player asks for the next when it has this one.
+    drawing: Option<futures::future::BoxFuture<'static, Drawn>>,
+    /// The last frame or beat was not taken: told once.
+    is_failing: bool,
+}
+
+/// What woke the loop.
+enum Woken {
+    Shutdown,
+    BusClosed,
+    By(Event),
+    Nothing,
+}
+
+impl Stage {
+    async fn open(kind: Kind, id: WorkerId, bus: Bus) -> Result<Self, Error> {
+        let refused = |source: SubscribeError| Error::Subscribe { source };
+        let told = TellFrameWorker::filter(bus.prefix(), Some(&id));
+        let heard = FrameWorkerHeartbeat::filter(bus.prefix(), Some(&id));
+        Ok(Self {
+            told: bus.subscribe(told).await.map_err(refused)?,
+            heard: bus.subscribe(heard).await.map_err(refused)?,
+            player: Player::new(kind, new_session().to_string()),
+            kind,
+            id,
+            bus,
+            drawing: None,
+            is_failing: false,
+        })
+    }
+
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut link = self.bus.link();
+        loop {
+            let drawn = async {
+                match &mut self.drawing {
+                    Some(drawing) => drawing.await,
+                    None => pending().await,
+                }
+            };
+            // Every branch is cancel-safe: a token, a future that is kept, a watch, an interval, subscriptions.
+            let woken = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => Woken::Shutdown,
+                drawn = drawn => Woken::By(Event::Drawn(drawn)),
+                changed = link.changed() => match changed.map(|()| *link.borrow_and_update()) {
+                    Ok(LinkState::Connected) => Woken::By(Event::Reconnected(new_session().to_string())),
+                    Ok(LinkState::Disconnected) => Woken::Nothing,
+                    Err(_) => Woken::BusClosed,
+                },
+                _ = beats.tick() => Woken::By(Event::SecondPassed(new_session().to_string())),
+                heard = self.heard.next() => match heard {
+                    Some(beat) => Woken::By(Event::Heard(beat.message)),
+                    None => Woken::BusClosed,
+                },
+                told = self.told.next() => match told {
+                    Some(told) => Woken::By(Event::Told(told.message)),
+                    None => Woken::BusClosed,
+                },
+            };
+            match woken {
+                Woken::By(event) => self.step(event).await,
+                Woken::Nothing => {}
+                Woken::BusClosed => return Err(Error::BusClosed),
+                Woken::Shutdown => {
+                    if let Some(goodbye) = self.player.goodbye() {
+                        self.say(&goodbye).await;
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, event: Event) {
+        if let Event::Drawn(_) = event {
+            self.drawing = None;
+        }
+        for act in self.player.step(event, Instant::now()) {
+            match act {
+                Act::Say(beat) => self.say(&beat).await,
+                Act::Draw(draw) => self.drawing = Some(Box::pin(aside(move || draw.run()))),
+                Act::Send(frame) => {
+                    let subject = WorkerFrame {
+                        worker: self.id.clone(),
+                    };
+                    let sent = self.bus.publish_raw(&subject, frame.into()).await;
+                    metrics::frame_drawn(self.kind.name());
+                    self.note(sent);
+                }
+                Act::Complain(error) => {
+                    warn!(worker = %self.id, %error, "settings are of no use; the last good ones hold");
+                }
+            }
+        }
+    }
+
+    async fn say(&mut self, beat: &FrameWorkerBeat) {
+        let subject = FrameWorkerHeartbeat {
+            worker: self.id.clone(),
+        };
+        let said = self.bus.publish(&subject, beat).await;
+        self.note(said);
+    }
+
+    fn note(&mut self, sent: Result<(), PublishError>) {
+        if let (Err(error), false) = (&sent, self.is_failing) {
+            warn!(worker = %self.id, error = %chain(error), "cannot send frames or beats");
+        }
+        self.is_failing = sent.is_err();
+    }
+}
