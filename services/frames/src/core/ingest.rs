@@ -5,20 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quintet_contract::frame::{Canvas, Fps, Rbm, RbmError};
+use quintet_contract::frame_api::FrameCounts;
 use quintet_contract::id::WorkerId;
 
 use super::bucket::Bucket;
 
-/// What became of frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// All that came.
-    pub received: u64,
-    /// Those that the display took.
-    pub forwarded: u64,
-    /// All others.
-    pub dropped: u64,
-}
+/// Most workers whose last frame was none that are remembered.
+const MOST_ERRORS: usize = 256;
 
 /// What is done with a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +46,7 @@ pub struct Ingest {
     active: Option<WorkerId>,
     /// Of each worker's last frame that the display took.
     shown: BTreeMap<WorkerId, u32>,
-    counts: Counts,
+    counts: FrameCounts,
     /// Why a worker's last frame was none.
     errors: BTreeMap<WorkerId, RbmError>,
 }
@@ -66,7 +59,7 @@ impl Ingest {
             bucket: Bucket::new(fps, now),
             active: None,
             shown: BTreeMap::new(),
-            counts: Counts::default(),
+            counts: FrameCounts::default(),
             errors: BTreeMap::new(),
         }
     }
@@ -85,7 +78,7 @@ impl Ingest {
     }
 
     /// What became of frames so far.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> FrameCounts {
         self.counts
     }
 
@@ -129,6 +122,9 @@ impl Ingest {
         let frame = match Rbm::read(bytes, self.canvas) {
             Ok(frame) => frame,
             Err(error) => {
+                if self.errors.len() >= MOST_ERRORS && !self.errors.contains_key(worker) {
+                    self.errors.pop_first();
+                }
                 self.errors.insert(worker.clone(), error);
                 return Outcome::Malformed(error);
             }
@@ -219,7 +215,7 @@ mod tests {
         assert!(shown(&mut ingest, "dot", &frame(1, 4)));
         ingest.activate(Some(worker("dot")));
         assert!(shown(&mut ingest, "dot", &frame(1, 5)));
-        let counts = Counts {
+        let counts = FrameCounts {
             received: 5,
             forwarded: 4,
             dropped: 1,

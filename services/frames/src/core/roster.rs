@@ -1,0 +1,353 @@
+//! Which workers there are, how they are reached, and which of them run.
+//!
+//! A worker is known because it is configured, because it says that it is there, or because it has sent a frame. How many
+//! are remembered is bounded: of those that nobody chose, the one that was silent for longest is forgotten first.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quintet_contract::frame_api::{FrameWorkerBeat, Via};
+use quintet_contract::id::WorkerId;
+
+/// A worker that says once a second that it is there, and has not for so long, is gone.
+pub const GONE_AFTER: Duration = Duration::from_secs(3);
+/// A worker that only sends frames runs as long as there was one in this time.
+pub const SILENT_AFTER: Duration = Duration::from_secs(10);
+/// Most workers that are remembered.
+const MOST: usize = 1024;
+
+/// What is known of one worker.
+#[derive(Clone, Debug, Default)]
+pub struct Worker {
+    heard: Option<Heard>,
+    /// When its last frame came that was one.
+    framed: Option<Duration>,
+    /// When it was no longer on the bus or on a socket: frames before that do not mean that it still runs.
+    gone: Option<Duration>,
+    process: Process,
+    /// Its last sign of any kind.
+    seen: Duration,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    session: String,
+    via: Via,
+    running: bool,
+    at: Duration,
+}
+
+/// The process of a worker that is started here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Process {
+    /// There is none.
+    #[default]
+    None,
+    /// It was asked for, or runs; since when.
+    Running(Duration),
+    /// It was asked to end.
+    Ending,
+}
+
+/// What a sign of life tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Somebody who has to be told hello.
+    Newcomer,
+    /// Whether it runs has changed.
+    Changed,
+    /// It left.
+    Left,
+    /// Nothing.
+    None,
+}
+
+/// All workers.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    workers: BTreeMap<WorkerId, Worker>,
+}
+
+impl Worker {
+    /// Whether it is on the bus or on a socket now.
+    pub fn is_there(&self, now: Duration) -> bool {
+        self.heard
+            .as_ref()
+            .is_some_and(|heard| now < heard.at + GONE_AFTER)
+    }
+
+    /// Whether it runs now.
+    pub fn is_running(&self, now: Duration) -> bool {
+        if let Some(heard) = self.heard.as_ref().filter(|_| self.is_there(now)) {
+            return heard.running;
+        }
+        match self.process {
+            Process::Running(_) => true,
+            Process::Ending => false,
+            Process::None => self.framed.is_some_and(|at| {
+                now < at + SILENT_AFTER && Some(at) > self.gone && self.heard.is_none()
+            }),
+        }
+    }
+
+    /// Whether it can be told to run or not to: those on sockets run as long as they are there.
+    pub fn can_be_told(&self, now: Duration) -> bool {
+        self.is_there(now)
+            && self
+                .heard
+                .as_ref()
+                .is_some_and(|heard| heard.via == Via::Bus)
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Process {
+        self.process
+    }
+
+    /// Since when there was no frame, counted from the start of its process.
+    pub fn silent_since(&self) -> Option<Duration> {
+        match self.process {
+            Process::Running(since) => Some(self.framed.unwrap_or_default().max(since)),
+            Process::None | Process::Ending => None,
+        }
+    }
+}
+
+impl Roster {
+    /// What is known of a worker.
+    pub fn get(&self, id: &WorkerId) -> Option<&Worker> {
+        self.workers.get(id)
+    }
+
+    /// Whether a worker is there or has sent a frame.
+    pub fn knows(&self, id: &WorkerId, now: Duration) -> bool {
+        self.workers
+            .get(id)
+            .is_some_and(|worker| worker.is_there(now) || worker.framed.is_some())
+    }
+
+    /// Everybody of whom [`Roster::knows`] is true.
+    pub fn known(&self, now: Duration) -> impl Iterator<Item = &WorkerId> {
+        let ids = self.workers.keys();
+        ids.filter(move |id| self.knows(id, now))
+    }
+
+    /// Who has sent a frame.
+    pub fn sources(&self) -> Vec<WorkerId> {
+        let framed = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.framed.is_some());
+        framed.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Who runs now.
+    pub fn running(&self, now: Duration) -> Vec<WorkerId> {
+        let running = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.is_running(now));
+        running.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// A worker said that it is there. Gives whom it displaced from memory as well.
+    pub fn heard(
+        &mut self,
+        id: &WorkerId,
+        beat: &FrameWorkerBeat,
+        now: Duration,
+        keep: impl Fn(&WorkerId) -> bool,
+    ) -> (News, Option<WorkerId>) {
+        if beat.leaves {
+            let Some(worker) = self.workers.get_mut(id) else {
+                return (News::None, None);
+            };
+            // An older session that leaves late says nothing about the newer one.
+            let is_same = worker
+                .heard
+                .as_ref()
+                .is_some_and(|heard| heard.session == beat.session);
+            if is_same {
+                worker.heard = None;
+                worker.gone = Some(now);
+            }
+            return (if is_same { News::Left } else { News::None }, None);
+        }
+        let displaced = self.make_room(id, &keep);
+        let worker = self.workers.entry(id.clone()).or_default();
+        let was_running = worker.is_running(now);
+        let was_there = worker.is_there(now);
+        worker.seen = now;
+        let known = worker.heard.as_ref().filter(|_| was_there);
+        if known.is_some_and(|heard| heard.session > beat.session) {
+            // The older of two; it is about to go.
+            return (News::None, displaced);
+        }
+        let is_new = known.is_none_or(|heard| heard.session != beat.session);
+        worker.heard = Some(Heard {
+            session: beat.session.clone(),
+            via: beat.via,
+            running: beat.running,
+            at: now,
+        });
+        let news = match (is_new, worker.is_running(now) == was_running) {
+            (true, _) => News::Newcomer,
+            (false, false) => News::Changed,
+            (false, true) => News::None,
+        };
+        (news, displaced)
+    }
+
+    /// A worker sent a frame that is one. Gives whether that makes it run, and whom it displaced from memory.
+    pub fn framed(
+        &mut self,
+        id: &WorkerId,
+        now: Duration,
+        keep: impl Fn(&WorkerId) -> bool,
+    ) -> (bool, Option<WorkerId>) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            let was_running = worker.framed.is_some() && worker.is_running(now);
+            worker.framed = Some(now);
+            worker.seen = now;
+            return (!was_running && worker.is_running(now), None);
+        }
+        let displaced = self.make_room(id, &keep);
+        let worker = Worker {
+            framed: Some(now),
+            seen: now,
+            ..Worker::default()
+        };
+        self.workers.insert(id.clone(), worker);
+        (true, displaced)
+    }
+
+    /// The process of a worker is another one now.
+    pub fn set_process(&mut self, id: &WorkerId, process: Process) {
+        self.workers.entry(id.clone()).or_default().process = process;
+    }
+
+    /// Forgets who is no longer there. Gives whether somebody who ran no longer does.
+    pub fn sweep(&mut self, before: Duration, now: Duration) -> bool {
+        let ran = |worker: &Worker| worker.is_running(before) && !worker.is_running(now);
+        let is_changed = self.workers.values().any(ran);
+        for worker in self.workers.values_mut() {
+            if worker.heard.is_some() && !worker.is_there(now) {
+                worker.heard = None;
+                worker.gone = Some(now);
+            }
+        }
+        self.workers.retain(|_, worker| {
+            worker.heard.is_some() || worker.framed.is_some() || worker.process != Process::None
+        });
+        is_changed
+    }
+
+    fn make_room(&mut self, id: &WorkerId, keep: impl Fn(&WorkerId) -> bool) -> Option<WorkerId> {
+        if self.workers.len() < MOST || self.workers.contains_key(id) {
+            return None;
+        }
+        let others = self.workers.iter().filter(|(id, _)| !keep(id));
+        let oldest = others.min_by_key(|(_, worker)| worker.seen);
+        let oldest = oldest.map(|(id, _)| id.clone())?;
+        self.workers.remove(&oldest);
+        Some(oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> WorkerId {
+        WorkerId::parse(name).unwrap()
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn beat(session: &str, running: bool) -> FrameWorkerBeat {
+        FrameWorkerBeat {
+            session: session.to_owned(),
+            via: Via::Bus,
+            running,
+            leaves: false,
+        }
+    }
+
+    #[test]
+    fn who_is_not_heard_any_more_is_gone_and_who_comes_again_is_new() {
+        let mut roster = Roster::default();
+        let text = id("text");
+        let mut hear =
+            |beat: &FrameWorkerBeat, now| roster.heard(&text, beat, secs(now), |_| false).0;
+        assert_eq!(hear(&beat("1", false), 10), News::Newcomer);
+        assert_eq!(hear(&beat("1", true), 11), News::Changed);
+        assert_eq!(hear(&beat("1", true), 12), News::None);
+        assert_eq!(hear(&beat("2", true), 13), News::Newcomer);
+        assert_eq!(hear(&beat("1", false), 13), News::None, "the older of two");
+        assert_eq!(roster.running(secs(15)), [id("text")]);
+        assert!(roster.sweep(secs(15), secs(16)));
+        assert!(roster.running(secs(16)).is_empty() && !roster.knows(&text, secs(16)));
+        let (news, _) = roster.heard(&text, &beat("2", true), secs(20), |_| false);
+        assert_eq!(
+            news,
+            News::Newcomer,
+            "it may have missed what was said meanwhile"
+        );
+        let leaves = FrameWorkerBeat {
+            leaves: true,
+            ..beat("1", true)
+        };
+        assert_eq!(
+            roster.heard(&text, &leaves, secs(20), |_| false).0,
+            News::None
+        );
+        assert!(roster.knows(&text, secs(20)));
+    }
+
+    #[test]
+    fn who_only_sends_frames_is_known_for_good_and_runs_for_ten_seconds_more() {
+        let mut roster = Roster::default();
+        let script = id("script");
+        assert!(roster.framed(&script, secs(1), |_| false).0);
+        assert!(!roster.framed(&script, secs(5), |_| false).0);
+        assert_eq!(roster.running(secs(14)), [id("script")]);
+        assert!(roster.sweep(secs(14), secs(15)));
+        assert!(roster.running(secs(15)).is_empty());
+        assert!(roster.knows(&script, secs(10_000)));
+        assert_eq!(roster.sources(), [script]);
+    }
+
+    #[test]
+    fn who_was_on_the_bus_and_sent_frames_does_not_run_on_once_it_is_gone() {
+        let mut roster = Roster::default();
+        let text = id("text");
+        roster.heard(&text, &beat("1", true), secs(10), |_| false);
+        roster.framed(&text, secs(12), |_| false);
+        assert_eq!(roster.running(secs(12)), [id("text")]);
+        assert!(roster.running(secs(13)).is_empty());
+        roster.sweep(secs(12), secs(13));
+        assert!(roster.running(secs(14)).is_empty());
+        // The same name, from somebody who only sends frames.
+        roster.framed(&text, secs(15), |_| false);
+        assert_eq!(roster.running(secs(15)), [id("text")]);
+    }
+
+    #[test]
+    fn only_so_many_are_remembered_and_those_who_were_chosen_always() {
+        let mut roster = Roster::default();
+        let chosen = id("w0");
+        for number in 0..MOST + 10 {
+            let now = Duration::from_millis(number as u64);
+            let keep = |id: &WorkerId| *id == chosen;
+            let (_, displaced) = roster.framed(&id(&format!("w{number}")), now, keep);
+            let expected = number
+                .checked_sub(MOST)
+                .map(|gone| id(&format!("w{}", gone + 1)));
+            assert_eq!(displaced, expected);
+        }
+        assert_eq!(roster.sources().len(), MOST);
+        assert!(roster.knows(&chosen, secs(1)));
+    }
+}

@@ -1,0 +1,632 @@
+//! The whole core, driven by hand: no clock, no bus.
+
+use quintet_contract::frame::{Bitmap, Thousandths};
+use quintet_contract::frame_api::Via;
+use serde_json::json;
+
+use super::*;
+use crate::config::{Display, FramesConfig};
+
+/// A service under test, its time, and what it wanted done since that was last looked at.
+struct Bench {
+    core: Core,
+    now: Duration,
+    effects: Vec<Effect>,
+    next: u64,
+    seq: u32,
+    /// What was stored, as the bucket would have it.
+    bucket: Stored,
+}
+
+fn id(name: &str) -> WorkerId {
+    WorkerId::parse(name).unwrap()
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn terms(edit: impl FnOnce(&mut Display), managed: &[&str]) -> Terms {
+    let mut display = Display {
+        max_fps: Fps::new(60.0).unwrap(),
+        ..Display::default()
+    };
+    edit(&mut display);
+    Terms {
+        display: display.shown(),
+        max_fps: display.max_fps,
+        buffer: display.buffer,
+        gap: display.frame_gap,
+        managed: managed.iter().map(|name| id(name)).collect(),
+        epoch: Timestamp::from_millis(0),
+        shown: None,
+    }
+}
+
+impl Bench {
+    fn new(terms: Terms, stored: Stored) -> Self {
+        let now = ms(1000);
+        let (core, effects) = Core::restore(terms, stored.clone(), now);
+        Self {
+            core,
+            now,
+            effects,
+            next: 0,
+            seq: 0,
+            bucket: stored,
+        }
+    }
+
+    fn usual() -> Self {
+        Self::new(terms(|_| {}, &["clock"]), Stored::default())
+    }
+
+    fn step(&mut self, event: Event) {
+        self.core.step(event, self.now, &mut self.effects);
+    }
+
+    /// Lets time pass; everything that is due happens when it is.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.core.due() <= end {
+            self.now = self.now.max(self.core.due());
+            self.step(Event::Due);
+        }
+        self.now = end;
+        self.step(Event::Due);
+    }
+
+    fn took(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Wants something, lets it be stored, and gives the answer.
+    fn wish(&mut self, wish: Wish) -> Answer {
+        let request = RequestId(self.next);
+        self.next += 1;
+        self.step(Event::Wished(request, wish));
+        self.store_all();
+        self.answer_to(request).expect("every wish is answered")
+    }
+
+    fn store_all(&mut self) {
+        while let Some(place) = self
+            .effects
+            .iter()
+            .position(|effect| matches!(effect, Effect::Store(_)))
+        {
+            let Effect::Store(change) = self.effects.remove(place) else {
+                unreachable!("it was looked for");
+            };
+            match change {
+                Change::State(state) => self.bucket.state = state,
+                Change::Settings(worker, set) => {
+                    self.bucket.settings.insert(worker, set.settings);
+                }
+            }
+            self.step(Event::Stored(Ok(())));
+        }
+    }
+
+    fn answer_to(&mut self, request: RequestId) -> Option<Answer> {
+        let is_it = |effect: &Effect| matches!(effect, Effect::Answer(to, _) if *to == request);
+        let place = self.effects.iter().position(is_it)?;
+        match self.effects.remove(place) {
+            Effect::Answer(_, answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// Sends a frame with this column lit.
+    fn frame(&mut self, worker: &str, column: u16) {
+        self.seq += 1;
+        let mut bitmap = Bitmap::dark(self.core.canvas());
+        bitmap.set(column, 0, true);
+        let bytes = bitmap.to_rbm(self.seq, 0);
+        self.step(Event::Framed(id(worker), bytes.into(), None));
+    }
+
+    fn look(&mut self) -> FramesReply {
+        self.step(Event::Looked(RequestId(u64::MAX)));
+        match self.answer_to(RequestId(u64::MAX)) {
+            Some(Answer::Look(look)) => *look,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn activated(mut self, worker: &str) -> Self {
+        self.frame(worker, 0);
+        assert!(matches!(
+            self.wish(Wish::Activate(Some(id(worker)))),
+            Answer::Done
+        ));
+        self.took();
+        self
+    }
+}
+
+fn error(answer: &Answer) -> &str {
+    match answer {
+        Answer::Refused(error) => &error.error,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn told<'e>(effects: &'e [Effect], worker: &str) -> Vec<&'e ToFrameWorker> {
+    let worker = id(worker);
+    let of = effects.iter().filter_map(|effect| match effect {
+        Effect::Tell(to, message) if *to == worker => Some(message),
+        _ => None,
+    });
+    of.collect()
+}
+
+fn shown(effects: &[Effect]) -> usize {
+    let is_shown = |effect: &&Effect| matches!(effect, Effect::Show(_));
+    effects.iter().filter(is_shown).count()
+}
+
+fn beat(session: &str, running: bool) -> FrameWorkerBeat {
+    FrameWorkerBeat {
+        session: session.to_owned(),
+        via: Via::Bus,
+        running,
+        leaves: false,
+    }
+}
+
+#[test]
+fn nobody_is_activated_who_is_not_known_and_nothing_changes_then() {
+    let mut bench = Bench::usual().activated("first");
+    assert_eq!(
+        error(&bench.wish(Wish::Activate(Some(id("who"))))),
+        "unknown worker id"
+    );
+    assert_eq!(
+        error(&bench.wish(Wish::Start(id("who")))),
+        "unknown worker id"
+    );
+    assert_eq!(
+        error(&bench.wish(Wish::Stop(id("who")))),
+        "unknown worker id"
+    );
+    assert_eq!(bench.look().stats.active, Some(id("first")));
+    // Nonsense makes nobody known; a frame does, and a beat, and the configuration.
+    bench.step(Event::Framed(id("who"), b"RBx".to_vec().into(), None));
+    assert_eq!(
+        error(&bench.wish(Wish::Activate(Some(id("who"))))),
+        "unknown worker id"
+    );
+    bench.frame("who", 1);
+    bench.step(Event::Heard(id("there"), beat("1", true)));
+    for known in ["who", "there", "clock"] {
+        assert!(
+            matches!(bench.wish(Wish::Activate(Some(id(known)))), Answer::Done),
+            "{known}"
+        );
+        assert_eq!(bench.bucket.state.active, Some(id(known)));
+    }
+    assert!(matches!(bench.wish(Wish::Activate(None)), Answer::Done));
+    assert_eq!(bench.look().stats.active, None);
+}
+
+#[test]
+fn the_active_worker_alone_is_ticked_at_the_rate_that_holds() {
+    let mut bench = Bench::usual().activated("dot");
+    let start = bench.look().stats.counts;
+    assert_eq!(
+        (start.received, start.dropped),
+        (1, 1),
+        "its first frame came before it was active"
+    );
+    bench.pass(ms(1000));
+    let effects = bench.took();
+    let ticks = told(&effects, "dot");
+    assert!((29..=31).contains(&ticks.len()), "{}", ticks.len());
+    assert!(matches!(ticks[0], ToFrameWorker::Tick { t } if t.get() < 0.04));
+    bench.wish(Wish::SetRate(Thousandths::of(12.0)));
+    bench.took();
+    bench.pass(ms(1000));
+    assert!((11..=13).contains(&told(&bench.took(), "dot").len()));
+    bench.frame("other", 3);
+    bench.wish(Wish::Activate(Some(id("other"))));
+    bench.took();
+    bench.pass(ms(500));
+    let effects = bench.took();
+    assert!(told(&effects, "dot").is_empty());
+    assert!(told(&effects, "other").len() >= 5);
+}
+
+#[test]
+fn the_rate_has_bounds_and_goes_back_to_the_displays_own() {
+    let mut bench = Bench::usual();
+    for (rate, text) in [
+        (0.999, "fps must be >= 1"),
+        (-3.0, "fps must be >= 1"),
+        (60.5, "fps exceeds max 60"),
+    ] {
+        let answer = bench.wish(Wish::SetRate(Thousandths::of(rate)));
+        assert_eq!(error(&answer), text);
+    }
+    assert!(!bench.look().manual);
+    bench.wish(Wish::SetRate(Thousandths::of(7.0)));
+    let look = bench.look();
+    assert!(look.manual);
+    assert_eq!(look.stats.fps, Fps::new(7.0).unwrap());
+    assert_eq!(look.display.fps_effective, Fps::new(7.0).unwrap());
+    assert_eq!(look.display.fps_configured, Fps::new(30.0).unwrap());
+    assert_eq!(look.display.buffer_capacity, 7);
+    bench.wish(Wish::SetRate(None));
+    let look = bench.look();
+    assert_eq!(
+        (
+            look.manual,
+            look.stats.fps.get(),
+            look.display.buffer_capacity
+        ),
+        (false, 30.0, 30)
+    );
+}
+
+#[test]
+fn what_people_set_holds_after_a_restart() {
+    let mut bench = Bench::usual().activated("dot");
+    bench.wish(Wish::SetRate(Thousandths::of(10.0)));
+    bench.wish(Wish::Configure(
+        id("dot"),
+        json!({"a": 1, "b": 2}).as_object().unwrap().clone(),
+    ));
+    bench.wish(Wish::Configure(
+        id("dot"),
+        json!({"b": 3}).as_object().unwrap().clone(),
+    ));
+    bench.wish(Wish::Start(id("clock")));
+    let mut again = Bench::new(terms(|_| {}, &["clock"]), bench.bucket.clone());
+    let first = again.took();
+    assert!(
+        first
+            .iter()
+            .any(|effect| matches!(effect, Effect::Run(worker) if *worker == id("clock")))
+    );
+    let look = again.look();
+    assert_eq!(
+        (look.stats.active, look.stats.fps.get(), look.manual),
+        (Some(id("dot")), 10.0, true)
+    );
+    // The worker comes back, is told what it is set to, and is ticked.
+    again.step(Event::Heard(id("dot"), beat("9", false)));
+    let effects = again.took();
+    let heard = told(&effects, "dot");
+    let data = json!({"a": 1, "b": 3}).as_object().unwrap().clone();
+    assert!(heard.contains(&&ToFrameWorker::Config { data }));
+    assert!(heard.contains(&&ToFrameWorker::Start));
+    again.pass(ms(1000));
+    let ticked = again.took();
+    assert!(
+        (9..=11).contains(
+            &told(&ticked, "dot")
+                .iter()
+                .filter(|told| matches!(told, ToFrameWorker::Tick { .. }))
+                .count()
+        )
+    );
+    // A display that was replaced by a slower one is not driven faster than it can.
+    let slow = terms(|display| display.max_fps = Fps::new(5.0).unwrap(), &[]);
+    assert_eq!(Bench::new(slow, bench.bucket).look().stats.fps.get(), 5.0);
+}
+
+#[test]
+fn a_wish_holds_and_is_answered_once_it_is_stored_and_the_others_wait() {
+    let mut bench = Bench::usual().activated("dot");
+    bench.step(Event::Wished(
+        RequestId(50),
+        Wish::SetRate(Thousandths::of(5.0)),
+    ));
+    bench.step(Event::Wished(
+        RequestId(51),
+        Wish::SetRate(Thousandths::of(6.0)),
+    ));
+    let stores = |effects: &[Effect]| {
+        effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Store(_)))
+            .count()
+    };
+    assert_eq!(stores(&bench.effects), 1);
+    assert!(bench.answer_to(RequestId(50)).is_none());
+    assert_eq!(bench.look().stats.fps.get(), 30.0);
+    // Frames and ticks do not wait.
+    bench.pass(ms(100));
+    assert!(!told(&bench.took(), "dot").is_empty());
+    bench.step(Event::Stored(Err(ErrorReply::unavailable("not now"))));
+    assert_eq!(error(&bench.answer_to(RequestId(50)).unwrap()), "not now");
+    assert_eq!(stores(&bench.effects), 1);
+    bench.store_all();
+    assert!(matches!(bench.answer_to(RequestId(51)), Some(Answer::Done)));
+    assert_eq!(bench.look().stats.fps.get(), 6.0);
+}
+
+#[test]
+fn frames_of_the_active_worker_are_shown_each_for_its_time() {
+    let mut bench = Bench::usual().activated("dot");
+    for column in 0..5 {
+        bench.frame("dot", column);
+    }
+    assert_eq!(shown(&bench.took()), 1, "the first at once");
+    bench.pass(ms(134));
+    assert_eq!(shown(&bench.took()), 4);
+    let look = bench.look();
+    assert_eq!(
+        (look.display.frames_received, look.display.writer_ticks),
+        (5, 5)
+    );
+    assert!(look.display.last_write_at.is_some());
+    assert_eq!(look.display.interval_ms.unwrap().get().round(), 33.0);
+    assert_eq!(
+        (
+            look.stats.counts.received,
+            look.stats.counts.forwarded,
+            look.stats.counts.dropped
+        ),
+        (6, 5, 1)
+    );
+    // The same picture again is none that is shown, until its worker is activated again.
+    bench.frame("dot", 4);
+    bench.pass(ms(200));
+    assert_eq!(shown(&bench.took()), 0);
+    bench.wish(Wish::Activate(Some(id("dot"))));
+    bench.frame("dot", 4);
+    assert_eq!(shown(&bench.took()), 1);
+}
+
+#[test]
+fn a_display_without_room_is_spared_and_everybody_is_told() {
+    // A buffer of one frame, which is shown for a second.
+    let terms = terms(
+        |display| {
+            display.fps = Fps::new(2.0).unwrap();
+            display.buffer = ms(100);
+            display.frame_gap = ms(500);
+        },
+        &[],
+    );
+    let mut bench = Bench::new(terms, Stored::default()).activated("dot");
+    bench.pass(ms(1000));
+    bench.took();
+    // The first is shown, the second waits, and for the third there is a token, but no room.
+    bench.frame("dot", 1);
+    bench.frame("dot", 2);
+    bench.pass(ms(500));
+    bench.frame("dot", 3);
+    bench.took();
+    let look = bench.look();
+    assert!(look.stats.degraded);
+    assert_eq!(look.stats.counts.forwarded, 2);
+    // No ticks until the display has room; its waiting is over after half a second.
+    bench.pass(ms(480));
+    assert!(told(&bench.took(), "dot").is_empty());
+    bench.pass(ms(600));
+    let effects = bench.took();
+    assert!(!told(&effects, "dot").is_empty());
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Publish(stats) if !stats.degraded))
+    );
+    bench.frame("dot", 3);
+    assert_eq!(
+        bench.look().stats.counts.forwarded,
+        3,
+        "what was refused may come again"
+    );
+}
+
+#[test]
+fn frames_sent_straight_to_the_display_need_no_worker_and_are_refused_when_it_is_full() {
+    let mut bench = Bench::new(
+        terms(|display| display.buffer = ms(100), &[]),
+        Stored::default(),
+    );
+    let mut ingest = |column: u16| {
+        let mut bitmap = Bitmap::dark(bench.core.canvas());
+        bitmap.set(column, 5, true);
+        let bytes = bitmap.to_rbm(u32::MAX, 1000);
+        bench.step(Event::Ingested(bytes.into(), Some(RequestId(7))));
+        bench.answer_to(RequestId(7)).unwrap()
+    };
+    let Answer::Ingested(first) = ingest(0) else {
+        panic!("there is room");
+    };
+    assert_eq!((first.size, first.capacity, first.seq), (1, 3, u32::MAX));
+    for column in 1..4 {
+        assert!(
+            matches!(ingest(column), Answer::Ingested(_)),
+            "one is shown, and three wait"
+        );
+    }
+    let Answer::Refused(refusal) = ingest(4) else {
+        panic!("there is no room");
+    };
+    assert_eq!(refusal.code, ErrorCode::RateLimited);
+    assert_eq!(refusal.details[RETRY_AFTER_MS], 1000);
+    bench.step(Event::Ingested(b"RB".to_vec().into(), Some(RequestId(8))));
+    let answer = bench.answer_to(RequestId(8)).unwrap();
+    assert_eq!(error(&answer), "short rbm header");
+}
+
+#[test]
+fn workers_on_the_bus_are_started_and_stopped_until_they_say_so() {
+    let mut bench = Bench::usual();
+    bench.step(Event::Heard(id("text"), beat("1", false)));
+    let effects = bench.took();
+    assert!(matches!(
+        told(&effects, "text")[..],
+        [ToFrameWorker::Hello { .. }, ToFrameWorker::Config { .. }]
+    ));
+    bench.wish(Wish::Start(id("text")));
+    assert_eq!(told(&bench.took(), "text"), [&ToFrameWorker::Start]);
+    // It was lost.
+    bench.pass(ms(1000));
+    bench.took();
+    bench.step(Event::Heard(id("text"), beat("1", false)));
+    assert_eq!(told(&bench.took(), "text"), [&ToFrameWorker::Start]);
+    bench.step(Event::Heard(id("text"), beat("1", true)));
+    assert!(told(&bench.took(), "text").is_empty());
+    assert_eq!(bench.look().stats.running, [id("text")]);
+    // Whoever was shown is stopped, also when it was started by hand.
+    bench.wish(Wish::Activate(Some(id("text"))));
+    bench.wish(Wish::Activate(Some(id("clock"))));
+    assert!(told(&bench.took(), "text").contains(&&ToFrameWorker::Stop));
+    bench.step(Event::Heard(id("text"), beat("1", true)));
+    assert_eq!(told(&bench.took(), "text"), [&ToFrameWorker::Stop]);
+    bench.step(Event::Heard(id("text"), beat("1", false)));
+    bench.pass(ms(4000));
+    let look = bench.look();
+    assert_eq!(look.stats.running, [id("clock")]);
+    assert_eq!(
+        look.known,
+        [id("clock")],
+        "the other one was not heard for three seconds"
+    );
+}
+
+#[test]
+fn a_process_is_started_stopped_and_restarted_when_it_is_silent() {
+    let mut bench = Bench::usual();
+    let ran = |effects: &[Effect]| {
+        effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Run(_)))
+            .count()
+    };
+    let halted = |effects: &[Effect]| {
+        effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Halt(_)))
+            .count()
+    };
+    bench.wish(Wish::Activate(Some(id("clock"))));
+    assert_eq!(ran(&bench.took()), 1);
+    bench.step(Event::Began(id("clock")));
+    assert_eq!(bench.look().stats.running, [id("clock")]);
+    bench.pass(ms(8000));
+    bench.frame("clock", 1);
+    bench.pass(ms(9500));
+    assert_eq!(
+        halted(&bench.took()),
+        0,
+        "it was silent for less than ten seconds"
+    );
+    bench.pass(ms(1500));
+    assert_eq!(halted(&bench.took()), 1);
+    bench.step(Event::Ended(id("clock")));
+    assert_eq!(ran(&bench.took()), 1, "it is wanted");
+    // One that dies by itself is started again within a second, but not at once.
+    bench.step(Event::Ended(id("clock")));
+    assert_eq!(ran(&bench.took()), 0);
+    bench.pass(ms(1100));
+    assert_eq!(ran(&bench.took()), 1);
+    // Another one is shown.
+    bench.frame("dot", 1);
+    bench.wish(Wish::Activate(Some(id("dot"))));
+    assert_eq!(halted(&bench.took()), 1);
+    bench.step(Event::Ended(id("clock")));
+    bench.pass(ms(30_000));
+    assert_eq!(ran(&bench.took()), 0);
+}
+
+#[test]
+fn everybody_is_told_once_a_second_and_on_every_event_but_no_flood_floods_them() {
+    let mut bench = Bench::usual().activated("dot");
+    bench.pass(ms(2000));
+    bench.took();
+    let told = |effects: &[Effect]| {
+        effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Publish(_)))
+            .count()
+    };
+    bench.pass(ms(3000));
+    assert_eq!(told(&bench.took()), 3);
+    bench.pass(ms(500));
+    bench.took();
+    bench.wish(Wish::SetRate(Thousandths::of(20.0)));
+    assert_eq!(told(&bench.took()), 1, "at once");
+    for _ in 0..1000 {
+        bench.step(Event::Framed(id("bad"), b"RB".to_vec().into(), None));
+        bench.pass(ms(1));
+    }
+    let effects = bench.took();
+    assert!((15..=22).contains(&told(&effects)), "{}", told(&effects));
+    let look = bench.look();
+    assert_eq!(look.stats.errors[&id("bad")], "short rbm header");
+}
+
+#[test]
+fn a_loud_worker_takes_nothing_from_another() {
+    let mut bench = Bench::usual().activated("dot");
+    for column in 0..1000_u16 {
+        bench.frame("loud", column % 28);
+        if column % 50 == 0 {
+            bench.frame("dot", column / 50 % 28);
+        }
+        bench.pass(ms(1));
+    }
+    let counts = bench.look().stats.counts;
+    assert_eq!(counts.forwarded, 20);
+}
+
+#[test]
+fn settings_that_grow_too_large_are_refused_and_the_old_ones_stay() {
+    let mut bench = Bench::usual();
+    let settings = |value: &str| json!({"text": value}).as_object().unwrap().clone();
+    bench.wish(Wish::Configure(id("text"), settings("short")));
+    let answer = bench.wish(Wish::Configure(id("text"), settings(&"x".repeat(600_000))));
+    assert!(
+        matches!(answer, Answer::Refused(refusal) if refusal.code == ErrorCode::PayloadTooLarge)
+    );
+    assert_eq!(bench.bucket.settings[&id("text")], settings("short"));
+}
+
+#[test]
+fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
+    let mut bench = Bench::usual().activated("dot");
+    let ask = |bench: &mut Bench, panel: Option<&str>, unless: Option<&str>| {
+        let asked = GetPicture {
+            panel: panel.map(str::to_owned),
+            unless: unless.map(str::to_owned),
+        };
+        bench.step(Event::PictureAsked(RequestId(9), asked));
+        bench.answer_to(RequestId(9)).unwrap()
+    };
+    let picture = |answer: Answer| match answer {
+        Answer::Picture(reply) => reply,
+        other => panic!("{other:?}"),
+    };
+    let dark = picture(ask(&mut bench, None, None));
+    assert_eq!(
+        dark.rbm.unwrap().0,
+        Bitmap::dark(bench.core.canvas()).to_rbm(0, 0)
+    );
+    bench.frame("dot", 3);
+    let lit = picture(ask(&mut bench, None, Some(&dark.digest)));
+    assert!(lit.rbm.is_some() && lit.digest != dark.digest);
+    assert_eq!(picture(ask(&mut bench, None, Some(&lit.digest))).rbm, None);
+    let top = picture(ask(&mut bench, Some("top"), None)).rbm.unwrap().0;
+    assert_eq!(
+        (
+            Rbm::canvas_of(&top).unwrap().width,
+            Rbm::canvas_of(&top).unwrap().height
+        ),
+        (28, 7)
+    );
+    assert!(error(&ask(&mut bench, Some("left"), None)).contains("no panel left"));
+}
+
+#[test]
+fn what_is_configured_is_what_the_defaults_say() {
+    let config = FramesConfig::new(quintet_contract::id::HolderId::parse("x").unwrap());
+    config.check().unwrap();
+    let look = Bench::usual().look();
+    assert_eq!(look.config, config.display.shown());
+}

@@ -1,0 +1,191 @@
+//! The line to the panels: a serial device, written to by a thread of its own.
+//!
+//! The thread always writes the newest picture; those in between are passed over when the line is slower than the frames.
+//! A device that cannot be opened or is lost is tried again, more and more seldom, and gets the newest picture first.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use quintet_contract::display::{LineState, Parity};
+use quintet_contract::frame::Bitmap;
+use serialport::{DataBits, SerialPort, StopBits};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config;
+use crate::display::{Map, Shown, flush_packet};
+use crate::metrics;
+
+/// How long a device may take to take a packet.
+const WRITE_DEADLINE: Duration = Duration::from_secs(1);
+/// First wait before a device is tried again; it doubles.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest wait before a device is tried again.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The line, from the side of whoever has pictures for it. Dropping it ends the thread.
+#[derive(Debug)]
+pub(crate) struct Line {
+    newest: watch::Sender<Option<Arc<Bitmap>>>,
+    state: watch::Receiver<LineState>,
+}
+
+impl Line {
+    /// Starts the thread; without a device nothing is started.
+    pub(crate) fn open(config: &config::Line, map: Map, skip_unchanged: bool) -> io::Result<Self> {
+        let (newest, pictures) = watch::channel(None);
+        let (tell, state) = watch::channel(LineState::Off);
+        if config.enabled {
+            let writer = Writer {
+                config: config.clone(),
+                map,
+                skip_unchanged,
+                pictures,
+                tell,
+                runtime: Handle::current(),
+            };
+            let thread = std::thread::Builder::new().name("quintet-line".to_owned());
+            thread.spawn(move || writer.run())?;
+        }
+        Ok(Self { newest, state })
+    }
+
+    /// Shows a picture as soon as the line is free.
+    pub(crate) fn show(&self, bitmap: Arc<Bitmap>) {
+        self.newest.send_replace(Some(bitmap));
+    }
+
+    /// How the line is.
+    pub(crate) fn state(&self) -> watch::Receiver<LineState> {
+        self.state.clone()
+    }
+}
+
+struct Writer {
+    config: config::Line,
+    map: Map,
+    skip_unchanged: bool,
+    pictures: watch::Receiver<Option<Arc<Bitmap>>>,
+    tell: watch::Sender<LineState>,
+    runtime: Handle,
+}
+
+/// The other side is gone: nobody has pictures any more.
+struct Over;
+
+impl Writer {
+    fn run(mut self) {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(RETRY_MIN)
+            .with_max_delay(RETRY_MAX)
+            .without_max_times();
+        let mut waits = backoff.build();
+        loop {
+            match open(&self.config) {
+                Ok(mut port) => {
+                    info!(device = %self.config.device, "writes to the panels");
+                    self.say(LineState::Connected);
+                    waits = backoff.build();
+                    match self.write_all(port.as_mut()) {
+                        Ok(Over) => return,
+                        Err(error) => {
+                            metrics::line_lost();
+                            warn!(device = %self.config.device, %error, "lost the line to the panels");
+                        }
+                    }
+                }
+                Err(error) if *self.tell.borrow() != LineState::Lost => {
+                    warn!(device = %self.config.device, %error, "cannot open the line to the panels, tries again");
+                }
+                Err(_) => {}
+            }
+            self.say(LineState::Lost);
+            if self.rest(waits.next().unwrap_or(RETRY_MAX)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn say(&self, state: LineState) {
+        self.tell
+            .send_if_modified(|said| std::mem::replace(said, state) != state);
+    }
+
+    /// Waits, but not for longer than anybody has pictures.
+    fn rest(&mut self, pause: Duration) -> Result<(), Over> {
+        let pictures = &mut self.pictures;
+        self.runtime.block_on(async {
+            let gone = async { while pictures.changed().await.is_ok() {} };
+            match tokio::time::timeout(pause, gone).await {
+                Ok(()) => Err(Over),
+                Err(_) => Ok(()),
+            }
+        })
+    }
+
+    /// Writes every picture that is the newest when the line is free.
+    fn write_all(&mut self, port: &mut dyn SerialPort) -> io::Result<Over> {
+        let mut written: Vec<Vec<u8>> = Vec::new();
+        self.pictures.mark_changed();
+        loop {
+            if self.runtime.block_on(self.pictures.changed()).is_err() {
+                return Ok(Over);
+            }
+            let Some(bitmap) = self.pictures.borrow_and_update().clone() else {
+                continue;
+            };
+            let packets = self.map.packets(&bitmap, self.config.shown);
+            self.write(port, &packets, &written)?;
+            written = packets;
+        }
+    }
+
+    fn write(
+        &self,
+        port: &mut dyn SerialPort,
+        packets: &[Vec<u8>],
+        before: &[Vec<u8>],
+    ) -> io::Result<()> {
+        let mut is_first = true;
+        for (place, packet) in packets.iter().enumerate() {
+            if self.skip_unchanged && before.get(place) == Some(packet) {
+                continue;
+            }
+            if !is_first && !self.config.inter_panel.is_zero() {
+                std::thread::sleep(self.config.inter_panel);
+            }
+            is_first = false;
+            port.write_all(packet)?;
+        }
+        if is_first {
+            return Ok(());
+        }
+        if self.config.shown == Shown::Together {
+            port.write_all(&flush_packet())?;
+        }
+        // Until the last bit has left: what waits meanwhile is replaced by what is newer.
+        port.flush()
+    }
+}
+
+fn open(config: &config::Line) -> io::Result<Box<dyn SerialPort>> {
+    let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
+    let data_bits = DataBits::try_from(config.data_bits);
+    let stop_bits = StopBits::try_from(config.stop_bits);
+    let port = serialport::new(&config.device, config.baud)
+        .timeout(WRITE_DEADLINE)
+        .data_bits(data_bits.map_err(|()| invalid("a character has 5 to 8 data bits"))?)
+        .stop_bits(stop_bits.map_err(|()| invalid("a character has 1 or 2 stop bits"))?)
+        .parity(match config.parity {
+            Parity::None => serialport::Parity::None,
+            Parity::Odd => serialport::Parity::Odd,
+            Parity::Even => serialport::Parity::Even,
+        });
+    Ok(port.open()?)
+}
+
+#[cfg(test)]
+mod tests;

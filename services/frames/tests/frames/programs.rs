@@ -1,0 +1,136 @@
+//! Programs that the service starts itself.
+
+use std::path::Path;
+use std::time::Duration;
+
+use quintet_frames::{FramesConfig, ProcessSpec};
+use quintet_testkit::wait_for;
+use tempfile::TempDir;
+
+use crate::stage::{PATIENCE, Stage, frame, id};
+
+/// A program that writes down its number and what it was given, then waits; TERM ends it or not.
+fn spec(folder: &Path, name: &str, on_term: &str) -> ProcessSpec {
+    let script = format!(
+        "trap '{on_term}' TERM; echo $$ >> {name}; echo $QUINTET_WORKER_ID $COLOUR > {name}.env; echo hello >&2; while :; do sleep 0.05; done"
+    );
+    ProcessSpec {
+        id: id(name),
+        command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
+        directory: Some(folder.to_owned()),
+        environment: [("COLOUR".to_owned(), "yellow".to_owned())].into(),
+    }
+}
+
+fn numbers(folder: &Path, name: &str) -> Vec<u32> {
+    let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+fn lives(number: u32) -> bool {
+    // A process that has ended and was waited for has no entry.
+    Path::new(&format!("/proc/{number}")).exists()
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let held = wait_for(what, PATIENCE, async || {
+        if holds() { Ok(()) } else { Err("not yet") }
+    });
+    held.await.unwrap();
+}
+
+fn with(folder: &Path) -> impl FnOnce(&mut FramesConfig) {
+    let specs = vec![spec(folder, "polite", "exit 0"), spec(folder, "deaf", "")];
+    move |config: &mut FramesConfig| {
+        config.processes = specs;
+        config.kill_grace = Duration::from_millis(300);
+    }
+}
+
+#[tokio::test]
+async fn programs_run_while_they_are_wanted_and_are_killed_when_they_do_not_end() {
+    let folder = TempDir::new().unwrap();
+    let stage = Stage::open().await;
+    let service = stage.serve("one", with(folder.path())).await;
+    let look = stage.look().await;
+    assert_eq!(look.known, [id("deaf"), id("polite")]);
+    assert!(look.stats.running.is_empty());
+    stage.activate(Some("polite")).await.unwrap();
+    until("the first program", || {
+        numbers(folder.path(), "polite").len() == 1
+    })
+    .await;
+    stage
+        .until("it runs", |look| look.stats.running == [id("polite")])
+        .await;
+    let environment = std::fs::read_to_string(folder.path().join("polite.env"));
+    assert_eq!(environment.unwrap(), "polite yellow\n");
+    // Twice is once.
+    stage.start("polite").await;
+    // Another one is shown: the first is ended, the second started.
+    stage.activate(Some("deaf")).await.unwrap();
+    until("the second program", || {
+        numbers(folder.path(), "deaf").len() == 1
+    })
+    .await;
+    let polite = numbers(folder.path(), "polite");
+    assert_eq!(polite.len(), 1);
+    until("the first one's end", || !lives(polite[0])).await;
+    // It does not hear SIGTERM.
+    stage.stop("deaf").await;
+    let deaf = numbers(folder.path(), "deaf")[0];
+    until("the second one's end", || !lives(deaf)).await;
+    let look = stage
+        .until("nothing runs", |look| look.stats.running.is_empty())
+        .await;
+    assert_eq!(look.stats.active, None);
+    service.end().await;
+}
+
+#[tokio::test]
+async fn programs_end_with_their_service_and_are_started_by_the_next() {
+    let folder = TempDir::new().unwrap();
+    let stage = Stage::open().await;
+    let first = stage.serve("first", with(folder.path())).await;
+    stage.start("polite").await;
+    stage.start("deaf").await;
+    until("both", || {
+        ["polite", "deaf"]
+            .iter()
+            .all(|name| numbers(folder.path(), name).len() == 1)
+    })
+    .await;
+    stage.send("polite", frame(1, 1)).await.unwrap();
+    first.end().await;
+    for name in ["polite", "deaf"] {
+        assert!(!lives(numbers(folder.path(), name)[0]), "{name}");
+    }
+    let second = stage.serve("second", with(folder.path())).await;
+    until("both again", || {
+        ["polite", "deaf"]
+            .iter()
+            .all(|name| numbers(folder.path(), name).len() == 2)
+    })
+    .await;
+    second.end().await;
+}
+
+#[tokio::test]
+async fn a_program_that_dies_is_started_again_while_it_is_the_active_one() {
+    let folder = TempDir::new().unwrap();
+    let stage = Stage::open().await;
+    let service = stage
+        .serve("one", |config| {
+            config.processes = vec![ProcessSpec {
+                id: id("short"),
+                command: ["sh", "-c", "echo $$ >> short"].map(str::to_owned).to_vec(),
+                directory: Some(folder.path().to_owned()),
+                environment: Default::default(),
+            }];
+        })
+        .await;
+    stage.activate(Some("short")).await.unwrap();
+    until("three lives", || numbers(folder.path(), "short").len() >= 3).await;
+    stage.activate(None).await.unwrap();
+    service.end().await;
+}

@@ -1,0 +1,221 @@
+//! Frames services as a test starts them, and what clients ask of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use quintet_bus::{Bus, BusConfig, Credentials, Deliveries, RequestError};
+use quintet_contract::frame::{Bitmap, Canvas, Rbm, Thousandths};
+use quintet_contract::frame_api::{
+    ActivateWorker, FrameWorkerBeat, FrameWorkerRef, FramesReply, GetPicture, LookAtFrames, SetFps,
+    ToFrameWorker, Via,
+};
+use quintet_contract::id::{HolderId, WorkerId};
+use quintet_contract::subject::{
+    ActivateFrameWorker, FrameWorkerHeartbeat, GetDisplayPicture, LookAtAllFrames, Prefix,
+    SetFrameRate, StartFrameWorker, StopFrameWorker, TellFrameWorker, WorkerFrame,
+};
+use quintet_contract::topology::Retention;
+use quintet_frames::{Error, FramesConfig, run};
+use quintet_service::health::Health;
+use quintet_testkit::{Nats, wait_for};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const CANVAS: Canvas = Canvas {
+    width: 28,
+    height: 14,
+};
+
+/// A NATS, and a client of whatever runs on it.
+pub(crate) struct Stage {
+    pub(crate) nats: Nats,
+    pub(crate) bus: Bus,
+}
+
+/// A frames service that runs.
+pub(crate) struct Service {
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), Error>>,
+}
+
+pub(crate) fn id(name: &str) -> WorkerId {
+    WorkerId::parse(name).unwrap()
+}
+
+/// A frame with one pixel lit.
+pub(crate) fn frame(x: u16, y: u16) -> Bytes {
+    let mut bitmap = Bitmap::dark(CANVAS);
+    bitmap.set(x, y, true);
+    bitmap.to_rbm(1, 0).into()
+}
+
+async fn connect(url: &str) -> Bus {
+    let config = BusConfig {
+        url: url.to_owned(),
+        prefix: Prefix::default(),
+        name: "test".to_owned(),
+        credentials: Credentials::None,
+        tls: None,
+        replicas: 1,
+        unread: BusConfig::UNREAD,
+        retention: Retention::default(),
+    };
+    Bus::connect(config).await.unwrap()
+}
+
+impl Service {
+    /// Asks it to end, and waits until it has.
+    pub(crate) async fn end(self) {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+impl Stage {
+    pub(crate) async fn open() -> Self {
+        let nats = Nats::start().await.unwrap();
+        let bus = connect(&nats.url()).await;
+        bus.ensure_topology().await.unwrap();
+        Self { nats, bus }
+    }
+
+    pub(crate) async fn serve(&self, name: &str, edit: impl FnOnce(&mut FramesConfig)) -> Service {
+        let mut config = FramesConfig::new(HolderId::parse(name).unwrap());
+        edit(&mut config);
+        let bus = connect(&self.nats.url()).await;
+        let health = Health::new("test").component("frames");
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(config, bus, health, shutdown.clone()));
+        Service { shutdown, running }
+    }
+
+    pub(crate) async fn look(&self) -> FramesReply {
+        let look = LookAtFrames {};
+        self.bus
+            .request_until(&LookAtAllFrames {}, &look, PATIENCE)
+            .await
+            .unwrap()
+    }
+
+    /// Looks until something holds.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        holds: impl Fn(&FramesReply) -> bool,
+    ) -> FramesReply {
+        let found = wait_for(what, PATIENCE, async || {
+            let look = self.look().await;
+            if holds(&look) {
+                Ok(look)
+            } else {
+                Err(format!("{look:?}"))
+            }
+        });
+        found.await.unwrap()
+    }
+
+    pub(crate) async fn activate(&self, worker: Option<&str>) -> Result<(), RequestError> {
+        let asked = ActivateWorker { id: worker.map(id) };
+        let done = self
+            .bus
+            .request_until(&ActivateFrameWorker {}, &asked, PATIENCE);
+        done.await.map(drop)
+    }
+
+    pub(crate) async fn start(&self, worker: &str) {
+        let asked = FrameWorkerRef { id: id(worker) };
+        let done = self
+            .bus
+            .request_until(&StartFrameWorker {}, &asked, PATIENCE);
+        done.await.unwrap();
+    }
+
+    pub(crate) async fn stop(&self, worker: &str) {
+        let asked = FrameWorkerRef { id: id(worker) };
+        let done = self
+            .bus
+            .request_until(&StopFrameWorker {}, &asked, PATIENCE);
+        done.await.unwrap();
+    }
+
+    pub(crate) async fn set_fps(&self, fps: f64) {
+        let asked = SetFps {
+            fps: Thousandths::of(fps),
+        };
+        let done = self.bus.request_until(&SetFrameRate {}, &asked, PATIENCE);
+        done.await.unwrap();
+    }
+
+    /// Sends a frame and gives the answer.
+    pub(crate) async fn send(&self, worker: &str, frame: Bytes) -> Result<(), RequestError> {
+        let subject = WorkerFrame { worker: id(worker) };
+        self.bus
+            .request_raw(&subject, frame, PATIENCE)
+            .await
+            .map(drop)
+    }
+
+    pub(crate) async fn beat(&self, worker: &str, session: &str, running: bool) {
+        let beat = FrameWorkerBeat {
+            session: session.to_owned(),
+            via: Via::Bus,
+            running,
+            leaves: false,
+        };
+        let subject = FrameWorkerHeartbeat { worker: id(worker) };
+        self.bus.publish(&subject, &beat).await.unwrap();
+    }
+
+    pub(crate) async fn listen(&self, worker: &str) -> Deliveries<TellFrameWorker> {
+        let filter = TellFrameWorker::filter(self.bus.prefix(), Some(&id(worker)));
+        let told = self.bus.subscribe(filter).await.unwrap();
+        self.bus.flush().await.unwrap();
+        told
+    }
+
+    /// Waits until the display shows exactly one pixel.
+    pub(crate) async fn until_shown(&self, x: u16, y: u16) {
+        let expected = frame(x, y);
+        let shown = wait_for("the picture", PATIENCE, async || {
+            let picture = self
+                .bus
+                .request_until(&GetDisplayPicture {}, &GetPicture::default(), PATIENCE)
+                .await
+                .map_err(|error| error.to_string())?;
+            let rbm = picture.rbm.ok_or("no pixels")?.0;
+            let read = Rbm::read(&rbm, CANVAS).unwrap();
+            match read.payload() == &expected[16..] {
+                true => Ok(()),
+                false => Err(format!("{:02x?}", read.payload())),
+            }
+        });
+        shown.await.unwrap();
+    }
+}
+
+/// The next thing that a worker is told, apart from ticks.
+pub(crate) async fn next_told(told: &mut Deliveries<TellFrameWorker>) -> ToFrameWorker {
+    let next = async {
+        loop {
+            let message = told.next().await.unwrap().message;
+            if !matches!(message, ToFrameWorker::Tick { .. }) {
+                return message;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, next).await.unwrap()
+}
+
+/// The next tick, passing over everything else.
+pub(crate) async fn next_tick(told: &mut Deliveries<TellFrameWorker>) -> f64 {
+    let next = async {
+        loop {
+            if let ToFrameWorker::Tick { t } = told.next().await.unwrap().message {
+                return t.get();
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, next).await.unwrap()
+}

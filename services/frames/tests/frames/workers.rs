@@ -1,0 +1,150 @@
+//! Workers on the bus.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use quintet_bus::RequestError;
+use quintet_contract::error::ErrorCode;
+use quintet_contract::frame_api::{ConfigureFrameWorker, ToFrameWorker};
+use quintet_contract::subject::{
+    ConfigureFrameWorkers, FramesTold, IngestFrame, Subject, TellFrameWorker, WorkerFrame,
+};
+use serde_json::json;
+
+use crate::stage::{PATIENCE, Stage, frame, id, next_tick, next_told};
+
+#[tokio::test]
+async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
+    let stage = Stage::open().await;
+    let service = stage.serve("one", |_| {}).await;
+    stage.look().await;
+    let mut told = stage.listen("dot").await;
+    stage.beat("dot", "1", false).await;
+    assert!(matches!(
+        next_told(&mut told).await,
+        ToFrameWorker::Hello { .. }
+    ));
+    assert!(
+        matches!(next_told(&mut told).await, ToFrameWorker::Config { data } if data.is_empty())
+    );
+    stage.activate(Some("dot")).await.unwrap();
+    assert_eq!(next_told(&mut told).await, ToFrameWorker::Start);
+    let first = next_tick(&mut told).await;
+    assert!(next_tick(&mut told).await > first);
+    let settings = json!({"speed": 3}).as_object().unwrap().clone();
+    let configure = ConfigureFrameWorker {
+        id: id("dot"),
+        settings: settings.clone(),
+    };
+    let done = stage
+        .bus
+        .request_until(&ConfigureFrameWorkers {}, &configure, PATIENCE);
+    done.await.unwrap();
+    let data = loop {
+        if let ToFrameWorker::Config { data } = next_told(&mut told).await {
+            break data;
+        }
+    };
+    assert_eq!(data, settings);
+    // Published, and asked.
+    stage
+        .bus
+        .publish_raw(&WorkerFrame { worker: id("dot") }, frame(5, 5))
+        .await
+        .unwrap();
+    stage.until_shown(5, 5).await;
+    stage.send("dot", frame(6, 6)).await.unwrap();
+    stage.until_shown(6, 6).await;
+    let short = stage
+        .send("dot", Bytes::from_static(b"RB\x01\x00"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&short, RequestError::Refused(reply)
+        if reply.error == "short rbm header" && reply.code == ErrorCode::BadRequest),
+        "{short}"
+    );
+    let unknown = stage.activate(Some("nobody")).await.unwrap_err();
+    assert!(matches!(&unknown, RequestError::Refused(reply) if reply.error == "unknown worker id"));
+    service.end().await;
+}
+
+#[tokio::test]
+async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
+    let stage = Stage::open().await;
+    let service = stage.serve("one", |_| {}).await;
+    stage.look().await;
+    stage.send("script", frame(1, 1)).await.unwrap();
+    let prefix = stage.bus.prefix().clone();
+    let mut tapped = stage
+        .bus
+        .tap(
+            &TellFrameWorker {
+                worker: id("script"),
+            }
+            .render(&prefix),
+        )
+        .await
+        .unwrap();
+    stage.bus.flush().await.unwrap();
+    stage.activate(Some("script")).await.unwrap();
+    let first = tokio::time::timeout(PATIENCE, tapped.next())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        first.body.starts_with(b"{\"type\":\"hello\""),
+        "{:?}",
+        first.body
+    );
+    let mut told = stage
+        .bus
+        .subscribe::<FramesTold>(FramesTold::filter(&prefix))
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let stats = tokio::time::timeout(PATIENCE, told.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .message;
+        assert_eq!(
+            (stats.active, stats.sources),
+            (Some(id("script")), vec![id("script")])
+        );
+    }
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_full_display_refuses_what_is_sent_straight_to_it_and_says_for_how_long() {
+    let stage = Stage::open().await;
+    let service = stage
+        .serve("one", |config| {
+            config.display.buffer = std::time::Duration::from_millis(100)
+        })
+        .await;
+    stage.look().await;
+    let ingest = async |x: u16| {
+        let mut bytes = frame(x, 0).to_vec();
+        bytes[12..14].copy_from_slice(&60_000_u16.to_be_bytes());
+        stage
+            .bus
+            .request_raw(&IngestFrame {}, bytes.into(), PATIENCE)
+            .await
+    };
+    // One is shown for a minute, three wait.
+    let mut sizes = Vec::new();
+    let refused = loop {
+        match ingest(sizes.len() as u16).await {
+            Ok(reply) => sizes.push((reply.size, reply.capacity, reply.seq)),
+            Err(RequestError::Refused(reply)) => break reply,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(sizes.len(), 4, "{sizes:?}");
+    assert_eq!(sizes[3], (3, 3, 1));
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    let ms = refused.details["retryAfterMs"].as_u64().unwrap();
+    assert!((1..=60_000).contains(&ms), "{ms}");
+    service.end().await;
+}
