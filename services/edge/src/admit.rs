@@ -14,6 +14,7 @@ use quintet_contract::error::ErrorCode;
 
 use crate::auth::{Caller, Role};
 use crate::error::HttpError;
+use crate::routes::frames::{STATS_SOCKET, is_of_frames, is_worker_socket};
 use crate::routes::runs::Mount;
 use crate::routes::tickets::TICKETS;
 use crate::run_rate::{Standing, Verdict};
@@ -114,8 +115,7 @@ fn admitted(
         Err(error) if is_of_runs => return Err(error.said("unauthorized")),
         asked => asked?,
     };
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD) || path == TICKETS;
-    if !reads && caller.role < Role::Operator {
+    if !only_reads(request.method(), path) && caller.role < Role::Operator {
         let text = format!(
             "the key of {} may only read; this needs the role operator",
             caller.name
@@ -124,6 +124,12 @@ fn admitted(
     }
     request.extensions_mut().insert(caller);
     Ok(())
+}
+
+/// Whether a request changes nothing. On the socket of a worker frames come in.
+fn only_reads(method: &Method, path: &str) -> bool {
+    let is_get = matches!(*method, Method::GET | Method::HEAD);
+    path == TICKETS || (is_get && !is_worker_socket(path))
 }
 
 /// Too many requests about runs.
@@ -159,12 +165,13 @@ fn seconds(standing: &Standing) -> u64 {
 
 /// Whether a path is only for those who may.
 pub(crate) fn is_guarded(path: &str) -> bool {
-    path.starts_with("/v1/") || path == "/ui" || Mount::of(path).is_some()
+    path.starts_with("/v1/") || path == "/ui" || is_of_frames(path) || Mount::of(path).is_some()
 }
 
 /// Whether the key may stand in the address: a browser's event streams and sockets cannot send headers.
 pub(crate) fn takes_token(path: &str) -> bool {
-    path == "/ui" || path.ends_with("/events") || path.ends_with("/logs")
+    let is_socket = path == "/ui" || path == STATS_SOCKET || is_worker_socket(path);
+    is_socket || path.ends_with("/events") || path.ends_with("/logs")
 }
 
 fn token_of(query: &str) -> Option<String> {

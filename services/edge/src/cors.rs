@@ -11,6 +11,7 @@ use axum::response::Response;
 use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use crate::routes::frames::{BUFFER_CAP, BUFFER_SIZE, RETRY_MS, SEQ_ACK};
 use crate::{admit, middleware};
 
 /// Headers that are not safe on their own, and that this interface reads.
@@ -54,6 +55,11 @@ pub(crate) fn layer(origins: &[String]) -> CorsLayer {
             admit::RATE_LIMIT,
             admit::RATE_REMAINING,
             admit::RATE_RESET,
+            BUFFER_SIZE,
+            BUFFER_CAP,
+            SEQ_ACK,
+            RETRY_MS,
+            header::ETAG,
             header::LOCATION,
             header::LINK,
             header::RETRY_AFTER,

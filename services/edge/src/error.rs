@@ -104,8 +104,9 @@ impl HttpError {
         self.hint(hint)
     }
 
-    /// Adds a header.
+    /// Adds a header, or says another value.
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value));
         self
     }

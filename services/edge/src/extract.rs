@@ -105,7 +105,8 @@ pub(crate) fn json(body: &[u8]) -> Result<Value, HttpError> {
     })
 }
 
-async fn bytes(request: Request, limit: usize) -> Result<Bytes, HttpError> {
+/// A body of at most `limit` bytes, whatever it is said to be.
+pub(crate) async fn bytes(request: Request, limit: usize) -> Result<Bytes, HttpError> {
     let whole = axum::body::to_bytes(request.into_body(), limit);
     let Ok(read) = tokio::time::timeout(BODY_DEADLINE, whole).await else {
         let text =

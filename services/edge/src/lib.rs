@@ -5,8 +5,8 @@
 //! that no client can make it grow without bounds.
 //!
 //! - `routes` are the REST interface, each beside its documentation; `streams` the server-sent events;
-//!   `sockets` the `/agent` and `/ui` WebSockets; `pages` the dashboard and the readable documentation.
-//! - `feeds` watches jobs, agents and the logs of runs once for all listeners; `backend` and `runners` ask the bus;
+//!   `sockets` the WebSockets; `pages` the dashboard and the readable documentation.
+//! - `feeds` watches jobs, agents, frames and the logs of runs once for all listeners; `backend`, `runners` and `frames` ask the bus;
 //!   `middleware` is what every request passes through, `admit` the last of it.
 
 mod admit;
@@ -18,6 +18,7 @@ mod cors;
 mod error;
 mod extract;
 mod feeds;
+mod frames;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;

@@ -8,7 +8,7 @@ use metrics::{counter, gauge, histogram};
 pub const REQUESTS_TOTAL: &str = "http_requests_total";
 /// Seconds from a request to its answer's head, by `method`, `route` as it is documented, and `status_code`.
 pub const REQUEST_SECONDS: &str = "http_request_duration_seconds";
-/// Open event streams and sockets, by `kind`: events, logs, runs, ui, agent.
+/// Open event streams and sockets, by `kind`: events, logs, runs, ui, agent, frames, frame_worker.
 pub const STREAMS: &str = "edge_streams";
 /// Frames of agents that made no sense and were ignored, by `kind`.
 pub const IGNORED_FRAMES_TOTAL: &str = "edge_ignored_frames_total";

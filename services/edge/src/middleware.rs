@@ -155,11 +155,7 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.record("status", status);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    // What machines ask all the time is not worth a line each.
-    let is_dull = matches!(
-        route.as_str(),
-        "/healthz" | "/health" | "/ready" | "/metrics"
-    );
+    let is_dull = is_dull(method, &route);
     span.in_scope(|| match status {
         500.. => tracing::warn!(method, route, status, took_us, "answered"),
         _ if is_dull => tracing::debug!(method, route, status, took_us, "answered"),
@@ -167,6 +163,16 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     });
     metrics::request(method, route, status, took);
     response
+}
+
+/// Whether it is what machines ask all the time, which is not worth a line each.
+fn is_dull(method: &str, route: &str) -> bool {
+    match route {
+        "/healthz" | "/health" | "/ready" | "/metrics" => true,
+        "/workers/{id}/frame" | "/ingest/rbm" | "/frame.png" | "/debug/panel.png" => true,
+        "/workers/{id}/config" | "/stats" => method == "GET",
+        _ => false,
+    }
 }
 
 fn name_of(method: &Method) -> &'static str {

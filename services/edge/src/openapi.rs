@@ -191,9 +191,8 @@ fn described(api: TransformOpenApi<'_>) -> TransformOpenApi<'_> {
         extensions: Default::default(),
     };
     api.description(
-        "Jobs on agents, and runs of plans. Every error body is `{error, code, requestId}` with fields that help; every response carries \
-         `x-request-id`. Times are RFC 3339 in UTC with milliseconds. The WebSockets `/agent` and `/ui` are described in \
-         asyncapi.json.",
+        "Jobs on agents, runs of plans, and frames on a display. Every error body is `{error, code, requestId}` with fields that help; every response carries \
+         `x-request-id`. Times are RFC 3339 in UTC with milliseconds. The WebSockets are described in asyncapi.json.",
     )
     .security_scheme("bearer", bearer)
     .security_scheme("header", key(ApiKeyLocation::Header, "x-api-key", "the same key"))

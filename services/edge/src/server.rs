@@ -14,6 +14,7 @@ use quintet_bus::Bus;
 use quintet_service::health::Health;
 use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::Prometheus;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{info, warn};
@@ -37,6 +38,8 @@ use crate::state::{App, Inner, Places};
 const HEAD_BYTES: usize = 64 * 1024;
 /// Requests at once of one connection of HTTP/2.
 const STREAMS_OF_CONNECTION: u32 = 200;
+/// Large pictures that are drawn at the same time; the others wait for their next step.
+const DRAWN_AT_ONCE: usize = 1;
 /// How long the edge's own tasks may take to end after its last request.
 const END: Duration = Duration::from_secs(2);
 
@@ -122,6 +125,7 @@ impl Edge {
             shutdown: shutdown.child_token(),
             streams: Places::new(config.max_streams_per_address),
             paces: Paces::default(),
+            drawing: Semaphore::new(DRAWN_AT_ONCE),
             config,
             bus,
             pools,

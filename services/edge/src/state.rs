@@ -9,6 +9,7 @@ use quintet_bus::Bus;
 use quintet_contract::error::ErrorCode;
 use quintet_service::health::Health;
 use quintet_service::telemetry::Prometheus;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Keys;
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     /// Open WebSockets and event streams.
     pub(crate) streams: Places,
     pub(crate) paces: Paces,
+    /// Held by whoever draws a step of a large picture.
+    pub(crate) drawing: Semaphore,
 }
 
 impl App {

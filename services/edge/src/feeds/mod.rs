@@ -5,6 +5,7 @@
 //! log of a run likewise ([`runs`]).
 //! Nothing is kept per listener but its place: who is too slow reads the current state again.
 
+mod frames;
 mod hub;
 mod logs;
 mod runs;
@@ -20,6 +21,8 @@ use quintet_contract::id::{JobId, RunId};
 use quintet_service::tasks::Tasks;
 use tokio::sync::{OnceCell, broadcast, watch};
 
+use self::frames::FrameFeed;
+pub(crate) use self::frames::{FrameListener, FrameWord};
 use self::hub::Hub;
 pub(crate) use self::hub::Update;
 pub(crate) use self::logs::{LogBatch, Logs};
@@ -38,6 +41,7 @@ struct Inner {
     bus: Bus,
     tasks: Tasks,
     hub: OnceCell<Arc<Hub>>,
+    frames: OnceCell<FrameFeed>,
     logs: Logs,
     runs: RunFeeds,
 }
@@ -71,6 +75,7 @@ impl Feeds {
                 bus,
                 tasks,
                 hub: OnceCell::new(),
+                frames: OnceCell::new(),
                 logs,
                 runs,
             }),
@@ -113,6 +118,13 @@ impl Feeds {
     /// Agents and jobs as they are now, and every change after that: nothing is missed in between.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, HttpError> {
         Ok(self.hub().await?.snapshot())
+    }
+
+    /// What goes on with frames from now on.
+    pub(crate) async fn frames(&self) -> Result<FrameListener, HttpError> {
+        let inner = &self.inner;
+        let start = || FrameFeed::start(inner.bus.clone(), &inner.tasks);
+        Ok(inner.frames.get_or_try_init(start).await?.listen())
     }
 
     /// The output of a job from now on.

@@ -2,12 +2,22 @@
 
 use axum::Router;
 use axum::response::Html;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 
 use crate::state::App;
 
+/// Every page and where it is.
+pub(crate) fn all() -> [(&'static str, MethodRouter<App>); 2] {
+    [
+        ("/", get(async || Html(include_str!("dashboard.html")))),
+        ("/docs", get(async || Html(include_str!("docs.html")))),
+    ]
+}
+
 pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route("/", get(async || Html(include_str!("dashboard.html"))))
-        .route("/docs", get(async || Html(include_str!("docs.html"))))
+    all()
+        .into_iter()
+        .fold(Router::new(), |router, (path, page)| {
+            router.route(path, page)
+        })
 }

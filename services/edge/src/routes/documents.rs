@@ -12,6 +12,9 @@ use super::Operation;
 use crate::openapi::NeedsKey;
 use crate::state::App;
 
+/// Where the description of the interface is.
+pub(super) const OPENAPI: &str = "/openapi.json";
+
 pub(super) fn routes() -> ApiRouter<App> {
     ApiRouter::new()
         .api_route(
@@ -36,7 +39,7 @@ pub(super) fn routes() -> ApiRouter<App> {
                     .response::<200, String>()
             }),
         )
-        .route("/openapi.json", axum::routing::get(document))
+        .route(OPENAPI, axum::routing::get(document))
 }
 
 fn say<'t>(operation: Operation<'t>, summary: &str) -> Operation<'t> {

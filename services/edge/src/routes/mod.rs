@@ -3,8 +3,10 @@
 pub(crate) mod agents;
 pub(crate) mod batch;
 mod documents;
+pub(crate) mod frames;
 pub(crate) mod jobs;
 mod list;
+mod listing;
 pub(crate) mod runs;
 pub(crate) mod templates;
 pub(crate) mod tickets;
@@ -24,8 +26,10 @@ pub(crate) fn all() -> ApiRouter<App> {
         .merge(list::routes())
         .merge(runs::routes())
         .merge(agents::routes())
+        .merge(frames::routes())
         .merge(templates::routes())
         .merge(tickets::routes())
+        .merge(listing::routes())
         .merge(documents::routes())
 }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::pin;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -16,6 +17,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use quintet_contract::error::ErrorCode;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
@@ -23,9 +25,12 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::error::HttpError;
+use crate::metrics;
 
 /// Bytes that are read at once: these clients say little.
 const READ: usize = 512;
+/// How long a client may take to read what is written at once before it is let go.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// First byte of a whole frame that holds text.
 const TEXT: u8 = 0x81;
 
@@ -147,6 +152,37 @@ impl RawSocket {
             reason: reason.into(),
         };
         self.0.send(Message::Close(Some(frame))).await
+    }
+}
+
+/// The client is gone, or does not read.
+pub(super) struct Gone;
+
+/// Writes all of these, unless the client does not read them in time. Not cancel-safe.
+pub(super) async fn write_in_time(
+    socket: &mut RawSocket,
+    mut frames: Frames,
+    kind: &'static str,
+) -> Result<(), Gone> {
+    match timeout(WRITE_DEADLINE, socket.write(&mut frames)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Gone),
+        Err(_) => {
+            metrics::slow_client(kind);
+            Err(Gone)
+        }
+    }
+}
+
+/// Says goodbye, unless the client does not read it in time.
+pub(super) async fn close_in_time(
+    socket: &mut RawSocket,
+    code: u16,
+    reason: &'static str,
+) -> Result<(), Gone> {
+    match timeout(WRITE_DEADLINE, socket.close(code, reason)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Gone),
     }
 }
 

@@ -4,7 +4,6 @@
 //! instead of what it missed.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -12,7 +11,6 @@ use bytes::Buf;
 use quintet_contract::id::JobId;
 use quintet_contract::socket::{CLOSE_TOO_SLOW, Envelope, SubscribePayload, ui};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::CLOSE_LEAVING;
@@ -24,8 +22,6 @@ use crate::state::{App, Place};
 
 /// Largest frame that a client may send; what it says is small.
 const MAX_FRAME: usize = 64 * 1024;
-/// How long a client may take to read what is written at once before it is let go.
-const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// From so many bytes on, what is told is written before more is taken from the feed.
 const ENOUGH: usize = 256 * 1024;
 
@@ -146,21 +142,15 @@ async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Res
 }
 
 async fn close(socket: &mut RawSocket, code: u16, reason: &'static str) -> Result<(), Over> {
-    match timeout(WRITE_DEADLINE, socket.close(code, reason)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Over::Gone),
-    }
+    raw::close_in_time(socket, code, reason)
+        .await
+        .map_err(|raw::Gone| Over::Gone)
 }
 
-async fn write(socket: &mut RawSocket, mut frames: Frames) -> Result<(), Over> {
-    match timeout(WRITE_DEADLINE, socket.write(&mut frames)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Over::Gone),
-        Err(_) => {
-            metrics::slow_client("ui");
-            Err(Over::Gone)
-        }
-    }
+async fn write(socket: &mut RawSocket, frames: Frames) -> Result<(), Over> {
+    raw::write_in_time(socket, frames, "ui")
+        .await
+        .map_err(|raw::Gone| Over::Gone)
 }
 
 #[cfg(test)]

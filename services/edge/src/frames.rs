@@ -1,0 +1,77 @@
+//! What the edge asks of the service of frames: one function per question. There is one service that leads; when nobody
+//! does, questions wait for it, frames do not.
+
+use bytes::Bytes;
+use quintet_contract::api::Done;
+use quintet_contract::frame::RawFrame;
+use quintet_contract::frame_api::{
+    ActivateWorker, ConfigureFrameWorker, FrameWorkerRef, FrameWorkerSettings, FramesReply,
+    GetPicture, IngestReply, LookAtFrames, PictureReply, SetFps,
+};
+use quintet_contract::id::WorkerId;
+use quintet_contract::subject::{
+    ActivateFrameWorker, ConfigureFrameWorkers, GetDisplayPicture, GetFrameWorkerSettings,
+    IngestFrame, LookAtAllFrames, Request, SetFrameRate, StartFrameWorker, StopFrameWorker,
+    WorkerFrame,
+};
+
+use crate::error::HttpError;
+use crate::state::App;
+
+type Reply<T> = Result<T, HttpError>;
+
+impl App {
+    pub(crate) async fn look_at_frames(&self) -> Reply<FramesReply> {
+        self.ask(&LookAtAllFrames {}, &LookAtFrames {}).await
+    }
+
+    pub(crate) async fn activate_worker(&self, activate: &ActivateWorker) -> Reply<Done> {
+        self.ask(&ActivateFrameWorker {}, activate).await
+    }
+
+    pub(crate) async fn start_worker(&self, worker: &FrameWorkerRef) -> Reply<Done> {
+        self.ask(&StartFrameWorker {}, worker).await
+    }
+
+    pub(crate) async fn stop_worker(&self, worker: &FrameWorkerRef) -> Reply<Done> {
+        self.ask(&StopFrameWorker {}, worker).await
+    }
+
+    pub(crate) async fn worker_settings(
+        &self,
+        worker: &FrameWorkerRef,
+    ) -> Reply<FrameWorkerSettings> {
+        self.ask(&GetFrameWorkerSettings {}, worker).await
+    }
+
+    pub(crate) async fn configure_worker(&self, configure: &ConfigureFrameWorker) -> Reply<Done> {
+        self.ask(&ConfigureFrameWorkers {}, configure).await
+    }
+
+    pub(crate) async fn set_fps(&self, set: &SetFps) -> Reply<Done> {
+        self.ask(&SetFrameRate {}, set).await
+    }
+
+    pub(crate) async fn picture(&self, get: &GetPicture) -> Reply<PictureReply> {
+        self.ask(&GetDisplayPicture {}, get).await
+    }
+
+    /// Asked once: when it fails there is a newer frame to send.
+    pub(crate) async fn worker_frame(&self, worker: WorkerId, frame: Bytes) -> Reply<Done> {
+        self.send_frame(&WorkerFrame { worker }, frame).await
+    }
+
+    /// Asked once: a frame that is sent again would be shown twice.
+    pub(crate) async fn ingest_frame(&self, frame: Bytes) -> Reply<IngestReply> {
+        self.send_frame(&IngestFrame {}, frame).await
+    }
+
+    async fn send_frame<S: Request<Message = RawFrame>>(
+        &self,
+        subject: &S,
+        frame: Bytes,
+    ) -> Reply<S::Reply> {
+        let patience = self.config.request_timeout;
+        Ok(self.bus.request_raw(subject, frame, patience).await?)
+    }
+}
