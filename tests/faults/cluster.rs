@@ -107,6 +107,10 @@ impl<N: Ground> Cluster<N> {
         self.spawn(&["serve", "runner"], &self.nats.url())
     }
 
+    pub(crate) fn frames(&self) -> Process {
+        self.spawn(&["serve", "frames"], &self.nats.url())
+    }
+
     /// A worker that takes so many commands of runs at once.
     pub(crate) fn run_worker(&self, slots: u32) -> Process {
         let slots = slots.to_string();
@@ -178,17 +182,22 @@ impl<N: Ground> Cluster<N> {
         (process, Api::new(SocketAddr::from(([127, 0, 0, 1], port))))
     }
 
-    /// Who of these leads now, by its place in the list.
+    /// Who of these schedulers leads now, by its place in the list.
     pub(crate) async fn leader(&self, schedulers: &[&Process]) -> usize {
+        let key = LeaseKey::Scheduler(PoolName::default());
+        self.holder(key, schedulers).await
+    }
+
+    /// Who of these holds a lease now, by its place in the list.
+    pub(crate) async fn holder(&self, key: LeaseKey, processes: &[&Process]) -> usize {
         let mut settings = BusSettings::open(self.nats.url());
         settings.replicas = self.nats.copies();
         let bus = Bus::connect(settings.config(&Speaker::Edge)).await.unwrap();
-        let key = LeaseKey::Scheduler(PoolName::default());
         let found = wait_for("a leader", PATIENCE, async || {
             let lease = bus.bucket::<Leases>().get(&key).await.unwrap();
             let holder = lease.map(|lease| lease.record.holder.to_string());
             let holder = holder.ok_or("nobody leads")?;
-            let place = schedulers
+            let place = processes
                 .iter()
                 .position(|process| holder.contains(&format!("-{}-", process.id())));
             place.ok_or("somebody else leads")

@@ -9,6 +9,7 @@ mod agents;
 mod bus;
 mod cluster;
 mod disk;
+mod frames;
 mod nats_cluster;
 mod restarts;
 mod runners;

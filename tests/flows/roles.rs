@@ -11,12 +11,14 @@ use quintet_contract::id::{AgentId, HolderId, JobId, PoolName, WorkerId};
 use quintet_contract::permission::{NatsUser, Password, Role, example, render_nats_conf};
 use quintet_contract::subject::{AgentHeartbeat, ListJobsOf, StopJob};
 use quintet_edge::EdgeConfig;
+use quintet_frames::FramesConfig;
 use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::telemetry::Telemetry;
 use quintet_testkit::Nats;
 use quintet_tests::{Api, PATIENCE};
 use quintet_workers::RunWorkerConfig;
+use quintet_workers::effects::EffectsConfig;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -69,7 +71,9 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
         (Speaker::Edge, credentials(&Role::Edge)),
         (Speaker::Scheduler, credentials(&Role::Scheduler)),
         (Speaker::Runner, credentials(&Role::Runner)),
+        (Speaker::Frames, credentials(&Role::Frames)),
         (Speaker::RunWorker, credentials(&Role::Worker)),
+        (Speaker::Effects, credentials(&Role::Worker)),
         (
             Speaker::Agent(one.clone()),
             credentials(&Role::Agent(one.clone())),
@@ -86,8 +90,10 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
         edge: Some(EdgeConfig::new(([127, 0, 0, 1], 0).into())),
         schedulers: vec![SchedulerConfig::new(HolderId::parse("test").unwrap())],
         runners: vec![RunnerConfig::new(HolderId::parse("test").unwrap())],
+        frames: vec![FramesConfig::new(HolderId::parse("test").unwrap())],
         agents: vec![AgentConfig::new(one)],
         run_workers: vec![run_worker],
+        effects: vec![EffectsConfig::default()],
         metrics: None,
     };
     let system = System::start(config, Telemetry::for_tests().prometheus())

@@ -1,4 +1,4 @@
-//! A whole system in this process on a NATS of its own: any number of edges, schedulers, runners, agents and run workers.
+//! A whole system in this process on a NATS of its own: one of every service, and any number of agents and workers.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,13 @@ use quintet_contract::id::{AgentId, HolderId, WorkerId};
 use quintet_contract::subject::Prefix;
 use quintet_contract::topology::Retention;
 use quintet_edge::EdgeConfig;
+use quintet_frames::FramesConfig;
 use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::telemetry::Telemetry;
 use quintet_testkit::Nats;
 use quintet_workers::RunWorkerConfig;
+use quintet_workers::effects::EffectsConfig;
 use tempfile::TempDir;
 
 use crate::{Api, PATIENCE};
@@ -25,12 +27,16 @@ pub struct Plan {
     pub agents: usize,
     /// Run workers of this program, each with four slots, named `run-worker-1` and so on.
     pub run_workers: usize,
+    /// Workers that offer effects, each under its own prefix but for the first.
+    pub effects: usize,
     /// Changes the edge's configuration.
     pub edge: fn(&mut EdgeConfig),
     /// Changes the scheduler's configuration.
     pub scheduler: fn(&mut SchedulerConfig),
     /// Changes the runner's configuration.
     pub runner: fn(&mut RunnerConfig),
+    /// Changes the configuration of the frames service.
+    pub frames: fn(&mut FramesConfig),
     /// Changes the configuration of every run worker.
     pub run_worker: fn(&mut RunWorkerConfig),
 }
@@ -40,9 +46,11 @@ impl Default for Plan {
         Self {
             agents: 1,
             run_workers: 1,
+            effects: 1,
             edge: |_| {},
             scheduler: |_| {},
             runner: |_| {},
+            frames: |_| {},
             run_worker: |_| {},
         }
     }
@@ -102,13 +110,21 @@ impl Stack {
             (plan.run_worker)(&mut worker);
             worker
         });
+        let mut frames = FramesConfig::new(HolderId::parse("test").unwrap());
+        (plan.frames)(&mut frames);
+        let effects = (1..=plan.effects).map(|number| {
+            let prefix = (number > 1).then(|| format!("effects-{number}"));
+            EffectsConfig { prefix }
+        });
         let config = SystemConfig {
             bus: BusSettings::open(nats.url()),
             edge: Some(edge),
             schedulers: vec![scheduler],
             runners: vec![runner],
+            frames: vec![frames],
             agents: agents.collect(),
             run_workers: run_workers.collect(),
+            effects: effects.collect(),
             metrics: None,
         };
         let system = System::start(config, telemetry.prometheus()).await.unwrap();
@@ -161,8 +177,10 @@ pub async fn part(nats: &Nats, edit: impl FnOnce(&mut SystemConfig)) -> System {
         edge: None,
         schedulers: Vec::new(),
         runners: Vec::new(),
+        frames: Vec::new(),
         agents: Vec::new(),
         run_workers: Vec::new(),
+        effects: Vec::new(),
         metrics: None,
     };
     edit(&mut config);

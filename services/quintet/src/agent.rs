@@ -38,6 +38,8 @@ pub(crate) async fn run(command: AgentCommand) -> Outcome {
         schedulers: Vec::new(),
         runners: Vec::new(),
         agents,
+        frames: Vec::new(),
+        effects: Vec::new(),
         run_workers: Vec::new(),
         metrics: config.metrics,
     };

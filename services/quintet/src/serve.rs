@@ -36,6 +36,8 @@ enum Service {
     Scheduler,
     /// Runs.
     Runner,
+    /// Frames and the display.
+    Frames,
 }
 
 pub(crate) async fn run(command: ServeCommand) -> Outcome {
@@ -69,8 +71,14 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
         } else {
             Vec::new()
         },
+        frames: if wants(Service::Frames) {
+            vec![config.frames]
+        } else {
+            Vec::new()
+        },
         agents: Vec::new(),
         run_workers: Vec::new(),
+        effects: Vec::new(),
         metrics: config.metrics,
     };
     let started = tokio::select! {

@@ -1,6 +1,8 @@
 //! All settings in one table, for every command that starts something: a flag, an environment variable and a key of the
 //! configuration file each.
 
+mod frames;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -13,11 +15,13 @@ use quintet_bus::{Credentials, Secret, TlsFiles};
 use quintet_contract::id::{AgentId, HolderId, PoolName, QueueName, WorkerId};
 use quintet_contract::subject::Prefix;
 use quintet_edge::{ApiKey, EdgeConfig, Role, RunRateLimit, Tls};
+use quintet_frames::FramesConfig;
 use quintet_runner::{KubernetesConfig, RunnerConfig};
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::settings::{Reader, Secrecy, Setting, Settings, markdown_table, process_env};
 use quintet_service::telemetry::{self, TelemetryConfig};
 use quintet_workers::RunWorkerConfig;
+use quintet_workers::effects::EffectsConfig;
 
 use crate::system::BusSettings;
 
@@ -410,7 +414,7 @@ const OURS: &[Setting] = &[
 ];
 
 fn table() -> Vec<Setting> {
-    [OURS, telemetry::SETTINGS].concat()
+    [OURS, frames::TABLE, telemetry::SETTINGS].concat()
 }
 
 /// The table for the README.
@@ -486,6 +490,8 @@ pub(crate) struct Config {
     pub(crate) runner: RunnerConfig,
     pub(crate) agent: AgentConfig,
     pub(crate) run_worker: RunWorkerConfig,
+    pub(crate) frames: FramesConfig,
+    pub(crate) effects: EffectsConfig,
     /// Whether somebody said where jobs work.
     pub(crate) work_dir: Option<PathBuf>,
     /// None when no NATS was named.
@@ -519,6 +525,8 @@ impl Flags {
             runner: runner(&mut read),
             agent: agent(&mut read),
             run_worker: run_worker(&mut read),
+            frames: frames::frames(&mut read, holder()),
+            effects: frames::effects(&mut read),
             work_dir: read.optional("work_dir").map(PathBuf::from),
             nats_url: read.optional("nats_url"),
             bus: bus(&mut read),

@@ -1,7 +1,7 @@
 //! Services put together: what `up` and `serve` start, and what flows are tested on.
 //!
 //! Every service has a connection of its own, under the credentials of its role. They end in order: the edge first, so
-//! that nobody asks any more; then agents and run workers, whose last reports schedulers and runners still take; then those.
+//! that nobody asks any more; then those who work, whose last reports schedulers and runners still take; then those.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,18 +14,22 @@ use quintet_contract::id::AgentId;
 use quintet_contract::subject::Prefix;
 use quintet_contract::topology::Retention;
 use quintet_edge::{Edge, EdgeConfig};
+use quintet_frames::FramesConfig;
 use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::health::Health;
 use quintet_service::tasks::{ExitPolicy, Report, TaskEnd, Tasks};
 use quintet_service::telemetry::{Prometheus, chain};
 use quintet_workers::RunWorkerConfig;
+use quintet_workers::effects::EffectsConfig;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// The name of the whole in the health body.
 const SERVICE: &str = "orchestrator";
+/// Messages that a subscription of the frames service may hold unread: of the largest frames, 64 MiB.
+const FRAMES_UNREAD: usize = 1024;
 /// Wait before a NATS that does not answer yet is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,8 +42,12 @@ pub enum Speaker {
     Scheduler,
     /// A runner.
     Runner,
+    /// A frames service.
+    Frames,
     /// A run worker.
     RunWorker,
+    /// A worker that offers effects.
+    Effects,
     /// One agent.
     Agent(AgentId),
 }
@@ -114,7 +122,9 @@ impl Speaker {
             Self::Edge => "quintet edge".to_owned(),
             Self::Scheduler => "quintet scheduler".to_owned(),
             Self::Runner => "quintet runner".to_owned(),
+            Self::Frames => "quintet frames".to_owned(),
             Self::RunWorker => "quintet run worker".to_owned(),
+            Self::Effects => "quintet effects".to_owned(),
             Self::Agent(agent) => format!("quintet agent {agent}"),
         }
     }
@@ -131,10 +141,14 @@ pub struct SystemConfig {
     pub schedulers: Vec<SchedulerConfig>,
     /// Its runners.
     pub runners: Vec<RunnerConfig>,
+    /// Its frames services.
+    pub frames: Vec<FramesConfig>,
     /// Its agents.
     pub agents: Vec<AgentConfig>,
     /// Its run workers.
     pub run_workers: Vec<RunWorkerConfig>,
+    /// Its workers that offer effects.
+    pub effects: Vec<EffectsConfig>,
     /// Where health and metrics are served beside the edge, or instead of one.
     pub metrics: Option<SocketAddr>,
 }
@@ -147,8 +161,10 @@ pub struct System {
     edge: Tasks,
     agents: Tasks,
     run_workers: Tasks,
+    effects: Tasks,
     schedulers: Tasks,
     runners: Tasks,
+    frames: Tasks,
 }
 
 impl System {
@@ -159,8 +175,10 @@ impl System {
             edge,
             schedulers,
             runners,
+            frames,
             agents,
             run_workers,
+            effects,
             metrics,
         } = config;
         // The address first: nothing else is started for a port that is taken.
@@ -177,6 +195,8 @@ impl System {
             run_workers: root.child("run workers", ExitPolicy::Essential),
             schedulers: root.child("schedulers", ExitPolicy::Essential),
             runners: root.child("runners", ExitPolicy::Essential),
+            effects: root.child("effects", ExitPolicy::Essential),
+            frames: root.child("frames", ExitPolicy::Essential),
             root,
         };
         // Named before anything starts: a part that has not begun is not ready.
@@ -194,11 +214,17 @@ impl System {
         for runner in runners {
             system.start_runner(&bus, runner).await?;
         }
+        for frames in frames {
+            system.start_frames(&bus, frames).await?;
+        }
         for agent in agents {
             system.start_agent(&bus, agent).await?;
         }
         for run_worker in run_workers {
             system.start_run_worker(&bus, run_worker).await?;
+        }
+        for effects in effects {
+            system.start_effects(&bus, effects).await?;
         }
         if let Some(edge) = edge {
             system.start_edge(&bus, edge, prometheus).await?;
@@ -240,6 +266,26 @@ impl System {
         let name = format!("run worker {}", config.worker);
         let work = quintet_workers::run(config, bus, health, token);
         self.run_workers.spawn(&name, ExitPolicy::Essential, work);
+        Ok(())
+    }
+
+    async fn start_frames(&self, bus: &BusSettings, config: FramesConfig) -> anyhow::Result<()> {
+        let mut bus = bus.config(&Speaker::Frames);
+        bus.unread = FRAMES_UNREAD;
+        let bus = connect_as_owner(bus).await?;
+        let health = self.health.component("frames");
+        let token = self.frames.token();
+        let work = quintet_frames::run(config, bus, health, token);
+        self.frames.spawn("frames", ExitPolicy::Essential, work);
+        Ok(())
+    }
+
+    async fn start_effects(&self, bus: &BusSettings, config: EffectsConfig) -> anyhow::Result<()> {
+        let bus = connect(bus.config(&Speaker::Effects)).await?;
+        let health = self.health.component("effects");
+        let token = self.effects.token();
+        let work = quintet_workers::effects::run(config, bus, health, token);
+        self.effects.spawn("effects", ExitPolicy::Essential, work);
         Ok(())
     }
 
@@ -298,12 +344,13 @@ impl System {
     pub async fn shutdown(self, deadline: Duration) -> Report {
         let mut report = self.edge.shutdown(deadline).await;
         // Both let work go on for a while.
-        let (agents, run_workers) = tokio::join!(
+        let (agents, run_workers, effects) = tokio::join!(
             self.agents.shutdown(deadline),
-            self.run_workers.shutdown(deadline)
+            self.run_workers.shutdown(deadline),
+            self.effects.shutdown(deadline)
         );
-        let mut reports = vec![agents, run_workers];
-        for part in [&self.schedulers, &self.runners, &self.root] {
+        let mut reports = vec![agents, run_workers, effects];
+        for part in [&self.schedulers, &self.runners, &self.frames, &self.root] {
             reports.push(part.shutdown(deadline).await);
         }
         for more in reports {

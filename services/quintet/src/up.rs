@@ -36,6 +36,9 @@ pub(crate) struct UpCommand {
     /// How many run workers to start here
     #[arg(long, default_value_t = 1)]
     run_workers: usize,
+    /// Offer no effects for the display
+    #[arg(long)]
+    no_effects: bool,
     /// Record ten seconds of a live test stream when everything is ready
     #[arg(long)]
     demo: bool,
@@ -102,6 +105,8 @@ async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Tel
         edge,
         scheduler,
         runner,
+        frames,
+        effects,
         agent,
         run_worker,
         metrics,
@@ -142,8 +147,13 @@ async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Tel
         edge: Some(edge),
         schedulers: vec![scheduler],
         runners: vec![runner],
+        frames: vec![frames],
         agents,
         run_workers,
+        effects: match command.no_effects {
+            true => Vec::new(),
+            false => vec![effects],
+        },
         metrics,
     };
     let started = tokio::select! {

@@ -18,35 +18,52 @@ const END: Duration = Duration::from_secs(15);
 #[derive(Subcommand)]
 pub(crate) enum WorkerCommand {
     /// Start a run worker, which takes commands of runs from queues
-    Run(RunCommand),
+    Run(WorkerFlags),
+    /// Offer the effects bouncing-dot, text and simplex-noise for the display
+    Effects(WorkerFlags),
 }
 
 #[derive(Args)]
-pub(crate) struct RunCommand {
+pub(crate) struct WorkerFlags {
     #[command(flatten)]
     flags: Flags,
 }
 
 pub(crate) async fn run(command: WorkerCommand) -> Outcome {
-    let WorkerCommand::Run(command) = command;
-    let config = command.flags.read("quintet-run-worker")?;
-    if command.flags.print_config {
+    let (service, flags) = match &command {
+        WorkerCommand::Run(worker) => ("quintet-run-worker", &worker.flags),
+        WorkerCommand::Effects(worker) => ("quintet-effects", &worker.flags),
+    };
+    let config = flags.read(service)?;
+    if flags.print_config {
         print(config.printed.trim_end());
         return Ok(());
     }
     require_nats(&config)?;
     let telemetry = telemetry::start(&config)?;
     let stop = signals::listen()?;
-    let worker = config.run_worker;
-    let deadline = worker.drain_grace + worker.kill_grace + END;
-    let system = SystemConfig {
+    let mut system = SystemConfig {
         bus: config.bus,
         edge: None,
         schedulers: Vec::new(),
         runners: Vec::new(),
+        frames: Vec::new(),
         agents: Vec::new(),
-        run_workers: vec![worker],
+        run_workers: Vec::new(),
+        effects: Vec::new(),
         metrics: config.metrics,
+    };
+    let deadline = match command {
+        WorkerCommand::Run(_) => {
+            let worker = config.run_worker;
+            let grace = worker.drain_grace + worker.kill_grace;
+            system.run_workers.push(worker);
+            grace + END
+        }
+        WorkerCommand::Effects(_) => {
+            system.effects.push(config.effects);
+            END
+        }
     };
     let started = tokio::select! {
         biased;

@@ -8,7 +8,8 @@ use anyhow::Context;
 use eventsource_stream::Eventsource;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::header::{ETAG, IF_NONE_MATCH};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use crate::args::Global;
@@ -76,6 +77,32 @@ impl Http {
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;
+        Self::checked(response).await
+    }
+
+    /// Gets bytes with the tag that names them; nothing when they are still those of a tag.
+    pub(crate) async fn get_unless(
+        &self,
+        path: &str,
+        tag: Option<&str>,
+    ) -> anyhow::Result<Option<(Vec<u8>, Option<String>)>> {
+        let mut request = self.request(Method::GET, path);
+        if let Some(tag) = tag {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        let sent = request.send().await;
+        let response = sent.map_err(|error| self.unreachable(&error))?;
+        if response.status() == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let response = Self::checked(response).await?;
+        let tag = response.headers().get(ETAG);
+        let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        let bytes = response.bytes().await.context("the answer broke off")?;
+        Ok(Some((bytes.to_vec(), tag)))
+    }
+
+    async fn checked(response: Response) -> anyhow::Result<Response> {
         if response.status().is_success() {
             return Ok(response);
         }

@@ -1,13 +1,15 @@
-//! The client: verbs on jobs, runs, agents and templates over HTTP, and looks at the bus.
+//! The client: verbs on jobs, runs, agents, templates and frames over HTTP, and looks at the bus.
 
 mod agents;
 mod bench;
 mod bus;
+mod frames;
 mod http;
 mod jobs;
 mod runs;
 mod table;
 mod templates;
+mod terminal;
 mod top;
 
 use clap::Subcommand;
@@ -31,6 +33,9 @@ pub(crate) enum ClientCommand {
     /// List, store and delete job templates
     #[command(subcommand)]
     Templates(templates::TemplatesCommand),
+    /// Say who draws for the display and how fast, and look at it
+    #[command(subcommand)]
+    Frames(frames::FramesCommand),
     /// Watch agents and jobs live
     Top(top::TopCommand),
     /// Print the traffic on the bus, decoded
@@ -47,6 +52,7 @@ pub(crate) async fn run(command: ClientCommand, global: &Global) -> Outcome {
         ClientCommand::Runs(command) => runs::run(command, global).await,
         ClientCommand::Agents(command) => agents::run(command, global).await,
         ClientCommand::Templates(command) => templates::run(command, global).await,
+        ClientCommand::Frames(command) => frames::run(command, global).await,
         ClientCommand::Top(command) => top::run(command, global).await,
         ClientCommand::Tap(command) => bus::tap(command, global).await,
         ClientCommand::Decode => bus::decode(),

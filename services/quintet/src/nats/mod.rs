@@ -169,7 +169,9 @@ fn credentials(passwords: &BTreeMap<String, String>, agents: &[AgentId]) -> Role
         (Speaker::Edge, of(Role::Edge)),
         (Speaker::Scheduler, of(Role::Scheduler)),
         (Speaker::Runner, of(Role::Runner)),
+        (Speaker::Frames, of(Role::Frames)),
         (Speaker::RunWorker, of(Role::Worker)),
+        (Speaker::Effects, of(Role::Worker)),
     ];
     RoleCredentials::Each(agents.chain(services).collect())
 }

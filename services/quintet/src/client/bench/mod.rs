@@ -9,9 +9,11 @@
 //! - [`listeners`]: thousands of UI sockets and event streams on one edge.
 //! - [`runs`]: ten-step runs, checkpoints, and a long log that is read again; also thousands of listeners of one run.
 //! - [`sleepers`]: a hundred thousand runs that sleep.
+//! - [`frames`]: frames over the bus and HTTP, ticks, and the way to the panels.
 //! - [`idle`]: what `quintet up` takes when there is nothing to do.
 
 mod crowd;
+mod frames;
 mod idle;
 mod jobs;
 mod listeners;
@@ -97,6 +99,8 @@ enum Part {
     Listeners,
     /// Runs, their checkpoints and listeners, and many that sleep.
     Runs,
+    /// Frames, ticks and pictures.
+    Frames,
     /// A system with nothing to do.
     Idle,
 }
@@ -187,7 +191,7 @@ async fn measure(
     if wants(Part::Runs) {
         listeners::of_a_run(&parts, &asker, command.run_listeners, &mut results).await?;
     }
-    let raw = match wants(Part::Jobs) || wants(Part::Runs) {
+    let raw = match wants(Part::Jobs) || wants(Part::Runs) || wants(Part::Frames) {
         true => Some(raw::measure(&owner, &asker, &mut results).await?),
         false => None,
     };
@@ -197,6 +201,9 @@ async fn measure(
     }
     if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Runs)) {
         runs::measure(command, &bus, &asker, raw, &mut results).await?;
+    }
+    if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Frames)) {
+        frames::measure(&bus, raw.request_p50_ms, &mut results).await?;
     }
     if wants(Part::Crowd) {
         crowd::measure(&parts, &asker, &mut results).await?;
@@ -221,6 +228,8 @@ fn system_of_jobs(bus: &BusSettings, agents: &[AgentConfig]) -> anyhow::Result<S
         schedulers: vec![SchedulerConfig::new(HolderId::parse("bench")?)],
         runners: Vec::new(),
         agents: agents.to_vec(),
+        frames: Vec::new(),
+        effects: Vec::new(),
         run_workers: Vec::new(),
         metrics: None,
     })

@@ -29,7 +29,10 @@ impl Parts<'_> {
             Speaker::Edge => "edge",
             Speaker::Scheduler => "scheduler",
             Speaker::Runner => "runner",
-            Speaker::Agent(_) | Speaker::RunWorker => anyhow::bail!("a worker is no service"),
+            Speaker::Frames => "frames",
+            Speaker::Agent(_) | Speaker::RunWorker | Speaker::Effects => {
+                anyhow::bail!("a worker is no service")
+            }
         };
         let mut command = Command::new(self.program);
         command

@@ -68,6 +68,8 @@ pub(super) async fn measure(
         schedulers: Vec::new(),
         runners: vec![RunnerConfig::new(HolderId::parse("bench")?)],
         agents: Vec::new(),
+        frames: Vec::new(),
+        effects: Vec::new(),
         run_workers: Vec::new(),
         metrics: None,
     };

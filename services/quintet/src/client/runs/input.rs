@@ -26,7 +26,7 @@ pub(super) fn file(name: &str) -> anyhow::Result<Value> {
 }
 
 /// `key=value` pairs; a value that is JSON keeps its type, another one is text.
-pub(super) fn pairs(list: &[String]) -> anyhow::Result<Map<String, Value>> {
+pub(in crate::client) fn pairs(list: &[String]) -> anyhow::Result<Map<String, Value>> {
     list.iter()
         .map(|pair| {
             let (name, value) = pair.split_once('=').ok_or_else(|| {

@@ -7,7 +7,7 @@
 mod create;
 mod follow;
 mod graph;
-mod input;
+pub(super) mod input;
 mod list;
 mod picture;
 mod plan;

@@ -12,8 +12,9 @@ use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use super::graph::Row;
-use super::text::{BAD, CARE, DIM, PLAIN, STRONG, of_node, of_run, took, width, word};
+use super::text::{of_node, of_run, took, word};
 use super::view::{Said, State, View};
+use crate::client::terminal::{BAD, CARE, DIM, PLAIN, STRONG, width};
 
 /// The longest id that is aligned; longer ones push what follows.
 const LONGEST_ID: usize = 32;

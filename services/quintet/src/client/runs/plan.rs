@@ -8,9 +8,9 @@ use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
 use super::graph::{Graph, Row};
-use super::text::{self, BUSY, CARE, DIM, PLAIN, STRONG, width};
 use crate::args::{Global, Output};
 use crate::client::http::Http;
+use crate::client::terminal::{self, BUSY, CARE, DIM, PLAIN, STRONG, width};
 use crate::exit::Outcome;
 use crate::say::print;
 
@@ -23,7 +23,7 @@ pub(super) async fn plan(http: &Http, plan: Value, global: &Global) -> Outcome {
     }
     let view: PlanView =
         serde_json::from_value(answer["plan"].take()).context("the answer is no plan")?;
-    text::print_lines(&lines(&view, usize::from(text::columns())))?;
+    terminal::print_lines(&lines(&view, usize::from(terminal::columns())))?;
     Ok(())
 }
 

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::follow::{event_of, moment_of};
 use super::picture::{Room, picture};
-use super::text::plain;
 use super::view::View;
 use super::{plan, watch};
 use crate::client::http::Message;
+use crate::client::terminal::plain;
 
 const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 

@@ -13,11 +13,12 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::follow::{Heard, event_of, follow, moment_of};
 use super::picture::{Room, picture};
-use super::text::{self, Screen, word};
+use super::text::word;
 use super::view::View;
 use super::{path, run_of};
 use crate::args::{Global, Output};
 use crate::client::http::{Http, Message};
+use crate::client::terminal::{self, Screen};
 use crate::exit::{self, Failure, Outcome};
 use crate::say::print;
 
@@ -39,7 +40,7 @@ pub(super) async fn watch(http: &Http, id: &str, global: &Global) -> Outcome {
     let mut view = View::of(run_of(&http.get(&path(id)).await?)?);
     let mut show = match global.output {
         Output::Json => Show::Json,
-        Output::Table if text::terminal().is_some() => Show::Picture(Screen::default()),
+        Output::Table if terminal::terminal().is_some() => Show::Picture(Screen::default()),
         Output::Table => Show::Lines,
     };
     let interrupted = tokio::select! {
@@ -131,7 +132,7 @@ async fn until_end(http: &Http, id: &str, view: &mut View, show: &mut Show) -> O
 }
 
 fn draw(screen: &mut Screen, view: &View) -> Outcome {
-    let Some((rows, columns)) = text::terminal() else {
+    let Some((rows, columns)) = terminal::terminal() else {
         return Ok(());
     };
     let room = Room {
@@ -217,9 +218,9 @@ pub(super) fn line_of(message: &Message, event: RunEvent) -> Option<String> {
 /// The picture of a run as it is now, once.
 pub(super) fn show(run: Run) -> Outcome {
     let room = Room {
-        columns: text::columns(),
+        columns: terminal::columns(),
         rows: None,
     };
-    text::print_lines(&picture(&View::of(run), now(), room))?;
+    terminal::print_lines(&picture(&View::of(run), now(), room))?;
     Ok(())
 }
