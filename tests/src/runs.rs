@@ -1,10 +1,8 @@
 //! Edges with runners, on a NATS of their own: what a test of runs over HTTP needs.
 
 use quintet::system::System;
-use quintet_bus::{Bus, BusConfig, Credentials};
+use quintet_bus::{Bus, BusConfig};
 use quintet_contract::id::HolderId;
-use quintet_contract::subject::Prefix;
-use quintet_contract::topology::Retention;
 use quintet_edge::EdgeConfig;
 use quintet_runner::RunnerConfig;
 use quintet_testkit::Nats;
@@ -89,15 +87,6 @@ pub async fn start_edges(
 
 /// A connection of the test's own.
 pub async fn connect(nats: &Nats, name: &str) -> Bus {
-    let config = BusConfig {
-        url: nats.url(),
-        prefix: Prefix::default(),
-        name: name.to_owned(),
-        credentials: Credentials::None,
-        tls: None,
-        replicas: 1,
-        unread: BusConfig::UNREAD,
-        retention: Retention::default(),
-    };
+    let config = BusConfig::open(nats.url(), name);
     Bus::connect(config).await.unwrap()
 }

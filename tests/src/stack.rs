@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use quintet::system::{BusSettings, System, SystemConfig};
 use quintet_agent::AgentConfig;
-use quintet_bus::{Bus, BusConfig, Credentials};
+use quintet_bus::{Bus, BusConfig};
 use quintet_contract::id::{AgentId, HolderId, WorkerId};
-use quintet_contract::subject::Prefix;
-use quintet_contract::topology::Retention;
 use quintet_edge::EdgeConfig;
 use quintet_frames::FramesConfig;
 use quintet_runner::RunnerConfig;
@@ -144,16 +142,7 @@ impl Stack {
 
     /// A connection of the test's own.
     pub async fn bus(&self) -> Bus {
-        let config = BusConfig {
-            url: self.nats.url(),
-            prefix: Prefix::default(),
-            name: "test".to_owned(),
-            credentials: Credentials::None,
-            tls: None,
-            replicas: 1,
-            unread: BusConfig::UNREAD,
-            retention: Retention::default(),
-        };
+        let config = BusConfig::open(self.nats.url(), "test");
         Bus::connect(config).await.unwrap()
     }
 

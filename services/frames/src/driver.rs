@@ -323,7 +323,7 @@ impl Leader<'_> {
                 Wake::Due => self.step(Event::Due, &mut effects),
                 Wake::Messages(chunk) => {
                     for inbound in chunk {
-                        let event = self.askers.enter(inbound);
+                        let event = inbound.enter(&mut self.askers);
                         self.step(event, &mut effects);
                     }
                 }

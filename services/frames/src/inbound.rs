@@ -3,58 +3,36 @@
 //! Requests that nobody waits for any more are not taken in. Frames come in one subscription, whoever sent them: what it may
 //! hold unread is bounded, and so is the memory that a worker without manners can take.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
-use quintet_bus::{Bus, Incoming, Micro, Responder, SubscribeError, now};
+use quintet_bus::asking::{self, Answering, Asker, Refusing, asked, misfit};
+use quintet_bus::{Bus, Micro, Responder, SubscribeError, waiting};
 use quintet_contract::api::Done;
-use quintet_contract::error::{ErrorCode, ErrorReply};
+use quintet_contract::error::ErrorReply;
 use quintet_contract::frame_api::{FrameWorkerSettings, FramesReply, IngestReply, PictureReply};
 use quintet_contract::subject::{
     ActivateFrameWorker, ConfigureFrameWorkers, FrameWorkerHeartbeat, GetDisplayPicture,
-    GetFrameWorkerSettings, IngestFrame, LookAtAllFrames, Request, SetFrameRate, StartFrameWorker,
+    GetFrameWorkerSettings, IngestFrame, LookAtAllFrames, SetFrameRate, StartFrameWorker,
     StopFrameWorker, WorkerFrame,
 };
-use serde::Serialize;
 use tracing::Span;
 
 use crate::core::{Answer, Event, RequestId, Wish};
 use crate::error::Error;
 
-/// One message: what to tell the core, and who waits.
-pub(crate) struct Inbound {
-    make: Box<dyn FnOnce(Option<RequestId>) -> Event + Send>,
-    asker: Option<Asker>,
-}
+/// A message of somebody who waits.
+type Asked = asking::Inbound<RequestId, Waiting, Event>;
+/// Those who wait.
+pub(crate) type Askers = asking::Askers<RequestId, Waiting>;
 
-/// Somebody who waits for an answer, and the span in which it is given.
-pub(crate) struct Asker {
-    answer: Waiting,
-    span: Span,
-}
-
-macro_rules! waiting {
-    ($($variant:ident($reply:ty)),* $(,)?) => {
-        /// The duty to answer, by kind of answer.
-        enum Waiting {
-            $($variant(Responder<$reply>)),*
-        }
-
-        impl Waiting {
-            async fn refuse(self, error: &ErrorReply) {
-                match self {
-                    $(Self::$variant(responder) => responder.err(error).await),*
-                }
-            }
-        }
-
-        $(impl From<Responder<$reply>> for Waiting {
-            fn from(responder: Responder<$reply>) -> Self {
-                Self::$variant(responder)
-            }
-        })*
-    };
+/// One message.
+pub(crate) enum Inbound {
+    /// Somebody waits for an answer.
+    Asked(Asked),
+    /// Nobody does.
+    Told(Event),
 }
 
 waiting! {
@@ -65,24 +43,28 @@ waiting! {
     Ingested(IngestReply),
 }
 
-impl Asker {
-    /// Gives the core's answer.
-    pub(crate) async fn answer(self, answer: Answer) {
-        let _entered = &self.span;
-        match (self.answer, answer) {
+impl Answering for Waiting {
+    type Answer = Answer;
+
+    async fn answer(self, answer: Answer) {
+        match (self, answer) {
             (waiting, Answer::Refused(error)) => waiting.refuse(&error).await,
-            (Waiting::Done(to), Answer::Done) => to.ok(&Done { ok: true }).await,
-            (Waiting::Look(to), Answer::Look(reply)) => to.ok(&*reply).await,
-            (Waiting::Settings(to), Answer::Settings(reply)) => to.ok(&reply).await,
-            (Waiting::Picture(to), Answer::Picture(reply)) => to.ok(&reply).await,
-            (Waiting::Ingested(to), Answer::Ingested(reply)) => to.ok(&reply).await,
-            (waiting, _) => {
-                tracing::error!("the core answered something else than was asked");
-                let text =
-                    "the frames service answered something else than was asked; this is a defect";
-                let error = ErrorReply::new(ErrorCode::Internal, text);
-                waiting.refuse(&error).await;
-            }
+            (Self::Done(to), Answer::Done) => to.ok(&Done { ok: true }).await,
+            (Self::Look(to), Answer::Look(reply)) => to.ok(&*reply).await,
+            (Self::Settings(to), Answer::Settings(reply)) => to.ok(&reply).await,
+            (Self::Picture(to), Answer::Picture(reply)) => to.ok(&reply).await,
+            (Self::Ingested(to), Answer::Ingested(reply)) => to.ok(&reply).await,
+            (waiting, _) => misfit(waiting, "frames service").await,
+        }
+    }
+}
+
+impl Inbound {
+    /// Takes it in; the event is for the core.
+    pub(crate) fn enter(self, askers: &mut Askers) -> Event {
+        match self {
+            Self::Asked(asked) => askers.enter(asked),
+            Self::Told(event) => event,
         }
     }
 }
@@ -94,36 +76,6 @@ pub(crate) fn refusal(not_storing: &BTreeSet<String>) -> ErrorReply {
         None => ErrorReply::unavailable(
             "the service that drives the display is changing; send the same request again in a moment",
         ),
-    }
-}
-
-/// Those who wait, by the id that the core knows them by.
-#[derive(Default)]
-pub(crate) struct Askers {
-    waiting: HashMap<RequestId, Asker>,
-    next: u64,
-}
-
-impl Askers {
-    /// Takes a message in; the event is for the core.
-    pub(crate) fn enter(&mut self, inbound: Inbound) -> Event {
-        let id = inbound.asker.map(|asker| {
-            let id = RequestId(self.next);
-            self.next += 1;
-            self.waiting.insert(id, asker);
-            id
-        });
-        (inbound.make)(id)
-    }
-
-    pub(crate) fn take(&mut self, id: RequestId) -> Option<Asker> {
-        self.waiting.remove(&id)
-    }
-
-    pub(crate) async fn turn_all_away(&mut self, why: &ErrorReply) {
-        for (_, asker) in self.waiting.drain() {
-            asker.answer.refuse(why).await;
-        }
     }
 }
 
@@ -148,7 +100,9 @@ impl Inbox {
                     .await
                     .map_err(subscribing($name))?;
                 requests
-                    .filter_map(async |incoming| asked(incoming, $name, $event))
+                    .filter_map(async |incoming| {
+                        asked(incoming, "frames", $name, $event).map(Inbound::Asked)
+                    })
                     .boxed()
             }};
         }
@@ -187,25 +141,22 @@ impl Inbox {
             ask!(GetDisplayPicture, "picture", Event::PictureAsked),
             // Frames are too many for spans.
             ingest
-                .map(|incoming| Inbound {
-                    make: Box::new(move |id| Event::Ingested(incoming.body, id)),
-                    asker: incoming.responder.map(unspanned),
+                .map(|incoming| {
+                    let body = incoming.body;
+                    raw(incoming.responder, move |id| Event::Ingested(body, id))
                 })
                 .boxed(),
             frames
-                .map(|incoming| Inbound {
-                    make: Box::new(move |id| {
-                        Event::Framed(incoming.subject.worker, incoming.body, id)
-                    }),
-                    asker: incoming.responder.map(unspanned),
+                .map(|incoming| {
+                    let (worker, body) = (incoming.subject.worker, incoming.body);
+                    raw(incoming.responder, move |id| {
+                        Event::Framed(worker, body, id)
+                    })
                 })
                 .boxed(),
             beats
-                .map(|delivery| Inbound {
-                    make: Box::new(move |_| {
-                        Event::Heard(delivery.subject.worker, delivery.message)
-                    }),
-                    asker: None,
+                .map(|delivery| {
+                    Inbound::Told(Event::Heard(delivery.subject.worker, delivery.message))
                 })
                 .boxed(),
         ];
@@ -219,53 +170,29 @@ impl Inbox {
     pub(crate) async fn close(mut self, why: &ErrorReply) {
         self.micro.stop().await;
         while let Some(Some(inbound)) = futures::FutureExt::now_or_never(self.messages.next()) {
-            if let Some(asker) = inbound.asker {
-                asker.answer.refuse(why).await;
+            if let Inbound::Asked(asked) = inbound {
+                asked.turn_away(why).await;
             }
         }
     }
 }
 
-fn unspanned<R>(responder: Responder<R>) -> Asker
+fn raw<R>(
+    responder: Option<Responder<R>>,
+    event: impl FnOnce(Option<RequestId>) -> Event + Send + 'static,
+) -> Inbound
 where
     Waiting: From<Responder<R>>,
 {
-    Asker {
-        answer: responder.into(),
-        span: Span::none(),
+    match responder {
+        Some(responder) => {
+            let asker = Asker::new(responder, Span::none());
+            Inbound::Asked(Asked::new(asker, |id| event(Some(id))))
+        }
+        None => Inbound::Told(event(None)),
     }
 }
 
 pub(crate) fn subscribing(what: &'static str) -> impl FnOnce(SubscribeError) -> Error {
     move |source| Error::Subscribe { what, source }
-}
-
-fn asked<S>(
-    incoming: Incoming<S>,
-    name: &'static str,
-    event: impl FnOnce(RequestId, S::Message) -> Event + Send + 'static,
-) -> Option<Inbound>
-where
-    S: Request,
-    S::Reply: Serialize,
-    Waiting: From<Responder<S::Reply>>,
-{
-    // Nobody waits for a late request: it is dropped, which answers it too.
-    if incoming.responder.is_late(now()) {
-        return None;
-    }
-    let span = incoming.span("frames");
-    tracing::debug!(parent: &span, operation = name, "asked");
-    let message = incoming.message;
-    Some(Inbound {
-        make: Box::new(move |id| match id {
-            Some(id) => event(id, message),
-            // Every request that comes here is one that somebody waits for.
-            None => Event::Due,
-        }),
-        asker: Some(Asker {
-            answer: incoming.responder.into(),
-            span,
-        }),
-    })
 }

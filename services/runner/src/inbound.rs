@@ -3,60 +3,32 @@
 //! Ids are attached here: each report gets one for the checkpoint that it may be. Requests that nobody waits for any more
 //! are not taken in.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
-use quintet_bus::{Bus, Incoming, Micro, Responder, SubscribeError, new_checkpoint_id, now};
+use quintet_bus::asking::{self, Answering, Refusing, asked, is_late, misfit};
+use quintet_bus::{Bus, Incoming, Micro, SubscribeError, new_checkpoint_id, waiting};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{CheckpointId, RunShard};
 use quintet_contract::run_api::{CancelReply, CheckpointReply, RunPage, RunReply};
 use quintet_contract::subject::{
     AddRunCheckpoint, CancelRun, CompleteRuns, CreateRuns, DecideGates, GetRun, ListRunsOf,
-    Request, RunReporting,
+    RunReporting,
 };
 use quintet_contract::task::{MAX_REPORTS, RunReport, RunReportsReply, WorkerEvent};
 use quintet_service::trace::current_traceparent;
-use serde::Serialize;
 use tracing::Span;
 
 use crate::core::{Answer, Event, RequestId};
 use crate::error::Error;
 
-/// One message: what to tell the core once it has an id, and who waits.
-pub(crate) struct Inbound {
-    make: Box<dyn FnOnce(RequestId) -> Event + Send>,
-    asker: Asker,
-}
-
-/// Somebody who waits for an answer, and the span in which it is given.
-pub(crate) struct Asker {
-    answer: Waiting,
-    span: Span,
-}
-
-macro_rules! waiting {
-    ($($variant:ident($reply:ty)),* $(,)?) => {
-        /// The duty to answer, by kind of answer.
-        enum Waiting {
-            $($variant(Responder<$reply>)),*
-        }
-
-        impl Waiting {
-            async fn refuse(self, error: &ErrorReply) {
-                match self {
-                    $(Self::$variant(responder) => responder.err(error).await),*
-                }
-            }
-        }
-
-        $(impl From<Responder<$reply>> for Waiting {
-            fn from(responder: Responder<$reply>) -> Self {
-                Self::$variant(responder)
-            }
-        })*
-    };
-}
+/// One message of somebody who waits.
+pub(crate) type Inbound = asking::Inbound<RequestId, Waiting, Event>;
+/// Somebody who waits.
+pub(crate) type Asker = asking::Asker<Waiting>;
+/// Those who wait.
+pub(crate) type Askers = asking::Askers<RequestId, Waiting>;
 
 waiting! {
     Run(RunReply),
@@ -66,26 +38,20 @@ waiting! {
     Reports(RunReportsReply),
 }
 
-impl Asker {
-    /// Gives the core's answer.
-    pub(crate) async fn answer(self, answer: Answer) {
-        let _entered = &self.span;
-        match (self.answer, answer) {
+impl Answering for Waiting {
+    type Answer = Answer;
+
+    async fn answer(self, answer: Answer) {
+        match (self, answer) {
             (waiting, Answer::Refused(error)) => waiting.refuse(&error).await,
-            (Waiting::Run(to), Answer::Run(reply)) => to.ok(&*reply).await,
-            (Waiting::Runs(to), Answer::Runs(reply)) => to.ok(&reply).await,
-            (Waiting::Canceled(to), Answer::Canceled(reply)) => to.ok(&reply).await,
-            (Waiting::Checkpoint(to), Answer::Checkpoint(reply)) => to.ok(&reply).await,
-            (Waiting::Reports(to), Answer::Verdicts(verdicts)) => {
-                to.ok(&RunReportsReply { verdicts }).await
+            (Self::Run(to), Answer::Run(reply)) => to.ok(&*reply).await,
+            (Self::Runs(to), Answer::Runs(reply)) => to.ok(&reply).await,
+            (Self::Canceled(to), Answer::Canceled(reply)) => to.ok(&reply).await,
+            (Self::Checkpoint(to), Answer::Checkpoint(reply)) => to.ok(&reply).await,
+            (Self::Reports(to), Answer::Verdicts(verdicts)) => {
+                to.ok(&RunReportsReply { verdicts }).await;
             }
-            (waiting, _) => {
-                tracing::error!("the core answered something else than was asked");
-                let text = "the runner answered something else than was asked; this is a defect";
-                waiting
-                    .refuse(&ErrorReply::new(ErrorCode::Internal, text))
-                    .await;
-            }
+            (waiting, _) => misfit(waiting, "runner").await,
         }
     }
 }
@@ -97,33 +63,6 @@ pub(crate) fn refusal(not_storing: &BTreeSet<String>) -> ErrorReply {
         None => ErrorReply::unavailable(
             "the runner of this run is changing; send the same request again in a moment",
         ),
-    }
-}
-
-/// Those who wait, by the id that the core knows them by.
-#[derive(Default)]
-pub(crate) struct Askers {
-    waiting: HashMap<RequestId, Asker>,
-    next: u64,
-}
-
-impl Askers {
-    /// Takes a message in; the event is for the core.
-    pub(crate) fn enter(&mut self, inbound: Inbound) -> Event {
-        let id = RequestId(self.next);
-        self.next += 1;
-        self.waiting.insert(id, inbound.asker);
-        (inbound.make)(id)
-    }
-
-    pub(crate) fn take(&mut self, id: RequestId) -> Option<Asker> {
-        self.waiting.remove(&id)
-    }
-
-    pub(crate) async fn turn_all_away(&mut self, why: &ErrorReply) {
-        for (_, asker) in self.waiting.drain() {
-            asker.answer.refuse(why).await;
-        }
     }
 }
 
@@ -148,7 +87,7 @@ impl Inbox {
                     .await
                     .map_err(subscribing($name))?;
                 requests
-                    .filter_map(async |incoming| asked(incoming, $name, $event))
+                    .filter_map(async |incoming| asked(incoming, "runner", $name, $event))
                     .boxed()
             }};
         }
@@ -191,46 +130,13 @@ impl Inbox {
     pub(crate) async fn close(mut self, why: &ErrorReply) {
         self.micro.stop().await;
         while let Some(Some(inbound)) = futures::FutureExt::now_or_never(self.messages.next()) {
-            inbound.asker.answer.refuse(why).await;
+            inbound.turn_away(why).await;
         }
     }
 }
 
 pub(crate) fn subscribing(what: &'static str) -> impl FnOnce(SubscribeError) -> Error {
     move |source| Error::Subscribe { what, source }
-}
-
-/// Nobody waits for a late request: it is dropped, which answers it too.
-fn is_late<S: Request>(incoming: &Incoming<S>) -> bool
-where
-    S::Reply: Serialize,
-{
-    incoming.responder.is_late(now())
-}
-
-fn asked<S>(
-    incoming: Incoming<S>,
-    name: &'static str,
-    event: impl FnOnce(RequestId, S::Message) -> Event + Send + 'static,
-) -> Option<Inbound>
-where
-    S: Request,
-    S::Reply: Serialize,
-    Waiting: From<Responder<S::Reply>>,
-{
-    if is_late(&incoming) {
-        return None;
-    }
-    let span = incoming.span("runner");
-    tracing::debug!(parent: &span, operation = name, "asked");
-    let message = incoming.message;
-    Some(Inbound {
-        make: Box::new(move |id| event(id, message)),
-        asker: Asker {
-            answer: incoming.responder.into(),
-            span,
-        },
-    })
 }
 
 /// The run's whole life belongs to the trace of the request that made it.
@@ -241,13 +147,10 @@ fn created(incoming: Incoming<CreateRuns>) -> Option<Inbound> {
     let span = incoming.span("runner");
     let traceparent = span.in_scope(current_traceparent);
     let create = Box::new(incoming.message);
-    Some(Inbound {
-        make: Box::new(move |id| Event::Create(id, create, traceparent)),
-        asker: Asker {
-            answer: incoming.responder.into(),
-            span,
-        },
-    })
+    let asker = Asker::new(incoming.responder, span);
+    Some(Inbound::new(asker, move |id| {
+        Event::Create(id, create, traceparent)
+    }))
 }
 
 fn reported(incoming: Incoming<RunReporting>) -> Option<Inbound> {
@@ -267,13 +170,8 @@ fn reported(incoming: Incoming<RunReporting>) -> Option<Inbound> {
     });
     let reports: Vec<_> = reports.collect();
     // Reports are too many for spans.
-    Some(Inbound {
-        make: Box::new(move |id| Event::Reported(id, reports)),
-        asker: Asker {
-            answer: incoming.responder.into(),
-            span: Span::none(),
-        },
-    })
+    let asker = Asker::new(incoming.responder, Span::none());
+    Some(Inbound::new(asker, move |id| Event::Reported(id, reports)))
 }
 
 /// A fresh id where the report is a checkpoint.

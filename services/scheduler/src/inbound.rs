@@ -3,17 +3,18 @@
 //! Time and ids are attached here: a submission that names no id gets one. Requests that nobody waits for any more are
 //! not taken in.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
-use quintet_bus::{Bus, Incoming, Micro, Responder, SubscribeError, new_job_id, now};
+use quintet_bus::asking::{self, Answering, Asker, Refusing, is_late, misfit};
+use quintet_bus::{Bus, Incoming, Micro, Responder, SubscribeError, new_job_id, waiting};
 use quintet_contract::agent::{HeartbeatReply, ReportsReply};
 use quintet_contract::api::{
     AgentPage, AgentReply, BatchReply, ControlReply, Done, DryRunReply, Explanation, JobPage,
     JobReply, MetadataReply, SubmitJob, SubmitReply,
 };
-use quintet_contract::error::{ErrorCode, ErrorReply};
+use quintet_contract::error::ErrorReply;
 use quintet_contract::id::PoolName;
 use quintet_contract::subject::{
     AgentHeartbeat, AgentReporting, ControlJobs, DrainAgents, DryRunJob, ExplainJob, ForgetAgent,
@@ -27,40 +28,10 @@ use tracing::Span;
 use crate::core::{Answer, Event, Question, RequestId, Traceparent};
 use crate::error::Error;
 
-/// One message: what to tell the core once it has an id, and who waits.
-pub(crate) struct Inbound {
-    make: Box<dyn FnOnce(RequestId) -> Event + Send>,
-    asker: Asker,
-}
-
-/// Somebody who waits for an answer, and the span in which it is given.
-pub(crate) struct Asker {
-    answer: Waiting,
-    span: Span,
-}
-
-macro_rules! waiting {
-    ($($variant:ident($reply:ty)),* $(,)?) => {
-        /// The duty to answer, by kind of answer.
-        enum Waiting {
-            $($variant(Responder<$reply>)),*
-        }
-
-        impl Waiting {
-            async fn refuse(self, error: &ErrorReply) {
-                match self {
-                    $(Self::$variant(responder) => responder.err(error).await),*
-                }
-            }
-        }
-
-        $(impl From<Responder<$reply>> for Waiting {
-            fn from(responder: Responder<$reply>) -> Self {
-                Self::$variant(responder)
-            }
-        })*
-    };
-}
+/// One message of somebody who waits.
+pub(crate) type Inbound = asking::Inbound<RequestId, Waiting, Event>;
+/// Those who wait.
+pub(crate) type Askers = asking::Askers<RequestId, Waiting>;
 
 waiting! {
     Submitted(SubmitReply),
@@ -78,38 +49,27 @@ waiting! {
     Heartbeat(HeartbeatReply),
 }
 
-impl Asker {
-    /// Gives the core's answer.
-    pub(crate) async fn answer(self, answer: Answer) {
-        let _entered = &self.span;
-        match (self.answer, answer) {
-            (waiting, Answer::Refused(error)) => waiting.refuse(&error).await,
-            (Waiting::Submitted(to), Answer::Submitted(reply)) => to.ok(&*reply).await,
-            (Waiting::Batch(to), Answer::Batch(reply)) => to.ok(&reply).await,
-            (Waiting::DryRun(to), Answer::DryRun(reply)) => to.ok(&reply).await,
-            (Waiting::Jobs(to), Answer::Jobs(reply)) => to.ok(&reply).await,
-            (Waiting::Job(to), Answer::Job(reply)) => to.ok(&*reply).await,
-            (Waiting::Control(to), Answer::Control(reply)) => to.ok(&*reply).await,
-            (Waiting::Metadata(to), Answer::Metadata(reply)) => to.ok(&reply).await,
-            (Waiting::Explanation(to), Answer::Explanation(reply)) => to.ok(&reply).await,
-            (Waiting::Agents(to), Answer::Agents(reply)) => to.ok(&reply).await,
-            (Waiting::Agent(to), Answer::Agent(reply)) => to.ok(&*reply).await,
-            (Waiting::Done(to), Answer::Done(reply)) => to.ok(&reply).await,
-            (Waiting::Reports(to), Answer::Reports(reply)) => to.ok(&reply).await,
-            (Waiting::Heartbeat(to), Answer::Heartbeat(reply)) => to.ok(&reply).await,
-            (waiting, _) => {
-                tracing::error!("the core answered something else than was asked");
-                let text = "the scheduler answered something else than was asked; this is a defect";
-                waiting
-                    .refuse(&ErrorReply::new(ErrorCode::Internal, text))
-                    .await;
-            }
-        }
-    }
+impl Answering for Waiting {
+    type Answer = Answer;
 
-    /// Says that it was not done, and why.
-    async fn turn_away(self, why: &ErrorReply) {
-        self.answer.refuse(why).await;
+    async fn answer(self, answer: Answer) {
+        match (self, answer) {
+            (waiting, Answer::Refused(error)) => waiting.refuse(&error).await,
+            (Self::Submitted(to), Answer::Submitted(reply)) => to.ok(&*reply).await,
+            (Self::Batch(to), Answer::Batch(reply)) => to.ok(&reply).await,
+            (Self::DryRun(to), Answer::DryRun(reply)) => to.ok(&reply).await,
+            (Self::Jobs(to), Answer::Jobs(reply)) => to.ok(&reply).await,
+            (Self::Job(to), Answer::Job(reply)) => to.ok(&*reply).await,
+            (Self::Control(to), Answer::Control(reply)) => to.ok(&*reply).await,
+            (Self::Metadata(to), Answer::Metadata(reply)) => to.ok(&reply).await,
+            (Self::Explanation(to), Answer::Explanation(reply)) => to.ok(&reply).await,
+            (Self::Agents(to), Answer::Agents(reply)) => to.ok(&reply).await,
+            (Self::Agent(to), Answer::Agent(reply)) => to.ok(&*reply).await,
+            (Self::Done(to), Answer::Done(reply)) => to.ok(&reply).await,
+            (Self::Reports(to), Answer::Reports(reply)) => to.ok(&reply).await,
+            (Self::Heartbeat(to), Answer::Heartbeat(reply)) => to.ok(&reply).await,
+            (waiting, _) => misfit(waiting, "scheduler").await,
+        }
     }
 }
 
@@ -120,40 +80,6 @@ pub(crate) fn refusal(not_storing: &BTreeSet<String>) -> ErrorReply {
         None => ErrorReply::unavailable(
             "the scheduler of this pool is changing hands; send the same request again in a moment",
         ),
-    }
-}
-
-/// Those who wait, by the id that the core knows them by.
-#[derive(Default)]
-pub(crate) struct Askers {
-    waiting: HashMap<RequestId, Asker>,
-    next: u64,
-}
-
-impl Askers {
-    /// Takes a message in; the event is for the core.
-    pub(crate) fn enter(&mut self, inbound: Inbound) -> Event {
-        let id = RequestId(self.next);
-        self.next += 1;
-        self.waiting.insert(id, inbound.asker);
-        (inbound.make)(id)
-    }
-
-    pub(crate) fn take(&mut self, id: RequestId) -> Option<Asker> {
-        self.waiting.remove(&id)
-    }
-
-    pub(crate) async fn turn_all_away(&mut self, why: &ErrorReply) {
-        for (_, asker) in self.waiting.drain() {
-            asker.turn_away(why).await;
-        }
-    }
-}
-
-impl Inbound {
-    /// Says that it was not even looked at, and why.
-    pub(crate) async fn turn_away(self, why: &ErrorReply) {
-        self.asker.turn_away(why).await;
     }
 }
 
@@ -256,14 +182,6 @@ fn with_id(submit: SubmitJob) -> SubmitJob {
     }
 }
 
-/// Nobody waits for a late request: it is dropped, which answers it too.
-fn is_late<S: Request>(incoming: &Incoming<S>) -> bool
-where
-    S::Reply: Serialize,
-{
-    incoming.responder.is_late(now())
-}
-
 fn question<S>(
     incoming: Incoming<S>,
     name: &'static str,
@@ -281,18 +199,12 @@ where
     let traceparent: Traceparent = span.in_scope(current_traceparent);
     tracing::debug!(parent: &span, operation = name, "asked");
     let question = question(incoming.message);
-    let make = move |from| Event::Asked {
+    let asker = Asker::new(incoming.responder, span);
+    Some(Inbound::new(asker, move |from| Event::Asked {
         from,
         question,
         traceparent,
-    };
-    Some(Inbound {
-        make: Box::new(make),
-        asker: Asker {
-            answer: incoming.responder.into(),
-            span,
-        },
-    })
+    }))
 }
 
 fn reports_of(incoming: Incoming<AgentReporting>) -> Option<Inbound> {
@@ -301,18 +213,12 @@ fn reports_of(incoming: Incoming<AgentReporting>) -> Option<Inbound> {
     }
     let span = incoming.span("reports");
     let (agent, reports) = (incoming.subject.agent, incoming.message);
-    let make = move |from| Event::Reported {
+    let asker = Asker::new(incoming.responder, span);
+    Some(Inbound::new(asker, move |from| Event::Reported {
         from,
         agent,
         reports,
-    };
-    Some(Inbound {
-        make: Box::new(make),
-        asker: Asker {
-            answer: incoming.responder.into(),
-            span,
-        },
-    })
+    }))
 }
 
 fn heartbeat_of(incoming: Incoming<AgentHeartbeat>) -> Option<Inbound> {
@@ -320,17 +226,11 @@ fn heartbeat_of(incoming: Incoming<AgentHeartbeat>) -> Option<Inbound> {
         return None;
     }
     let (agent, heartbeat) = (incoming.subject.agent, incoming.message);
-    let make = move |from| Event::HeartbeatCame {
+    // Heartbeats are too many and too dull for spans.
+    let asker = Asker::new(incoming.responder, Span::none());
+    Some(Inbound::new(asker, move |from| Event::HeartbeatCame {
         from,
         agent,
         heartbeat,
-    };
-    // Heartbeats are too many and too dull for spans.
-    Some(Inbound {
-        make: Box::new(make),
-        asker: Asker {
-            answer: incoming.responder.into(),
-            span: Span::none(),
-        },
-    })
+    }))
 }

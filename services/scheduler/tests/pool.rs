@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use quintet_bus::{Bus, BusConfig, Credentials, new_job_id};
+use quintet_bus::{Bus, BusConfig, new_job_id};
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{ActiveJob, AgentCommand, AgentReport, CommandReply, Hello};
 use quintet_contract::api::{JobRef, PutTemplate, SubmitBatch, SubmitJob, TemplateRef};
@@ -13,9 +13,8 @@ use quintet_contract::bucket::{Jobs, Keys};
 use quintet_contract::id::{AgentId, HolderId, IdempotencyKey, JobId, PoolName};
 use quintet_contract::job::{Job, JobAttempt, JobStatus, RestartPolicy};
 use quintet_contract::subject::{
-    GetJob, GetTemplate, Prefix, PutStoredTemplate, StopJob, SubmitJobBatch, SubmitJobs,
+    GetJob, GetTemplate, PutStoredTemplate, StopJob, SubmitJobBatch, SubmitJobs,
 };
-use quintet_contract::topology::Retention;
 use quintet_scheduler::{SchedulerConfig, run};
 use quintet_service::health::Health;
 use quintet_testkit::{Nats, wait_for};
@@ -27,16 +26,7 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn connect(nats: &Nats) -> Bus {
-    let config = BusConfig {
-        url: nats.url(),
-        prefix: Prefix::default(),
-        name: "test".to_owned(),
-        credentials: Credentials::None,
-        tls: None,
-        replicas: 1,
-        unread: BusConfig::UNREAD,
-        retention: Retention::default(),
-    };
+    let config = BusConfig::open(nats.url(), "test");
     let bus = Bus::connect(config).await.unwrap();
     bus.ensure_topology().await.unwrap();
     bus

@@ -119,6 +119,20 @@ pub struct BusConfig {
 impl BusConfig {
     /// Messages that a subscription may hold where they are of the usual size.
     pub const UNREAD: usize = 65_536;
+
+    /// A single NATS server that lets everybody in, and everything else as usual.
+    pub fn open(url: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            prefix: Prefix::default(),
+            name: name.into(),
+            credentials: Credentials::None,
+            tls: None,
+            replicas: 1,
+            unread: Self::UNREAD,
+            retention: Retention::default(),
+        }
+    }
 }
 
 /// Whether the server is there.

@@ -12,24 +12,13 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use quintet_bus::{Bus, BusConfig, Credentials};
+//! use quintet_bus::{Bus, BusConfig};
 //! use quintet_contract::api::ListJobs;
 //! use quintet_contract::id::PoolName;
-//! use quintet_contract::subject::{ListJobsOf, Prefix};
-//! use quintet_contract::topology::Retention;
+//! use quintet_contract::subject::ListJobsOf;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let bus = Bus::connect(BusConfig {
-//!     url: "nats://127.0.0.1:4222".to_owned(),
-//!     prefix: Prefix::default(),
-//!     name: "example".to_owned(),
-//!     credentials: Credentials::None,
-//!     tls: None,
-//!     replicas: 1,
-//!     unread: BusConfig::UNREAD,
-//!     retention: Retention::default(),
-//! })
-//! .await?;
+//! let bus = Bus::connect(BusConfig::open("nats://127.0.0.1:4222", "example")).await?;
 //! // Tried until a scheduler answers, or until the deadline.
 //! let subject = ListJobsOf { pool: PoolName::default() };
 //! let page = bus.request_until(&subject, &ListJobs::default(), Duration::from_secs(5)).await?;
@@ -38,6 +27,7 @@
 //! # }
 //! ```
 
+pub mod asking;
 mod batch;
 mod blob;
 mod clock;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
-use quintet_bus::{Bus, BusConfig, Credentials, new_session, now};
+use quintet_bus::{Bus, BusConfig, new_session, now};
 use quintet_contract::agent::{
     ActiveJob, AgentCommand, AgentReport, AgentReports, AgentSettings, Assignment, Heartbeat,
     HeartbeatReply, Hello, ReportsReply, Standing,
@@ -15,9 +15,8 @@ use quintet_contract::bucket::LeaseKey;
 use quintet_contract::id::{AgentId, HolderId, IdempotencyKey, JobId, PoolName};
 use quintet_contract::job::{Attempt, JobAttempt, JobStatus};
 use quintet_contract::subject::{
-    AgentHeartbeat, AgentReporting, AssignQueue, CommandAgent, CommandVerb, Prefix,
+    AgentHeartbeat, AgentReporting, AssignQueue, CommandAgent, CommandVerb,
 };
-use quintet_contract::topology::Retention;
 use quintet_testkit::{Link, Nats, wait_for};
 use quintet_worker::{AgentIdentity, AgentLink, LinkEvent, LinkHandle, LinkOptions};
 use tokio::sync::mpsc::Receiver;
@@ -26,16 +25,7 @@ use tokio::task::JoinSet;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn connect(url: String) -> Bus {
-    let config = BusConfig {
-        url,
-        prefix: Prefix::default(),
-        name: "test".to_owned(),
-        credentials: Credentials::None,
-        tls: None,
-        replicas: 1,
-        unread: BusConfig::UNREAD,
-        retention: Retention::default(),
-    };
+    let config = BusConfig::open(url, "test");
     let bus = Bus::connect(config).await.unwrap();
     bus.ensure_topology().await.unwrap();
     bus

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use quintet_agent::{AgentConfig, Error, run};
-use quintet_bus::{Bus, BusConfig, Credentials, now};
+use quintet_bus::{Bus, BusConfig, now};
 use quintet_contract::agent::{
     AgentCommand, AgentReport, AgentSettings, Assignment, CommandReply, Heartbeat, HeartbeatReply,
     ReportsReply, Standing,
@@ -15,9 +15,7 @@ use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName};
 use quintet_contract::job::{Attempt, JobAttempt, JobError, JobStatus};
 use quintet_contract::subject::{
     AgentHeartbeat, AgentReporting, AssignQueue, CommandAgent, CommandVerb, JobHappened, JobLogged,
-    Prefix,
 };
-use quintet_contract::topology::Retention;
 use quintet_contract::topology::stream;
 use quintet_testkit::{Nats, wait_for};
 use serde_json::Value;
@@ -48,16 +46,7 @@ struct Heard {
 }
 
 pub(crate) async fn connect(url: &str) -> Bus {
-    let config = BusConfig {
-        url: url.to_owned(),
-        prefix: Prefix::default(),
-        name: "test".to_owned(),
-        credentials: Credentials::None,
-        tls: None,
-        replicas: 1,
-        unread: BusConfig::UNREAD,
-        retention: Retention::default(),
-    };
+    let config = BusConfig::open(url, "test");
     let bus = Bus::connect(config).await.unwrap();
     bus.ensure_topology().await.unwrap();
     bus

@@ -121,7 +121,7 @@ impl Session {
     ) -> Result<End, SubscribeError> {
         // Before the first beat, so that its answer is heard.
         let (mut told, mut beats) = self.subscribe().await?;
-        let mut greeting = Greeting::Awaited;
+        let mut greeting = Greeting::default();
         let mut reading = pin!(self.read(stream));
         let mut beating = pin!(self.beat());
         let (mut pings, mut silent_pings) = (interval(PING_EVERY), 0);
@@ -270,28 +270,44 @@ fn is_newer(beat: &FrameWorkerBeat, session: &str) -> bool {
     beat.via == Via::Socket && !beat.leaves && beat.session.as_str() > session
 }
 
-/// Whether the worker was greeted: nothing is passed on before that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Greeting {
-    Awaited,
-    Passed,
-}
+/// How the worker was greeted: nothing is passed on before that.
+#[derive(Debug, Default)]
+struct Greeting(Option<ToFrameWorker>);
 
 impl Greeting {
     /// Passes on what the worker is told. Start and stop are for workers on the bus: a socket is open as long as it runs.
     fn pass_on(&mut self, message: ToFrameWorker, outbox: &Outbox) {
-        if let ToFrameWorker::Hello { .. } = message {
-            *self = Self::Passed;
-        }
-        if *self == Self::Passed {
+        if self.is_wanted(&message) {
             outbox.put(&message);
         }
+    }
+
+    /// Another service that drives the display says hello anew, which is news only where it drives another display.
+    fn is_wanted(&mut self, message: &ToFrameWorker) -> bool {
+        if let ToFrameWorker::Hello { .. } = message {
+            return self.0.replace(message.clone()).as_ref() != Some(message);
+        }
+        self.0.is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_comes_before_hello_and_the_same_hello_comes_once() {
+        use quintet_contract::frame::{Canvas, Fps, Thousandths};
+        let hello = |width| ToFrameWorker::Hello {
+            fps: Fps::new(30.0).unwrap(),
+            canvas: Canvas { width, height: 14 },
+        };
+        let tick = ToFrameWorker::Tick { t: Thousandths(0) };
+        let mut greeting = Greeting::default();
+        let said = [&tick, &hello(28), &tick, &hello(28), &hello(14)];
+        let wanted = said.map(|message| greeting.is_wanted(message));
+        assert_eq!(wanted, [false, true, true, false, true]);
+    }
 
     #[test]
     fn only_a_later_socket_that_stays_takes_over() {

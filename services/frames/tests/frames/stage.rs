@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use quintet_bus::{Bus, BusConfig, Credentials, Deliveries, RequestError};
+use quintet_bus::{Bus, BusConfig, Deliveries, RequestError};
 use quintet_contract::frame::{Bitmap, Canvas, Rbm, Thousandths};
 use quintet_contract::frame_api::{
     ActivateWorker, FrameWorkerBeat, FrameWorkerRef, FramesReply, GetPicture, LookAtFrames, SetFps,
@@ -12,10 +12,9 @@ use quintet_contract::frame_api::{
 };
 use quintet_contract::id::{HolderId, WorkerId};
 use quintet_contract::subject::{
-    ActivateFrameWorker, FrameWorkerHeartbeat, GetDisplayPicture, LookAtAllFrames, Prefix,
-    SetFrameRate, StartFrameWorker, StopFrameWorker, TellFrameWorker, WorkerFrame,
+    ActivateFrameWorker, FrameWorkerHeartbeat, GetDisplayPicture, LookAtAllFrames, SetFrameRate,
+    StartFrameWorker, StopFrameWorker, TellFrameWorker, WorkerFrame,
 };
-use quintet_contract::topology::Retention;
 use quintet_frames::{Error, FramesConfig, run};
 use quintet_service::health::Health;
 use quintet_testkit::{Nats, wait_for};
@@ -52,16 +51,7 @@ pub(crate) fn frame(x: u16, y: u16) -> Bytes {
 }
 
 async fn connect(url: &str) -> Bus {
-    let config = BusConfig {
-        url: url.to_owned(),
-        prefix: Prefix::default(),
-        name: "test".to_owned(),
-        credentials: Credentials::None,
-        tls: None,
-        replicas: 1,
-        unread: BusConfig::UNREAD,
-        retention: Retention::default(),
-    };
+    let config = BusConfig::open(url, "test");
     Bus::connect(config).await.unwrap()
 }
 

@@ -15,6 +15,12 @@ use quintet_contract::task::{CommandSpec, RunReport, Task, Verdict};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+impl From<u64> for RequestId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// Trace context of a request.
 pub type Traceparent = Option<String>;
 

@@ -5,18 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
-use quintet_bus::{Bus, BusConfig, Credentials, new_run_id};
+use quintet_bus::{Bus, BusConfig, new_run_id};
 use quintet_contract::JsonObject;
 use quintet_contract::api::Done;
 use quintet_contract::event::LogStream;
 use quintet_contract::id::{NodeId, QueueName, RunId, RunShard, WorkerId};
 use quintet_contract::job::Attempt;
-use quintet_contract::subject::{CommandWorker, Prefix, RunReporting, Subject, TaskQueue};
+use quintet_contract::subject::{CommandWorker, RunReporting, Subject, TaskQueue};
 use quintet_contract::task::{
     CommandSpec, RunReport, RunReports, RunReportsReply, Task, Verdict, WorkerCommand, WorkerEvent,
     command_queue,
 };
-use quintet_contract::topology::Retention;
 use quintet_service::health::Health;
 use quintet_testkit::{Nats, wait_for};
 use quintet_workers::{Error, Handler, RunWorkerConfig, run, serve};
@@ -72,16 +71,7 @@ struct Node {
 }
 
 pub(crate) async fn connect(url: &str) -> Bus {
-    let config = BusConfig {
-        url: url.to_owned(),
-        prefix: Prefix::default(),
-        name: "test".to_owned(),
-        credentials: Credentials::None,
-        tls: None,
-        replicas: 1,
-        unread: BusConfig::UNREAD,
-        retention: Retention::default(),
-    };
+    let config = BusConfig::open(url, "test");
     let bus = Bus::connect(config).await.unwrap();
     bus.ensure_topology().await.unwrap();
     bus

@@ -4,11 +4,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use quintet_bus::{Bus, BusConfig, Credentials};
+use quintet_bus::{Bus, BusConfig};
 use quintet_contract::id::TemplateId;
-use quintet_contract::subject::Prefix;
 use quintet_contract::template::Template;
-use quintet_contract::topology::Retention;
 
 /// Longest wait for anything that should happen at once.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -73,16 +71,7 @@ impl Nats {
     }
 
     pub(crate) fn config(&self) -> BusConfig {
-        BusConfig {
-            url: format!("nats://127.0.0.1:{}", self.port),
-            prefix: Prefix::default(),
-            name: "test".to_owned(),
-            credentials: Credentials::None,
-            tls: None,
-            replicas: 1,
-            unread: BusConfig::UNREAD,
-            retention: Retention::default(),
-        }
+        BusConfig::open(format!("nats://127.0.0.1:{}", self.port), "test")
     }
 
     pub(crate) async fn connect(&self) -> Bus {
