@@ -182,6 +182,13 @@ impl<N: Ground> Cluster<N> {
         (process, Api::new(SocketAddr::from(([127, 0, 0, 1], port))))
     }
 
+    /// A connection of the test's own.
+    pub(crate) async fn bus(&self) -> Bus {
+        let mut settings = BusSettings::open(self.nats.url());
+        settings.replicas = self.nats.copies();
+        Bus::connect(settings.config(&Speaker::Edge)).await.unwrap()
+    }
+
     /// Who of these schedulers leads now, by its place in the list.
     pub(crate) async fn leader(&self, schedulers: &[&Process]) -> usize {
         let key = LeaseKey::Scheduler(PoolName::default());
@@ -190,9 +197,7 @@ impl<N: Ground> Cluster<N> {
 
     /// Who of these holds a lease now, by its place in the list.
     pub(crate) async fn holder(&self, key: LeaseKey, processes: &[&Process]) -> usize {
-        let mut settings = BusSettings::open(self.nats.url());
-        settings.replicas = self.nats.copies();
-        let bus = Bus::connect(settings.config(&Speaker::Edge)).await.unwrap();
+        let bus = self.bus().await;
         let found = wait_for("a leader", PATIENCE, async || {
             let lease = bus.bucket::<Leases>().get(&key).await.unwrap();
             let holder = lease.map(|lease| lease.record.holder.to_string());

@@ -3,8 +3,11 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use quintet_contract::bucket::LeaseKey;
 use quintet_contract::frame::{Bitmap, Canvas};
+use quintet_contract::id::WorkerId;
+use quintet_contract::subject::WorkerFrame;
 use quintet_testkit::wait_for;
 use quintet_tests::{Api, PATIENCE};
 use reqwest::Method;
@@ -12,6 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::slow::resident;
 
 /// A worker that posts pictures, each another one.
 struct Poster<'a> {
@@ -74,6 +78,65 @@ async fn set(api: &Api) -> Value {
         "fps": get("/fps").await,
         "config": get("/workers/dot/config").await,
     })
+}
+
+/// Frames of the loud worker in one burst, and bursts.
+const BURST: u32 = 2_000;
+const BURSTS: u32 = 10;
+/// Bytes of each of its frames that are none.
+const NONSENSE: usize = 256 * 1024;
+/// What the service may grow by. Kept, what it is sent would be more than 1 200 MiB.
+const MEMORY_MIB: u64 = 256;
+
+#[tokio::test]
+async fn a_loud_worker_takes_neither_the_display_from_another_nor_the_memory_of_the_service() {
+    let cluster = Cluster::start().await;
+    let service = cluster.frames();
+    let (_edge, api) = cluster.edge().await;
+    let mut poster = Poster { api: &api, sent: 0 };
+    let posted = wait_for("the first frame", PATIENCE, async || poster.post().await);
+    posted.await.unwrap();
+    assert_eq!(api.post("/active", json!({"id": "dot"})).await.status, 204);
+    poster.until_shown().await;
+    let loud = cluster.bus().await;
+    let subject = WorkerFrame {
+        worker: WorkerId::parse("loud").unwrap(),
+    };
+    let nonsense = Bytes::from(vec![b'R'; NONSENSE]);
+    let (before, mut most) = (resident(&service), 0);
+    let mut shown = 0;
+    for burst in 0..BURSTS {
+        for number in 0..BURST {
+            // A good one now and then, so that it is known.
+            let frame = match number % 2 {
+                0 => poster.picture().into(),
+                _ => nonsense.slice(..(number as usize * 131) % NONSENSE),
+            };
+            loud.publish_raw(&subject, frame).await.unwrap();
+        }
+        if burst % 2 == 0 {
+            let display = api.get("/v1/display").await;
+            let before = display.body["framesReceived"].as_u64().unwrap();
+            let taken = wait_for("a frame of the quiet worker", PATIENCE, async || {
+                poster.post().await?;
+                let display = api.get("/v1/display").await.body;
+                match display["framesReceived"].as_u64() > Some(before) {
+                    true => Ok(()),
+                    false => Err(display.to_string()),
+                }
+            });
+            taken.await.unwrap();
+            shown += 1;
+        }
+        most = most.max(resident(&service));
+    }
+    assert_eq!(shown, BURSTS / 2);
+    let grown = most.saturating_sub(before);
+    println!("the frames service grew by {grown} MiB");
+    assert!(grown < MEMORY_MIB, "the frames service grew by {grown} MiB");
+    let stats = api.get("/stats").await.body;
+    assert_eq!(stats["active"], "dot");
+    assert_eq!(stats["degraded"], false);
 }
 
 #[tokio::test]

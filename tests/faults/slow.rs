@@ -18,7 +18,7 @@ const JOBS: usize = 2_000;
 const MEMORY_MIB: u64 = 96;
 
 /// Resident memory in MiB.
-fn resident(process: &Process) -> u64 {
+pub(crate) fn resident(process: &Process) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: u64 = line

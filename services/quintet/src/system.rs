@@ -28,8 +28,8 @@ use tracing::warn;
 
 /// The name of the whole in the health body.
 const SERVICE: &str = "orchestrator";
-/// Messages that a subscription of the frames service may hold unread: of the largest frames, 64 MiB.
-const FRAMES_UNREAD: usize = 1024;
+/// Messages that a subscription of the frames service may hold unread: of the largest that NATS takes, 256 MiB.
+const FRAMES_UNREAD: usize = 256;
 /// Wait before a NATS that does not answer yet is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 

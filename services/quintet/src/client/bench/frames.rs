@@ -47,7 +47,7 @@ const PACKETS: usize = 64;
 struct Size {
     canvas: Canvas,
     count: usize,
-    /// So many are sent before the last of them is answered: a worker that is not answered at all can send more than any
+    /// So many, of which the count is a multiple, are sent before the last of them is answered: a worker that is not answered at all can send more than any
     /// subscription holds.
     window: usize,
 }
@@ -58,8 +58,8 @@ const SIZES: [Size; 2] = [
             width: 28,
             height: 14,
         },
-        count: 400_000,
-        window: 256,
+        count: 409_600,
+        window: 128,
     },
     Size {
         canvas: Canvas {
