@@ -10,7 +10,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use quintet_contract::display::{LineState, Parity};
 use quintet_contract::frame::Bitmap;
-use serialport::{DataBits, SerialPort, StopBits};
+use serial2::{CharSize, SerialPort, Settings, StopBits};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -85,11 +85,11 @@ impl Writer {
         let mut waits = backoff.build();
         loop {
             match open(&self.config) {
-                Ok(mut port) => {
+                Ok(port) => {
                     info!(device = %self.config.device, "writes to the panels");
                     self.say(LineState::Connected);
                     waits = backoff.build();
-                    match self.write_all(port.as_mut()) {
+                    match self.write_all(&port) {
                         Ok(Over) => return,
                         Err(error) => {
                             metrics::line_lost();
@@ -127,7 +127,7 @@ impl Writer {
     }
 
     /// Writes every picture that is the newest when the line is free.
-    fn write_all(&mut self, port: &mut dyn SerialPort) -> io::Result<Over> {
+    fn write_all(&mut self, port: &SerialPort) -> io::Result<Over> {
         let mut written: Vec<Vec<u8>> = Vec::new();
         self.pictures.mark_changed();
         loop {
@@ -143,12 +143,7 @@ impl Writer {
         }
     }
 
-    fn write(
-        &self,
-        port: &mut dyn SerialPort,
-        packets: &[Vec<u8>],
-        before: &[Vec<u8>],
-    ) -> io::Result<()> {
+    fn write(&self, port: &SerialPort, packets: &[Vec<u8>], before: &[Vec<u8>]) -> io::Result<()> {
         let mut is_first = true;
         for (place, packet) in packets.iter().enumerate() {
             if self.skip_unchanged && before.get(place) == Some(packet) {
@@ -171,20 +166,24 @@ impl Writer {
     }
 }
 
-fn open(config: &config::Line) -> io::Result<Box<dyn SerialPort>> {
+fn open(config: &config::Line) -> io::Result<SerialPort> {
     let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
-    let data_bits = DataBits::try_from(config.data_bits);
-    let stop_bits = StopBits::try_from(config.stop_bits);
-    let port = serialport::new(&config.device, config.baud)
-        .timeout(WRITE_DEADLINE)
-        .data_bits(data_bits.map_err(|()| invalid("a character has 5 to 8 data bits"))?)
-        .stop_bits(stop_bits.map_err(|()| invalid("a character has 1 or 2 stop bits"))?)
-        .parity(match config.parity {
-            Parity::None => serialport::Parity::None,
-            Parity::Odd => serialport::Parity::Odd,
-            Parity::Even => serialport::Parity::Even,
+    let mut port = SerialPort::open(&config.device, |mut settings: Settings| {
+        settings.set_raw();
+        settings.set_baud_rate(config.baud)?;
+        let data_bits = CharSize::try_from(config.data_bits);
+        settings.set_char_size(data_bits.map_err(|_| invalid("a character has 5 to 8 data bits"))?);
+        let stop_bits = StopBits::try_from(config.stop_bits);
+        settings.set_stop_bits(stop_bits.map_err(|_| invalid("a character has 1 or 2 stop bits"))?);
+        settings.set_parity(match config.parity {
+            Parity::None => serial2::Parity::None,
+            Parity::Odd => serial2::Parity::Odd,
+            Parity::Even => serial2::Parity::Even,
         });
-    Ok(port.open()?)
+        Ok(settings)
+    })?;
+    port.set_write_timeout(WRITE_DEADLINE)?;
+    Ok(port)
 }
 
 #[cfg(test)]

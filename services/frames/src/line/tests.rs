@@ -1,11 +1,11 @@
 //! The line against pseudo-terminals: the other end reads what panels would.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use quintet_contract::frame::Canvas;
 use quintet_testkit::wait_for;
-use serialport::TTYPort;
 use tempfile::TempDir;
 
 use super::*;
@@ -20,7 +20,7 @@ const CANVAS: Canvas = Canvas {
 /// The panels' end of a line whose name stays, whatever becomes of the device behind it.
 struct Panels {
     folder: TempDir,
-    port: Option<TTYPort>,
+    port: Option<SerialPort>,
 }
 
 impl Panels {
@@ -38,10 +38,10 @@ impl Panels {
     }
 
     fn attach(&mut self) {
-        let (mut port, ours) = TTYPort::pair().unwrap();
-        port.set_timeout(Duration::from_millis(20)).unwrap();
-        let name = ours.name().unwrap();
-        symlink(Path::new(&name), self.path()).unwrap();
+        let (mut port, ours) = SerialPort::pair().unwrap();
+        port.set_read_timeout(Duration::from_millis(20)).unwrap();
+        let name = std::fs::read_link(format!("/proc/self/fd/{}", ours.as_raw_fd()));
+        symlink(name.unwrap(), self.path()).unwrap();
         self.port = Some(port);
     }
 
@@ -53,17 +53,18 @@ impl Panels {
     /// Bits per second that the other end has set.
     fn baud(&self) -> u32 {
         // Both ends of a pseudo-terminal have one setting.
-        self.port.as_ref().unwrap().baud_rate().unwrap()
+        let port = self.port.as_ref().unwrap();
+        port.get_configuration().unwrap().get_baud_rate().unwrap()
     }
 
     /// Reads until there are so many bytes.
     async fn read(&mut self, count: usize) -> Vec<u8> {
-        let port = self.port.as_mut().unwrap();
+        let port = self.port.as_ref().unwrap();
         let mut read = Vec::new();
         let enough = wait_for("bytes on the line", PATIENCE, async || {
             let mut buffer = [0; 4096];
             // Nothing yet, or nobody has opened the other end yet.
-            if let Ok(more) = std::io::Read::read(port, &mut buffer[..count - read.len()]) {
+            if let Ok(more) = port.read(&mut buffer[..count - read.len()]) {
                 read.extend_from_slice(&buffer[..more]);
             }
             match read.len() == count {

@@ -2,8 +2,8 @@
 //!
 //! The panels are a pseudo-terminal: what is measured ends when their bytes can be read there.
 
-use std::io::Read;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use quintet_frames::{Display, FramesConfig};
 use quintet_service::telemetry::Telemetry;
 use reqwest::Method;
 use serde_json::{Value, json};
-use serialport::{SerialPort, TTYPort};
+use serial2::SerialPort;
 use tokio::time::timeout;
 
 use super::{Measured, PATIENCE, per_second, percentiles, push, spinner, stop};
@@ -79,9 +79,11 @@ pub(super) async fn measure(
     for size in &SIZES {
         ingest(settings, size, results).await?;
     }
-    let (panels, device) = TTYPort::pair().context("cannot open a pseudo-terminal")?;
+    let (panels, device) = SerialPort::pair().context("cannot open a pseudo-terminal")?;
     let mut display = display(SIZES[0].canvas)?;
-    display.line.device = device.name().context("a pseudo-terminal has no name")?;
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", device.as_raw_fd()));
+    let name = name.context("a pseudo-terminal has no name")?;
+    display.line.device = name.display().to_string();
     display.line.enabled = true;
     let system = start(settings, display).await?;
     let bench = Bench {
@@ -293,7 +295,7 @@ impl Bench {
     }
 
     /// From the publication of a frame until the panels have its last byte.
-    async fn latency(&self, panels: TTYPort, results: &mut Vec<Measured>) -> Outcome {
+    async fn latency(&self, panels: SerialPort, results: &mut Vec<Measured>) -> Outcome {
         let bar = spinner("frames to the panels");
         let (written, shown) = mpsc::channel();
         let reading = std::thread::spawn(move || read(panels, &written));
@@ -373,9 +375,9 @@ async fn tick(told: &mut Deliveries<TellFrameWorker>) -> Outcome {
 }
 
 /// Says when the packets of each picture are whole.
-fn read(mut panels: TTYPort, written: &mpsc::Sender<Instant>) {
+fn read(mut panels: SerialPort, written: &mpsc::Sender<Instant>) {
     let mut packets = [0; PACKETS];
-    let _ = panels.set_timeout(PATIENCE);
+    let _ = panels.set_read_timeout(PATIENCE);
     while panels.read_exact(&mut packets).is_ok() {
         if written.send(Instant::now()).is_err() {
             break;
