@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::ReadyChunks;
-use quintet_bus::{Bus, HeldLease, LeaseCandidate, now};
+use quintet_bus::{Bus, HeldLease, KvError, LeaseCandidate, now};
 use quintet_contract::bucket::LeaseKey;
 use quintet_contract::display::LineState;
 use quintet_contract::error::ErrorReply;
@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::inbound::{Askers, Inbound, Inbox, refusal};
 use crate::line::Line;
 use crate::metrics;
-use crate::outbound::{Outbound, Outcome, load};
+use crate::outbound::{Loaded, Outbound, Outcome, Sight, load};
 use crate::processes::Processes;
 
 /// Life of the lease; after a kill, another service drives the display so much later, and up to a quarter of a second more:
@@ -183,8 +183,12 @@ impl Service {
             tell,
         );
         let line_state = line.state();
-        let mut outbound = Outbound::new(self.bus.clone(), Default::default(), line, processes);
-        let stored = outbound.reload(loaded);
+        let Loaded {
+            stored,
+            revisions,
+            sight,
+        } = loaded;
+        let outbound = Outbound::new(self.bus.clone(), revisions, line, processes);
         let Inbox { micro, messages } = Inbox::open(&self.bus).await?;
         let start = Instant::now();
         let (core, first) = Core::restore(self.terms(picture.clone()), stored, Duration::ZERO);
@@ -194,6 +198,7 @@ impl Service {
             core,
             start,
             outbound,
+            sight,
             askers: Askers::default(),
             lease,
             not_storing: self.bus.not_storing(),
@@ -249,6 +254,7 @@ struct Leader<'a> {
     /// The core's time zero.
     start: Instant,
     outbound: Outbound,
+    sight: Sight,
     askers: Askers,
     lease: &'a mut HeldLease,
     not_storing: watch::Receiver<BTreeSet<String>>,
@@ -260,6 +266,7 @@ enum Wake {
     Shutdown,
     Deposed,
     Written(Outcome),
+    Stirred(Result<(), KvError>),
     Process(Option<Event>),
     Line,
     Messages(Vec<Inbound>),
@@ -286,6 +293,14 @@ impl Leader<'_> {
             if let Some(end) = self.conclude(&mut effects, shutdown).await {
                 return end;
             }
+            // Here nothing waits to be written that was made of what is stored no longer.
+            if self.sight.is_ahead_of(&self.outbound) {
+                info!("somebody else changed what is stored, loads it again");
+                if let Some(end) = self.reload(&mut effects, shutdown).await {
+                    return end;
+                }
+                continue;
+            }
             let due = self.start + self.core.due();
             // Each branch is cancel-safe: streams and channels keep what they were not asked for, and so does the write.
             let wake = tokio::select! {
@@ -293,6 +308,7 @@ impl Leader<'_> {
                 () = shutdown.cancelled() => Wake::Shutdown,
                 () = self.lease.lost() => Wake::Deposed,
                 outcome = self.outbound.written() => Wake::Written(outcome),
+                stirred = self.sight.changed() => Wake::Stirred(stirred),
                 event = process_events.recv() => Wake::Process(event),
                 Ok(()) = self.line_state.changed() => Wake::Line,
                 // Before messages: those never end while a worker floods.
@@ -307,6 +323,13 @@ impl Leader<'_> {
                 Wake::Deposed => return End::Deposed,
                 Wake::Written(outcome) => {
                     if let Some(end) = self.written(outcome, &mut effects, shutdown).await {
+                        return end;
+                    }
+                }
+                Wake::Stirred(Ok(())) => {}
+                Wake::Stirred(Err(error)) => {
+                    warn!(error = %chain(&error), "lost sight of what people have set, loads it again");
+                    if let Some(end) = self.reload(&mut effects, shutdown).await {
                         return end;
                     }
                 }
@@ -369,13 +392,25 @@ impl Leader<'_> {
         effects: &mut Vec<Effect>,
         shutdown: &CancellationToken,
     ) -> Option<End> {
-        let refusal = match outcome {
-            Outcome::Written => {
-                self.step(Event::Stored(Ok(())), effects);
-                return None;
+        let stored = match outcome {
+            Outcome::Written => Ok(()),
+            Outcome::Unsure(refusal) => {
+                if let Some(end) = self.reload(effects, shutdown).await {
+                    return Some(end);
+                }
+                Err(refusal)
             }
-            Outcome::Unsure(refusal) => refusal,
         };
+        self.step(Event::Stored(stored), effects);
+        None
+    }
+
+    /// Goes on with what is stored.
+    async fn reload(
+        &mut self,
+        effects: &mut Vec<Effect>,
+        shutdown: &CancellationToken,
+    ) -> Option<End> {
         loop {
             let failure = tokio::select! {
                 biased;
@@ -383,9 +418,9 @@ impl Leader<'_> {
                 () = self.lease.lost() => return Some(End::Deposed),
                 loaded = load(self.bus) => match loaded {
                     Ok(loaded) => {
-                        let stored = self.outbound.reload(loaded);
-                        self.core.reload(stored, self.start.elapsed(), effects);
-                        self.step(Event::Stored(Err(refusal)), effects);
+                        self.outbound.reload(loaded.revisions);
+                        self.sight = loaded.sight;
+                        self.core.reload(loaded.stored, self.start.elapsed(), effects);
                         return None;
                     }
                     Err(error) => error,

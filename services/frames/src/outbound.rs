@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use quintet_bus::{BucketHandle, Bus, KvError, PendingWrite, Revision};
+use futures::StreamExt;
+use quintet_bus::{
+    BucketHandle, Bus, Change as Stir, KvError, PendingWrite, Revision, Watch, WatchFrom,
+};
 use quintet_contract::bucket::{Frames, FramesKey};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::frame_api::FramesRecord;
@@ -16,17 +19,56 @@ use crate::line::Line;
 use crate::metrics;
 use crate::processes::Processes;
 
-/// What is stored, and under which revisions.
+/// What is stored, under which revisions, and every change after that.
 pub(crate) struct Loaded {
     pub(crate) stored: Stored,
-    revisions: HashMap<FramesKey, Revision>,
+    pub(crate) revisions: HashMap<FramesKey, Revision>,
+    pub(crate) sight: Sight,
+}
+
+/// What the bucket tells of changes, ours among them.
+pub(crate) struct Sight {
+    changes: Watch<Frames>,
+    /// The newest revisions of what changed: greater than ours means that somebody else wrote.
+    seen: HashMap<FramesKey, Revision>,
+}
+
+impl Sight {
+    /// Waits for a change of what is stored. Cancel-safe: a change is taken only when it is returned.
+    pub(crate) async fn changed(&mut self) -> Result<(), KvError> {
+        match self.changes.next().await {
+            Some(Ok(Stir::Put { key, revision, .. } | Stir::Gone { key, revision })) => {
+                self.seen.insert(key, revision);
+                Ok(())
+            }
+            Some(Ok(Stir::UpToDate)) => Ok(()),
+            Some(Err(error)) => Err(error),
+            // It ends after an error only, after which there is another one.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether somebody else wrote: a service that drove the display before, or a person. While a write of ours is on its
+    /// way, nobody can tell.
+    pub(crate) fn is_ahead_of(&mut self, outbound: &Outbound) -> bool {
+        if outbound.write.is_some() {
+            return false;
+        }
+        let ours = |key: &FramesKey| outbound.revisions.get(key).copied().unwrap_or_default();
+        self.seen
+            .drain()
+            .any(|(key, revision)| ours(&key) < revision)
+    }
 }
 
 /// Reads everything that people have set.
 pub(crate) async fn load(bus: &Bus) -> Result<Loaded, KvError> {
     let mut stored = Stored::default();
     let mut revisions = HashMap::new();
-    for (key, found) in bus.bucket::<Frames>().load().await?.entries {
+    let bucket = bus.bucket::<Frames>();
+    let loaded = bucket.load().await?;
+    let changes = bucket.watch(WatchFrom::After(loaded.last)).await?;
+    for (key, found) in loaded.entries {
         revisions.insert(key.clone(), found.revision);
         match (key, found.record) {
             (FramesKey::State, FramesRecord::State(state)) => stored.state = state,
@@ -36,7 +78,14 @@ pub(crate) async fn load(bus: &Bus) -> Result<Loaded, KvError> {
             (key, _) => warn!(?key, "passed over a record that does not belong to its key"),
         }
     }
-    Ok(Loaded { stored, revisions })
+    Ok(Loaded {
+        stored,
+        revisions,
+        sight: Sight {
+            changes,
+            seen: HashMap::new(),
+        },
+    })
 }
 
 /// Everything that effects act on.
@@ -75,9 +124,8 @@ impl Outbound {
     }
 
     /// Goes on with what was read again.
-    pub(crate) fn reload(&mut self, loaded: Loaded) -> Stored {
-        self.revisions = loaded.revisions;
-        loaded.stored
+    pub(crate) fn reload(&mut self, revisions: HashMap<FramesKey, Revision>) {
+        self.revisions = revisions;
     }
 
     /// Does one thing, or begins to. A write that cannot even begin is over at once.

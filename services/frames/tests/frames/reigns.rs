@@ -1,5 +1,9 @@
 //! What people set outlives every service, and another one drives the display when one is gone.
 
+use quintet_contract::bucket::{Frames, FramesKey};
+use quintet_contract::frame::Fps;
+use quintet_contract::frame_api::{FramesRecord, FramesState};
+
 use crate::stage::{Stage, frame, id, next_tick};
 
 #[tokio::test]
@@ -36,4 +40,49 @@ async fn another_service_goes_on_with_what_people_have_set() {
         (Some(id("dot")), 7.5)
     );
     third.end().await;
+}
+
+#[tokio::test]
+async fn what_somebody_else_stores_holds_as_well_and_is_not_written_over() {
+    let stage = Stage::open().await;
+    let service = stage.serve("one", |_| {}).await;
+    stage.look().await;
+    stage.send("dot", frame(0, 0)).await.unwrap();
+    stage.activate(Some("dot")).await.unwrap();
+    let bucket = stage.bus.bucket::<Frames>();
+    let found = bucket.get(&FramesKey::State).await.unwrap().unwrap();
+    let state = FramesState {
+        active: Some(id("other")),
+        fps: Fps::new(5.0),
+        ..FramesState::default()
+    };
+    let record = FramesRecord::State(state);
+    bucket
+        .update(&FramesKey::State, &record, found.revision, None)
+        .await
+        .unwrap();
+    let look = stage
+        .until("the other one", |look| {
+            look.stats.active == Some(id("other"))
+        })
+        .await;
+    assert_eq!(look.stats.fps.get(), 5.0);
+    // What the service writes next goes on from there.
+    stage.set_fps(7.0).await;
+    let found = bucket.get(&FramesKey::State).await.unwrap().unwrap();
+    let FramesRecord::State(state) = found.record else {
+        panic!("{found:?}");
+    };
+    assert_eq!(
+        (state.active, state.fps),
+        (Some(id("other")), Fps::new(7.0))
+    );
+    // Deleted, it is as if nobody had set anything.
+    bucket.delete(&FramesKey::State, None).await.unwrap();
+    let look = stage
+        .until("nobody", |look| look.stats.active.is_none())
+        .await;
+    assert_eq!((look.stats.fps.get(), look.manual), (30.0, false));
+    stage.set_fps(9.0).await;
+    service.end().await;
 }
