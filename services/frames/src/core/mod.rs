@@ -76,6 +76,19 @@ pub struct Stored {
     pub settings: BTreeMap<WorkerId, JsonObject>,
 }
 
+impl Stored {
+    /// Whether a worker is to run.
+    fn wants(&self, worker: &WorkerId) -> bool {
+        let state = &self.state;
+        state.active.as_ref() == Some(worker) || state.started.contains(worker)
+    }
+
+    /// What a worker is set to.
+    fn settings_of(&self, worker: &WorkerId) -> JsonObject {
+        self.settings.get(worker).cloned().unwrap_or_default()
+    }
+}
+
 /// The service.
 #[derive(Debug)]
 pub struct Core {
@@ -126,12 +139,25 @@ impl Core {
             terms,
         };
         let mut effects = Vec::new();
-        core.reload(stored, now, &mut effects);
+        core.adopt(stored, now, &mut effects);
         (core, effects)
     }
 
     /// Goes on with what is stored after all: somebody else may have written it, or a write whose fate was not known.
     pub fn reload(&mut self, stored: Stored, now: Duration, effects: &mut Vec<Effect>) {
+        let before = self.adopt(stored, now, effects);
+        let mentioned: BTreeSet<&WorkerId> =
+            (before.settings.keys().chain(self.stored.settings.keys())).collect();
+        for worker in mentioned {
+            let data = self.settings(worker);
+            if data != before.settings_of(worker) {
+                effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Config { data }));
+            }
+        }
+    }
+
+    /// Lets this hold, and those run whom it names. Gives what held before.
+    fn adopt(&mut self, stored: Stored, now: Duration, effects: &mut Vec<Effect>) -> Stored {
         let before = std::mem::replace(&mut self.stored, stored);
         self.set_rate(self.effective_fps(), now);
         let FramesState {
@@ -141,14 +167,15 @@ impl Core {
             self.activate(active.clone(), now);
         }
         let wanted: BTreeSet<WorkerId> = started.into_iter().chain(active).collect();
-        let former = before.state.started.into_iter().chain(before.state.active);
-        for gone in former.filter(|id| !wanted.contains(id)) {
-            self.halt(&gone, now, effects);
+        let former = before.state.started.iter().chain(&before.state.active);
+        for gone in former.filter(|id| !wanted.contains(*id)) {
+            self.halt(gone, now, effects);
         }
         for id in wanted {
             self.run(&id, now, effects);
         }
         self.owe();
+        before
     }
 
     /// What the display shows.
@@ -250,9 +277,8 @@ impl Core {
             self.owe();
             return refused(error.to_string());
         }
-        let wanted = &self.stored.state;
-        let keep =
-            |id: &WorkerId| wanted.active.as_ref() == Some(id) || wanted.started.contains(id);
+        let stored = &self.stored;
+        let keep = |id: &WorkerId| stored.wants(id);
         let (is_new, displaced) = self.roster.framed(worker, now, keep);
         if let Some(displaced) = displaced {
             self.ingest.forget(&displaced);
@@ -314,9 +340,8 @@ impl Core {
         now: Duration,
         effects: &mut Vec<Effect>,
     ) {
-        let wanted = &self.stored.state;
-        let keep =
-            |id: &WorkerId| wanted.active.as_ref() == Some(id) || wanted.started.contains(id);
+        let stored = &self.stored;
+        let keep = |id: &WorkerId| stored.wants(id);
         let (news, displaced) = self.roster.heard(worker, beat, now, keep);
         if let Some(displaced) = displaced {
             self.ingest.forget(&displaced);
@@ -414,8 +439,7 @@ impl Core {
     }
 
     fn is_wanted(&self, worker: &WorkerId) -> bool {
-        let state = &self.stored.state;
-        state.active.as_ref() == Some(worker) || state.started.contains(worker)
+        self.stored.wants(worker)
     }
 
     fn is_known(&self, worker: &WorkerId, now: Duration) -> bool {
@@ -460,8 +484,7 @@ impl Core {
     }
 
     fn settings(&self, worker: &WorkerId) -> JsonObject {
-        let settings = self.stored.settings.get(worker);
-        settings.cloned().unwrap_or_default()
+        self.stored.settings_of(worker)
     }
 
     fn stats(&self, now: Duration) -> FrameStats {

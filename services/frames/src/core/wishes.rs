@@ -33,6 +33,32 @@ enum Turn {
     Refuse(Answer),
 }
 
+impl Wish {
+    /// What it makes of what people have set for all.
+    fn change(&self, state: &mut FramesState) {
+        match self {
+            Self::Activate(worker) => {
+                // Whoever was shown is stopped, also when somebody had started it by hand.
+                if let Some(former) = state.active.take() {
+                    state.started.remove(&former);
+                }
+                state.active.clone_from(worker);
+            }
+            Self::Start(worker) => {
+                state.started.insert(worker.clone());
+            }
+            Self::Stop(worker) => {
+                state.started.remove(worker);
+                if state.active.as_ref() == Some(worker) {
+                    state.active = None;
+                }
+            }
+            Self::SetRate(rate) => state.fps = rate.and_then(Fps::of),
+            Self::Configure(..) => {}
+        }
+    }
+}
+
 impl Core {
     pub(super) fn wished(
         &mut self,
@@ -101,34 +127,16 @@ impl Core {
             return Turn::Refuse(refused("unknown worker id"));
         }
         match wish {
-            Wish::Configure(worker, patch) => self.look_at_settings(worker, patch),
-            Wish::SetRate(Some(rate)) => match self.rate(*rate) {
-                Ok(fps) => self.turn_of_state(|state| state.fps = Some(fps)),
-                Err(refusal) => Turn::Refuse(refusal),
-            },
-            Wish::SetRate(None) => self.turn_of_state(|state| state.fps = None),
-            Wish::Activate(worker) => self.turn_of_state(|state| {
-                // Whoever was shown is stopped, also when somebody had started it by hand.
-                if let Some(former) = state.active.take() {
-                    state.started.remove(&former);
+            Wish::Configure(worker, patch) => return self.look_at_settings(worker, patch),
+            Wish::SetRate(Some(rate)) => {
+                if let Err(refusal) = self.check_rate(*rate) {
+                    return Turn::Refuse(refusal);
                 }
-                state.active.clone_from(worker);
-            }),
-            Wish::Start(worker) => self.turn_of_state(|state| {
-                state.started.insert(worker.clone());
-            }),
-            Wish::Stop(worker) => self.turn_of_state(|state| {
-                state.started.remove(worker);
-                if state.active.as_ref() == Some(worker) {
-                    state.active = None;
-                }
-            }),
+            }
+            Wish::Activate(_) | Wish::Start(_) | Wish::Stop(_) | Wish::SetRate(None) => {}
         }
-    }
-
-    fn turn_of_state(&self, change: impl FnOnce(&mut FramesState)) -> Turn {
         let mut state = self.stored.state.clone();
-        change(&mut state);
+        wish.change(&mut state);
         match state == self.stored.state {
             true => Turn::Now,
             false => Turn::Store(Change::State(state)),
@@ -160,11 +168,11 @@ impl Core {
         settings
     }
 
-    fn rate(&self, rate: Thousandths) -> Result<Fps, Answer> {
+    fn check_rate(&self, rate: Thousandths) -> Result<(), Answer> {
         let fps = Fps::of(rate).ok_or_else(|| refused("fps must be >= 1"))?;
         let max = self.terms.max_fps;
         match fps <= max {
-            true => Ok(fps),
+            true => Ok(()),
             false => Err(refused(format!("fps exceeds max {max}"))),
         }
     }
@@ -172,32 +180,21 @@ impl Core {
     /// Makes a wish hold; it is stored.
     fn grant(&mut self, wish: Wish, now: Duration, effects: &mut Vec<Effect>) {
         self.owe();
+        let former = self.stored.state.active.clone();
+        wish.change(&mut self.stored.state);
         match wish {
             Wish::Activate(worker) => {
-                let state = &mut self.stored.state;
-                let former = state.active.take();
-                if let Some(former) = &former {
-                    state.started.remove(former);
-                }
-                state.active.clone_from(&worker);
-                let former = former.filter(|former| Some(former) != worker.as_ref());
                 self.activate(worker.clone(), now);
-                if let Some(former) = former {
+                if let Some(former) = former.filter(|former| Some(former) != worker.as_ref()) {
                     self.halt(&former, now, effects);
                 }
                 if let Some(worker) = worker {
                     self.run(&worker, now, effects);
                 }
             }
-            Wish::Start(worker) => {
-                self.stored.state.started.insert(worker.clone());
-                self.run(&worker, now, effects);
-            }
+            Wish::Start(worker) => self.run(&worker, now, effects),
             Wish::Stop(worker) => {
-                let state = &mut self.stored.state;
-                state.started.remove(&worker);
-                if state.active.as_ref() == Some(&worker) {
-                    state.active = None;
+                if former.as_ref() == Some(&worker) {
                     self.activate(None, now);
                 }
                 self.halt(&worker, now, effects);
@@ -207,10 +204,7 @@ impl Core {
                 self.stored.settings.insert(worker.clone(), data.clone());
                 effects.push(Effect::Tell(worker, ToFrameWorker::Config { data }));
             }
-            Wish::SetRate(rate) => {
-                self.stored.state.fps = rate.and_then(Fps::of);
-                self.set_rate(self.effective_fps(), now);
-            }
+            Wish::SetRate(_) => self.set_rate(self.effective_fps(), now),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use quintet_contract::bucket::{Frames, FramesKey};
 use quintet_contract::frame::Fps;
-use quintet_contract::frame_api::{FramesRecord, FramesState};
+use quintet_contract::frame_api::{FrameWorkerSettings, FramesRecord, FramesState, ToFrameWorker};
+use serde_json::json;
 
-use crate::stage::{Stage, frame, id, next_tick};
+use crate::stage::{Stage, frame, id, next_tick, next_told};
 
 #[tokio::test]
 async fn another_service_goes_on_with_what_people_have_set() {
@@ -77,6 +78,16 @@ async fn what_somebody_else_stores_holds_as_well_and_is_not_written_over() {
         (state.active, state.fps),
         (Some(id("other")), Fps::new(7.0))
     );
+    // A worker is told what somebody else has set it to.
+    let mut told = stage.listen("other").await;
+    let settings = FrameWorkerSettings {
+        settings: json!({"speed": 4}).as_object().unwrap().clone(),
+    };
+    let record = FramesRecord::Worker(settings.clone());
+    let key = FramesKey::Worker(id("other"));
+    bucket.create(&key, &record, None).await.unwrap();
+    let data = settings.settings;
+    while next_told(&mut told).await != (ToFrameWorker::Config { data: data.clone() }) {}
     // Deleted, it is as if nobody had set anything.
     bucket.delete(&FramesKey::State, None).await.unwrap();
     let look = stage
