@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quintet_bus::Secret;
 
-use crate::auth::ApiKey;
+use crate::access::keys::ApiKey;
 
 /// The agent token of a machine that nobody else can reach.
 pub const DEFAULT_AGENT_TOKEN: &str = "dev-shared-token";

@@ -17,11 +17,12 @@ use quintet_contract::{JsonObject, metadata};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::auth::{Caller, Role};
+use crate::access::identity::{Caller, Role};
 use crate::error::HttpError;
-use crate::extract::{array, object};
-use crate::routes::{agents, batch, jobs, templates};
-pub use crate::sockets::agent::fuzz::agent_session;
+use crate::http::extract::{array, object};
+pub use crate::jobs::agent_socket::fuzz::agent_session;
+use crate::jobs::routes::{batch, job as jobs};
+use crate::jobs::{agents, templates};
 
 /// One request: its method and path on the first line, its body after that.
 pub fn request(input: &[u8]) {

@@ -4,46 +4,32 @@
 //! loses nothing. It refuses to decide about jobs, agents and runs; it checks who asks, whether the question makes sense, and
 //! that no client can make it grow without bounds.
 //!
-//! - `routes` are the REST interface, each beside its documentation; `streams` the server-sent events;
-//!   `sockets` the WebSockets; `pages` the dashboard and the readable documentation.
-//! - `feeds` watches jobs, agents, frames and the logs of runs once for all listeners; `backend`, `runners` and `frames` ask the bus;
-//!   `middleware` is what every request passes through, `admit` the last of it.
+//! - One folder per kind of work (`jobs`, `runs`, `frames`), with its routes, event streams, sockets and what it asks of the bus;
+//!   `dashboard` and `service` are the edge's own.
+//! - `server` is the listener, `http` what every request passes through, `access` who may do what, `live` what is watched once
+//!   for all listeners. `router` puts the kinds together, and nothing imports it.
 
-mod admit;
-mod auth;
-mod backend;
-mod blobs;
+mod access;
 mod config;
-mod cors;
+mod dashboard;
 mod error;
-mod extract;
-mod feeds;
 mod frames;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
-mod gate;
-mod health;
+mod http;
+mod jobs;
+mod live;
 pub mod metrics;
-mod middleware;
-mod openapi;
-mod pace;
-mod pages;
-mod pools;
-mod rate;
-mod ready;
-mod routes;
-mod run_rate;
-mod runners;
+mod router;
+mod runs;
 mod server;
-mod sockets;
+mod service;
 mod state;
-mod streams;
-mod tickets;
 
-pub use auth::{ApiKey, ApiKeyError, Role, parse_api_keys};
+pub use access::identity::Role;
+pub use access::keys::{ApiKey, ApiKeyError, parse_api_keys};
 pub use config::{DEFAULT_AGENT_TOKEN, EdgeConfig, RunRateLimit, Tls};
 pub use error::Error;
-pub use health::serve_health;
-pub use openapi::openapi;
-pub use server::Edge;
+pub use router::openapi;
+pub use server::{Edge, serve_health};

@@ -1,25 +1,22 @@
 //! What every handler gets.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use quintet_bus::Bus;
-use quintet_contract::error::ErrorCode;
 use quintet_service::health::Health;
 use quintet_service::telemetry::Prometheus;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Keys;
+use crate::access::keys::Keys;
+use crate::access::quota::Places;
+use crate::access::rate_limit::local::RateLimit;
+use crate::access::rate_limit::shared::RunRate;
 use crate::config::EdgeConfig;
-use crate::error::HttpError;
-use crate::feeds::Feeds;
-use crate::pace::Paces;
-use crate::pools::Pools;
-use crate::rate::RateLimit;
-use crate::run_rate::RunRate;
+use crate::jobs::pools::Pools;
+use crate::live::Feeds;
+use crate::live::write_pacer::Paces;
 
 /// The edge, as its handlers see it; clones are the same.
 #[derive(Clone)]
@@ -56,57 +53,5 @@ impl Deref for App {
 
     fn deref(&self) -> &Inner {
         &self.0
-    }
-}
-
-/// Open connections, or sockets and event streams, by address, so that none can take them all.
-#[derive(Clone, Debug)]
-pub(crate) struct Places {
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    limit: usize,
-}
-
-/// One of them; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    all: Places,
-    address: IpAddr,
-}
-
-impl Places {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            open: Arc::default(),
-            limit,
-        }
-    }
-
-    pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, HttpError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(address).or_default();
-        if *count >= self.limit {
-            let text = format!(
-                "{} are open from this address; close some first",
-                self.limit
-            );
-            return Err(HttpError::new(ErrorCode::RateLimited, text));
-        }
-        *count += 1;
-        Ok(Place {
-            all: self.clone(),
-            address,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.all.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.address);
-            }
-        }
     }
 }

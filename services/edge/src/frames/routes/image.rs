@@ -1,0 +1,261 @@
+//! What the display shows, as a PNG. A client that has the picture already is told so, without its pixels travelling at all.
+
+use std::num::IntErrorKind;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use aide::transform::TransformResponse;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use quintet_contract::error::ErrorCode;
+use quintet_contract::frame::{Bitmap, Rbm};
+use quintet_contract::frame_api::{GetPicture, PictureReply};
+use quintet_service::telemetry::chain;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use crate::error::{ErrorBody, HttpError};
+use crate::frames::png::{Drawing, MAX_SCALE};
+use crate::frames::{of_frames, wrong};
+use crate::http::docs::Operation;
+use crate::http::docs::{Presence, with_header};
+use crate::http::extract::Params;
+use crate::state::App;
+
+/// What a PNG is called.
+const PNG: &str = "image/png";
+/// Pixels for one of the display when nothing is said.
+const SCALE: u16 = 10;
+/// Up to so many pixels a picture is drawn at once; that takes about a millisecond. A larger one is drawn in steps.
+const AT_ONCE: u64 = 256 * 1024;
+
+pub(crate) fn routes() -> ApiRouter<App> {
+    ApiRouter::new()
+        .api_route("/frame.png", get_with(frame, frame_docs))
+        .api_route("/debug/panel.png", get_with(panel, panel_docs))
+}
+
+/// Any: what is too small or too large is as good as the limit.
+fn integer(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer"})
+}
+
+/// How a picture is drawn.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "describes the query")]
+struct Look {
+    /// Pixels of the picture for one of the display, in each direction: 1 to 64; 10 when nothing is said.
+    #[serde(default)]
+    #[schemars(schema_with = "integer")]
+    scale: Option<i64>,
+}
+
+/// Which panel is drawn, and how.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "describes the query")]
+struct PanelLook {
+    /// The panel.
+    id: String,
+    /// Pixels of the picture for one of the panel, in each direction: 1 to 64; 10 when nothing is said.
+    #[serde(default)]
+    #[schemars(schema_with = "integer")]
+    scale: Option<i64>,
+}
+
+async fn frame(
+    State(app): State<App>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    answer(&app, None, &params, &headers).await
+}
+
+fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
+    pictures(operation)
+        .summary("Get what the display shows")
+        .input::<Query<Look>>()
+}
+
+async fn panel(
+    State(app): State<App>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    let unnamed = || HttpError::new(ErrorCode::NotFound, "unknown panel id");
+    let id = params.text("id").ok_or_else(unnamed)?.to_owned();
+    answer(&app, Some(id), &params, &headers).await
+}
+
+fn panel_docs(operation: Operation<'_>) -> Operation<'_> {
+    pictures(operation)
+        .summary("Get what one panel shows")
+        .description("As it is mounted: cut out of the canvas, then turned.")
+        .input::<Query<PanelLook>>()
+        .response::<404, Json<ErrorBody>>()
+}
+
+fn pictures(operation: Operation<'_>) -> Operation<'_> {
+    of_frames(operation)
+        .response_with::<200, Bytes, _>(|response| tagged(png_only(response)))
+        .response_with::<304, (), _>(tagged)
+        .response::<400, Json<ErrorBody>>()
+}
+
+fn png_only<T>(mut response: TransformResponse<'_, T>) -> TransformResponse<'_, T> {
+    let content = &mut response.inner().content;
+    let bytes = std::mem::take(content).into_values();
+    content.extend(bytes.map(|media| (PNG.to_owned(), media)));
+    response
+}
+
+fn tagged<T>(response: TransformResponse<'_, T>) -> TransformResponse<'_, T> {
+    let text = "names the picture; send it as `If-None-Match` to be told whether it is still shown";
+    with_header(response, ETAG.as_str(), Presence::Always, text)
+}
+
+async fn answer(
+    app: &App,
+    panel: Option<String>,
+    params: &Params,
+    headers: &HeaderMap,
+) -> Result<Response, HttpError> {
+    let scale = scale(params)?;
+    let known = Known::read(headers, scale);
+    let get = GetPicture {
+        panel,
+        unless: known.digests.first().cloned(),
+    };
+    let picture = app.picture(&get).await?;
+    let tag = format!("\"{}-{scale}\"", picture.digest);
+    let tag = HeaderValue::from_str(&tag).map_err(|_| unreadable())?;
+    let head = [
+        (ETAG, tag),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    if known.has(&picture.digest) {
+        return Ok((StatusCode::NOT_MODIFIED, head).into_response());
+    }
+    let bitmap = shown(&picture).ok_or_else(unreadable)?;
+    let drawing = Drawing::new(bitmap, scale).map_err(undrawable)?;
+    let body = match drawing.pixels() {
+        ..=AT_ONCE => Body::from(drawing.whole().map_err(undrawable)?),
+        _ => in_steps(app.clone(), drawing),
+    };
+    Ok((head, [(CONTENT_TYPE, PNG)], body).into_response())
+}
+
+/// The pixels of a picture.
+fn shown(picture: &PictureReply) -> Option<Bitmap> {
+    let bytes = &picture.rbm.as_ref()?.0;
+    let canvas = Rbm::canvas_of(bytes)?;
+    Some(Rbm::read(bytes, canvas).ok()?.bitmap(canvas))
+}
+
+/// Draws a step whenever the client has read the one before, so that none who is slow holds a thread.
+fn in_steps(app: App, drawing: Drawing) -> Body {
+    let parts = futures::stream::try_unfold((app, drawing), async |(app, mut drawing)| {
+        // Few at a time: large pictures for many clients must not take the processor from everybody else.
+        let place = app.drawing.acquire().await.map_err(std::io::Error::other)?;
+        // Ends by itself after a few milliseconds.
+        let step = spawn_blocking(move || drawing.part().map(|part| (part, drawing)));
+        let (part, drawing) = step.await.map_err(std::io::Error::other)??;
+        drop(place);
+        Ok::<_, std::io::Error>(part.map(|part| (Bytes::from(part), (app, drawing))))
+    });
+    Body::from_stream(parts)
+}
+
+fn scale(params: &Params) -> Result<u16, HttpError> {
+    let Some(text) = params.text("scale") else {
+        return Ok(SCALE);
+    };
+    match text.parse::<u16>() {
+        Ok(scale) => Ok(scale.clamp(1, MAX_SCALE)),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Ok(MAX_SCALE),
+        Err(_) if is_below_zero(text) => Ok(1),
+        Err(_) => Err(wrong("scale must be an integer")),
+    }
+}
+
+fn is_below_zero(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Pictures that the client has.
+#[derive(Debug, PartialEq, Eq)]
+struct Known {
+    digests: Vec<String>,
+    /// It wants none if there is any.
+    any: bool,
+}
+
+impl Known {
+    /// Reads what was sent of the tags that were given out for pictures of this scale.
+    fn read(headers: &HeaderMap, scale: u16) -> Self {
+        let fields = headers.get_all(IF_NONE_MATCH).iter();
+        let texts = fields.filter_map(|value| value.to_str().ok());
+        let tags: Vec<&str> = texts
+            .flat_map(|text| text.split(','))
+            .map(str::trim)
+            .collect();
+        let end = format!("-{scale}\"");
+        let digest = |tag: &&str| {
+            let tag = tag.strip_prefix("W/").unwrap_or(tag);
+            let tag = tag.strip_prefix('"')?.strip_suffix(&end)?;
+            Some(tag.to_owned())
+        };
+        Self {
+            any: tags.contains(&"*"),
+            digests: tags.iter().filter_map(digest).collect(),
+        }
+    }
+
+    fn has(&self, digest: &str) -> bool {
+        self.any || self.digests.iter().any(|known| known == digest)
+    }
+}
+
+fn unreadable() -> HttpError {
+    warn!("the display's picture cannot be read");
+    HttpError::new(
+        ErrorCode::Internal,
+        "the picture of the display cannot be read; this is a defect",
+    )
+}
+
+fn undrawable(error: png::EncodingError) -> HttpError {
+    warn!(error = %chain(&error), "cannot draw the display's picture");
+    HttpError::new(
+        ErrorCode::Internal,
+        "the picture of the display cannot be drawn; this is a defect",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(text: &'static str) -> Known {
+        let headers = HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(text))]);
+        Known::read(&headers, 10)
+    }
+
+    #[test]
+    fn a_picture_is_known_by_its_digest_and_its_scale() {
+        assert!(known("\"ab-10\"").has("ab"));
+        assert!(known("\"x\", W/\"ab-10\" ,\"cd-10\"").has("ab"));
+        assert!(known("\"x\", W/\"ab-10\" ,\"cd-10\"").has("cd"));
+        assert!(known("*").has("ab"));
+        for other in ["", "\"ab-1\"", "\"ab-110\"", "ab-10", "\"abc-10\"", "\""] {
+            assert!(!known(other).has("ab"), "{other}");
+        }
+        assert!(!Known::read(&HeaderMap::new(), 10).has("ab"));
+    }
+}

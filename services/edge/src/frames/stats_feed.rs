@@ -1,0 +1,210 @@
+//! What goes on with frames, for everybody who looks on at this edge: one subscription, and every message made into a
+//! frame of a WebSocket once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use quintet_bus::{Bus, Deliveries};
+use quintet_contract::error::ErrorReply;
+use quintet_contract::frame_api::FrameStats;
+use quintet_contract::subject::FramesTold;
+use quintet_service::tasks::{ExitPolicy, Tasks};
+use quintet_service::telemetry::chain;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::error::HttpError;
+use crate::http::websocket::raw::text_frame;
+
+/// What a listener may be behind; one that is further behind is told the next that comes.
+const UNREAD: usize = 64;
+/// Wait before it is subscribed again after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The one subscription.
+pub(crate) struct FrameFeed {
+    told: broadcast::Sender<Bytes>,
+    listeners: Arc<AtomicUsize>,
+}
+
+/// One who looks on; counted as long as it lives.
+pub(crate) struct FrameListener {
+    told: broadcast::Receiver<Bytes>,
+    listeners: Arc<AtomicUsize>,
+}
+
+/// What a listener is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FrameWord {
+    /// A message, as a frame of a WebSocket.
+    Told(Bytes),
+    /// It did not listen for so long that messages are lost to it.
+    Missed,
+    /// There will be no more.
+    Over,
+}
+
+impl FrameFeed {
+    /// Everything that is said after this call is told.
+    pub(crate) async fn start(bus: Bus, tasks: &Tasks) -> Result<Self, HttpError> {
+        let unavailable =
+            || ErrorReply::unavailable("the bus does not answer now; try again in a moment");
+        let said = subscribe(&bus).await.map_err(|_| unavailable())?;
+        bus.flush().await.map_err(|_| unavailable())?;
+        let feed = Self {
+            told: broadcast::Sender::new(UNREAD),
+            listeners: Arc::default(),
+        };
+        let following = follow(
+            bus,
+            said,
+            feed.told.clone(),
+            feed.listeners.clone(),
+            tasks.token(),
+        );
+        tasks.spawn("frames", ExitPolicy::Essential, async move {
+            following.await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        Ok(feed)
+    }
+
+    pub(crate) fn listen(&self) -> FrameListener {
+        self.listeners.fetch_add(1, Ordering::Relaxed);
+        FrameListener {
+            told: self.told.subscribe(),
+            listeners: self.listeners.clone(),
+        }
+    }
+}
+
+impl FrameListener {
+    /// Waits for the next message. Cancel-safe: it is taken only when it is returned.
+    pub(crate) async fn next(&mut self) -> FrameWord {
+        match self.told.recv().await {
+            Ok(frame) => FrameWord::Told(frame),
+            Err(broadcast::error::RecvError::Closed) => FrameWord::Over,
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                // What is still kept is as old as what was lost.
+                self.told = self.told.resubscribe();
+                FrameWord::Missed
+            }
+        }
+    }
+
+    /// The same message for this listener alone.
+    pub(crate) fn frame(&self, stats: &FrameStats) -> Bytes {
+        stats_frame(stats, &self.listeners)
+    }
+}
+
+impl Drop for FrameListener {
+    fn drop(&mut self) {
+        self.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Said = Deliveries<FramesTold>;
+
+async fn subscribe(bus: &Bus) -> Result<Said, quintet_bus::SubscribeError> {
+    bus.subscribe::<FramesTold>(FramesTold::filter(bus.prefix()))
+        .await
+}
+
+async fn follow(
+    bus: Bus,
+    mut said: Said,
+    told: broadcast::Sender<Bytes>,
+    listeners: Arc<AtomicUsize>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        // Cancel-safe: a message is taken only when it is returned.
+        let next = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            next = said.next() => next,
+        };
+        if let Some(delivery) = next {
+            if told.receiver_count() > 0 {
+                let _ = told.send(stats_frame(&delivery.message, &listeners));
+            }
+            continue;
+        }
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+        match subscribe(&bus).await {
+            Ok(again) => said = again,
+            Err(error) => {
+                warn!(error = %chain(&error), "cannot listen to what goes on with frames")
+            }
+        }
+    }
+}
+
+/// A message of the socket.
+fn stats_frame(stats: &FrameStats, listeners: &AtomicUsize) -> Bytes {
+    let mut message = json!(stats);
+    if let Value::Object(fields) = &mut message {
+        fields.insert("type".to_owned(), "stats".into());
+        let connections = listeners.load(Ordering::Relaxed);
+        fields.insert("wsConnections".to_owned(), connections.into());
+    }
+    text_frame(&message.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed() -> FrameFeed {
+        FrameFeed {
+            told: broadcast::Sender::new(UNREAD),
+            listeners: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_message_is_the_stats_with_how_many_look_on() {
+        let feed = feed();
+        let (one, other) = (feed.listen(), feed.listen());
+        drop(other);
+        let stats: FrameStats = serde_json::from_value(json!({
+            "active": "a", "counts": {"received": 3, "forwarded": 2, "dropped": 1}, "sources": ["a"], "fps": 30,
+            "running": ["a"], "errors": {"b": "bad magic"}, "degraded": false,
+        }))
+        .unwrap();
+        let frame = one.frame(&stats);
+        // A head of four bytes: the text is longer than 125.
+        let said: Value = serde_json::from_slice(&frame[4..]).unwrap();
+        let expected = json!({
+            "type": "stats", "wsConnections": 1, "active": "a",
+            "counts": {"received": 3, "forwarded": 2, "dropped": 1}, "sources": ["a"], "fps": 30, "running": ["a"],
+            "errors": {"b": "bad magic"}, "degraded": false,
+        });
+        assert_eq!(said, expected);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_listen_misses_what_is_old_and_is_told_the_next() {
+        let feed = feed();
+        let mut slow = feed.listen();
+        let told = |text: &str| FrameWord::Told(Bytes::copy_from_slice(text.as_bytes()));
+        for number in 0..UNREAD + 1 {
+            feed.told.send(Bytes::from(format!("{number}"))).unwrap();
+        }
+        assert_eq!(slow.next().await, FrameWord::Missed);
+        feed.told.send(Bytes::from_static(b"new")).unwrap();
+        assert_eq!(slow.next().await, told("new"));
+        drop(feed);
+        assert_eq!(slow.next().await, FrameWord::Over);
+    }
+}

@@ -1,0 +1,141 @@
+//! The socket for who looks on at frames: how things are, then every change.
+//!
+//! A client that does not read misses what is old and is told the newest again; nothing is kept for it but its place in
+//! the feed.
+
+use std::convert::Infallible;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use quintet_contract::frame_api::FrameStats;
+use quintet_contract::socket::CLOSE_TOO_SLOW;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::stats_feed::{FrameListener, FrameWord};
+use crate::access::quota::Place;
+use crate::http::extract::Client;
+use crate::http::websocket::CLOSE_LEAVING;
+use crate::http::websocket::raw::{self, Frames, RawSocket, text_frame};
+use crate::metrics::{self, OpenStream};
+use crate::state::App;
+
+/// Largest frame that a client may send; what it says is small.
+const MAX_FRAME: usize = 4 * 1024;
+/// How it is called in metrics.
+const KIND: &str = "frames";
+
+pub(crate) async fn connect(
+    State(app): State<App>,
+    Client(address): Client,
+    request: Request,
+) -> Response {
+    match app.streams.enter(address) {
+        Ok(place) => raw::open(request, MAX_FRAME, move |socket| run(app, socket, place)),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Whether a client asks how things are.
+fn asks(text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_ok_and(|said| said["type"] == "stats")
+}
+
+/// Why a connection ends.
+enum End {
+    /// The other end closed, is gone or does not read.
+    Gone,
+    /// We close, with this code and reason.
+    Close(u16, &'static str),
+}
+
+const LEAVING: End = End::Close(CLOSE_LEAVING, "this server is leaving");
+const AWAY: End = End::Close(CLOSE_TOO_SLOW, "try again later");
+
+async fn run(app: App, mut socket: RawSocket, _place: Place) {
+    let _open = OpenStream::new(KIND);
+    match pump(&app, &mut socket).await {
+        Err(End::Gone) => {}
+        Err(End::Close(code, reason)) => {
+            // There is nobody to tell about a failed write.
+            let _ = raw::close_in_time(&mut socket, code, reason).await;
+        }
+        Ok(never) => match never {},
+    }
+}
+
+async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
+    let mut listener = app.feeds.frames().await.map_err(|_| AWAY)?;
+    // Asked after the subscription: nothing is missed in between.
+    let stats = look(app).await?.ok_or(AWAY)?;
+    let hello = json!({"type": "hello", "fps": stats.fps, "active": stats.active});
+    write(socket, text_frame(&hello.to_string())).await?;
+    loop {
+        // Cancel-safe: a message is taken only when it is returned.
+        let word = tokio::select! {
+            biased;
+            () = app.shutdown.cancelled() => return Err(LEAVING),
+            message = socket.recv() => {
+                match message {
+                    Some(Ok(Message::Text(text))) if asks(&text) => answer(app, socket, &listener).await?,
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                    Some(Ok(_)) => {}
+                }
+                continue;
+            }
+            word = listener.next() => word,
+        };
+        match word {
+            FrameWord::Told(frame) => write(socket, frame).await?,
+            FrameWord::Missed => metrics::slow_client(KIND),
+            FrameWord::Over => return Err(LEAVING),
+        }
+    }
+}
+
+/// How things are; none when nobody can be asked.
+async fn look(app: &App) -> Result<Option<FrameStats>, End> {
+    tokio::select! {
+        biased;
+        () = app.shutdown.cancelled() => Err(LEAVING),
+        look = app.look_at_frames() => Ok(look.ok().map(|look| look.stats)),
+    }
+}
+
+/// Answers a question. When nobody can be asked there is nothing to say; the client is told when there is.
+async fn answer(app: &App, socket: &mut RawSocket, listener: &FrameListener) -> Result<(), End> {
+    match look(app).await? {
+        Some(stats) => write(socket, listener.frame(&stats)).await,
+        None => Ok(()),
+    }
+}
+
+async fn write(socket: &mut RawSocket, frame: Bytes) -> Result<(), End> {
+    let mut frames = Frames::default();
+    frames.push(frame);
+    raw::write_in_time(socket, frames, KIND)
+        .await
+        .map_err(|raw::Gone| End::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_question_for_stats_is_heard() {
+        assert!(asks(r#"{"type":"stats"}"#));
+        assert!(asks(r#"{"type":"stats","more":1}"#));
+        for other in [
+            "",
+            "null",
+            "stats",
+            r#"{"type":"hello"}"#,
+            r#"["stats"]"#,
+            r#"{"type":1}"#,
+        ] {
+            assert!(!asks(other), "{other}");
+        }
+    }
+}

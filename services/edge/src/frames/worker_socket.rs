@@ -1,0 +1,329 @@
+//! The socket of a worker of frames. The edge speaks for the worker on the bus: it says its signs of life, passes on what
+//! it is told, and publishes its frames.
+//!
+//! ```text
+//!   subscribed ──first beat──▶ waiting ──hello──▶ greeted: settings and ticks are passed on
+//!                                 │                 │
+//!                                 ▼                 ▼
+//!       close 4000 by the beat of a newer socket · close 1012 when the edge leaves · gone after 3 pings of silence
+//! ```
+//!
+//! Frames are read only as fast as the bus takes them. What the worker does not read in time is replaced by the newest.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use futures::stream::SplitStream;
+use quintet_bus::{Bus, Deliveries, LinkState, SubscribeError};
+use quintet_contract::frame_api::{FrameWorkerBeat, ToFrameWorker, Via};
+use quintet_contract::id::WorkerId;
+use quintet_contract::subject::{FrameWorkerHeartbeat, TellFrameWorker, WorkerFrame};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::access::quota::Place;
+use crate::frames::WorkerOf;
+use crate::http::extract::Client;
+use crate::http::websocket::CLOSE_LEAVING;
+use crate::http::websocket::latest_queue::Outbox;
+use crate::metrics::{self, OpenStream};
+use crate::state::App;
+
+/// Close code of a socket whose worker has opened a newer one.
+const CLOSE_REPLACED: u16 = 4000;
+/// Close code of a socket on which something came that is too large.
+const CLOSE_UNREADABLE: u16 = 1009;
+/// How often the worker's signs of life are said.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// How often a socket is pinged.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Pings without any message in between after which the other end counts as gone.
+const MISSED_PINGS: u32 = 2;
+/// Bytes that are read at once; every socket keeps room for as much.
+const READ: usize = 8 * 1024;
+/// How long the last words may take, to the worker and to the bus.
+const END_DEADLINE: Duration = Duration::from_secs(2);
+/// How it is called in metrics.
+const KIND: &str = "frame_worker";
+
+pub(crate) async fn connect(
+    State(app): State<App>,
+    WorkerOf(worker): WorkerOf,
+    Client(address): Client,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let limit = app.config.body_limit;
+    match app.streams.enter(address) {
+        Ok(place) => upgrade
+            .max_message_size(limit)
+            .max_frame_size(limit)
+            .read_buffer_size(READ)
+            .on_upgrade(move |socket| serve(app, worker, socket, place)),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Why a socket ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The other end closed, or is gone.
+    Gone,
+    /// It sent what is too large, or no message at all.
+    Unreadable,
+    /// A newer socket speaks for the worker.
+    Replaced,
+    /// The edge leaves, or its connection to the bus is over.
+    Leaving,
+}
+
+async fn serve(app: App, worker: WorkerId, socket: WebSocket, _place: Place) {
+    let _open = OpenStream::new(KIND);
+    let (sink, mut stream) = socket.split();
+    let outbox = Outbox::start(sink);
+    let session = Session {
+        app,
+        worker,
+        id: Uuid::now_v7().hyphenated().to_string(),
+        heard: AtomicBool::new(true),
+    };
+    let end = session
+        .run(&mut stream, &outbox)
+        .await
+        .unwrap_or_else(|error| {
+            debug!(%error, "cannot speak for a worker");
+            End::Leaving
+        });
+    session.finish(end, stream, outbox).await;
+}
+
+/// One socket.
+struct Session {
+    app: App,
+    worker: WorkerId,
+    /// Later sockets have greater ones.
+    id: String,
+    /// Whether anything came since the last ping.
+    heard: AtomicBool,
+}
+
+impl Session {
+    async fn run(
+        &self,
+        stream: &mut SplitStream<WebSocket>,
+        outbox: &Outbox,
+    ) -> Result<End, SubscribeError> {
+        // Before the first beat, so that its answer is heard.
+        let (mut told, mut beats) = self.subscribe().await?;
+        let mut greeting = Greeting::default();
+        let mut reading = pin!(self.read(stream));
+        let mut beating = pin!(self.beat());
+        let (mut pings, mut silent_pings) = (interval(PING_EVERY), 0);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pings.reset();
+        loop {
+            // Cancel-safe: messages are taken only when they are returned; the other two go on where they were.
+            tokio::select! {
+                biased;
+                () = self.app.shutdown.cancelled() => return Ok(End::Leaving),
+                beat = beats.next() => match beat {
+                    Some(beat) if is_newer(&beat.message, &self.id) => return Ok(End::Replaced),
+                    Some(_) => {}
+                    None => return Ok(End::Leaving),
+                },
+                message = told.next() => match message {
+                    Some(message) => greeting.pass_on(message.message, outbox),
+                    None => return Ok(End::Leaving),
+                },
+                () = &mut beating => return Ok(End::Leaving),
+                _ = pings.tick() => {
+                    silent_pings = if self.heard.swap(false, Ordering::Relaxed) { 1 } else { silent_pings + 1 };
+                    if silent_pings > MISSED_PINGS {
+                        return Ok(End::Gone);
+                    }
+                    outbox.ping();
+                }
+                end = &mut reading => return Ok(end),
+            }
+        }
+    }
+
+    async fn subscribe(
+        &self,
+    ) -> Result<
+        (
+            Deliveries<TellFrameWorker>,
+            Deliveries<FrameWorkerHeartbeat>,
+        ),
+        SubscribeError,
+    > {
+        let bus = &self.app.bus;
+        let (prefix, worker) = (bus.prefix(), Some(&self.worker));
+        let told = bus.subscribe(TellFrameWorker::filter(prefix, worker));
+        let beats = bus.subscribe(FrameWorkerHeartbeat::filter(prefix, worker));
+        Ok((told.await?, beats.await?))
+    }
+
+    /// Publishes what the worker sends, each when the bus has taken the one before; ends with the stream.
+    async fn read(&self, stream: &mut SplitStream<WebSocket>) -> End {
+        let link = self.app.bus.link();
+        let subject = WorkerFrame {
+            worker: self.worker.clone(),
+        };
+        while let Some(read) = stream.next().await {
+            let Ok(message) = read else {
+                return End::Unreadable;
+            };
+            self.heard.store(true, Ordering::Relaxed);
+            match message {
+                // A picture that would be sent when the bus is back is of no use then.
+                Message::Binary(_) if *link.borrow() == LinkState::Disconnected => {
+                    metrics::ignored_frame("bus_away");
+                }
+                Message::Binary(frame) => {
+                    if let Err(error) = self.app.bus.publish_raw(&subject, frame).await {
+                        metrics::ignored_frame("not_published");
+                        debug!(%error, "cannot publish a frame");
+                    }
+                }
+                Message::Close(_) => return End::Gone,
+                // A hello says nothing that matters here, and nothing else is known.
+                Message::Text(_) | Message::Ping(_) | Message::Pong(_) => {}
+            }
+        }
+        End::Gone
+    }
+
+    /// Says that the worker lives, at once and then every second; ends when the bus is closed.
+    async fn beat(&self) {
+        let mut pulse = interval(BEAT_EVERY);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            pulse.tick().await;
+            if let Err(error) = say(&self.app.bus, &self.worker, self.sign(Leaves::No)).await {
+                debug!(%error, "cannot say that a worker lives");
+                return;
+            }
+        }
+    }
+
+    fn sign(&self, leaves: Leaves) -> FrameWorkerBeat {
+        FrameWorkerBeat {
+            session: self.id.clone(),
+            via: Via::Socket,
+            running: true,
+            leaves: leaves == Leaves::Yes,
+        }
+    }
+
+    /// The last words. A worker that is replaced has not left.
+    async fn finish(self, end: End, stream: SplitStream<WebSocket>, outbox: Outbox) {
+        let (code, reason) = match end {
+            End::Gone => (1000, "bye"),
+            End::Unreadable => (CLOSE_UNREADABLE, "a message is too large or none"),
+            End::Replaced => (CLOSE_REPLACED, "replaced by a newer socket"),
+            End::Leaving => (CLOSE_LEAVING, "this server is leaving"),
+        };
+        let leaving = async {
+            if end != End::Replaced {
+                let left = say(&self.app.bus, &self.worker, self.sign(Leaves::Yes)).await;
+                let _ = left.inspect_err(|error| debug!(%error, "cannot say that a worker left"));
+            }
+        };
+        let closing = async {
+            let closed = outbox.close(code, reason);
+            // What is still on its way is read: a connection that is cut off before loses the reason for it.
+            let read = stream.for_each(|_| std::future::ready(()));
+            futures::future::join(closed, read).await
+        };
+        // Whoever does not take them goes without.
+        let _ = timeout(END_DEADLINE, futures::future::join(leaving, closing)).await;
+    }
+}
+
+/// Whether a sign of life says that the worker leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaves {
+    Yes,
+    No,
+}
+
+async fn say(
+    bus: &Bus,
+    worker: &WorkerId,
+    beat: FrameWorkerBeat,
+) -> Result<(), quintet_bus::PublishError> {
+    let subject = FrameWorkerHeartbeat {
+        worker: worker.clone(),
+    };
+    bus.publish(&subject, &beat).await
+}
+
+/// Whether somebody else's beat says that a newer socket speaks for the worker.
+fn is_newer(beat: &FrameWorkerBeat, session: &str) -> bool {
+    beat.via == Via::Socket && !beat.leaves && beat.session.as_str() > session
+}
+
+/// How the worker was greeted: nothing is passed on before that.
+#[derive(Debug, Default)]
+struct Greeting(Option<ToFrameWorker>);
+
+impl Greeting {
+    /// Passes on what the worker is told. Start and stop are for workers on the bus: a socket is open as long as it runs.
+    fn pass_on(&mut self, message: ToFrameWorker, outbox: &Outbox) {
+        if self.is_wanted(&message) {
+            outbox.put(&message);
+        }
+    }
+
+    /// Another service that drives the display says hello anew, which is news only where it drives another display.
+    fn is_wanted(&mut self, message: &ToFrameWorker) -> bool {
+        if let ToFrameWorker::Hello { .. } = message {
+            return self.0.replace(message.clone()).as_ref() != Some(message);
+        }
+        self.0.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_comes_before_hello_and_the_same_hello_comes_once() {
+        use quintet_contract::frame::{Canvas, Fps, Thousandths};
+        let hello = |width| ToFrameWorker::Hello {
+            fps: Fps::new(30.0).unwrap(),
+            canvas: Canvas { width, height: 14 },
+        };
+        let tick = ToFrameWorker::Tick { t: Thousandths(0) };
+        let mut greeting = Greeting::default();
+        let said = [&tick, &hello(28), &tick, &hello(28), &hello(14)];
+        let wanted = said.map(|message| greeting.is_wanted(message));
+        assert_eq!(wanted, [false, true, true, false, true]);
+    }
+
+    #[test]
+    fn only_a_later_socket_that_stays_takes_over() {
+        let beat = |session: &str, via, leaves| FrameWorkerBeat {
+            session: session.to_owned(),
+            via,
+            running: true,
+            leaves,
+        };
+        assert!(is_newer(&beat("c", Via::Socket, false), "b"));
+        for other in [
+            beat("b", Via::Socket, false),
+            beat("a", Via::Socket, false),
+            beat("c", Via::Bus, false),
+            beat("c", Via::Socket, true),
+        ] {
+            assert!(!is_newer(&other, "b"), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The body of every response that reports an error: `{error, code, requestId}` and fields that help.
+
+use axum::Json;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use quintet_contract::error::{ErrorCode, ErrorReply};
+use serde_json::Value;
+
+/// An answer that says no, with a body that says why.
+pub(super) fn explained(response: Response, method: &Method, id: &HeaderValue) -> Response {
+    let (parts, _) = response.into_parts();
+    let reply = match parts.extensions.get::<ErrorReply>() {
+        Some(reply) => reply.clone(),
+        None => of_status(parts.status, method, &parts.headers),
+    };
+    let mut body = reply.details;
+    body.insert("error".to_owned(), Value::String(reply.error));
+    body.insert(
+        "code".to_owned(),
+        serde_json::to_value(reply.code).unwrap_or_default(),
+    );
+    body.insert(
+        "requestId".to_owned(),
+        Value::String(id.to_str().unwrap_or_default().to_owned()),
+    );
+    let mut answer = (parts.status, Json(body)).into_response();
+    for (name, value) in &parts.headers {
+        if name != CONTENT_TYPE && name != axum::http::header::CONTENT_LENGTH {
+            answer.headers_mut().append(name, value.clone());
+        }
+    }
+    answer
+}
+
+/// What is said of an answer that comes from the framework itself.
+fn of_status(status: StatusCode, method: &Method, headers: &HeaderMap) -> ErrorReply {
+    let allowed = headers
+        .get(ALLOW)
+        .and_then(|allow| allow.to_str().ok())
+        .unwrap_or_default();
+    match status {
+        StatusCode::NOT_FOUND => ErrorReply::not_found(),
+        StatusCode::METHOD_NOT_ALLOWED => ErrorReply::new(
+            ErrorCode::MethodNotAllowed,
+            format!("this path does not take {method}; it takes {allowed}"),
+        ),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ErrorReply::new(ErrorCode::PayloadTooLarge, "the request is too large")
+        }
+        status if status.is_client_error() => ErrorReply::new(
+            ErrorCode::BadRequest,
+            "the request cannot be read; see /docs for what it must look like",
+        ),
+        _ => {
+            let text = "something went wrong here; it is in the log under this request's id";
+            ErrorReply::new(ErrorCode::Internal, text)
+        }
+    }
+}
+
+/// What a panic becomes.
+pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or_default();
+    tracing::error!(panic = text, "a handler panicked");
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}

@@ -1,0 +1,351 @@
+//! Other people's agents: each socket becomes an agent on the bus.
+//!
+//! ```text
+//!   connected ──hello──▶ greeting ──welcome──▶ serving ──close──▶ goodbye on the bus
+//!       │ 10 s              │ wrong token          │ a newer session elsewhere
+//!       ▼                   ▼                      ▼
+//!   close 4002          close 4001             close 1000, nothing is said on the bus
+//! ```
+//!
+//! [`core`] translates both ways and remembers which jobs the agent has; the pump here moves frames. Nothing is kept that
+//! a restart would lose: when the edge leaves it says nothing on the bus, and the agent comes back through another.
+
+mod core;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use futures::stream::SplitStream;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use quintet_bus::Responder;
+use quintet_contract::JsonObject;
+use quintet_contract::agent::{AgentReport, CommandReply};
+use quintet_contract::event::JobLog;
+use quintet_contract::id::JobId;
+use quintet_contract::socket::{CLOSE_NO_HELLO, CLOSE_TOO_SLOW, CLOSE_UNAUTHORIZED, HelloPayload};
+use quintet_contract::subject::JobLogged;
+use quintet_worker::{AgentIdentity, AgentLink, HeartbeatMode, LinkEvent, LinkHandle, LinkOptions};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::debug;
+
+use self::core::{Core, Heard, Say};
+use crate::access::keys::same_secret;
+use crate::access::quota::Place;
+use crate::http::extract::Client;
+use crate::http::websocket::CLOSE_LEAVING;
+use crate::http::websocket::send_queue::Writer;
+use crate::metrics::{self, OpenStream};
+use crate::state::App;
+
+/// How often a socket is pinged.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Pings without any frame in between after which the other end counts as gone.
+const MISSED_PINGS: u32 = 2;
+/// Largest frame that an agent may send.
+const MAX_FRAME: usize = 1024 * 1024;
+/// Bytes that are read at once; every socket keeps room for as much.
+const READ: usize = 4 * 1024;
+/// Log lines per second of one socket, also as a burst; what is over is dropped and counted.
+const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).expect("a constant above zero");
+
+pub(super) async fn connect(
+    State(app): State<App>,
+    Client(address): Client,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    match app.streams.enter(address) {
+        Ok(place) => upgrade
+            .max_message_size(MAX_FRAME)
+            .max_frame_size(MAX_FRAME)
+            .read_buffer_size(READ)
+            .on_upgrade(move |socket| serve(app, socket, place)),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Why a socket ends.
+enum End {
+    /// The other end closed, or is gone.
+    Gone,
+    /// We close, with this code and reason.
+    Close(u16, &'static str),
+    /// A newer session of the same agent took over.
+    Replaced,
+    /// It does not read.
+    TooSlow,
+    /// The edge leaves.
+    Leaving,
+}
+
+async fn serve(app: App, socket: WebSocket, _place: Place) {
+    let _open = OpenStream::new("agent");
+    let (sink, stream) = socket.split();
+    let mut session = Session {
+        app,
+        core: Core::default(),
+        stream,
+        writer: Writer::start(sink),
+        link: None,
+        commands: HashMap::new(),
+        lines: RateLimiter::direct(Quota::per_second(LOG_LINES_PER_SECOND)),
+        silent_pings: 0,
+    };
+    let end = session.run().await;
+    session.finish(end).await;
+}
+
+/// One socket.
+struct Session {
+    app: App,
+    core: Core,
+    stream: SplitStream<WebSocket>,
+    writer: Writer,
+    link: Option<(LinkHandle, Receiver<LinkEvent>)>,
+    /// Commands that wait for the agent's word, by job and by what it was told.
+    commands: HashMap<(JobId, &'static str), Responder<CommandReply>>,
+    lines: DefaultDirectRateLimiter,
+    silent_pings: u32,
+}
+
+impl Session {
+    async fn run(&mut self) -> End {
+        let hello_until = Instant::now() + self.app.config.hello_timeout;
+        let mut pings = interval(PING_EVERY);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pings.reset();
+        loop {
+            // Cancel-safe: frames and link events are taken only when they are returned.
+            let heard = tokio::select! {
+                biased;
+                () = self.app.shutdown.cancelled() => return End::Leaving,
+                () = self.writer.overflowed() => return End::TooSlow,
+                event = next_event(&mut self.link) => match self.tell(event).await {
+                    Some(end) => return end,
+                    None => continue,
+                },
+                frame = self.stream.next() => match frame {
+                    Some(Ok(Message::Text(text))) => self.core.hear(text.as_bytes()),
+                    Some(Ok(Message::Binary(bytes))) => self.core.hear(&bytes),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => { self.silent_pings = 0; continue }
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
+                },
+                () = sleep_until(hello_until), if self.link.is_none() => {
+                    return End::Close(CLOSE_NO_HELLO, "no hello in time");
+                }
+                _ = pings.tick() => {
+                    self.silent_pings += 1;
+                    if self.silent_pings > MISSED_PINGS {
+                        return End::Gone;
+                    }
+                    self.writer.send(Message::Ping(Default::default()));
+                    continue;
+                }
+            };
+            self.silent_pings = 0;
+            if let Some(end) = self.heard(heard).await {
+                return end;
+            }
+        }
+    }
+
+    /// What the agent said.
+    async fn heard(&mut self, heard: Heard) -> Option<End> {
+        match heard {
+            Heard::Nothing(kind) => metrics::ignored_frame(kind),
+            Heard::Hello(hello) => return self.hello(*hello).await,
+            Heard::Heartbeat(metrics) => {
+                if let Some((link, _)) = &self.link {
+                    let _ = link.heartbeat(metrics).await;
+                }
+            }
+            Heard::Report(report) => self.report(report).await,
+            Heard::Muted {
+                job,
+                verb,
+                report,
+                success,
+            } => {
+                if let Some(responder) = self.commands.remove(&(job, verb)) {
+                    let mut answer = JsonObject::new();
+                    answer.insert("success".to_owned(), success.into());
+                    if !success {
+                        answer.insert(
+                            "reason".to_owned(),
+                            "the agent said that it did not work".into(),
+                        );
+                    }
+                    responder.ok(&CommandReply { answer }).await;
+                }
+                self.report(report).await;
+            }
+            Heard::Log(log) => self.log(log).await,
+        }
+        None
+    }
+
+    async fn report(&mut self, report: AgentReport) {
+        let Some((link, _)) = &self.link else {
+            return metrics::ignored_frame("before_hello");
+        };
+        link.set_jobs(self.core.jobs());
+        // An error means that the link has ended, which its own event says.
+        let _ = link.report(report).await;
+    }
+
+    async fn hello(&mut self, hello: HelloPayload) -> Option<End> {
+        let token = hello
+            .auth
+            .as_ref()
+            .and_then(|auth| auth.token.as_deref())
+            .unwrap_or_default();
+        if !same_secret(token, self.app.config.agent_token.expose()) {
+            return Some(End::Close(CLOSE_UNAUTHORIZED, "Unauthorized"));
+        }
+        let identity = AgentIdentity {
+            agent: hello.agent_id.clone(),
+            pool: hello.pool.clone().unwrap_or_default(),
+        };
+        if let Some((before, _)) = self.link.take() {
+            // The same socket speaks for another agent now, or announces itself anew.
+            match self.core.speaks_for(&identity.agent) {
+                true => before.close(),
+                false => drop(before.goodbye("its socket speaks for another agent").await),
+            }
+        }
+        let hello = self.core.greet(hello);
+        let options = LinkOptions {
+            heartbeat: HeartbeatMode::Forwarded,
+        };
+        self.link = Some(AgentLink::open(
+            self.app.bus.clone(),
+            identity,
+            hello,
+            options,
+        ));
+        None
+    }
+
+    async fn log(&mut self, log: JobLog) {
+        let count = u32::try_from(log.lines.len())
+            .ok()
+            .and_then(NonZeroU32::new);
+        let Some(count) = count else { return };
+        if !matches!(self.lines.check_n(count), Ok(Ok(()))) {
+            return metrics::ignored_frame("log_rate");
+        }
+        let subject = JobLogged {
+            job: log.job_id.clone(),
+        };
+        match self.app.bus.store(&subject, &log, None).await {
+            // Lines are stored in order; nobody waits for each.
+            Ok(confirmation) => drop(confirmation),
+            Err(error) => debug!(%error, "cannot store log lines"),
+        }
+    }
+
+    /// What the bus says to the agent.
+    async fn tell(&mut self, event: Option<LinkEvent>) -> Option<End> {
+        match event {
+            None | Some(LinkEvent::Closed) => {
+                return Some(End::Close(CLOSE_LEAVING, "the bus is away"));
+            }
+            Some(LinkEvent::Replaced) => return Some(End::Replaced),
+            Some(LinkEvent::Command {
+                command, responder, ..
+            }) => match self.core.command(command) {
+                Say::Order(frame) => {
+                    self.writer.send(Message::text(frame));
+                    responder.ok(&CommandReply::default()).await;
+                }
+                Say::Ask { frame, job, verb } => {
+                    self.writer.send(Message::text(frame));
+                    self.commands.insert((job, verb), responder);
+                }
+                Say::Refuse(error) => responder.err(&error).await,
+            },
+            Some(LinkEvent::Assigned { assignment, .. }) => {
+                let frame = self.core.offer(assignment);
+                self.writer.send(Message::text(frame));
+            }
+            Some(LinkEvent::Kill(placement)) => {
+                let frame = self.core.kill(&placement);
+                self.writer.send(Message::text(frame));
+            }
+            Some(LinkEvent::Welcome(settings)) => {
+                self.writer.send(Message::text(self.core.welcome(settings)))
+            }
+            Some(LinkEvent::Stored(reports)) => {
+                for report in &reports {
+                    if let AgentReport::JobStopped { job_id, .. } = report {
+                        // Nobody will answer a command to a job that has ended.
+                        self.commands.retain(|(job, _), _| job != job_id);
+                    }
+                }
+                if self.core.stored(&reports)
+                    && let Some((link, _)) = &self.link
+                {
+                    link.set_jobs(self.core.jobs());
+                }
+            }
+            Some(LinkEvent::Refused { report, error }) => {
+                debug!(%error, "a report of an agent was refused");
+                if matches!(*report, AgentReport::Hello { .. }) {
+                    // It is not registered: the pool takes no new agents.
+                    return Some(End::Close(CLOSE_TOO_SLOW, "refused; try again later"));
+                }
+            }
+            Some(_) => {}
+        }
+        None
+    }
+
+    async fn finish(mut self, end: End) {
+        let link = self.link.take();
+        match end {
+            End::Gone => say_goodbye(link, "link closed").await,
+            End::TooSlow => {
+                metrics::slow_client("agent");
+                self.writer.close(CLOSE_TOO_SLOW, "too slow").await;
+                say_goodbye(link, "did not read its socket").await;
+            }
+            End::Close(code, reason) => {
+                self.writer.close(code, reason).await;
+                say_goodbye(link, reason).await;
+            }
+            End::Replaced => self.writer.close(1000, "Replaced by new connection").await,
+            End::Leaving => {
+                if let Some((link, _)) = link {
+                    // No goodbye: the agent comes back through another edge before anybody misses it.
+                    link.close();
+                }
+                self.writer
+                    .close(CLOSE_LEAVING, "this server is leaving")
+                    .await;
+            }
+        }
+    }
+}
+
+async fn say_goodbye(link: Option<(LinkHandle, Receiver<LinkEvent>)>, reason: &str) {
+    if let Some((link, _events)) = link
+        && let Err(error) = link.goodbye(reason).await
+    {
+        debug!(%error, "a goodbye was not heard");
+    }
+}
+
+/// Waits for the link's next event; for ever while there is no link.
+async fn next_event(link: &mut Option<(LinkHandle, Receiver<LinkEvent>)>) -> Option<LinkEvent> {
+    match link {
+        Some((_, events)) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}

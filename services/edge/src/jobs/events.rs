@@ -1,0 +1,177 @@
+//! Every status of a job in order, resumable on any edge: the id of an event is its position in the job's timeline.
+//!
+//! The record carries the whole timeline, so whoever has seen position *n* is told everything after *n* from any newer
+//! record: nothing is skipped when several statuses are written at once, or when a listener is slow.
+
+use std::collections::VecDeque;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use bytes::Bytes;
+use quintet_contract::id::JobId;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::quota::Place;
+use crate::error::{ErrorBody, HttpError};
+use crate::http::docs::{guarded, of_one};
+use crate::http::extract::{Client, Headers, Id, Params};
+use crate::http::sse::{come_back, last_event_id, only_events, stream_of};
+use crate::jobs::snapshot::{Latest, sse};
+use crate::live::JobWatch;
+use crate::live::write_pacer::Pace;
+use crate::metrics::OpenStream;
+use crate::state::App;
+
+pub(crate) fn routes() -> ApiRouter<App> {
+    ApiRouter::new().api_route(
+        "/v1/jobs/{id}/events",
+        get_with(events, |operation| {
+            of_one(guarded(operation))
+                .summary("Follow a job's statuses (server-sent events)")
+                .description(
+                    "`job.status` for every status in order, with `id` for `Last-Event-ID` (also `?lastEventId=`); \
+                     `job.event` for what else happens. The stream ends after the last status.",
+                )
+                .tag("jobs")
+                .input::<(Query<EventParams>, Headers<EventHeaders>)>()
+                .response_with::<200, String, _>(|response| only_events(response.description("the events")))
+                .response::<422, Json<ErrorBody>>()
+        }),
+    )
+}
+
+/// Documents the parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code, reason = "describes the query")]
+struct EventParams {
+    /// As the header `Last-Event-ID`, for clients that cannot send it.
+    #[schemars(regex(pattern = "^([0-9]{1,19})?$"))]
+    last_event_id: Option<String>,
+}
+
+/// Documents the headers.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code, reason = "describes the headers")]
+struct EventHeaders {
+    /// Go on after this event.
+    #[schemars(regex(pattern = "^([0-9]{1,19})?$"))]
+    last_event_id: Option<String>,
+}
+
+async fn events(
+    State(app): State<App>,
+    Client(address): Client,
+    Id(id): Id<JobId>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, HttpError> {
+    let position = last_event_id(&headers, &params, |text| text.parse().ok())?.unwrap_or(0);
+    let place = app.streams.enter(address)?;
+    let job = app.feeds.job(&id).await?;
+    if job.latest.borrow().job.is_none() {
+        // What was stored a moment ago may not have reached the feed.
+        let found = app.job(&id).await?;
+        if job.latest.borrow().job.is_none() && found.status.is_final() {
+            return Err(HttpError::not_found());
+        }
+    }
+    let heard = job.latest.borrow().happenings();
+    let following = Following {
+        job,
+        position,
+        heard,
+        ready: VecDeque::new(),
+        is_over: false,
+        pace: app.paces.join(),
+        shutdown: app.shutdown.clone(),
+        _place: place,
+        _open: OpenStream::new("events"),
+    };
+    Ok(stream_of(futures::stream::unfold(
+        following,
+        |mut following| async move { Some((following.next().await?, following)) },
+    )))
+}
+
+/// One listener.
+struct Following {
+    job: JobWatch,
+    /// The last position that was told.
+    position: u64,
+    /// How many of the job's happenings were told or missed.
+    heard: u64,
+    ready: VecDeque<Bytes>,
+    is_over: bool,
+    pace: Pace,
+    shutdown: CancellationToken,
+    _place: Place,
+    _open: OpenStream,
+}
+
+impl Following {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if self.is_over {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => {
+                    self.is_over = true;
+                    return Some(come_back());
+                }
+                () = self.pace.rest() => {}
+            }
+            self.collect();
+            if !self.ready.is_empty() {
+                self.pace.wrote();
+                continue;
+            }
+            if self.is_over {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => {}
+                changed = self.job.latest.changed() => {
+                    // A job that is gone has nothing more to tell.
+                    let gone = self.job.latest.borrow().job.is_none();
+                    self.is_over = changed.is_err() || gone;
+                }
+            }
+        }
+    }
+
+    /// Makes ready what is new: the statuses, then what happened, and the last status of all at the end.
+    fn collect(&mut self) {
+        let latest = self.job.latest.borrow_and_update();
+        let latest: &Latest = &latest;
+        let last = latest.job.as_ref().and_then(|shown| {
+            let job = &shown.job;
+            if job.timeline_dropped > self.position {
+                let gap = json!({"from": self.position + 1, "to": job.timeline_dropped});
+                self.ready.push_back(sse("gap", None, &gap));
+            }
+            self.ready.extend(shown.events_after(self.position));
+            let is_news = job.position() > self.position;
+            self.position = self.position.max(job.position());
+            self.is_over |= job.status.is_final();
+            (self.is_over && is_news).then(|| self.ready.pop_back())?
+        });
+        self.ready.extend(latest.happenings_after(self.heard));
+        self.heard = latest.happenings();
+        self.ready.extend(last);
+    }
+}

@@ -1,0 +1,257 @@
+//! The one watcher of jobs and agents, and what it tells everybody.
+//!
+//! State and announcements change under one lock, so that a snapshot and the subscription taken with it fit together. The
+//! lock is held for memory work only.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use quintet_bus::{Bus, Change, Watch, WatchFrom, now};
+use quintet_contract::bucket::{Agents, Jobs};
+use quintet_contract::event::JobEvent;
+use quintet_contract::id::JobId;
+use quintet_contract::socket::{Envelope, ui};
+use quintet_contract::subject::LiveJobEvent;
+use quintet_service::tasks::{ExitPolicy, Tasks};
+use quintet_service::telemetry::chain;
+use serde::Serialize;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::view::View;
+use crate::http::websocket::raw::text_frame;
+use crate::live::{Snapshot, Started, unpoisoned};
+
+/// Announcements that a listener may be behind; one that is further behind starts anew from a snapshot.
+const UPDATES: usize = 4096;
+/// Wait before the buckets are watched again after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Something changed. Frames are whole frames of a WebSocket, the same bytes for everybody.
+#[derive(Clone, Debug)]
+pub(crate) enum Update {
+    /// A job: one frame per status it went through.
+    Job(JobId, Arc<[Bytes]>),
+    /// An agent, as a frame.
+    Agent(Bytes),
+    /// A happening of a job, as a frame.
+    Event(JobId, Bytes),
+    /// The state was read anew: what was told before may have gaps.
+    Resync,
+}
+
+pub(crate) struct Hub {
+    view: Mutex<View>,
+    updates: broadcast::Sender<Update>,
+    /// The frames of the newest snapshot, and of which version of the view it is.
+    snapshot: Mutex<Option<(u64, [Bytes; 2])>>,
+}
+
+struct Watches {
+    jobs: Watch<Jobs>,
+    agents: Watch<Agents>,
+}
+
+impl Hub {
+    /// Reads everything there is and goes on from there.
+    pub(crate) async fn start(bus: Bus, tasks: &Tasks) -> Started<Arc<Self>> {
+        let (view, watches) = read(&bus).await?;
+        let hub = Arc::new(Self {
+            view: Mutex::new(view),
+            updates: broadcast::Sender::new(UPDATES),
+            snapshot: Mutex::default(),
+        });
+        let following = hub.clone().follow(bus.clone(), watches, tasks.token());
+        tasks.spawn("feeds", ExitPolicy::Essential, done(following));
+        let listening = hub.clone().listen(bus, tasks.token());
+        tasks.spawn("happenings", ExitPolicy::Essential, done(listening));
+        Ok(hub)
+    }
+
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        unpoisoned(self.view.lock())
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let (version, agents, jobs, updates) = {
+            let view = self.view();
+            let (version, updates) = (view.version(), self.updates.subscribe());
+            if let Some((of, [agents, jobs])) = &*unpoisoned(self.snapshot.lock())
+                && *of == version
+            {
+                return Snapshot {
+                    agents: agents.clone(),
+                    jobs: jobs.clone(),
+                    updates,
+                };
+            }
+            (version, view.agents(), view.jobs(), updates)
+        };
+        let agents = frame(ui::AGENT_UPDATE, &agents);
+        let jobs = frame(ui::JOB_UPDATE, &jobs);
+        // Thousands of clients come at once when another edge left; they share it as long as nothing changes.
+        *unpoisoned(self.snapshot.lock()) = Some((version, [agents.clone(), jobs.clone()]));
+        Snapshot {
+            agents,
+            jobs,
+            updates,
+        }
+    }
+
+    async fn follow(self: Arc<Self>, bus: Bus, mut watches: Watches, shutdown: CancellationToken) {
+        loop {
+            // Cancel-safe: a change is taken only when it is returned.
+            let failure = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                change = watches.jobs.next() => match change {
+                    Some(Ok(change)) => { self.job_changed(change); None }
+                    Some(Err(error)) => Some(chain(&error).to_string()),
+                    None => Some("the watch of jobs ended".to_owned()),
+                },
+                change = watches.agents.next() => match change {
+                    Some(Ok(change)) => { self.agent_changed(change); None }
+                    Some(Err(error)) => Some(chain(&error).to_string()),
+                    None => Some("the watch of agents ended".to_owned()),
+                },
+            };
+            let Some(reason) = failure else { continue };
+            warn!(reason, "watches jobs and agents again");
+            let again = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                again = read_until_there(&bus) => again,
+            };
+            watches = again.1;
+            let mut view = self.view();
+            let before = std::mem::replace(&mut *view, again.0);
+            view.succeed(before);
+            let _ = self.updates.send(Update::Resync);
+        }
+    }
+
+    fn job_changed(&self, change: Change<Jobs>) {
+        match change {
+            Change::Put { record, .. } => {
+                let id = record.job.id.clone();
+                let mut view = self.view();
+                let states = view.put_job(record.job);
+                if self.updates.receiver_count() > 0 {
+                    let frames = states
+                        .iter()
+                        .map(|job| frame(ui::JOB_UPDATE, job))
+                        .collect();
+                    let _ = self.updates.send(Update::Job(id, frames));
+                }
+            }
+            Change::Gone { key, .. } => self.view().remove_job(&key),
+            Change::UpToDate => {}
+        }
+    }
+
+    fn agent_changed(&self, change: Change<Agents>) {
+        match change {
+            Change::Put { record, .. } => {
+                let frame = frame(ui::AGENT_UPDATE, &record.agent);
+                let mut view = self.view();
+                view.put_agent(record.agent);
+                let _ = self.updates.send(Update::Agent(frame));
+            }
+            Change::Gone { key, .. } => self.view().remove_agent(&key),
+            Change::UpToDate => {}
+        }
+    }
+
+    /// Passes happenings on as they come.
+    async fn listen(self: Arc<Self>, bus: Bus, shutdown: CancellationToken) {
+        loop {
+            match bus
+                .subscribe::<LiveJobEvent>(LiveJobEvent::filter(bus.prefix(), None))
+                .await
+            {
+                Ok(mut events) => loop {
+                    let event = tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => return,
+                        event = events.next() => event,
+                    };
+                    let Some(event) = event else { break };
+                    self.happened(event.message);
+                },
+                Err(error) => {
+                    warn!(error = %chain(&error), "cannot listen to the happenings of jobs")
+                }
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    fn happened(&self, event: JobEvent) {
+        self.view().happened(&event);
+        if self.updates.receiver_count() > 0 {
+            let frame = frame(ui::JOB_EVENT, &event);
+            let _ = self.updates.send(Update::Event(event.job_id, frame));
+        }
+    }
+}
+
+async fn done(work: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+    work.await;
+    Ok(())
+}
+
+/// A frame for UIs.
+fn frame<P: Serialize>(kind: &str, payload: &P) -> Bytes {
+    let envelope = Envelope {
+        kind: kind.to_owned(),
+        msg_id: Some(quintet_bus::new_message_id().to_string()),
+        ts: Some(now().to_string()),
+        correlation_id: None,
+        payload,
+    };
+    text_frame(&serde_json::to_string(&envelope).unwrap_or_default())
+}
+
+/// Everything there is, and the watches that go on after it.
+async fn read(bus: &Bus) -> Started<(View, Watches)> {
+    let (jobs, agents) = (bus.bucket::<Jobs>(), bus.bucket::<Agents>());
+    let mut watches = Watches {
+        jobs: jobs.watch(WatchFrom::Start).await?,
+        agents: agents.watch(WatchFrom::Start).await?,
+    };
+    let mut view = View::default();
+    loop {
+        match watches.jobs.next().await {
+            Some(Ok(Change::Put { record, .. })) => drop(view.put_job(record.job)),
+            Some(Ok(Change::Gone { key, .. })) => view.remove_job(&key),
+            Some(Ok(Change::UpToDate)) | None => break,
+            Some(Err(error)) => return Err(error),
+        }
+    }
+    loop {
+        match watches.agents.next().await {
+            Some(Ok(Change::Put { record, .. })) => view.put_agent(record.agent),
+            Some(Ok(Change::Gone { key, .. })) => view.remove_agent(&key),
+            Some(Ok(Change::UpToDate)) | None => break,
+            Some(Err(error)) => return Err(error),
+        }
+    }
+    Ok((view, watches))
+}
+
+async fn read_until_there(bus: &Bus) -> (View, Watches) {
+    loop {
+        match read(bus).await {
+            Ok(read) => return read,
+            Err(error) => warn!(error = %chain(&error), "cannot watch jobs and agents yet"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}

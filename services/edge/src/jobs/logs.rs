@@ -1,0 +1,333 @@
+//! The output of a job: all of it or its tail, as text or as events, and followed until the job ends.
+//!
+//! Following begins with the live feed, then reads what is stored, then goes on with what the feed brought after that:
+//! by sequence, without gap or overlap. A follower that is too slow for the feed reads from the stream again.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt};
+use quintet_contract::error::ErrorReply;
+use quintet_contract::event::{JobLog, LogLine};
+use quintet_contract::id::JobId;
+use quintet_contract::subject::JobLogged;
+use quintet_contract::topology::stream;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::broadcast;
+use tracing::debug;
+
+use crate::access::quota::Place;
+use crate::error::{ErrorBody, HttpError};
+use crate::http::docs::{guarded, of_one};
+use crate::http::extract::{Client, Headers, Id, Params};
+use crate::http::sse::{EVENT_STREAM, also_events, come_back, last_event_id, stream_of};
+use crate::jobs::log_feed::LogBatch;
+use crate::jobs::snapshot::sse;
+use crate::live::JobWatch;
+use crate::metrics::OpenStream;
+use crate::state::App;
+
+/// Stored messages that are read at once.
+const PAGE: usize = 256;
+/// Longest tail.
+const MAX_TAIL: usize = 100_000;
+
+pub(crate) fn routes() -> ApiRouter<App> {
+    ApiRouter::new().api_route(
+        "/v1/jobs/{id}/logs",
+        get_with(logs, |operation| {
+            of_one(guarded(operation))
+                .summary("Read or follow a job's output")
+                .description(
+                    "Lines of text, or server-sent events when `Accept` asks for them. `?tail=N` begins with the newest N \
+                     lines, `?follow=true` goes on until the job ends; events carry an `id` for `Last-Event-ID`.",
+                )
+                .tag("jobs")
+                .input::<(Query<LogParams>, Headers<LogHeaders>)>()
+                .response_with::<200, String, _>(|response| also_events(response.description("the lines")))
+                .response::<422, Json<ErrorBody>>()
+        }),
+    )
+}
+
+/// Documents the parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code, reason = "describes the query")]
+struct LogParams {
+    /// True: go on until the job ends.
+    follow: Option<bool>,
+    /// Begin with the newest so many lines, at most 100000.
+    #[schemars(range(max = u64::MAX))]
+    tail: Option<u64>,
+    /// As the header `Last-Event-ID`, for clients that cannot send it.
+    #[schemars(regex(pattern = "^([0-9]{1,19}[.][0-9]{1,19})?$"))]
+    last_event_id: Option<String>,
+}
+
+/// Documents the headers.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code, reason = "describes the headers")]
+struct LogHeaders {
+    /// Go on after this event.
+    #[schemars(regex(pattern = "^([0-9]{1,19}[.][0-9]{1,19})?$"))]
+    last_event_id: Option<String>,
+}
+
+/// A line and its place: the message in the stream and the line in it.
+struct Placed {
+    sequence: u64,
+    index: usize,
+    attempt: Option<u32>,
+    line: LogLine,
+}
+
+async fn logs(
+    State(app): State<App>,
+    Client(address): Client,
+    Id(id): Id<JobId>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, HttpError> {
+    let follow = params.flag("follow")?;
+    let tail = params
+        .parse::<usize>("tail", "a number of lines")?
+        .map(|tail| tail.min(MAX_TAIL));
+    let after = last_event_id(&headers, &params, place_of)?;
+    let accepts = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or_default();
+    let as_events = accepts.contains(EVENT_STREAM);
+    app.job(&id).await?;
+    let place = app.streams.enter(address)?;
+    let mut reader = Reader::new(app, id, place, after);
+    if follow {
+        reader.follow().await?;
+    }
+    if let Some(tail) = tail.filter(|_| after.is_none()) {
+        reader.begin_with_tail(tail).await?;
+    }
+    let lines = futures::stream::unfold(reader, |mut reader| async move {
+        Some((reader.next().await?, reader))
+    });
+    Ok(if as_events {
+        events(lines)
+    } else {
+        text(lines)
+    })
+}
+
+/// A line, or the end because the edge leaves.
+enum Told {
+    Line(Placed),
+    Leaving,
+}
+
+fn text(lines: impl Stream<Item = Told> + Send + 'static) -> Response {
+    let lines = lines.filter_map(async |told| match told {
+        Told::Line(placed) => Some(Ok::<_, Infallible>(Bytes::from(format!(
+            "{}\n",
+            placed.line.line
+        )))),
+        Told::Leaving => None,
+    });
+    let kind = (
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    ([kind], Body::from_stream(lines)).into_response()
+}
+
+fn events(lines: impl Stream<Item = Told> + Send + 'static) -> Response {
+    stream_of(lines.map(|told| match told {
+        Told::Leaving => come_back(),
+        Told::Line(Placed {
+            sequence,
+            index,
+            attempt,
+            line,
+        }) => {
+            let data = json!({"at": line.at, "stream": line.stream, "line": line.line, "attempt": attempt});
+            sse("log", Some(&format!("{sequence}.{index}")), &data)
+        }
+    }))
+}
+
+fn place_of(id: &str) -> Option<(u64, usize)> {
+    let (sequence, index) = id.split_once('.')?;
+    Some((sequence.parse().ok()?, index.parse().ok()?))
+}
+
+/// Follows one job's output for one client.
+struct Reader {
+    app: App,
+    id: JobId,
+    /// The last message that was read to its end, and what of the next one is known already.
+    last: u64,
+    skip: Option<(u64, usize)>,
+    ready: VecDeque<Placed>,
+    live: Option<(broadcast::Receiver<Arc<LogBatch>>, JobWatch)>,
+    /// Whether everything that is stored was read.
+    is_caught_up: bool,
+    is_over: bool,
+    _place: Place,
+    _open: OpenStream,
+}
+
+impl Reader {
+    fn new(app: App, id: JobId, place: Place, after: Option<(u64, usize)>) -> Self {
+        Self {
+            app,
+            id,
+            last: after.map_or(0, |(sequence, _)| sequence.saturating_sub(1)),
+            skip: after,
+            ready: VecDeque::new(),
+            live: None,
+            is_caught_up: false,
+            is_over: false,
+            _place: place,
+            _open: OpenStream::new("logs"),
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), HttpError> {
+        let live = self.app.feeds.logs(&self.id).await?;
+        let job = self.app.feeds.job(&self.id).await?;
+        self.live = Some((live, job));
+        Ok(())
+    }
+
+    fn subject(&self) -> JobLogged {
+        JobLogged {
+            job: self.id.clone(),
+        }
+    }
+
+    async fn begin_with_tail(&mut self, tail: usize) -> Result<(), HttpError> {
+        // A message holds at least one line.
+        let stream = stream::events(self.app.bus.prefix());
+        let replay = self
+            .app
+            .bus
+            .replay_last(stream, &self.subject(), tail.max(1))
+            .await;
+        let replay = replay.map_err(|error| {
+            debug!(%error, "cannot read the tail of a log");
+            ErrorReply::unavailable("the output cannot be read now; try again in a moment")
+        })?;
+        for (sequence, _, log) in replay.messages {
+            self.take(sequence, log);
+        }
+        let surplus = self.ready.len().saturating_sub(tail);
+        self.ready.drain(..surplus);
+        Ok(())
+    }
+
+    /// The next line; waits for it when the job is followed.
+    async fn next(&mut self) -> Option<Told> {
+        loop {
+            if let Some(placed) = self.ready.pop_front() {
+                return Some(Told::Line(placed));
+            }
+            if self.is_over {
+                return None;
+            }
+            if !self.is_caught_up {
+                self.read_stored().await;
+            } else if let Some(told) = self.wait().await {
+                return Some(told);
+            }
+        }
+    }
+
+    async fn read_stored(&mut self) {
+        // The end of the job is looked at first: what it wrote before its end is stored by then.
+        let ended = match &self.live {
+            None => true,
+            Some((_, job)) => job.latest.borrow().is_over(),
+        };
+        let stream = stream::events(self.app.bus.prefix());
+        match self
+            .app
+            .bus
+            .replay(stream, &self.subject(), self.last + 1, PAGE)
+            .await
+        {
+            Ok(replay) => {
+                let remaining = replay.remaining;
+                let found = !replay.messages.is_empty();
+                for (sequence, _, log) in replay.messages {
+                    self.take(sequence, log);
+                }
+                self.is_caught_up = remaining == 0 || !found;
+                self.is_over = self.is_caught_up && ended;
+            }
+            Err(error) => {
+                debug!(%error, "cannot read a log to its end");
+                self.is_over = true;
+            }
+        }
+    }
+
+    /// Waits for live lines, the end of the job, or the end of the edge.
+    async fn wait(&mut self) -> Option<Told> {
+        let Some((live, job)) = &mut self.live else {
+            self.is_over = true;
+            return None;
+        };
+        let news = tokio::select! {
+            biased;
+            () = self.app.shutdown.cancelled() => {
+                self.is_over = true;
+                return Some(Told::Leaving);
+            }
+            news = live.recv() => Some(news),
+            changed = job.latest.changed() => {
+                let ended = job.latest.borrow().is_over();
+                if ended || changed.is_err() {
+                    // Whatever is stored by now is the rest.
+                    self.is_caught_up = false;
+                }
+                None
+            }
+        };
+        match news {
+            Some(Ok(batch)) if batch.sequence > self.last => {
+                self.take(batch.sequence, batch.log.clone())
+            }
+            Some(Ok(_)) | None => {}
+            // Too slow for the feed, or the feed is gone: the stream has it all.
+            Some(Err(_)) => self.is_caught_up = false,
+        }
+        None
+    }
+
+    fn take(&mut self, sequence: u64, log: JobLog) {
+        let seen = self
+            .skip
+            .take_if(|(at, _)| *at <= sequence)
+            .filter(|(at, _)| *at == sequence);
+        let first = seen.map_or(0, |(_, index)| index + 1);
+        let attempt = log.attempt.map(|attempt| attempt.0);
+        let lines = log.lines.into_iter().enumerate().skip(first);
+        self.ready.extend(lines.map(|(index, line)| Placed {
+            sequence,
+            index,
+            attempt,
+            line,
+        }));
+        self.last = sequence;
+    }
+}

@@ -1,0 +1,333 @@
+//! Jobs: submit, read, stop, mute, control, metadata, explain.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use quintet_bus::new_job_id;
+use quintet_contract::JsonObject;
+use quintet_contract::api::{
+    ControlJob, DryRunReply, Explanation, MetadataReply, PatchMetadata, SubmitJob,
+};
+use quintet_contract::id::{IdempotencyKey, JobId, MAX_NAME_BYTES};
+use quintet_contract::job::Job;
+use quintet_contract::metadata::{self, StreamMetadata};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::access::identity::Caller;
+use crate::error::HttpError;
+use crate::http::docs::{Operation, guarded, of_one, with_body};
+use crate::http::docs::{Presence, with_header};
+use crate::http::extract::{Body, Headers, Id, Params};
+use crate::state::App;
+
+/// Asks that a known key be refused when its request differs.
+pub(crate) const STRICT: HeaderName = HeaderName::from_static("idempotency-strict");
+/// The key, for clients that send it beside the body.
+pub(crate) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+pub(crate) fn routes() -> ApiRouter<App> {
+    ApiRouter::new()
+        .api_route("/v1/jobs", post_with(submit, submit_docs))
+        .api_route("/v1/jobs/{id}", get_with(get, get_docs))
+        .api_route("/v1/jobs/{id}/stop", post_with(stop, stop_docs))
+        .api_route("/v1/jobs/{id}/mute", post_with(mute, mute_docs))
+        .api_route("/v1/jobs/{id}/unmute", post_with(unmute, mute_docs))
+        .api_route("/v1/jobs/{id}/control", post_with(control, control_docs))
+        .api_route(
+            "/v1/jobs/{id}/metadata",
+            get_with(metadata, metadata_docs).put_with(put_metadata, put_metadata_docs),
+        )
+        .api_route("/v1/jobs/{id}/explain", get_with(explain, explain_docs))
+}
+
+/// Done, and the job as it is now.
+#[derive(Serialize, JsonSchema)]
+struct OkJob {
+    /// Always true.
+    ok: bool,
+    /// The job as it is now.
+    job: Job,
+}
+
+/// What a submission that made nothing is answered.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes two kinds of answer under one status")]
+enum Known {
+    /// The job of the key.
+    Job(Box<Job>),
+    /// Where it would go.
+    DryRun(DryRunReply),
+}
+
+async fn submit(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    params: Params,
+    Body(submit): Body<SubmitJob>,
+) -> Result<Response, HttpError> {
+    let submit = completed(submit, &caller, &headers)?;
+    submit.check()?;
+    if params.flag("dryRun")? {
+        return Ok(Json(app.dry_run(&submit).await?).into_response());
+    }
+    let reply = app.submit(&submit).await?;
+    let status = if reply.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let location = format!(
+        "/v1/jobs/{}",
+        quintet_contract::id::escape(reply.job.id.as_str())
+    );
+    Ok((status, [(header::LOCATION, location)], Json(reply.job)).into_response())
+}
+
+/// The submission with what only the edge knows: an id, so that it can be sent again, who asks, and how strictly.
+pub(crate) fn completed(
+    submit: SubmitJob,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<SubmitJob, HttpError> {
+    let strict = headers.get(&STRICT).and_then(|value| value.to_str().ok());
+    let key = submit.idempotency_key.or(key_of(headers)?);
+    Ok(SubmitJob {
+        job_id: Some(new_job_id()),
+        idempotency_key: key,
+        requested_by: Some(caller.name.to_string()),
+        strict: strict.is_some_and(|value| value.eq_ignore_ascii_case("true")),
+        ..submit
+    })
+}
+
+/// The key of the header. One that cannot be read is refused: without its key, a request that is sent again would make a
+/// second job.
+fn key_of(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, HttpError> {
+    let Some(value) = headers.get(&KEY) else {
+        return Ok(None);
+    };
+    let invalid = |text: String| HttpError::invalid("idempotencyKey", text);
+    let text = value
+        .to_str()
+        .map_err(|_| invalid("the header idempotency-key must be ASCII".to_owned()))?;
+    let key = IdempotencyKey::parse(text).map_err(|error| invalid(error.to_string()))?;
+    Ok(Some(key))
+}
+
+/// Documents the parameters of a submission.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code, reason = "describes the query")]
+struct SubmitParams {
+    /// True: store nothing, say where it would go.
+    dry_run: Option<bool>,
+}
+
+/// Documents the headers of a submission.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code, reason = "describes the headers")]
+struct SubmitHeaders {
+    /// The key, for clients that send it beside the body; one in the body is stronger.
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES), regex(pattern = "^[!-~]([ -~]*[!-~])?$"))]
+    idempotency_key: Option<String>,
+    /// `true`: refuse a known key whose first request differed from this one.
+    idempotency_strict: Option<String>,
+}
+
+fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
+    with_body(operation)
+        .summary("Submit a job")
+        .description(
+            "Exactly one of `templateId` and `inlineConfig`. With `?dryRun=true` nothing is stored, and the answer says \
+             where it would go. A known `idempotencyKey` is answered with its job; with the header \
+             `Idempotency-Strict: true` a different request under it is refused. `jobId`, `requestedBy` and `strict` are \
+             set by the server.",
+        )
+        .tag("jobs")
+        .input::<(Query<SubmitParams>, Headers<SubmitHeaders>)>()
+        .response_with::<201, Json<Job>, _>(|response| {
+            let response = response.description("the new job");
+            with_header(response, "location", Presence::Always, "where the job is")
+        })
+        .response_with::<200, Json<Known>, _>(|response| {
+            response.description("the job of a known key as it is now; with dryRun, where it would go")
+        })
+        .response::<409, Json<crate::error::ErrorBody>>()
+        .response::<404, Json<crate::error::ErrorBody>>()
+}
+
+async fn get(State(app): State<App>, Id(id): Id<JobId>) -> Result<Json<Job>, HttpError> {
+    Ok(Json(app.job(&id).await?))
+}
+
+fn get_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Get a job")
+        .tag("jobs")
+        .response::<200, Json<Job>>()
+}
+
+async fn stop(State(app): State<App>, Id(id): Id<JobId>) -> Result<Response, HttpError> {
+    accepted(app.stop(id).await?)
+}
+
+fn accepted(job: Job) -> Result<Response, HttpError> {
+    Ok((StatusCode::ACCEPTED, Json(OkJob { ok: true, job })).into_response())
+}
+
+fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Stop a job")
+        .description("A job that waits is canceled, one that runs is told to stop, one that ended stays as it is.")
+        .tag("jobs")
+        .response::<202, Json<OkJob>>()
+}
+
+async fn mute(State(app): State<App>, Id(id): Id<JobId>) -> Result<Response, HttpError> {
+    command(&app, id, "mute").await
+}
+
+async fn unmute(State(app): State<App>, Id(id): Id<JobId>) -> Result<Response, HttpError> {
+    command(&app, id, "unmute").await
+}
+
+async fn command(app: &App, id: JobId, command: &str) -> Result<Response, HttpError> {
+    let control = ControlJob {
+        id,
+        command: command.to_owned(),
+        args: JsonObject::new(),
+    };
+    accepted(app.control(&control).await?.job)
+}
+
+fn mute_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Turn a job's sound off or on")
+        .description("`streamMetadata.isMuted` follows when the agent has done it. An agent that cannot do it: 422.")
+        .tag("jobs")
+        .response::<202, Json<OkJob>>()
+        .response::<409, Json<crate::error::ErrorBody>>()
+        .response::<422, Json<crate::error::ErrorBody>>()
+}
+
+/// A live command.
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Control {
+    /// Its name, for example `mute`; one of those that the agent published.
+    pub(crate) command: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub(crate) args: JsonObject,
+}
+
+/// Done, with what the program answered.
+#[derive(Serialize, JsonSchema)]
+struct OkControl {
+    /// Always true.
+    ok: bool,
+    /// The job as it is now.
+    job: Job,
+    /// What the agent answered; null when it has not answered yet.
+    answer: Option<JsonObject>,
+}
+
+async fn control(
+    State(app): State<App>,
+    Id(id): Id<JobId>,
+    Body(Control { command, args }): Body<Control>,
+) -> Result<Response, HttpError> {
+    let reply = app.control(&ControlJob { id, command, args }).await?;
+    let body = OkControl {
+        ok: true,
+        job: reply.job,
+        answer: reply.answer,
+    };
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+fn control_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(with_body(operation))
+        .summary("Send a live command to a running job")
+        .description("Answered by the agent. An unknown command is answered 422 with the ones the agent published.")
+        .tag("jobs")
+        .response::<202, Json<OkControl>>()
+        .response::<409, Json<crate::error::ErrorBody>>()
+}
+
+async fn metadata(
+    State(app): State<App>,
+    Id(id): Id<JobId>,
+) -> Result<Json<MetadataReply>, HttpError> {
+    let metadata = app.job(&id).await?.stream_metadata.unwrap_or_default();
+    Ok(Json(MetadataReply { metadata }))
+}
+
+fn metadata_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Get a job's stream metadata")
+        .tag("jobs")
+        .response::<200, Json<MetadataReply>>()
+}
+
+/// The fields to merge.
+#[derive(Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct Patch(#[schemars(with = "StreamMetadata")] JsonObject);
+
+/// Done, and the metadata as it is now.
+#[derive(Serialize, JsonSchema)]
+struct OkMetadata {
+    /// Always true.
+    ok: bool,
+    /// All fields.
+    metadata: JsonObject,
+}
+
+async fn put_metadata(
+    State(app): State<App>,
+    Id(id): Id<JobId>,
+    Body(Patch(metadata)): Body<Patch>,
+) -> Result<Json<OkMetadata>, HttpError> {
+    let patch = patch(id, metadata)?;
+    let reply = app.patch_metadata(&patch).await?;
+    Ok(Json(OkMetadata {
+        ok: true,
+        metadata: reply.metadata,
+    }))
+}
+
+/// The fields of a body, checked.
+pub(crate) fn patch(id: JobId, metadata: JsonObject) -> Result<PatchMetadata, HttpError> {
+    metadata::check(&metadata)
+        .map_err(|error| HttpError::invalid(&error.field, error.to_string()))?;
+    Ok(PatchMetadata { id, metadata })
+}
+
+fn put_metadata_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(with_body(operation))
+        .summary("Merge fields into a job's stream metadata")
+        .description("A shallow merge: unknown fields are kept, null removes a field, known fields are type-checked.")
+        .tag("jobs")
+        .response::<200, Json<OkMetadata>>()
+}
+
+async fn explain(
+    State(app): State<App>,
+    Id(id): Id<JobId>,
+) -> Result<Json<Explanation>, HttpError> {
+    Ok(Json(app.explain(id).await?))
+}
+
+fn explain_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Say why a job is where it is")
+        .tag("jobs")
+        .response::<200, Json<Explanation>>()
+}

@@ -1,0 +1,182 @@
+//! What the followers of one job are told, written once for all of them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use quintet_contract::event::JobEvent;
+use quintet_contract::id::JobId;
+use quintet_contract::job::{Job, JobStatus};
+use quintet_contract::time::Timestamp;
+use serde::Serialize;
+
+/// Happenings that a follower may be behind; one that is further behind misses the oldest.
+const HAPPENINGS: usize = 256;
+
+/// The newest state of a job, and what happened to it lately.
+#[derive(Debug, Default)]
+pub(crate) struct Latest {
+    /// None once the job is gone, or when there never was one.
+    pub(crate) job: Option<Arc<Shown>>,
+    happenings: VecDeque<Bytes>,
+    /// How many happenings there were that are no longer kept.
+    passed: u64,
+}
+
+impl Latest {
+    pub(crate) fn of(job: Option<Arc<Job>>) -> Self {
+        Self {
+            job: job.map(Shown::new),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn put(&mut self, job: Option<Arc<Job>>) {
+        self.job = job.map(Shown::new);
+    }
+
+    pub(crate) fn happened(&mut self, event: &JobEvent) {
+        if self.happenings.len() == HAPPENINGS {
+            self.happenings.pop_front();
+            self.passed += 1;
+        }
+        self.happenings.push_back(sse("job.event", None, event));
+    }
+
+    /// Whether the job has ended or is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        self.job
+            .as_ref()
+            .is_none_or(|shown| shown.job.status.is_final())
+    }
+
+    /// How many happenings there were so far.
+    pub(crate) fn happenings(&self) -> u64 {
+        self.passed + self.happenings.len() as u64
+    }
+
+    /// The happenings after the first `heard`, as server-sent events.
+    pub(crate) fn happenings_after(&self, heard: u64) -> impl Iterator<Item = Bytes> {
+        let skip = usize::try_from(heard.saturating_sub(self.passed)).unwrap_or(usize::MAX);
+        self.happenings.iter().skip(skip).cloned()
+    }
+}
+
+/// A job, and the server-sent events of its statuses.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) job: Arc<Job>,
+    /// One per entry of the timeline, written when the first follower needs it.
+    events: Box<[OnceLock<Bytes>]>,
+}
+
+/// What is told of a status.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    job_id: &'a JobId,
+    status: JobStatus,
+    at: Timestamp,
+    reason: Option<&'a str>,
+    position: u64,
+    job: &'a Job,
+}
+
+impl Shown {
+    fn new(job: Arc<Job>) -> Arc<Self> {
+        let events = job.timeline.iter().map(|_| OnceLock::new()).collect();
+        Arc::new(Self { job, events })
+    }
+
+    /// The statuses after a position as server-sent events, oldest first.
+    pub(crate) fn events_after(&self, position: u64) -> impl Iterator<Item = Bytes> {
+        let entries = self.job.timeline.iter().zip(&self.events);
+        let numbered = (self.job.timeline_dropped + 1..).zip(entries);
+        numbered
+            .filter(move |(at, _)| *at > position)
+            .map(|(at, (entry, event))| {
+                let written = event.get_or_init(|| {
+                    let before;
+                    let job = if at == self.job.position() {
+                        &*self.job
+                    } else {
+                        before = self.job.at_position(at);
+                        &before
+                    };
+                    let status = Status {
+                        job_id: &job.id,
+                        status: entry.status,
+                        at: entry.at,
+                        reason: entry.reason.as_deref(),
+                        position: at,
+                        job,
+                    };
+                    sse("job.status", Some(&at.to_string()), &status)
+                });
+                written.clone()
+            })
+    }
+}
+
+/// A server-sent event; JSON holds no line end.
+pub(crate) fn sse<T: Serialize>(event: &str, id: Option<&str>, data: &T) -> Bytes {
+    let data = serde_json::to_string(data).unwrap_or_default();
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("event: {event}\n{id}data: {data}\n\n").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn job() -> Arc<Job> {
+        let at = "2026-01-01T00:00:00.000Z";
+        let timeline = ["CREATED", "PENDING", "CANCELED"]
+            .map(|status| json!({"status": status, "at": at, "reason": "because\nof"}));
+        let job = json!({"id": "j", "status": "CANCELED", "createdAt": at, "updatedAt": at, "endedAt": at,
+            "requestedBy": "x", "timeline": timeline, "timelineDropped": 7});
+        Arc::new(serde_json::from_value(job).unwrap())
+    }
+
+    #[test]
+    fn every_status_is_told_with_the_job_as_it_was_then_and_written_once() {
+        let shown = Shown::new(job());
+        let events: Vec<Bytes> = shown.events_after(8).collect();
+        let text = std::str::from_utf8(&events[0]).unwrap();
+        let (head, data) = text.split_once("data: ").unwrap();
+        assert_eq!(head, "event: job.status\nid: 9\n");
+        let data: Value = serde_json::from_str(data.strip_suffix("\n\n").unwrap()).unwrap();
+        assert_eq!(
+            (&data["status"], &data["position"]),
+            (&json!("PENDING"), &json!(9))
+        );
+        assert_eq!(data["job"]["status"], "PENDING", "not as it is now");
+        assert_eq!(events.len(), 2);
+        let again: Vec<Bytes> = shown.events_after(9).collect();
+        assert_eq!(again.len(), 1);
+        assert_eq!(
+            again[0].as_ptr(),
+            events[1].as_ptr(),
+            "shared, not written again"
+        );
+    }
+
+    #[test]
+    fn who_is_far_behind_misses_the_oldest_happenings_and_no_other() {
+        let mut latest = Latest::default();
+        let event: JobEvent = serde_json::from_value(
+            json!({"jobId": "j", "type": "t", "message": "m", "ts": "2026-01-01T00:00:00.000Z"}),
+        )
+        .unwrap();
+        for _ in 0..HAPPENINGS + 10 {
+            latest.happened(&event);
+        }
+        let total = HAPPENINGS as u64 + 10;
+        assert_eq!(latest.happenings(), total);
+        assert_eq!(latest.happenings_after(0).count(), HAPPENINGS);
+        assert_eq!(latest.happenings_after(total - 3).count(), 3);
+        assert_eq!(latest.happenings_after(total).count(), 0);
+    }
+}

@@ -1,0 +1,135 @@
+//! Stored job templates.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use quintet_contract::JsonObject;
+use quintet_contract::api::{Done, PutTemplate, TemplateRef};
+use quintet_contract::capability::Requirements;
+use quintet_contract::id::TemplateId;
+use quintet_contract::template::Template;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::HttpError;
+use crate::http::docs::{Operation, guarded, of_one, with_body};
+use crate::http::extract::{Body, Id};
+use crate::state::App;
+
+pub(crate) fn routes() -> ApiRouter<App> {
+    ApiRouter::new()
+        .api_route("/v1/templates", get_with(list, list_docs))
+        .api_route(
+            "/v1/templates/{id}",
+            get_with(get, get_docs)
+                .put_with(put, put_docs)
+                .delete_with(delete, delete_docs),
+        )
+}
+
+async fn list(State(app): State<App>) -> Result<Json<Vec<Template>>, HttpError> {
+    Ok(Json(app.templates().await?.templates))
+}
+
+fn list_docs(operation: Operation<'_>) -> Operation<'_> {
+    guarded(operation)
+        .summary("List templates")
+        .tag("templates")
+        .response::<200, Json<Vec<Template>>>()
+}
+
+async fn get(State(app): State<App>, Id(id): Id<TemplateId>) -> Result<Json<Template>, HttpError> {
+    Ok(Json(app.template(&TemplateRef { id }).await?.template))
+}
+
+fn get_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Get a template")
+        .tag("templates")
+        .response::<200, Json<Template>>()
+}
+
+/// A template as clients send it. Of one that was read here before, the id and the times are ignored: the path and the
+/// service say them.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewTemplate {
+    /// What people call it.
+    name: Option<String>,
+    /// The executor that runs it: `exec`, `ffmpeg`, `noop`, or one that an agent brings along.
+    #[schemars(regex(pattern = r"\S"))]
+    executor: String,
+    /// The executor's configuration with `{{param}}` places in any string.
+    #[serde(default)]
+    config: JsonObject,
+    /// Values for places that a job does not name.
+    #[serde(default)]
+    defaults: JsonObject,
+    /// What it asks of an agent.
+    #[serde(default)]
+    requirements: Requirements,
+}
+
+async fn put(
+    State(app): State<App>,
+    Id(id): Id<TemplateId>,
+    Body(new): Body<NewTemplate>,
+) -> Result<(StatusCode, Json<Template>), HttpError> {
+    let template = named(id, new)?;
+    let reply = app.put_template(&PutTemplate { template }).await?;
+    let status = if reply.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(reply.template)))
+}
+
+/// The template of a body, checked; the path says which it is.
+pub(crate) fn named(id: TemplateId, new: NewTemplate) -> Result<Template, HttpError> {
+    let NewTemplate {
+        name,
+        executor,
+        config,
+        defaults,
+        requirements,
+    } = new;
+    let template = Template {
+        id,
+        name,
+        executor,
+        config,
+        defaults,
+        requirements,
+        created_at: None,
+        updated_at: None,
+    };
+    template.check()?;
+    Ok(template)
+}
+
+fn put_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(with_body(operation))
+        .summary("Store a template")
+        .description(
+            "Names an executor, its configuration with `{{param}}` places, values for places that a job does not name, \
+             and requirements. An id of more than 128 bytes or with control characters is answered 404.",
+        )
+        .tag("templates")
+        .response_with::<201, Json<Template>, _>(|response| response.description("there was none under this id"))
+        .response_with::<200, Json<Template>, _>(|response| response.description("it was replaced"))
+        .response::<409, Json<crate::error::ErrorBody>>()
+}
+
+async fn delete(State(app): State<App>, Id(id): Id<TemplateId>) -> Result<Json<Done>, HttpError> {
+    Ok(Json(app.delete_template(&TemplateRef { id }).await?))
+}
+
+fn delete_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Delete a template")
+        .tag("templates")
+        .response::<200, Json<Done>>()
+}

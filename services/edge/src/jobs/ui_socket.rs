@@ -1,0 +1,192 @@
+//! The UI's socket: two snapshots, then every change.
+//!
+//! A client that does not read falls behind the feed, whose backlog is shared and bounded; then it gets a fresh snapshot
+//! instead of what it missed.
+
+use std::collections::HashSet;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Buf;
+use quintet_contract::id::JobId;
+use quintet_contract::socket::{CLOSE_TOO_SLOW, Envelope, SubscribePayload, ui};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::access::quota::Place;
+use crate::http::extract::Client;
+use crate::http::websocket::CLOSE_LEAVING;
+use crate::http::websocket::raw::{self, Frames, RawSocket};
+use crate::jobs::hub::Update;
+use crate::live::Snapshot;
+use crate::metrics::{self, OpenStream};
+use crate::state::App;
+
+/// Largest frame that a client may send; what it says is small.
+const MAX_FRAME: usize = 64 * 1024;
+/// From so many bytes on, what is told is written before more is taken from the feed.
+const ENOUGH: usize = 256 * 1024;
+
+pub(crate) async fn connect(
+    State(app): State<App>,
+    Client(address): Client,
+    request: Request,
+) -> Response {
+    match app.streams.enter(address) {
+        Ok(place) => raw::open(request, MAX_FRAME, move |socket| run(app, socket, place)),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Which jobs a client wants to see.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Interest(Option<HashSet<JobId>>);
+
+impl Interest {
+    fn wants(&self, job: &JobId) -> bool {
+        self.0.as_ref().is_none_or(|jobs| jobs.contains(job))
+    }
+
+    /// Reads what a client says; everything but a subscription is ignored.
+    fn hear(&mut self, text: &str) {
+        let Ok(envelope) = serde_json::from_str::<Envelope<SubscribePayload>>(text) else {
+            return;
+        };
+        if envelope.kind == ui::SUBSCRIBE {
+            self.0 = envelope.payload.jobs.map(|jobs| jobs.into_iter().collect());
+        }
+    }
+
+    /// Adds the frames of an update that the client wants; a resync has none, it is not told but done.
+    fn take(&self, update: Update, frames: &mut Frames) {
+        match update {
+            Update::Job(id, all) if self.wants(&id) => {
+                all.iter().cloned().for_each(|frame| frames.push(frame));
+            }
+            Update::Event(id, frame) if self.wants(&id) => frames.push(frame),
+            Update::Agent(frame) => frames.push(frame),
+            Update::Job(..) | Update::Event(..) | Update::Resync => {}
+        }
+    }
+}
+
+async fn run(app: App, mut socket: RawSocket, _place: Place) {
+    let _open = OpenStream::new("ui");
+    let mut interest = Interest::default();
+    // Every end of this function ends the connection; there is nobody to tell about a failed write.
+    let _ = pump(&app, &mut socket, &mut interest).await;
+}
+
+/// Why a connection ended: for the reader of the code, not for the client.
+enum Over {
+    Gone,
+    Leaving,
+}
+
+async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Result<(), Over> {
+    let mut pace = app.paces.join();
+    loop {
+        let Ok(snapshot) = app.feeds.snapshot().await else {
+            return close(socket, CLOSE_TOO_SLOW, "try again later").await;
+        };
+        let Snapshot {
+            agents,
+            jobs,
+            mut updates,
+        } = snapshot;
+        let mut frames = Frames::default();
+        frames.push(agents);
+        frames.push(jobs);
+        write(socket, frames).await?;
+        let mut is_current = true;
+        while is_current {
+            pace.wrote();
+            // Cancel-safe: a message or an update is taken only when it is returned.
+            let update = loop {
+                tokio::select! {
+                    biased;
+                    () = app.shutdown.cancelled() => {
+                        close(socket, CLOSE_LEAVING, "this server is leaving").await?;
+                        return Err(Over::Leaving);
+                    }
+                    message = socket.recv() => match message {
+                        Some(Ok(Message::Text(text))) => interest.hear(&text),
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Over::Gone),
+                        Some(Ok(_)) => {}
+                    },
+                    update = async { pace.rest().await; updates.recv().await } => break update,
+                }
+            };
+            let mut frames = Frames::default();
+            let mut next = update.map_err(|error| match error {
+                RecvError::Lagged(missed) => TryRecvError::Lagged(missed),
+                RecvError::Closed => TryRecvError::Closed,
+            });
+            loop {
+                match next {
+                    Ok(Update::Resync) => is_current = false,
+                    Ok(update) => interest.take(update, &mut frames),
+                    Err(TryRecvError::Lagged(_)) => {
+                        metrics::slow_client("ui");
+                        is_current = false;
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Closed) => return Err(Over::Gone),
+                }
+                if !is_current || frames.remaining() >= ENOUGH {
+                    break;
+                }
+                next = updates.try_recv();
+            }
+            write(socket, frames).await?;
+        }
+    }
+}
+
+async fn close(socket: &mut RawSocket, code: u16, reason: &'static str) -> Result<(), Over> {
+    raw::close_in_time(socket, code, reason)
+        .await
+        .map_err(|raw::Gone| Over::Gone)
+}
+
+async fn write(socket: &mut RawSocket, frames: Frames) -> Result<(), Over> {
+    raw::write_in_time(socket, frames, "ui")
+        .await
+        .map_err(|raw::Gone| Over::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn id(text: &str) -> JobId {
+        JobId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_subscription_narrows_widens_and_nothing_else_is_heard() {
+        let mut interest = Interest::default();
+        for nonsense in [
+            "",
+            "null",
+            "[]",
+            r#"{"type":"ui.subscribe"}"#,
+            r#"{"type":"x","payload":{"jobs":[]}}"#,
+        ] {
+            interest.hear(nonsense);
+            assert!(interest.wants(&id("a")), "{nonsense}");
+        }
+        interest.hear(r#"{"type":"ui.subscribe","payload":{"jobs":["a"]}}"#);
+        assert!(interest.wants(&id("a")) && !interest.wants(&id("b")));
+        let frame = Bytes::from_static(b"x");
+        let mut frames = Frames::default();
+        interest.take(Update::Event(id("b"), frame.clone()), &mut frames);
+        assert!(!frames.has_remaining());
+        interest.take(Update::Agent(frame), &mut frames);
+        assert!(frames.has_remaining());
+        interest.hear(r#"{"type":"ui.subscribe","payload":{}}"#);
+        assert!(interest.wants(&id("b")));
+    }
+}

@@ -1,0 +1,199 @@
+//! The logs of runs as they grow: one follower per run that anybody listens to, shared by all who do.
+//!
+//! The follower alone sees that nothing is missed. What it finds it writes once as events into a
+//! short memory; listeners take from there what comes after the last number they told. Who is further behind
+//! than that memory reaches reads the stream.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use quintet_bus::Bus;
+use quintet_contract::error::ErrorReply;
+use quintet_contract::id::RunId;
+use quintet_service::tasks::{ExitPolicy, Tasks};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::encode::Told;
+use super::follower::Follower;
+use super::replay_buffer::{Mark, News, Tail};
+use crate::error::HttpError;
+use crate::live::unpoisoned;
+
+/// How long a follower may take to begin, or to find what was asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a follower stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has not found the end of the log yet.
+    Starting,
+    /// It has everything up to this entry.
+    At {
+        n: u64,
+        /// Whether it knows the newest checkpoints, also those from before it began.
+        has_marks: bool,
+    },
+    /// It has ended; whoever wants more must begin anew.
+    Gone,
+}
+
+/// What listeners want of a follower beyond what comes live.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    /// To have everything up to this entry, which somebody knows to exist.
+    pub(super) n: u64,
+    /// To know the newest checkpoints.
+    pub(super) marks: bool,
+}
+
+/// What the follower of a run and its listeners share.
+pub(super) struct RunFeed {
+    pub(super) run_id: RunId,
+    tail: Mutex<Tail>,
+    pub(super) state: watch::Sender<State>,
+    pub(super) wanted: watch::Sender<Wanted>,
+}
+
+pub(super) type Followed = Arc<Mutex<HashMap<RunId, Arc<RunFeed>>>>;
+
+/// The runs that are followed.
+pub(crate) struct RunFeeds {
+    bus: Bus,
+    tasks: Tasks,
+    followed: Followed,
+}
+
+/// One who listens to a run.
+pub(crate) struct RunListener {
+    feed: Arc<RunFeed>,
+    state: watch::Receiver<State>,
+}
+
+impl RunFeeds {
+    pub(crate) fn new(bus: Bus, tasks: Tasks) -> Self {
+        Self {
+            bus,
+            tasks,
+            followed: Followed::default(),
+        }
+    }
+
+    /// Listens to a run: everything that is stored after this call is told.
+    pub(crate) async fn listen(&self, run_id: RunId) -> Result<RunListener, HttpError> {
+        let mut listener = self.listener(run_id);
+        let began = listener.until(|state| state != State::Starting).await;
+        match began {
+            Some(State::At { .. }) => Ok(listener),
+            Some(State::Starting | State::Gone) | None => Err(unavailable()),
+        }
+    }
+
+    fn listener(&self, run_id: RunId) -> RunListener {
+        let mut followed = unpoisoned(self.followed.lock());
+        if let Some(feed) = followed.get(&run_id)
+            && *feed.state.borrow() != State::Gone
+        {
+            // Taken under the lock: a follower without listeners ends under it, too.
+            return RunListener {
+                state: feed.state.subscribe(),
+                feed: feed.clone(),
+            };
+        }
+        let (state, seen) = watch::channel(State::Starting);
+        let feed = Arc::new(RunFeed {
+            run_id,
+            tail: Mutex::default(),
+            state,
+            wanted: watch::Sender::default(),
+        });
+        followed.insert(run_id, feed.clone());
+        let follower = Follower::new(feed.clone(), self.bus.clone());
+        let (followed, token) = (self.followed.clone(), self.tasks.token());
+        self.tasks.spawn("run", ExitPolicy::Optional, async move {
+            follower.run(&followed, token).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        RunListener { feed, state: seen }
+    }
+}
+
+impl RunListener {
+    /// What comes after an entry, as far as it is in memory.
+    pub(crate) fn after(&mut self, n: u64) -> News {
+        self.state.mark_unchanged();
+        self.feed.tail().after(n)
+    }
+
+    /// Where the newest entry is in the stream.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.feed.tail().last_sequence()
+    }
+
+    /// Waits for more; false when there will be none. Cancel-safe: nothing is taken.
+    pub(crate) async fn changed(&mut self) -> bool {
+        let is_gone = *self.state.borrow() == State::Gone;
+        !is_gone && self.state.changed().await.is_ok() && *self.state.borrow() != State::Gone
+    }
+
+    /// Says that the log goes to this entry at least.
+    pub(crate) fn expect(&self, n: u64) {
+        self.feed.wanted.send_if_modified(|wanted| {
+            let is_news = n > wanted.n;
+            wanted.n = wanted.n.max(n);
+            is_news
+        });
+    }
+
+    /// The newest `count` checkpoints up to entry `n`, oldest first, and the end of the run, if it is among those.
+    pub(crate) async fn marks(
+        &mut self,
+        n: u64,
+        count: usize,
+    ) -> Result<(Vec<Mark>, Option<Arc<Told>>), HttpError> {
+        self.expect(n);
+        self.feed
+            .wanted
+            .send_if_modified(|wanted| !std::mem::replace(&mut wanted.marks, true));
+        let found = self.until(|state| match state {
+            State::At { n: at, has_marks } => at >= n && has_marks,
+            State::Starting => false,
+            State::Gone => true,
+        });
+        match found.await {
+            Some(State::At { .. }) => {
+                let tail = self.feed.tail();
+                Ok((tail.marks(n, count), tail.end()))
+            }
+            Some(State::Starting | State::Gone) | None => Err(unavailable()),
+        }
+    }
+
+    async fn until(&mut self, is_it: impl Fn(State) -> bool) -> Option<State> {
+        let reached = self.state.wait_for(|state| is_it(*state));
+        let state = timeout(PATIENCE, reached).await.ok()?.ok()?;
+        Some(*state)
+    }
+}
+
+impl RunFeed {
+    pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
+        unpoisoned(self.tail.lock())
+    }
+
+    /// Whether nobody listens; if so, nobody begins to any more.
+    pub(super) fn is_deserted(&self, followed: &Followed) -> bool {
+        let followed = unpoisoned(followed.lock());
+        let is_deserted = self.state.receiver_count() == 0;
+        if is_deserted {
+            self.state.send_replace(State::Gone);
+        }
+        drop(followed);
+        is_deserted
+    }
+}
+
+pub(super) fn unavailable() -> HttpError {
+    ErrorReply::unavailable("the log of this run cannot be read now; try again in a moment").into()
+}

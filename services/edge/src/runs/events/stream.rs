@@ -1,0 +1,235 @@
+//! One listener to a run: what it was told, and what comes next.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quintet_contract::id::RunId;
+use quintet_contract::run::{RunEvent, RunStatus};
+use quintet_contract::run_api::RunReply;
+use quintet_contract::time::Timestamp;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::Last;
+use super::{Kind, Mark, News, RunListener, event_text, told};
+use crate::access::quota::Place;
+use crate::error::HttpError;
+use crate::http::sse::come_back;
+use crate::live::log_reader::LogReader;
+use crate::live::write_pacer::Pace;
+use crate::metrics::OpenStream;
+use crate::state::App;
+
+/// After so long a client comes back when its connection broke.
+const COME_BACK: Duration = Duration::from_secs(2);
+/// Bytes that are written at once when the log is read from the stream.
+const CHUNK: usize = 64 * 1024;
+/// How long entries of a run that has ended may be missing before the stream ends without them.
+const MISSING: Duration = Duration::from_secs(10);
+/// A listener so far behind does not read what it has seen.
+const FAR: u64 = 512;
+
+/// One listener.
+pub(super) struct Following {
+    run_id: RunId,
+    listener: RunListener,
+    reader: LogReader,
+    /// The last entry that was told, or need not be.
+    n: u64,
+    /// The message that held it; it may hold more.
+    sequence: u64,
+    /// Nothing is told until something happened after this.
+    after: Option<Timestamp>,
+    /// For a run that has ended, its last entry.
+    end: Option<u64>,
+    ready: VecDeque<Bytes>,
+    is_over: bool,
+    pace: Pace,
+    shutdown: CancellationToken,
+    _place: Place,
+    _open: OpenStream,
+}
+
+impl Following {
+    pub(super) fn new(app: App, run_id: RunId, listener: RunListener, place: Place) -> Self {
+        Self {
+            run_id,
+            listener,
+            reader: LogReader::new(app.bus.clone(), run_id),
+            n: 0,
+            sequence: 0,
+            after: None,
+            end: None,
+            ready: VecDeque::new(),
+            is_over: false,
+            pace: app.paces.join(),
+            shutdown: app.shutdown.clone(),
+            _place: place,
+            _open: OpenStream::new("runs"),
+        }
+    }
+
+    /// Greets, and finds where to begin.
+    pub(super) async fn begin(
+        &mut self,
+        found: &RunReply,
+        last: Option<Last>,
+        replay: usize,
+    ) -> Result<(), HttpError> {
+        self.greet(found);
+        self.end = found.run.status.is_final().then_some(found.entries);
+        self.listener.expect(found.entries);
+        match last {
+            Some(Last::Entry(n)) => {
+                self.n = n;
+                let newest = self.listener.last_sequence();
+                if n > FAR && matches!(self.listener.after(n), News::InStream) {
+                    self.sequence = self.reader.find(n, newest).await?;
+                }
+            }
+            Some(Last::Time(at)) => self.after = Some(at),
+            None => self.begin_with_checkpoints(found, replay).await?,
+        }
+        self.is_over |= self.end.is_some_and(|end| self.n >= end);
+        Ok(())
+    }
+
+    fn greet(&mut self, found: &RunReply) {
+        let hello = RunEvent::Hello {
+            run_id: self.run_id,
+            status: found.run.status,
+            entries: found.entries,
+        };
+        let retry = format!("retry: {}\n\n", COME_BACK.as_millis());
+        self.ready.push_back(retry.into());
+        self.ready.push_back(event_text(&hello, None));
+    }
+
+    /// Tells the last checkpoints, then goes on after the entries that were found; of a run that has ended, its end.
+    async fn begin_with_checkpoints(
+        &mut self,
+        found: &RunReply,
+        replay: usize,
+    ) -> Result<(), HttpError> {
+        self.n = found.entries;
+        let status = found.run.status;
+        if replay == 0 && !status.is_final() {
+            return Ok(());
+        }
+        let (marks, end) = self.listener.marks(self.n, replay).await?;
+        for mark in marks {
+            let event = match &mark.told {
+                Some(told) => told.bytes.clone(),
+                None => self.stored(&mark).await?,
+            };
+            self.ready.push_back(event);
+        }
+        if status.is_final() {
+            let end = end.map_or_else(|| self.bare_end(status), |end| end.bytes.clone());
+            self.ready.push_back(end);
+        }
+        Ok(())
+    }
+
+    /// The end of a run whose log is gone.
+    fn bare_end(&self, status: RunStatus) -> Bytes {
+        let event = RunEvent::Status {
+            run_id: self.run_id,
+            status,
+            error: None,
+        };
+        event_text(&event, None)
+    }
+
+    /// A checkpoint that is no longer in memory.
+    async fn stored(&self, mark: &Mark) -> Result<Bytes, HttpError> {
+        let found = self.reader.entry(mark.n, mark.sequence).await?;
+        Ok(found.map_or_else(Bytes::new, |entry| {
+            told(self.run_id, mark.sequence, &entry).bytes
+        }))
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            while let Some(event) = self.ready.pop_front() {
+                if !event.is_empty() {
+                    return Some(event);
+                }
+            }
+            if self.is_over {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => {
+                    self.is_over = true;
+                    return Some(come_back());
+                }
+                () = self.pace.rest() => {}
+            }
+            match self.listener.after(self.n) {
+                News::Events(events) => {
+                    for told in events {
+                        if self.goes_on_with(told.n, told.at, told.sequence, told.kind) {
+                            self.ready.push_back(told.bytes.clone());
+                        }
+                    }
+                    self.pace.wrote();
+                }
+                News::InStream => self.read().await,
+                News::None => self.wait().await,
+            }
+        }
+    }
+
+    /// Takes note of an entry; whether it is to be told.
+    fn goes_on_with(&mut self, n: u64, at: Timestamp, sequence: u64, kind: Kind) -> bool {
+        if self.is_over || n <= self.n {
+            return false;
+        }
+        (self.n, self.sequence) = (n, sequence);
+        self.is_over = kind == Kind::End || self.end.is_some_and(|end| n >= end);
+        if self.after.is_some_and(|after| at <= after) {
+            return false;
+        }
+        self.after = None;
+        true
+    }
+
+    async fn wait(&mut self) {
+        // Of a run that has ended, nothing comes that is not there.
+        let patience = self.end.map_or(Duration::MAX, |_| MISSING);
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {}
+            more = timeout(patience, self.listener.changed()) => if more != Ok(true) {
+                // The client comes back, here or elsewhere.
+                self.is_over = true;
+            }
+        }
+    }
+
+    /// Reads a page of the stream.
+    async fn read(&mut self) {
+        self.reader.go_to(self.n, self.sequence);
+        let page = match self.reader.page_up_to(self.n + 1).await {
+            Ok(Some(page)) => page,
+            Ok(None) | Err(_) => {
+                self.is_over = true;
+                return;
+            }
+        };
+        let mut chunk = BytesMut::new();
+        for (sequence, entry) in page {
+            let kind = Kind::of(&entry.fact);
+            if self.goes_on_with(entry.n, entry.at, sequence, kind) {
+                chunk.extend_from_slice(&told(self.run_id, sequence, &entry).bytes);
+            }
+            if chunk.len() >= CHUNK {
+                self.ready.push_back(chunk.split().freeze());
+            }
+        }
+        self.ready.push_back(chunk.freeze());
+    }
+}

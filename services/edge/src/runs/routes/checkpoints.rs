@@ -1,0 +1,244 @@
+//! The checkpoints of a run: read them all, or add one.
+
+use std::collections::VecDeque;
+use std::io;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream;
+use quintet_bus::new_checkpoint_id;
+use quintet_contract::error::{ErrorCode, ErrorReply};
+use quintet_contract::id::RunId;
+use quintet_contract::nesting;
+use quintet_contract::run::{Checkpoint, Fact, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES};
+use quintet_contract::run_api::{AddCheckpoint, CheckpointPage, CheckpointReply};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::one::too_deep;
+use super::read::fitting;
+use crate::error::{ErrorBody, HttpError};
+use crate::http::docs::{Operation, guarded, of_one, with_body};
+use crate::http::extract;
+use crate::live::log_reader::LogReader;
+use crate::runs::RunOf;
+use crate::state::App;
+
+pub(crate) fn routes(path: &str) -> ApiRouter<App> {
+    ApiRouter::new().api_route(
+        &format!("{path}/{{id}}/checkpoints"),
+        get_with(list, list_docs).post_with(add, add_docs),
+    )
+}
+
+async fn list(State(app): State<App>, RunOf(run_id): RunOf) -> Result<Response, HttpError> {
+    let entries = app.run(run_id).await?.entries;
+    let mut listed = Listed {
+        reader: LogReader::new(app.bus.clone(), run_id),
+        entries,
+        found: VecDeque::new(),
+    };
+    // The first is looked for before the answer begins, so that a failure still has a status.
+    let first = listed.next().await?;
+    let head = format!("{{\"runId\":\"{run_id}\",\"checkpoints\":[");
+    let body = stream::unfold(
+        Writing::Next(head, first, Box::new(listed)),
+        |state| async move {
+            match state {
+                Writing::Next(before, first, listed) => write(before, first, listed).await,
+                Writing::Done => None,
+            }
+        },
+    );
+    let kind = (
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    Ok(([kind], Body::from_stream(body)).into_response())
+}
+
+/// The answer as far as it is written, of which only a part is in memory at any time.
+enum Writing {
+    /// What comes before the next checkpoint, and that one.
+    Next(String, Option<Checkpoint>, Box<Listed>),
+    Done,
+}
+
+type Written = Option<(Result<Bytes, io::Error>, Writing)>;
+
+async fn write(before: String, next: Option<Checkpoint>, mut listed: Box<Listed>) -> Written {
+    let mut out = before.into_bytes();
+    let Some(checkpoint) = next else {
+        out.extend_from_slice(b"]}");
+        return Some((Ok(out.into()), Writing::Done));
+    };
+    if let Err(error) = serde_json::to_writer(&mut out, &checkpoint) {
+        return Some((Err(error.into()), Writing::Done));
+    }
+    Some(match listed.next().await {
+        Ok(None) => {
+            out.extend_from_slice(b"]}");
+            (Ok(out.into()), Writing::Done)
+        }
+        Ok(next) => (Ok(out.into()), Writing::Next(",".to_owned(), next, listed)),
+        // The answer has begun: it is cut off, which no client takes for a whole one.
+        Err(error) => (Err(io::Error::other(error.reply.error)), Writing::Done),
+    })
+}
+
+/// The checkpoints of a log, oldest first.
+struct Listed {
+    reader: LogReader,
+    /// The log is read at least to this entry.
+    entries: u64,
+    found: VecDeque<Checkpoint>,
+}
+
+impl Listed {
+    async fn next(&mut self) -> Result<Option<Checkpoint>, HttpError> {
+        while self.found.is_empty() {
+            let Some(page) = self.reader.page_up_to(self.entries).await? else {
+                return Ok(None);
+            };
+            let found = page.into_iter().filter_map(|(_, entry)| match entry.fact {
+                Fact::Checkpoint { checkpoint } => Some(checkpoint),
+                _ => None,
+            });
+            self.found.extend(found);
+        }
+        Ok(self.found.pop_front())
+    }
+}
+
+fn list_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("List the checkpoints of a run, oldest first")
+        .tag("runs")
+        .response::<200, Json<CheckpointPage>>()
+}
+
+/// A checkpoint from outside, as it must be.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "describes the body")]
+struct NewCheckpoint {
+    /// What it marks; spaces around it do not count.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = MAX_CHECKPOINT_TYPE_BYTES), regex(pattern = r"\S"))]
+    kind: String,
+    /// What its author wants to find again.
+    #[serde(default)]
+    data: Option<Value>,
+}
+
+/// A checkpoint as it may come: what is wrong with the type is said in its own words.
+#[derive(Deserialize)]
+struct Given {
+    #[serde(rename = "type", default)]
+    kind: Value,
+    #[serde(default)]
+    data: Option<Value>,
+}
+
+async fn add(
+    State(app): State<App>,
+    RunOf(run_id): RunOf,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let limit = MAX_CHECKPOINT_BYTES.min(app.config.body_limit);
+    let body = extract::body(request, limit).await?;
+    let add = checkpoint(run_id, &body)?;
+    let checkpoint_id = add.checkpoint_id;
+    app.add_checkpoint(add).await?;
+    Ok((StatusCode::CREATED, Json(CheckpointReply { checkpoint_id })).into_response())
+}
+
+/// Reads a body as a checkpoint.
+fn checkpoint(run_id: RunId, body: &[u8]) -> Result<AddCheckpoint, HttpError> {
+    let Given { kind, data } = fitting(body)?;
+    let kind = kind.as_str().map(str::trim).unwrap_or_default();
+    if kind.is_empty() || kind.len() > MAX_CHECKPOINT_TYPE_BYTES {
+        return Err(invalid_type());
+    }
+    if !data.as_ref().is_none_or(nesting::is_bounded) {
+        return Err(too_deep("data"));
+    }
+    Ok(AddCheckpoint {
+        run_id,
+        checkpoint_id: new_checkpoint_id(),
+        kind: kind.to_owned(),
+        data,
+        blob: None,
+    })
+}
+
+fn invalid_type() -> HttpError {
+    let text = format!(
+        "type must be a text of 1 to {MAX_CHECKPOINT_TYPE_BYTES} bytes without the spaces around it"
+    );
+    let reply = ErrorReply::new(ErrorCode::BadRequest, "invalid checkpoint type");
+    let detail = json!({"path": "type", "message": text});
+    reply.with("details", json!([detail])).into()
+}
+
+fn add_docs(operation: Operation<'_>) -> Operation<'_> {
+    let mut operation = of_one(with_body(operation))
+        .summary("Add a checkpoint to a run")
+        .description("The id, the run and the time are set by the server. At most 1 MiB. A run that has ended: 409.")
+        .tag("runs")
+        .response::<201, Json<CheckpointReply>>()
+        .response::<409, Json<ErrorBody>>();
+    // The handler reads the body itself, since it has a limit of its own.
+    aide::generate::in_context(|ctx| {
+        use aide::OperationInput;
+        Json::<NewCheckpoint>::operation_input(ctx, operation.inner_mut());
+    });
+    operation
+}
+
+#[cfg(test)]
+mod tests {
+    use quintet_bus::new_run_id;
+
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_needs_a_type_and_gets_all_else_from_the_server() {
+        let run = new_run_id();
+        let read = checkpoint(
+            run,
+            br#"{"type": " half ", "id": "mine", "data": {"a": 1}}"#,
+        )
+        .unwrap();
+        assert_eq!((read.run_id, read.kind.as_str()), (run, "half"));
+        assert_eq!(read.data, Some(json!({"a": 1})));
+        let long = json!({"type": "x".repeat(MAX_CHECKPOINT_TYPE_BYTES + 1)}).to_string();
+        for (body, error) in [
+            ("{}", "invalid checkpoint type"),
+            (r#"{"type": "  "}"#, "invalid checkpoint type"),
+            (r#"{"type": 7}"#, "invalid checkpoint type"),
+            (&long, "invalid checkpoint type"),
+            ("[]", "validation failed"),
+            ("7", "validation failed"),
+        ] {
+            let refused = checkpoint(run, body.as_bytes()).unwrap_err();
+            assert_eq!(refused.reply.error, error, "{body}");
+            assert!(refused.reply.details["details"][0]["message"].is_string());
+            let status = refused.into_response().status();
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        }
+        let deep = format!(
+            r#"{{"type": "t", "data": {}1{}}}"#,
+            "[".repeat(40),
+            "]".repeat(40)
+        );
+        let refused = checkpoint(run, deep.as_bytes()).unwrap_err();
+        assert_eq!(refused.reply.details["details"][0]["path"], "data");
+    }
+}

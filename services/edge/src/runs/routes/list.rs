@@ -1,0 +1,137 @@
+//! The list of runs, over all shards, newest first.
+
+use std::cmp::Reverse;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
+use axum::extract::{Query, State};
+use quintet_contract::id::RunId;
+use quintet_contract::run::{Run, RunStatus};
+use quintet_contract::run_api::{ListRuns, MAX_RUNS_PAGE};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorBody, HttpError};
+use crate::http::docs::{Operation, guarded};
+use crate::http::extract::Params;
+use crate::state::App;
+
+/// Runs of a page whose size is not said.
+const PAGE: u32 = 50;
+
+pub(crate) fn routes(path: &str) -> ApiRouter<App> {
+    ApiRouter::new().api_route(path, get_with(list, docs))
+}
+
+/// Documents the query.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "describes the query")]
+struct Filter {
+    /// At most so many; 50 when absent.
+    #[schemars(range(min = 1, max = MAX_RUNS_PAGE))]
+    limit: Option<u32>,
+    /// Where to go on: the `nextCursor` of an earlier answer, whose form means nothing to clients.
+    #[schemars(extend("format" = "run-cursor"))]
+    cursor: Option<String>,
+    /// Only runs of this status.
+    status: Option<RunStatus>,
+    /// Only runs of this owner.
+    owner: Option<String>,
+}
+
+/// A page of runs.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    /// Newest first, without their plans and without what their nodes put out.
+    runs: Vec<Run>,
+    /// The `cursor` of the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<RunId>,
+}
+
+async fn list(State(app): State<App>, params: Params) -> Result<Json<Page>, HttpError> {
+    let expected = format!("a number from 1 to {MAX_RUNS_PAGE}");
+    let limit = params.parse::<u32>("limit", &expected)?.unwrap_or(PAGE);
+    if limit == 0 || limit > MAX_RUNS_PAGE {
+        return Err(HttpError::invalid(
+            "limit",
+            format!("limit must be {expected}"),
+        ));
+    }
+    let statuses = RunStatus::ALL.map(RunStatus::as_str).join(", ");
+    let list = ListRuns {
+        // One more shows whether there is a next page.
+        limit: Some(limit + 1),
+        before: params.parse("cursor", "the nextCursor of an earlier answer")?,
+        status: params.parse("status", &format!("one of {statuses}"))?,
+        owner: params.text("owner").map(str::to_owned),
+    };
+    let pages = app.list_runs(&list).await?;
+    Ok(Json(merged(pages, limit as usize)))
+}
+
+/// The newest runs of all shards. Ids are made in order of creation, so their order is that of the runs.
+fn merged(pages: Vec<Vec<Run>>, limit: usize) -> Page {
+    let mut runs: Vec<Run> = pages.into_iter().flatten().collect();
+    runs.sort_unstable_by_key(|run| Reverse(run.id));
+    let is_more = runs.len() > limit;
+    runs.truncate(limit);
+    let next_cursor = runs.last().filter(|_| is_more).map(|run| run.id);
+    Page { runs, next_cursor }
+}
+
+fn docs(operation: Operation<'_>) -> Operation<'_> {
+    guarded(operation)
+        .summary("List runs, newest first")
+        .tag("runs")
+        .input::<Query<Filter>>()
+        .response::<200, Json<Page>>()
+        .response::<422, Json<ErrorBody>>()
+}
+
+#[cfg(test)]
+mod tests {
+    use quintet_bus::new_run_id;
+    use serde_json::json;
+
+    use super::*;
+
+    fn runs(count: usize) -> Vec<Run> {
+        let run = |_| {
+            let run = json!({"id": new_run_id(), "status": "pending", "createdAt": "2026-01-01T00:00:00.000Z"});
+            serde_json::from_value(run).unwrap()
+        };
+        (0..count).map(run).collect()
+    }
+
+    /// Pages as shards answer them.
+    fn shards(all: &[Run], limit: usize, before: Option<RunId>) -> Vec<Vec<Run>> {
+        let page = |shard: usize| {
+            let mine = all.iter().skip(shard).step_by(3).rev();
+            let older = mine.filter(|run| before.is_none_or(|before| run.id < before));
+            older.take(limit + 1).cloned().collect()
+        };
+        (0..3).map(page).collect()
+    }
+
+    #[test]
+    fn page_after_page_every_run_is_listed_once_newest_first() {
+        for (count, limit) in [(0, 5), (7, 3), (6, 3), (9, 50), (300, 100), (301, 100)] {
+            let all = runs(count);
+            let (mut listed, mut cursor) = (Vec::new(), None);
+            loop {
+                let page = merged(shards(&all, limit, cursor), limit);
+                assert!(page.runs.len() <= limit);
+                listed.extend(page.runs);
+                cursor = page.next_cursor;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            let expected: Vec<Run> = all.into_iter().rev().collect();
+            assert_eq!(listed, expected, "{count} by {limit}");
+        }
+    }
+}

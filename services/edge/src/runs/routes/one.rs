@@ -1,0 +1,216 @@
+//! One run: read, cancel, complete, and the decisions about its gates.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use quintet_contract::id::{NodeId, RunId};
+use quintet_contract::nesting;
+use quintet_contract::run::{Run, RunStatus};
+use quintet_contract::run_api::{CompleteRun, DecideGate, Decision};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::read::{Fitting, NodeOf, misfit};
+use crate::error::{ErrorBody, HttpError};
+use crate::http::docs::{Operation, guarded, of_one, with_body};
+use crate::runs::RunOf;
+use crate::state::App;
+
+pub(crate) fn routes(path: &str) -> ApiRouter<App> {
+    let one = |rest: &str| format!("{path}/{{id}}{rest}");
+    ApiRouter::new()
+        .api_route(
+            &one(""),
+            get_with(get, get_docs).delete_with(cancel, cancel_docs),
+        )
+        .api_route(&one("/complete"), post_with(complete, complete_docs))
+        .api_route(
+            &one("/nodes/{node}/approve"),
+            post_with(approve, |operation| {
+                gate_docs(operation, "Approve a waiting gate")
+            }),
+        )
+        .api_route(
+            &one("/nodes/{node}/reject"),
+            post_with(reject, |operation| {
+                gate_docs(operation, "Reject a waiting gate")
+            }),
+        )
+}
+
+/// A run.
+#[derive(Serialize, JsonSchema)]
+struct OneRun {
+    /// The run.
+    run: Run,
+}
+
+/// Done, and where the run stands.
+#[derive(Serialize, JsonSchema)]
+struct OkStatus {
+    /// Always true.
+    ok: bool,
+    /// Where the run stands now.
+    status: RunStatus,
+}
+
+/// Done, and the run as it is now.
+#[derive(Serialize, JsonSchema)]
+struct OkRun {
+    /// Always true.
+    ok: bool,
+    /// Where the run stands now.
+    status: RunStatus,
+    /// The run.
+    run: Run,
+}
+
+impl OkRun {
+    fn of(run: Run) -> Json<Self> {
+        Json(Self {
+            ok: true,
+            status: run.status,
+            run,
+        })
+    }
+}
+
+async fn get(State(app): State<App>, RunOf(id): RunOf) -> Result<Json<OneRun>, HttpError> {
+    let run = app.run(id).await?.run;
+    Ok(Json(OneRun { run }))
+}
+
+fn get_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Get a run and how its nodes stand")
+        .tag("runs")
+        .response::<200, Json<OneRun>>()
+}
+
+async fn cancel(State(app): State<App>, RunOf(id): RunOf) -> Result<Json<OkStatus>, HttpError> {
+    let status = app.cancel_run(id).await?;
+    Ok(Json(OkStatus { ok: true, status }))
+}
+
+fn cancel_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+        .summary("Cancel a run")
+        .description("What runs of it is stopped. A run that has ended is answered 409 with `from` and `to`.")
+        .tag("runs")
+        .response::<200, Json<OkStatus>>()
+        .response::<409, Json<ErrorBody>>()
+}
+
+/// How an outside program ends its run.
+#[derive(Deserialize, JsonSchema)]
+struct Completion {
+    /// How it ended.
+    status: End,
+    /// Why it failed.
+    #[serde(default)]
+    error: Option<String>,
+    /// What came out of it.
+    #[serde(default)]
+    output: Option<Value>,
+}
+
+/// The ends that a program may say.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum End {
+    /// It ended well.
+    Completed,
+    /// It failed.
+    Failed,
+}
+
+async fn complete(
+    State(app): State<App>,
+    RunOf(run_id): RunOf,
+    Fitting(completion): Fitting<Completion>,
+) -> Result<Json<OkRun>, HttpError> {
+    let Completion {
+        status,
+        error,
+        output,
+    } = completion;
+    if !output.as_ref().is_none_or(nesting::is_bounded) {
+        return Err(too_deep("output"));
+    }
+    let complete = CompleteRun {
+        run_id,
+        status: match status {
+            End::Completed => RunStatus::Completed,
+            End::Failed => RunStatus::Failed,
+        },
+        error,
+        output,
+    };
+    Ok(OkRun::of(app.complete_run(&complete).await?))
+}
+
+/// A value that could be stored, but not read again.
+pub(crate) fn too_deep(field: &str) -> HttpError {
+    let levels = nesting::MAX_LEVELS;
+    misfit(
+        field,
+        &format!("must not be nested deeper than {levels} levels"),
+    )
+}
+
+fn complete_docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(with_body(operation))
+        .summary("End a run that has no plan")
+        .description("For the outside program that does the work. A run with a plan, or one that has ended: 409.")
+        .tag("runs")
+        .response::<200, Json<OkRun>>()
+        .response::<409, Json<ErrorBody>>()
+}
+
+async fn approve(
+    State(app): State<App>,
+    RunOf(id): RunOf,
+    NodeOf(node): NodeOf,
+    headers: HeaderMap,
+) -> Result<Json<OkRun>, HttpError> {
+    decide(&app, id, node, Decision::Approve, &headers).await
+}
+
+async fn reject(
+    State(app): State<App>,
+    RunOf(id): RunOf,
+    NodeOf(node): NodeOf,
+    headers: HeaderMap,
+) -> Result<Json<OkRun>, HttpError> {
+    decide(&app, id, node, Decision::Reject, &headers).await
+}
+
+async fn decide(
+    app: &App,
+    run_id: RunId,
+    node_id: NodeId,
+    decision: Decision,
+    headers: &HeaderMap,
+) -> Result<Json<OkRun>, HttpError> {
+    let by = headers.get(super::create::ACTOR);
+    let by = by.and_then(|by| by.to_str().ok()).map(str::to_owned);
+    let decide = DecideGate {
+        run_id,
+        node_id,
+        decision,
+        by,
+    };
+    Ok(OkRun::of(app.decide_gate(&decide).await?))
+}
+
+fn gate_docs<'t>(operation: Operation<'t>, summary: &str) -> Operation<'t> {
+    of_one(guarded(operation))
+        .summary(summary)
+        .description("Who decided is the header `x-actor-id`. A node that is no gate, or does not wait: 409.")
+        .tag("runs")
+        .response::<200, Json<OkRun>>()
+        .response::<409, Json<ErrorBody>>()
+}
