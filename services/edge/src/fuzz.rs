@@ -50,7 +50,7 @@ pub fn request(input: &[u8]) {
 }
 
 fn submit(body: &[u8]) -> Result<(), HttpError> {
-    let submit = jobs::completed(object(body)?, &caller(), &HeaderMap::new())?;
+    let submit = jobs::with_request_context(object(body)?, &caller(), &HeaderMap::new())?;
     submit.check()?;
     travels(&submit);
     let mut job = known();
@@ -64,7 +64,7 @@ fn submit(body: &[u8]) -> Result<(), HttpError> {
 
 fn submit_batch(body: &[u8]) -> Result<(), HttpError> {
     let items = array(body)?;
-    let wanted = |item| batch::wanted(item, &caller(), &HeaderMap::new());
+    let wanted = |item| batch::parse_entry(item, &caller(), &HeaderMap::new());
     let jobs = items.into_iter().take(MAX_BATCH).map(wanted);
     // An entry that is wrong harms no other.
     let jobs = jobs.filter_map(Result::ok).collect();

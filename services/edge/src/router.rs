@@ -195,18 +195,18 @@ pub(crate) fn router(app: App) -> Router {
             router.route(path, handler)
         })
         .fallback(async || HttpError::not_found())
-        .layer(from_fn_with_state(app.clone(), authorize::admit));
+        .layer(from_fn_with_state(app.clone(), authorize::authorize));
     let cors = cors::layer(&app.config.cors_origins);
     let routes = routes.layer(from_fn_with_state(cors, cors::answer));
-    wrapped(routes).with_state(app)
+    with_layers(routes).with_state(app)
 }
 
 /// What stands around every route, and needs to know nothing of it.
-fn wrapped<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+fn with_layers<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
     routes
-        .layer(from_fn(access_log::observe))
-        .layer(CatchPanicLayer::custom(error_body::panicked))
-        .layer(from_fn(request_id::finish))
+        .layer(from_fn(access_log::access_log))
+        .layer(CatchPanicLayer::custom(error_body::render_panic))
+        .layer(from_fn(request_id::request_id))
 }
 
 #[cfg(test)]
@@ -227,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_500_with_the_request_id_and_without_its_text() {
-        let routes: Router = wrapped(Router::new().route("/", get(broken)));
+        let routes: Router = with_layers(Router::new().route("/", get(broken)));
         let request = Request::get("/").header(REQUEST_ID, "mine");
         let answer = routes
             .oneshot(request.body(Body::empty()).unwrap())

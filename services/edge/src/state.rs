@@ -10,13 +10,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::keys::Keys;
-use crate::access::quota::Places;
-use crate::access::rate_limit::local::RateLimit;
-use crate::access::rate_limit::shared::RunRate;
+use crate::access::quota::ConnectionQuota;
+use crate::access::rate_limit::local::LocalRateLimit;
+use crate::access::rate_limit::shared::SharedRateLimit;
 use crate::config::EdgeConfig;
 use crate::jobs::pools::Pools;
 use crate::live::Feeds;
-use crate::live::write_pacer::Paces;
+use crate::live::write_pacer::WritePacers;
 
 /// The edge, as its handlers see it; clones are the same.
 #[derive(Clone)]
@@ -30,14 +30,14 @@ pub(crate) struct Inner {
     pub(crate) health: Health,
     pub(crate) prometheus: Prometheus,
     pub(crate) keys: Keys,
-    pub(crate) rate: Option<RateLimit>,
+    pub(crate) rate: Option<LocalRateLimit>,
     /// The limit of requests about runs.
-    pub(crate) run_rate: Option<RunRate>,
+    pub(crate) run_rate: Option<SharedRateLimit>,
     /// Cancelled when the edge leaves: streams end, sockets close.
     pub(crate) shutdown: CancellationToken,
     /// Open WebSockets and event streams.
-    pub(crate) streams: Places,
-    pub(crate) paces: Paces,
+    pub(crate) streams: ConnectionQuota,
+    pub(crate) pacers: WritePacers,
     /// Held by whoever draws a step of a large picture.
     pub(crate) drawing: Semaphore,
 }

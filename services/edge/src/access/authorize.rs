@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use quintet_contract::error::ErrorCode;
 
 use crate::access::identity::{Caller, Role};
-use crate::access::rate_limit::shared::{Standing, Verdict};
+use crate::access::rate_limit::shared::{RateLimitStatus, Verdict};
 use crate::error::HttpError;
 use crate::frames::{STATS_SOCKET, is_of_frames, is_worker_socket};
 use crate::runs::Mount;
@@ -28,34 +28,34 @@ pub(crate) const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit
 pub(crate) const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 /// Longest path with its query.
-const ADDRESS_BYTES: usize = 8 * 1024;
+const MAX_URI_BYTES: usize = 8 * 1024;
 
 /// Finds out who asks, and whether they may, and not too often.
-pub(crate) async fn admit(
+pub(crate) async fn authorize(
     State(app): State<App>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let is_of_runs = Mount::of(request.uri().path()).is_some();
-    let checked = checked(&app, &request);
-    let standing = match (&app.run_rate, &checked) {
-        (Some(rate), Ok(Some(asked))) if is_of_runs => {
-            Some(rate.check(&identity(&app, asked, address)).await)
+    let authenticate = authenticate(&app, &request);
+    let status = match (&app.run_rate, &authenticate) {
+        (Some(rate), Ok(Some(caller))) if is_of_runs => {
+            Some(rate.check(&identity(&app, caller, address)).await)
         }
         _ => None,
     };
-    let admitted = checked.and_then(|asked| match asked {
+    let permit = authenticate.and_then(|caller| match caller {
         None => Ok(()),
-        Some(asked) => admitted(&app, address, &mut request, asked, standing.as_ref()),
+        Some(caller) => permit(&app, address, &mut request, caller, status.as_ref()),
     });
-    let mut response = match admitted {
+    let mut response = match permit {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
-    if let Some(standing) = &standing {
+    if let Some(status) = &status {
         let headers = response.headers_mut();
-        for (name, value) in rate_headers(standing) {
+        for (name, value) in rate_headers(status) {
             headers.insert(name, value.into());
         }
     }
@@ -63,16 +63,16 @@ pub(crate) async fn admit(
 }
 
 /// Who asks, or why that is not known.
-type Asked = Result<Caller, HttpError>;
+type Authentication = Result<Caller, HttpError>;
 
 /// Looks at a request; none for one that everybody may make.
-fn checked(app: &App, request: &Request) -> Result<Option<Asked>, HttpError> {
+fn authenticate(app: &App, request: &Request) -> Result<Option<Authentication>, HttpError> {
     if request
         .uri()
         .path_and_query()
-        .is_some_and(|address| address.as_str().len() > ADDRESS_BYTES)
+        .is_some_and(|address| address.as_str().len() > MAX_URI_BYTES)
     {
-        let text = format!("the address is longer than {ADDRESS_BYTES} bytes; send less in it");
+        let text = format!("the address is longer than {MAX_URI_BYTES} bytes; send less in it");
         return Err(HttpError::new(ErrorCode::UriTooLong, text));
     }
     let path = request.uri().path();
@@ -85,35 +85,35 @@ fn checked(app: &App, request: &Request) -> Result<Option<Asked>, HttpError> {
 }
 
 /// Whose requests are counted together: those with one key, else those from one address.
-fn identity(app: &App, asked: &Asked, address: SocketAddr) -> String {
-    match asked {
+fn identity(app: &App, caller: &Authentication, address: SocketAddr) -> String {
+    match caller {
         Ok(caller) if !app.config.api_keys.is_empty() => format!("key {}", caller.name),
         Ok(_) | Err(_) => format!("address {}", address.ip()),
     }
 }
 
-fn admitted(
+fn permit(
     app: &App,
     address: SocketAddr,
     request: &mut Request,
-    asked: Asked,
-    standing: Option<&Standing>,
+    caller: Authentication,
+    status: Option<&RateLimitStatus>,
 ) -> Result<(), HttpError> {
     let path = request.uri().path();
     let is_of_runs = Mount::of(path).is_some();
-    match standing {
-        Some(standing) if standing.verdict == Verdict::Refused => return Err(limited(standing)),
+    match status {
+        Some(status) if status.verdict == Verdict::Rejected => return Err(rate_limited(status)),
         Some(_) => {}
         None if is_of_runs => {}
         None => {
             if let Some(rate) = &app.rate {
-                rate.check(&identity(app, &asked, address))?;
+                rate.check(&identity(app, &caller, address))?;
             }
         }
     }
-    let caller = match asked {
+    let caller = match caller {
         Err(error) if is_of_runs => return Err(error.said("unauthorized")),
-        asked => asked?,
+        caller => caller?,
     };
     if !only_reads(request.method(), path) && caller.role < Role::Operator {
         let text = format!(
@@ -133,29 +133,29 @@ fn only_reads(method: &Method, path: &str) -> bool {
 }
 
 /// Too many requests about runs.
-fn limited(standing: &Standing) -> HttpError {
+fn rate_limited(status: &RateLimitStatus) -> HttpError {
     let text = format!(
         "more than {} requests in this stretch of time; it ends in {} s",
-        standing.limit,
-        seconds(standing)
+        status.limit,
+        seconds(status)
     );
     HttpError::new(ErrorCode::RateLimited, "rate_limited").hint(text)
 }
 
-fn rate_headers(standing: &Standing) -> Vec<(HeaderName, u64)> {
+fn rate_headers(status: &RateLimitStatus) -> Vec<(HeaderName, u64)> {
     let mut headers = vec![
-        (RATE_LIMIT, standing.limit),
-        (RATE_REMAINING, standing.remaining),
-        (RATE_RESET, seconds(standing)),
+        (RATE_LIMIT, status.limit),
+        (RATE_REMAINING, status.remaining),
+        (RATE_RESET, seconds(status)),
     ];
-    if standing.verdict == Verdict::Refused {
-        headers.push((RETRY_AFTER, seconds(standing)));
+    if status.verdict == Verdict::Rejected {
+        headers.push((RETRY_AFTER, seconds(status)));
     }
     headers
 }
 
-fn seconds(standing: &Standing) -> u64 {
-    standing
+fn seconds(status: &RateLimitStatus) -> u64 {
+    status
         .reset
         .as_millis()
         .div_ceil(1000)

@@ -123,18 +123,18 @@ impl Keys {
         {
             return Ok(caller);
         }
-        let given = header
+        let presented = header
             .or_else(|| token.map(str::to_owned))
             .or_else(|| from_cookie(headers));
-        let Some(given) = given else {
+        let Some(presented) = presented else {
             let text =
                 "this needs an API key; send it as `Authorization: Bearer KEY` or `x-api-key: KEY`";
             return Err(unauthorized(text));
         };
-        let given = digest(&given);
+        let presented = digest(&presented);
         // Every key is compared, so that the time says nothing about which one was nearly right.
         let found = self.keys.iter().fold(None, |found, key| {
-            let same = bool::from(key.digest.ct_eq(&given));
+            let same = bool::from(key.digest.ct_eq(&presented));
             if same { Some(key) } else { found }
         });
         match found {
@@ -150,8 +150,8 @@ impl Keys {
 }
 
 /// Whether two secrets are the same, without telling by time how far.
-pub(crate) fn same_secret(given: &str, expected: &str) -> bool {
-    digest(given).ct_eq(&digest(expected)).into()
+pub(crate) fn same_secret(presented: &str, expected: &str) -> bool {
+    digest(presented).ct_eq(&digest(expected)).into()
 }
 
 fn unauthorized(text: &str) -> HttpError {

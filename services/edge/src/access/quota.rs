@@ -10,19 +10,19 @@ use crate::error::HttpError;
 
 /// Open connections, or sockets and event streams, by address, so that none can take them all.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionQuota {
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
     limit: usize,
 }
 
 /// One of them; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    all: Places,
+pub(crate) struct QuotaPermit {
+    all: ConnectionQuota,
     address: IpAddr,
 }
 
-impl Places {
+impl ConnectionQuota {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             open: Arc::default(),
@@ -30,7 +30,7 @@ impl Places {
         }
     }
 
-    pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, HttpError> {
+    pub(crate) fn acquire(&self, address: IpAddr) -> Result<QuotaPermit, HttpError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
         if *count >= self.limit {
@@ -41,14 +41,14 @@ impl Places {
             return Err(HttpError::new(ErrorCode::RateLimited, text));
         }
         *count += 1;
-        Ok(Place {
+        Ok(QuotaPermit {
             all: self.clone(),
             address,
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for QuotaPermit {
     fn drop(&mut self) {
         let mut open = self.all.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&self.address) {

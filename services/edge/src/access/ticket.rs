@@ -18,7 +18,7 @@ use crate::access::identity::{Caller, Role};
 use crate::access::keys::ApiKey;
 
 /// How long a ticket is good.
-pub(crate) const LIFE: Duration = Duration::from_secs(60);
+pub(crate) const TTL: Duration = Duration::from_secs(60);
 /// First part of every ticket; another form would have another.
 const VERSION: &str = "t1";
 /// What else is signed, so that no other use of the keys makes a ticket.
@@ -46,24 +46,24 @@ impl Tickets {
 
     /// A ticket for this caller, and until when it is good.
     pub(crate) fn issue(&self, caller: &Caller, now: Timestamp) -> (String, Timestamp) {
-        let expires = now.after(LIFE);
+        let expires = now.after(TTL);
         let name = BASE64URL_NOPAD.encode(caller.name.as_bytes());
         let role = caller.role.as_str();
         let claims = format!("{VERSION}.{}.{role}.{name}", expires.as_millis());
         let mut signature = self.signature.clone();
         signature.update(claims.as_bytes());
-        let proof = BASE64URL_NOPAD.encode(&signature.finalize().into_bytes());
-        (format!("{claims}.{proof}"), expires)
+        let mac = BASE64URL_NOPAD.encode(&signature.finalize().into_bytes());
+        (format!("{claims}.{mac}"), expires)
     }
 
     /// Whose ticket this is; none when it is none of ours, or no longer good.
     pub(crate) fn read(&self, ticket: &str, now: Timestamp) -> Option<Caller> {
-        let (claims, proof) = ticket.rsplit_once('.')?;
-        let proof = BASE64URL_NOPAD.decode(proof.as_bytes()).ok()?;
+        let (claims, mac) = ticket.rsplit_once('.')?;
+        let mac = BASE64URL_NOPAD.decode(mac.as_bytes()).ok()?;
         let mut signature = self.signature.clone();
         signature.update(claims.as_bytes());
         // Compares in constant time.
-        signature.verify_slice(&proof).ok()?;
+        signature.verify_slice(&mac).ok()?;
         let mut parts = claims.split('.');
         if parts.next()? != VERSION {
             return None;
@@ -97,7 +97,7 @@ mod tests {
         let now = Timestamp::from_millis(1_704_067_200_005);
         let tickets = Tickets::new(&keys(&["a", "b"]));
         let (ticket, expires) = tickets.issue(&eve, now);
-        assert_eq!(expires, now.after(LIFE));
+        assert_eq!(expires, now.after(TTL));
         let elsewhere = Tickets::new(&keys(&["b", "a"]));
         assert_eq!(elsewhere.read(&ticket, now), Some(eve));
         assert_eq!(tickets.read(&ticket, expires), None, "it is over");

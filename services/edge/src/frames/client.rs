@@ -21,39 +21,39 @@ use crate::state::App;
 type Reply<T> = Result<T, HttpError>;
 
 impl App {
-    pub(crate) async fn look_at_frames(&self) -> Reply<FramesReply> {
-        self.ask(&LookAtAllFrames {}, &LookAtFrames {}).await
+    pub(crate) async fn frames_status(&self) -> Reply<FramesReply> {
+        self.request(&LookAtAllFrames {}, &LookAtFrames {}).await
     }
 
     pub(crate) async fn activate_worker(&self, activate: &ActivateWorker) -> Reply<Done> {
-        self.ask(&ActivateFrameWorker {}, activate).await
+        self.request(&ActivateFrameWorker {}, activate).await
     }
 
     pub(crate) async fn start_worker(&self, worker: &FrameWorkerRef) -> Reply<Done> {
-        self.ask(&StartFrameWorker {}, worker).await
+        self.request(&StartFrameWorker {}, worker).await
     }
 
     pub(crate) async fn stop_worker(&self, worker: &FrameWorkerRef) -> Reply<Done> {
-        self.ask(&StopFrameWorker {}, worker).await
+        self.request(&StopFrameWorker {}, worker).await
     }
 
     pub(crate) async fn worker_settings(
         &self,
         worker: &FrameWorkerRef,
     ) -> Reply<FrameWorkerSettings> {
-        self.ask(&GetFrameWorkerSettings {}, worker).await
+        self.request(&GetFrameWorkerSettings {}, worker).await
     }
 
     pub(crate) async fn configure_worker(&self, configure: &ConfigureFrameWorker) -> Reply<Done> {
-        self.ask(&ConfigureFrameWorkers {}, configure).await
+        self.request(&ConfigureFrameWorkers {}, configure).await
     }
 
     pub(crate) async fn set_fps(&self, set: &SetFps) -> Reply<Done> {
-        self.ask(&SetFrameRate {}, set).await
+        self.request(&SetFrameRate {}, set).await
     }
 
     pub(crate) async fn picture(&self, get: &GetPicture) -> Reply<PictureReply> {
-        self.ask(&GetDisplayPicture {}, get).await
+        self.request(&GetDisplayPicture {}, get).await
     }
 
     /// Asked once: when it fails there is a newer frame to send.

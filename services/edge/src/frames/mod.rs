@@ -144,7 +144,7 @@ pub(crate) fn of_frames(operation: Operation<'_>) -> Operation<'_> {
 }
 
 /// What one that says something may be answered besides.
-pub(crate) fn that_says(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn with_body(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .response::<400, Json<ErrorBody>>()
         .response::<413, Json<ErrorBody>>()

@@ -10,28 +10,28 @@ use quintet_contract::frame::Bitmap;
 /// Most pixels of a picture for one of the bitmap, in each direction.
 pub(crate) const MAX_SCALE: u16 = 64;
 /// Bytes of the file from which on they are given away.
-const PART: usize = 16 * 1024;
+const PART_BYTES: usize = 16 * 1024;
 
 const LIT: u8 = 0;
 const UNLIT: u8 = 255;
 
 /// A PNG that is being drawn: 8-bit grayscale, every pixel of the bitmap a square; lit ones are black, as ink on paper.
-pub(crate) struct Drawing {
+pub(crate) struct PngDrawing {
     bitmap: Bitmap,
     scale: u16,
     /// The row of the bitmap that is drawn next.
     row: u16,
     /// Where the file is written to.
-    sheet: Sheet,
+    output: Output,
     /// None when everything is drawn.
-    writer: Option<StreamWriter<'static, Sheet>>,
+    writer: Option<StreamWriter<'static, Output>>,
 }
 
 /// Bytes of the file that nobody has taken yet; clones are the same.
 #[derive(Clone, Default)]
-struct Sheet(Arc<Mutex<Vec<u8>>>);
+struct Output(Arc<Mutex<Vec<u8>>>);
 
-impl Sheet {
+impl Output {
     fn take(&self) -> Vec<u8> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -41,7 +41,7 @@ impl Sheet {
     }
 }
 
-impl Write for Sheet {
+impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0
             .lock()
@@ -55,14 +55,14 @@ impl Write for Sheet {
     }
 }
 
-impl Drawing {
+impl PngDrawing {
     /// Begins to draw; each pixel becomes `scale` × `scale`, between 1 and [`MAX_SCALE`].
     pub(crate) fn new(bitmap: Bitmap, scale: u16) -> Result<Self, EncodingError> {
         let scale = scale.clamp(1, MAX_SCALE);
         let side = |length: u16| u32::from(length) * u32::from(scale);
         let (width, height) = (side(bitmap.canvas().width), side(bitmap.canvas().height));
-        let sheet = Sheet::default();
-        let mut encoder = Encoder::new(sheet.clone(), width, height);
+        let output = Output::default();
+        let mut encoder = Encoder::new(output.clone(), width, height);
         encoder.set_color(ColorType::Grayscale);
         encoder.set_depth(BitDepth::Eight);
         encoder.set_compression(Compression::Fastest);
@@ -73,7 +73,7 @@ impl Drawing {
             bitmap,
             scale,
             row: 0,
-            sheet,
+            output,
             writer: Some(writer),
         })
     }
@@ -98,11 +98,11 @@ impl Drawing {
             } else if let Some(writer) = self.writer.take() {
                 writer.finish()?;
             }
-            if self.sheet.len() >= PART {
+            if self.output.len() >= PART_BYTES {
                 break;
             }
         }
-        let part = self.sheet.take();
+        let part = self.output.take();
         Ok((!part.is_empty()).then_some(part))
     }
 
@@ -151,7 +151,7 @@ mod tests {
     fn every_pixel_is_a_square_of_its_level() {
         for (width, height, scale) in [(28, 14, 10), (3, 5, 1), (1, 1, 64), (9, 2, 7)] {
             let bitmap = checkered(width, height);
-            let file = Drawing::new(bitmap.clone(), scale)
+            let file = PngDrawing::new(bitmap.clone(), scale)
                 .unwrap()
                 .whole()
                 .unwrap();
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_large_picture_is_given_away_in_small_parts() {
-        let mut drawing = Drawing::new(checkered(512, 64), 32).unwrap();
+        let mut drawing = PngDrawing::new(checkered(512, 64), 32).unwrap();
         assert_eq!(drawing.pixels(), 512 * 64 * 32 * 32);
         let (mut parts, mut largest, mut last) = (0, 0, Vec::new());
         while let Some(part) = drawing.part().unwrap() {
@@ -187,7 +187,7 @@ mod tests {
         }
         assert!(parts > 1, "one part");
         // A row of the bitmap is drawn as a whole.
-        assert!(largest < PART + 32 * 512 * 32, "{largest} bytes");
+        assert!(largest < PART_BYTES + 32 * 512 * 32, "{largest} bytes");
         assert!(last.ends_with(b"IEND\xAE\x42\x60\x82"));
     }
 }

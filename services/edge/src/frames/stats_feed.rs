@@ -22,49 +22,49 @@ use crate::error::HttpError;
 use crate::http::websocket::raw::text_frame;
 
 /// What a listener may be behind; one that is further behind is told the next that comes.
-const UNREAD: usize = 64;
+const BACKLOG: usize = 64;
 /// Wait before it is subscribed again after a failure.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The one subscription.
-pub(crate) struct FrameFeed {
-    told: broadcast::Sender<Bytes>,
-    listeners: Arc<AtomicUsize>,
+pub(crate) struct StatsFeed {
+    messages: broadcast::Sender<Bytes>,
+    subscribers: Arc<AtomicUsize>,
 }
 
 /// One who looks on; counted as long as it lives.
-pub(crate) struct FrameListener {
-    told: broadcast::Receiver<Bytes>,
-    listeners: Arc<AtomicUsize>,
+pub(crate) struct StatsSubscription {
+    messages: broadcast::Receiver<Bytes>,
+    subscribers: Arc<AtomicUsize>,
 }
 
 /// What a listener is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum FrameWord {
+pub(crate) enum FeedItem {
     /// A message, as a frame of a WebSocket.
-    Told(Bytes),
+    Message(Bytes),
     /// It did not listen for so long that messages are lost to it.
-    Missed,
+    Lagged,
     /// There will be no more.
-    Over,
+    Closed,
 }
 
-impl FrameFeed {
+impl StatsFeed {
     /// Everything that is said after this call is told.
     pub(crate) async fn start(bus: Bus, tasks: &Tasks) -> Result<Self, HttpError> {
         let unavailable =
             || ErrorReply::unavailable("the bus does not answer now; try again in a moment");
-        let said = subscribe(&bus).await.map_err(|_| unavailable())?;
+        let deliveries = subscribe(&bus).await.map_err(|_| unavailable())?;
         bus.flush().await.map_err(|_| unavailable())?;
         let feed = Self {
-            told: broadcast::Sender::new(UNREAD),
-            listeners: Arc::default(),
+            messages: broadcast::Sender::new(BACKLOG),
+            subscribers: Arc::default(),
         };
-        let following = follow(
+        let following = run(
             bus,
-            said,
-            feed.told.clone(),
-            feed.listeners.clone(),
+            deliveries,
+            feed.messages.clone(),
+            feed.subscribers.clone(),
             tasks.token(),
         );
         tasks.spawn("frames", ExitPolicy::Essential, async move {
@@ -74,53 +74,53 @@ impl FrameFeed {
         Ok(feed)
     }
 
-    pub(crate) fn listen(&self) -> FrameListener {
-        self.listeners.fetch_add(1, Ordering::Relaxed);
-        FrameListener {
-            told: self.told.subscribe(),
-            listeners: self.listeners.clone(),
+    pub(crate) fn listen(&self) -> StatsSubscription {
+        self.subscribers.fetch_add(1, Ordering::Relaxed);
+        StatsSubscription {
+            messages: self.messages.subscribe(),
+            subscribers: self.subscribers.clone(),
         }
     }
 }
 
-impl FrameListener {
+impl StatsSubscription {
     /// Waits for the next message. Cancel-safe: it is taken only when it is returned.
-    pub(crate) async fn next(&mut self) -> FrameWord {
-        match self.told.recv().await {
-            Ok(frame) => FrameWord::Told(frame),
-            Err(broadcast::error::RecvError::Closed) => FrameWord::Over,
+    pub(crate) async fn next(&mut self) -> FeedItem {
+        match self.messages.recv().await {
+            Ok(frame) => FeedItem::Message(frame),
+            Err(broadcast::error::RecvError::Closed) => FeedItem::Closed,
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 // What is still kept is as old as what was lost.
-                self.told = self.told.resubscribe();
-                FrameWord::Missed
+                self.messages = self.messages.resubscribe();
+                FeedItem::Lagged
             }
         }
     }
 
     /// The same message for this listener alone.
     pub(crate) fn frame(&self, stats: &FrameStats) -> Bytes {
-        stats_frame(stats, &self.listeners)
+        stats_frame(stats, &self.subscribers)
     }
 }
 
-impl Drop for FrameListener {
+impl Drop for StatsSubscription {
     fn drop(&mut self) {
-        self.listeners.fetch_sub(1, Ordering::Relaxed);
+        self.subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-type Said = Deliveries<FramesTold>;
+type StatsDeliveries = Deliveries<FramesTold>;
 
-async fn subscribe(bus: &Bus) -> Result<Said, quintet_bus::SubscribeError> {
+async fn subscribe(bus: &Bus) -> Result<StatsDeliveries, quintet_bus::SubscribeError> {
     bus.subscribe::<FramesTold>(FramesTold::filter(bus.prefix()))
         .await
 }
 
-async fn follow(
+async fn run(
     bus: Bus,
-    mut said: Said,
-    told: broadcast::Sender<Bytes>,
-    listeners: Arc<AtomicUsize>,
+    mut deliveries: StatsDeliveries,
+    messages: broadcast::Sender<Bytes>,
+    subscribers: Arc<AtomicUsize>,
     shutdown: CancellationToken,
 ) {
     loop {
@@ -128,21 +128,21 @@ async fn follow(
         let next = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            next = said.next() => next,
+            next = deliveries.next() => next,
         };
         if let Some(delivery) = next {
-            if told.receiver_count() > 0 {
-                let _ = told.send(stats_frame(&delivery.message, &listeners));
+            if messages.receiver_count() > 0 {
+                let _ = messages.send(stats_frame(&delivery.message, &subscribers));
             }
             continue;
         }
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(RETRY) => {}
+            () = tokio::time::sleep(RETRY_DELAY) => {}
         }
         match subscribe(&bus).await {
-            Ok(again) => said = again,
+            Ok(again) => deliveries = again,
             Err(error) => {
                 warn!(error = %chain(&error), "cannot listen to what goes on with frames")
             }
@@ -151,11 +151,11 @@ async fn follow(
 }
 
 /// A message of the socket.
-fn stats_frame(stats: &FrameStats, listeners: &AtomicUsize) -> Bytes {
+fn stats_frame(stats: &FrameStats, subscribers: &AtomicUsize) -> Bytes {
     let mut message = json!(stats);
     if let Value::Object(fields) = &mut message {
         fields.insert("type".to_owned(), "stats".into());
-        let connections = listeners.load(Ordering::Relaxed);
+        let connections = subscribers.load(Ordering::Relaxed);
         fields.insert("wsConnections".to_owned(), connections.into());
     }
     text_frame(&message.to_string())
@@ -165,10 +165,10 @@ fn stats_frame(stats: &FrameStats, listeners: &AtomicUsize) -> Bytes {
 mod tests {
     use super::*;
 
-    fn feed() -> FrameFeed {
-        FrameFeed {
-            told: broadcast::Sender::new(UNREAD),
-            listeners: Arc::default(),
+    fn feed() -> StatsFeed {
+        StatsFeed {
+            messages: broadcast::Sender::new(BACKLOG),
+            subscribers: Arc::default(),
         }
     }
 
@@ -184,27 +184,29 @@ mod tests {
         .unwrap();
         let frame = one.frame(&stats);
         // A head of four bytes: the text is longer than 125.
-        let said: Value = serde_json::from_slice(&frame[4..]).unwrap();
+        let deliveries: Value = serde_json::from_slice(&frame[4..]).unwrap();
         let expected = json!({
             "type": "stats", "wsConnections": 1, "active": "a",
             "counts": {"received": 3, "forwarded": 2, "dropped": 1}, "sources": ["a"], "fps": 30, "running": ["a"],
             "errors": {"b": "bad magic"}, "degraded": false,
         });
-        assert_eq!(said, expected);
+        assert_eq!(deliveries, expected);
     }
 
     #[tokio::test]
     async fn who_does_not_listen_misses_what_is_old_and_is_told_the_next() {
         let feed = feed();
         let mut slow = feed.listen();
-        let told = |text: &str| FrameWord::Told(Bytes::copy_from_slice(text.as_bytes()));
-        for number in 0..UNREAD + 1 {
-            feed.told.send(Bytes::from(format!("{number}"))).unwrap();
+        let messages = |text: &str| FeedItem::Message(Bytes::copy_from_slice(text.as_bytes()));
+        for number in 0..BACKLOG + 1 {
+            feed.messages
+                .send(Bytes::from(format!("{number}")))
+                .unwrap();
         }
-        assert_eq!(slow.next().await, FrameWord::Missed);
-        feed.told.send(Bytes::from_static(b"new")).unwrap();
-        assert_eq!(slow.next().await, told("new"));
+        assert_eq!(slow.next().await, FeedItem::Lagged);
+        feed.messages.send(Bytes::from_static(b"new")).unwrap();
+        assert_eq!(slow.next().await, messages("new"));
         drop(feed);
-        assert_eq!(slow.next().await, FrameWord::Over);
+        assert_eq!(slow.next().await, FeedItem::Closed);
     }
 }

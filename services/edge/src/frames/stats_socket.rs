@@ -13,8 +13,8 @@ use quintet_contract::socket::CLOSE_TOO_SLOW;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::stats_feed::{FrameListener, FrameWord};
-use crate::access::quota::Place;
+use super::stats_feed::{FeedItem, StatsSubscription};
+use crate::access::quota::QuotaPermit;
 use crate::http::extract::Client;
 use crate::http::websocket::CLOSE_LEAVING;
 use crate::http::websocket::raw::{self, Frames, RawSocket, text_frame};
@@ -31,14 +31,14 @@ pub(crate) async fn connect(
     Client(address): Client,
     request: Request,
 ) -> Response {
-    match app.streams.enter(address) {
-        Ok(place) => raw::open(request, MAX_FRAME, move |socket| run(app, socket, place)),
+    match app.streams.acquire(address) {
+        Ok(permit) => raw::open(request, MAX_FRAME, move |socket| run(app, socket, permit)),
         Err(error) => error.into_response(),
     }
 }
 
 /// Whether a client asks how things are.
-fn asks(text: &str) -> bool {
+fn is_stats_request(text: &str) -> bool {
     serde_json::from_str::<Value>(text).is_ok_and(|said| said["type"] == "stats")
 }
 
@@ -50,10 +50,10 @@ enum End {
     Close(u16, &'static str),
 }
 
-const LEAVING: End = End::Close(CLOSE_LEAVING, "this server is leaving");
-const AWAY: End = End::Close(CLOSE_TOO_SLOW, "try again later");
+const SHUTTING_DOWN: End = End::Close(CLOSE_LEAVING, "this server is leaving");
+const UNAVAILABLE: End = End::Close(CLOSE_TOO_SLOW, "try again later");
 
-async fn run(app: App, mut socket: RawSocket, _place: Place) {
+async fn run(app: App, mut socket: RawSocket, _permit: QuotaPermit) {
     let _open = OpenStream::new(KIND);
     match pump(&app, &mut socket).await {
         Err(End::Gone) => {}
@@ -66,47 +66,51 @@ async fn run(app: App, mut socket: RawSocket, _place: Place) {
 }
 
 async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
-    let mut listener = app.feeds.frames().await.map_err(|_| AWAY)?;
+    let mut subscription = app.feeds.frames().await.map_err(|_| UNAVAILABLE)?;
     // Asked after the subscription: nothing is missed in between.
-    let stats = look(app).await?.ok_or(AWAY)?;
+    let stats = status(app).await?.ok_or(UNAVAILABLE)?;
     let hello = json!({"type": "hello", "fps": stats.fps, "active": stats.active});
     write(socket, text_frame(&hello.to_string())).await?;
     loop {
         // Cancel-safe: a message is taken only when it is returned.
-        let word = tokio::select! {
+        let item = tokio::select! {
             biased;
-            () = app.shutdown.cancelled() => return Err(LEAVING),
+            () = app.shutdown.cancelled() => return Err(SHUTTING_DOWN),
             message = socket.recv() => {
                 match message {
-                    Some(Ok(Message::Text(text))) if asks(&text) => answer(app, socket, &listener).await?,
+                    Some(Ok(Message::Text(text))) if is_stats_request(&text) => answer(app, socket, &subscription).await?,
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
                     Some(Ok(_)) => {}
                 }
                 continue;
             }
-            word = listener.next() => word,
+            item = subscription.next() => item,
         };
-        match word {
-            FrameWord::Told(frame) => write(socket, frame).await?,
-            FrameWord::Missed => metrics::slow_client(KIND),
-            FrameWord::Over => return Err(LEAVING),
+        match item {
+            FeedItem::Message(frame) => write(socket, frame).await?,
+            FeedItem::Lagged => metrics::slow_client(KIND),
+            FeedItem::Closed => return Err(SHUTTING_DOWN),
         }
     }
 }
 
 /// How things are; none when nobody can be asked.
-async fn look(app: &App) -> Result<Option<FrameStats>, End> {
+async fn status(app: &App) -> Result<Option<FrameStats>, End> {
     tokio::select! {
         biased;
-        () = app.shutdown.cancelled() => Err(LEAVING),
-        look = app.look_at_frames() => Ok(look.ok().map(|look| look.stats)),
+        () = app.shutdown.cancelled() => Err(SHUTTING_DOWN),
+        status = app.frames_status() => Ok(status.ok().map(|status| status.stats)),
     }
 }
 
 /// Answers a question. When nobody can be asked there is nothing to say; the client is told when there is.
-async fn answer(app: &App, socket: &mut RawSocket, listener: &FrameListener) -> Result<(), End> {
-    match look(app).await? {
-        Some(stats) => write(socket, listener.frame(&stats)).await,
+async fn answer(
+    app: &App,
+    socket: &mut RawSocket,
+    subscription: &StatsSubscription,
+) -> Result<(), End> {
+    match status(app).await? {
+        Some(stats) => write(socket, subscription.frame(&stats)).await,
         None => Ok(()),
     }
 }
@@ -125,8 +129,8 @@ mod tests {
 
     #[test]
     fn only_the_question_for_stats_is_heard() {
-        assert!(asks(r#"{"type":"stats"}"#));
-        assert!(asks(r#"{"type":"stats","more":1}"#));
+        assert!(is_stats_request(r#"{"type":"stats"}"#));
+        assert!(is_stats_request(r#"{"type":"stats","more":1}"#));
         for other in [
             "",
             "null",
@@ -135,7 +139,7 @@ mod tests {
             r#"["stats"]"#,
             r#"{"type":1}"#,
         ] {
-            assert!(!asks(other), "{other}");
+            assert!(!is_stats_request(other), "{other}");
         }
     }
 }

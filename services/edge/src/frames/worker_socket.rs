@@ -27,11 +27,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::access::quota::Place;
+use crate::access::quota::QuotaPermit;
 use crate::frames::WorkerOf;
 use crate::http::extract::Client;
 use crate::http::websocket::CLOSE_LEAVING;
-use crate::http::websocket::latest_queue::Outbox;
+use crate::http::websocket::latest_queue::ConflatingQueue;
 use crate::metrics::{self, OpenStream};
 use crate::state::App;
 
@@ -40,15 +40,15 @@ const CLOSE_REPLACED: u16 = 4000;
 /// Close code of a socket on which something came that is too large.
 const CLOSE_UNREADABLE: u16 = 1009;
 /// How often the worker's signs of life are said.
-const BEAT_EVERY: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a socket is pinged.
-const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Pings without any message in between after which the other end counts as gone.
 const MISSED_PINGS: u32 = 2;
 /// Bytes that are read at once; every socket keeps room for as much.
 const READ: usize = 8 * 1024;
 /// How long the last words may take, to the worker and to the bus.
-const END_DEADLINE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How it is called in metrics.
 const KIND: &str = "frame_worker";
 
@@ -59,12 +59,12 @@ pub(crate) async fn connect(
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let limit = app.config.body_limit;
-    match app.streams.enter(address) {
-        Ok(place) => upgrade
+    match app.streams.acquire(address) {
+        Ok(permit) => upgrade
             .max_message_size(limit)
             .max_frame_size(limit)
             .read_buffer_size(READ)
-            .on_upgrade(move |socket| serve(app, worker, socket, place)),
+            .on_upgrade(move |socket| serve(app, worker, socket, permit)),
         Err(error) => error.into_response(),
     }
 }
@@ -79,27 +79,27 @@ enum End {
     /// A newer socket speaks for the worker.
     Replaced,
     /// The edge leaves, or its connection to the bus is over.
-    Leaving,
+    ShuttingDown,
 }
 
-async fn serve(app: App, worker: WorkerId, socket: WebSocket, _place: Place) {
+async fn serve(app: App, worker: WorkerId, socket: WebSocket, _permit: QuotaPermit) {
     let _open = OpenStream::new(KIND);
     let (sink, mut stream) = socket.split();
-    let outbox = Outbox::start(sink);
+    let queue = ConflatingQueue::start(sink);
     let session = Session {
         app,
         worker,
         id: Uuid::now_v7().hyphenated().to_string(),
-        heard: AtomicBool::new(true),
+        received: AtomicBool::new(true),
     };
     let end = session
-        .run(&mut stream, &outbox)
+        .run(&mut stream, &queue)
         .await
         .unwrap_or_else(|error| {
             debug!(%error, "cannot speak for a worker");
-            End::Leaving
+            End::ShuttingDown
         });
-    session.finish(end, stream, outbox).await;
+    session.finish(end, stream, queue).await;
 }
 
 /// One socket.
@@ -109,44 +109,44 @@ struct Session {
     /// Later sockets have greater ones.
     id: String,
     /// Whether anything came since the last ping.
-    heard: AtomicBool,
+    received: AtomicBool,
 }
 
 impl Session {
     async fn run(
         &self,
         stream: &mut SplitStream<WebSocket>,
-        outbox: &Outbox,
+        queue: &ConflatingQueue,
     ) -> Result<End, SubscribeError> {
         // Before the first beat, so that its answer is heard.
-        let (mut told, mut beats) = self.subscribe().await?;
+        let (mut messages, mut heartbeats) = self.subscribe().await?;
         let mut greeting = Greeting::default();
         let mut reading = pin!(self.read(stream));
-        let mut beating = pin!(self.beat());
-        let (mut pings, mut silent_pings) = (interval(PING_EVERY), 0);
+        let mut heartbeating = pin!(self.heartbeat());
+        let (mut pings, mut silent_pings) = (interval(PING_INTERVAL), 0);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pings.reset();
         loop {
             // Cancel-safe: messages are taken only when they are returned; the other two go on where they were.
             tokio::select! {
                 biased;
-                () = self.app.shutdown.cancelled() => return Ok(End::Leaving),
-                beat = beats.next() => match beat {
-                    Some(beat) if is_newer(&beat.message, &self.id) => return Ok(End::Replaced),
+                () = self.app.shutdown.cancelled() => return Ok(End::ShuttingDown),
+                heartbeat = heartbeats.next() => match heartbeat {
+                    Some(heartbeat) if is_newer(&heartbeat.message, &self.id) => return Ok(End::Replaced),
                     Some(_) => {}
-                    None => return Ok(End::Leaving),
+                    None => return Ok(End::ShuttingDown),
                 },
-                message = told.next() => match message {
-                    Some(message) => greeting.pass_on(message.message, outbox),
-                    None => return Ok(End::Leaving),
+                message = messages.next() => match message {
+                    Some(message) => greeting.forward(message.message, queue),
+                    None => return Ok(End::ShuttingDown),
                 },
-                () = &mut beating => return Ok(End::Leaving),
+                () = &mut heartbeating => return Ok(End::ShuttingDown),
                 _ = pings.tick() => {
-                    silent_pings = if self.heard.swap(false, Ordering::Relaxed) { 1 } else { silent_pings + 1 };
+                    silent_pings = if self.received.swap(false, Ordering::Relaxed) { 1 } else { silent_pings + 1 };
                     if silent_pings > MISSED_PINGS {
                         return Ok(End::Gone);
                     }
-                    outbox.ping();
+                    queue.ping();
                 }
                 end = &mut reading => return Ok(end),
             }
@@ -164,9 +164,9 @@ impl Session {
     > {
         let bus = &self.app.bus;
         let (prefix, worker) = (bus.prefix(), Some(&self.worker));
-        let told = bus.subscribe(TellFrameWorker::filter(prefix, worker));
-        let beats = bus.subscribe(FrameWorkerHeartbeat::filter(prefix, worker));
-        Ok((told.await?, beats.await?))
+        let messages = bus.subscribe(TellFrameWorker::filter(prefix, worker));
+        let heartbeats = bus.subscribe(FrameWorkerHeartbeat::filter(prefix, worker));
+        Ok((messages.await?, heartbeats.await?))
     }
 
     /// Publishes what the worker sends, each when the bus has taken the one before; ends with the stream.
@@ -179,7 +179,7 @@ impl Session {
             let Ok(message) = read else {
                 return End::Unreadable;
             };
-            self.heard.store(true, Ordering::Relaxed);
+            self.received.store(true, Ordering::Relaxed);
             match message {
                 // A picture that would be sent when the bus is back is of no use then.
                 Message::Binary(_) if *link.borrow() == LinkState::Disconnected => {
@@ -200,19 +200,25 @@ impl Session {
     }
 
     /// Says that the worker lives, at once and then every second; ends when the bus is closed.
-    async fn beat(&self) {
-        let mut pulse = interval(BEAT_EVERY);
+    async fn heartbeat(&self) {
+        let mut pulse = interval(HEARTBEAT_INTERVAL);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pulse.tick().await;
-            if let Err(error) = say(&self.app.bus, &self.worker, self.sign(Leaves::No)).await {
+            if let Err(error) = publish_heartbeat(
+                &self.app.bus,
+                &self.worker,
+                self.heartbeat_message(Leaves::No),
+            )
+            .await
+            {
                 debug!(%error, "cannot say that a worker lives");
                 return;
             }
         }
     }
 
-    fn sign(&self, leaves: Leaves) -> FrameWorkerBeat {
+    fn heartbeat_message(&self, leaves: Leaves) -> FrameWorkerBeat {
         FrameWorkerBeat {
             session: self.id.clone(),
             via: Via::Socket,
@@ -222,27 +228,32 @@ impl Session {
     }
 
     /// The last words. A worker that is replaced has not left.
-    async fn finish(self, end: End, stream: SplitStream<WebSocket>, outbox: Outbox) {
+    async fn finish(self, end: End, stream: SplitStream<WebSocket>, queue: ConflatingQueue) {
         let (code, reason) = match end {
             End::Gone => (1000, "bye"),
             End::Unreadable => (CLOSE_UNREADABLE, "a message is too large or none"),
             End::Replaced => (CLOSE_REPLACED, "replaced by a newer socket"),
-            End::Leaving => (CLOSE_LEAVING, "this server is leaving"),
+            End::ShuttingDown => (CLOSE_LEAVING, "this server is leaving"),
         };
         let leaving = async {
             if end != End::Replaced {
-                let left = say(&self.app.bus, &self.worker, self.sign(Leaves::Yes)).await;
+                let left = publish_heartbeat(
+                    &self.app.bus,
+                    &self.worker,
+                    self.heartbeat_message(Leaves::Yes),
+                )
+                .await;
                 let _ = left.inspect_err(|error| debug!(%error, "cannot say that a worker left"));
             }
         };
         let closing = async {
-            let closed = outbox.close(code, reason);
+            let closed = queue.close(code, reason);
             // What is still on its way is read: a connection that is cut off before loses the reason for it.
             let read = stream.for_each(|_| std::future::ready(()));
             futures::future::join(closed, read).await
         };
         // Whoever does not take them goes without.
-        let _ = timeout(END_DEADLINE, futures::future::join(leaving, closing)).await;
+        let _ = timeout(CLOSE_TIMEOUT, futures::future::join(leaving, closing)).await;
     }
 }
 
@@ -253,20 +264,20 @@ enum Leaves {
     No,
 }
 
-async fn say(
+async fn publish_heartbeat(
     bus: &Bus,
     worker: &WorkerId,
-    beat: FrameWorkerBeat,
+    heartbeat: FrameWorkerBeat,
 ) -> Result<(), quintet_bus::PublishError> {
     let subject = FrameWorkerHeartbeat {
         worker: worker.clone(),
     };
-    bus.publish(&subject, &beat).await
+    bus.publish(&subject, &heartbeat).await
 }
 
 /// Whether somebody else's beat says that a newer socket speaks for the worker.
-fn is_newer(beat: &FrameWorkerBeat, session: &str) -> bool {
-    beat.via == Via::Socket && !beat.leaves && beat.session.as_str() > session
+fn is_newer(heartbeat: &FrameWorkerBeat, session: &str) -> bool {
+    heartbeat.via == Via::Socket && !heartbeat.leaves && heartbeat.session.as_str() > session
 }
 
 /// How the worker was greeted: nothing is passed on before that.
@@ -275,9 +286,9 @@ struct Greeting(Option<ToFrameWorker>);
 
 impl Greeting {
     /// Passes on what the worker is told. Start and stop are for workers on the bus: a socket is open as long as it runs.
-    fn pass_on(&mut self, message: ToFrameWorker, outbox: &Outbox) {
+    fn forward(&mut self, message: ToFrameWorker, queue: &ConflatingQueue) {
         if self.is_wanted(&message) {
-            outbox.put(&message);
+            queue.put(&message);
         }
     }
 
@@ -303,25 +314,25 @@ mod tests {
         };
         let tick = ToFrameWorker::Tick { t: Thousandths(0) };
         let mut greeting = Greeting::default();
-        let said = [&tick, &hello(28), &tick, &hello(28), &hello(14)];
-        let wanted = said.map(|message| greeting.is_wanted(message));
+        let messages = [&tick, &hello(28), &tick, &hello(28), &hello(14)];
+        let wanted = messages.map(|message| greeting.is_wanted(message));
         assert_eq!(wanted, [false, true, true, false, true]);
     }
 
     #[test]
     fn only_a_later_socket_that_stays_takes_over() {
-        let beat = |session: &str, via, leaves| FrameWorkerBeat {
+        let heartbeat = |session: &str, via, leaves| FrameWorkerBeat {
             session: session.to_owned(),
             via,
             running: true,
             leaves,
         };
-        assert!(is_newer(&beat("c", Via::Socket, false), "b"));
+        assert!(is_newer(&heartbeat("c", Via::Socket, false), "b"));
         for other in [
-            beat("b", Via::Socket, false),
-            beat("a", Via::Socket, false),
-            beat("c", Via::Bus, false),
-            beat("c", Via::Socket, true),
+            heartbeat("b", Via::Socket, false),
+            heartbeat("a", Via::Socket, false),
+            heartbeat("c", Via::Bus, false),
+            heartbeat("c", Via::Socket, true),
         ] {
             assert!(!is_newer(&other, "b"), "{other:?}");
         }

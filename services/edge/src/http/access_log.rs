@@ -13,9 +13,9 @@ use super::request_id::RequestId;
 use crate::metrics;
 
 /// Traces, measures and logs.
-pub(crate) async fn observe(request: Request, next: Next) -> Response {
+pub(crate) async fn access_log(request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let method = name_of(request.method());
+    let method = method_name(request.method());
     // Requests that match nothing share one name: a label is never made by a client.
     let route = request
         .extensions()
@@ -46,10 +46,10 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.record("status", status);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    let is_dull = is_dull(method, &route);
+    let is_high_frequency = is_high_frequency(method, &route);
     span.in_scope(|| match status {
         500.. => tracing::warn!(method, route, status, took_us, "answered"),
-        _ if is_dull => tracing::debug!(method, route, status, took_us, "answered"),
+        _ if is_high_frequency => tracing::debug!(method, route, status, took_us, "answered"),
         _ => tracing::info!(method, route, status, took_us, "answered"),
     });
     metrics::request(method, route, status, took);
@@ -57,7 +57,7 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
 }
 
 /// Whether it is what machines ask all the time, which is not worth a line each.
-fn is_dull(method: &str, route: &str) -> bool {
+fn is_high_frequency(method: &str, route: &str) -> bool {
     match route {
         "/healthz" | "/health" | "/ready" | "/metrics" => true,
         "/workers/{id}/frame" | "/ingest/rbm" | "/frame.png" | "/debug/panel.png" => true,
@@ -66,7 +66,7 @@ fn is_dull(method: &str, route: &str) -> bool {
     }
 }
 
-fn name_of(method: &Method) -> &'static str {
+fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

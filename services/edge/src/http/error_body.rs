@@ -8,11 +8,11 @@ use quintet_contract::error::{ErrorCode, ErrorReply};
 use serde_json::Value;
 
 /// An answer that says no, with a body that says why.
-pub(super) fn explained(response: Response, method: &Method, id: &HeaderValue) -> Response {
+pub(super) fn render_error(response: Response, method: &Method, id: &HeaderValue) -> Response {
     let (parts, _) = response.into_parts();
     let reply = match parts.extensions.get::<ErrorReply>() {
         Some(reply) => reply.clone(),
-        None => of_status(parts.status, method, &parts.headers),
+        None => from_status(parts.status, method, &parts.headers),
     };
     let mut body = reply.details;
     body.insert("error".to_owned(), Value::String(reply.error));
@@ -34,7 +34,7 @@ pub(super) fn explained(response: Response, method: &Method, id: &HeaderValue) -
 }
 
 /// What is said of an answer that comes from the framework itself.
-fn of_status(status: StatusCode, method: &Method, headers: &HeaderMap) -> ErrorReply {
+fn from_status(status: StatusCode, method: &Method, headers: &HeaderMap) -> ErrorReply {
     let allowed = headers
         .get(ALLOW)
         .and_then(|allow| allow.to_str().ok())
@@ -60,7 +60,7 @@ fn of_status(status: StatusCode, method: &Method, headers: &HeaderMap) -> ErrorR
 }
 
 /// What a panic becomes.
-pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+pub(crate) fn render_panic(panic: Box<dyn std::any::Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text
         .or_else(|| panic.downcast_ref::<&str>().copied())

@@ -114,9 +114,9 @@ pub(crate) async fn bytes(request: Request, limit: usize) -> Result<Bytes, HttpE
         return Err(HttpError::new(ErrorCode::BadRequest, text));
     };
     read.map_err(|error| {
-        let too_large = std::error::Error::source(&error)
+        let needs_offload = std::error::Error::source(&error)
             .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
-        if too_large {
+        if needs_offload {
             let text = format!("the body is larger than {limit} bytes; send less at once");
             return HttpError::new(ErrorCode::PayloadTooLarge, text);
         }

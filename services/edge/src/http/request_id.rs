@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use uuid::Uuid;
 
-use super::error_body::explained;
+use super::error_body::render_error;
 
 /// Names a request and its answer.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -19,20 +19,20 @@ const REQUEST_ID_BYTES: usize = 128;
 pub(crate) struct RequestId(pub(crate) HeaderValue);
 
 /// Gives the request an id, and completes the answer.
-pub(crate) async fn finish(mut request: Request, next: Next) -> Response {
-    let id = id_of(request.headers());
+pub(crate) async fn request_id(mut request: Request, next: Next) -> Response {
+    let id = requested_id(request.headers());
     let method = request.method().clone();
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
-        response = explained(response, &method, &id);
+        response = render_error(response, &method, &id);
     }
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 
-fn id_of(headers: &HeaderMap) -> HeaderValue {
+fn requested_id(headers: &HeaderMap) -> HeaderValue {
     let is_sane = |id: &&HeaderValue| {
         let bytes = id.as_bytes();
         !bytes.is_empty()

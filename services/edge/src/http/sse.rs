@@ -17,14 +17,14 @@ use crate::http::extract::Params;
 /// How often a comment shows that a quiet stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// After this a client that was asked to leave shall come back, to another edge.
-const RECONNECT: Duration = Duration::from_millis(500);
+const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 /// The media type of server-sent events.
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 /// Where a client says what it has seen.
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// An answer of events as they come, with a comment where none comes for a while.
-pub(crate) fn stream_of(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+pub(crate) fn sse_response(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     let kept_alive = futures::stream::unfold(Box::pin(events), |mut events| async move {
         let event = match timeout(KEEP_ALIVE, events.next()).await {
             Ok(event) => event?,
@@ -40,7 +40,9 @@ pub(crate) fn stream_of(events: impl Stream<Item = Bytes> + Send + 'static) -> R
 }
 
 /// Documents that the answer is server-sent events.
-pub(crate) fn only_events<T>(mut response: TransformResponse<'_, T>) -> TransformResponse<'_, T> {
+pub(crate) fn event_stream_content<T>(
+    mut response: TransformResponse<'_, T>,
+) -> TransformResponse<'_, T> {
     let content = &mut response.inner().content;
     let texts = std::mem::take(content).into_values();
     content.extend(texts.map(|media| (EVENT_STREAM.to_owned(), media)));
@@ -48,7 +50,9 @@ pub(crate) fn only_events<T>(mut response: TransformResponse<'_, T>) -> Transfor
 }
 
 /// Documents that the answer is server-sent events when they are asked for.
-pub(crate) fn also_events<T>(mut response: TransformResponse<'_, T>) -> TransformResponse<'_, T> {
+pub(crate) fn or_event_stream_content<T>(
+    mut response: TransformResponse<'_, T>,
+) -> TransformResponse<'_, T> {
     let content = &mut response.inner().content;
     if let Some(media) = content.values().next().cloned() {
         content.insert(EVENT_STREAM.to_owned(), media);
@@ -57,8 +61,8 @@ pub(crate) fn also_events<T>(mut response: TransformResponse<'_, T>) -> Transfor
 }
 
 /// Says when to come back; the last event of a stream whose edge leaves.
-pub(crate) fn come_back() -> Bytes {
-    let wait = RECONNECT.as_millis();
+pub(crate) fn retry_event() -> Bytes {
+    let wait = RECONNECT_DELAY.as_millis();
     format!("retry: {wait}\n: this server is leaving\n\n").into()
 }
 
@@ -68,7 +72,7 @@ pub(crate) fn last_event_id<T>(
     params: &Params,
     read: impl Fn(&str) -> Option<T>,
 ) -> Result<Option<T>, HttpError> {
-    let understood = |text: &str| {
+    let parsed = |text: &str| {
         let text_of_error = "Last-Event-ID must be the id of an event of this stream";
         read(text).ok_or_else(|| HttpError::invalid("lastEventId", text_of_error))
     };
@@ -76,8 +80,8 @@ pub(crate) fn last_event_id<T>(
         .get(LAST_EVENT_ID)
         .map(|value| String::from_utf8_lossy(value.as_bytes()))
         .filter(|text| !text.is_empty())
-        .map(|text| understood(&text))
+        .map(|text| parsed(&text))
         .transpose()?;
-    let param = params.text("lastEventId").map(understood).transpose()?;
+    let param = params.text("lastEventId").map(parsed).transpose()?;
     Ok(header.or(param))
 }

@@ -25,7 +25,7 @@ type Reply<T> = Result<T, HttpError>;
 
 impl App {
     /// Asks until there is an answer or the request's time is over: for questions whose repetition changes nothing.
-    pub(crate) async fn ask<S: Request>(
+    pub(crate) async fn request<S: Request>(
         &self,
         subject: &S,
         message: &S::Message,
@@ -38,7 +38,7 @@ impl App {
 
     pub(crate) async fn submit(&self, submit: &SubmitJob) -> Reply<SubmitReply> {
         let pool = submit.pool.clone().unwrap_or_default();
-        self.ask(&SubmitJobs { pool }, submit).await
+        self.request(&SubmitJobs { pool }, submit).await
     }
 
     pub(crate) async fn submit_batch(
@@ -46,16 +46,16 @@ impl App {
         pool: PoolName,
         batch: &SubmitBatch,
     ) -> Reply<BatchReply> {
-        self.ask(&SubmitJobBatch { pool }, batch).await
+        self.request(&SubmitJobBatch { pool }, batch).await
     }
 
     pub(crate) async fn dry_run(&self, submit: &SubmitJob) -> Reply<DryRunReply> {
         let pool = submit.pool.clone().unwrap_or_default();
-        self.ask(&DryRunJob { pool }, submit).await
+        self.request(&DryRunJob { pool }, submit).await
     }
 
     pub(crate) async fn list_jobs(&self, pool: PoolName, list: &ListJobs) -> Reply<JobPage> {
-        self.ask(&ListJobsOf { pool }, list).await
+        self.request(&ListJobsOf { pool }, list).await
     }
 
     /// A job as its scheduler knows it; as it is stored, when nobody leads.
@@ -71,7 +71,7 @@ impl App {
         {
             Ok(reply) => Ok(reply.job),
             // A pool that nobody has led since this edge started is not known to it.
-            Err(error) if nobody_leads(&error) || is_unknown(&error) => {
+            Err(error) if has_no_leader(&error) || is_unknown(&error) => {
                 self.stored_job(id).await?.ok_or_else(HttpError::not_found)
             }
             Err(error) => Err(error.into()),
@@ -92,7 +92,7 @@ impl App {
         let subject = StopJob {
             pool: self.pools.of_job(&id).await?,
         };
-        Ok(self.ask(&subject, &JobRef { id }).await?.job)
+        Ok(self.request(&subject, &JobRef { id }).await?.job)
     }
 
     /// Asked once: a live command may do something each time.
@@ -100,22 +100,22 @@ impl App {
         let subject = ControlJobs {
             pool: self.pools.of_job(&control.id).await?,
         };
-        let patience = self.config.request_timeout + std::time::Duration::from_secs(2);
-        Ok(self.bus.request(&subject, control, patience).await?)
+        let timeout = self.config.request_timeout + std::time::Duration::from_secs(2);
+        Ok(self.bus.request(&subject, control, timeout).await?)
     }
 
     pub(crate) async fn patch_metadata(&self, patch: &PatchMetadata) -> Reply<MetadataReply> {
         let subject = PatchJobMetadata {
             pool: self.pools.of_job(&patch.id).await?,
         };
-        self.ask(&subject, patch).await
+        self.request(&subject, patch).await
     }
 
     pub(crate) async fn explain(&self, id: JobId) -> Reply<Explanation> {
         let subject = ExplainJob {
             pool: self.pools.of_job(&id).await?,
         };
-        self.ask(&subject, &JobRef { id }).await
+        self.request(&subject, &JobRef { id }).await
     }
 
     /// All agents of all pools in order of registration.
@@ -125,7 +125,7 @@ impl App {
             let mut list = ListAgents::default();
             loop {
                 let subject = ListAgentsOf { pool: pool.clone() };
-                let page: AgentPage = self.ask(&subject, &list).await?;
+                let page: AgentPage = self.request(&subject, &list).await?;
                 agents.extend(page.agents);
                 list.after = page.next;
                 if list.after.is_none() {
@@ -141,38 +141,38 @@ impl App {
         let subject = GetAgent {
             pool: self.pools.of_agent(&id).await?,
         };
-        self.ask(&subject, &AgentRef { id }).await
+        self.request(&subject, &AgentRef { id }).await
     }
 
     pub(crate) async fn drain(&self, drain: &DrainAgent) -> Reply<AgentReply> {
         let subject = DrainAgents {
             pool: self.pools.of_agent(&drain.id).await?,
         };
-        self.ask(&subject, drain).await
+        self.request(&subject, drain).await
     }
 
     pub(crate) async fn forget(&self, id: AgentId) -> Reply<Done> {
         let subject = ForgetAgent {
             pool: self.pools.of_agent(&id).await?,
         };
-        self.ask(&subject, &AgentRef { id }).await
+        self.request(&subject, &AgentRef { id }).await
     }
 
     pub(crate) async fn templates(&self) -> Reply<TemplateList> {
-        self.ask(&ListStoredTemplates {}, &ListTemplates::default())
+        self.request(&ListStoredTemplates {}, &ListTemplates::default())
             .await
     }
 
     pub(crate) async fn template(&self, template: &TemplateRef) -> Reply<TemplateReply> {
-        self.ask(&GetTemplate {}, template).await
+        self.request(&GetTemplate {}, template).await
     }
 
     pub(crate) async fn put_template(&self, put: &PutTemplate) -> Reply<TemplateReply> {
-        self.ask(&PutStoredTemplate {}, put).await
+        self.request(&PutStoredTemplate {}, put).await
     }
 
     pub(crate) async fn delete_template(&self, template: &TemplateRef) -> Reply<Done> {
-        self.ask(&DeleteTemplate {}, template).await
+        self.request(&DeleteTemplate {}, template).await
     }
 }
 
@@ -180,7 +180,7 @@ fn is_unknown(error: &RequestError) -> bool {
     matches!(error, RequestError::Refused(reply) if reply.code == ErrorCode::NotFound)
 }
 
-fn nobody_leads(error: &RequestError) -> bool {
+fn has_no_leader(error: &RequestError) -> bool {
     match error {
         RequestError::NoResponders { .. } => true,
         RequestError::Refused(reply) => {

@@ -18,14 +18,14 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::quota::Place;
+use crate::access::quota::QuotaPermit;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{guarded, of_one};
 use crate::http::extract::{Client, Headers, Id, Params};
-use crate::http::sse::{come_back, last_event_id, only_events, stream_of};
-use crate::jobs::snapshot::{Latest, sse};
+use crate::http::sse::{event_stream_content, last_event_id, retry_event, sse_response};
+use crate::jobs::snapshot::{JobSnapshot, sse};
 use crate::live::JobWatch;
-use crate::live::write_pacer::Pace;
+use crate::live::write_pacer::WritePacer;
 use crate::metrics::OpenStream;
 use crate::state::App;
 
@@ -41,7 +41,7 @@ pub(crate) fn routes() -> ApiRouter<App> {
                 )
                 .tag("jobs")
                 .input::<(Query<EventParams>, Headers<EventHeaders>)>()
-                .response_with::<200, String, _>(|response| only_events(response.description("the events")))
+                .response_with::<200, String, _>(|response| event_stream_content(response.description("the events")))
                 .response::<422, Json<ErrorBody>>()
         }),
     )
@@ -75,7 +75,7 @@ async fn events(
     params: Params,
 ) -> Result<Response, HttpError> {
     let position = last_event_id(&headers, &params, |text| text.parse().ok())?.unwrap_or(0);
-    let place = app.streams.enter(address)?;
+    let permit = app.streams.acquire(address)?;
     let job = app.feeds.job(&id).await?;
     if job.latest.borrow().job.is_none() {
         // What was stored a moment ago may not have reached the feed.
@@ -84,62 +84,62 @@ async fn events(
             return Err(HttpError::not_found());
         }
     }
-    let heard = job.latest.borrow().happenings();
-    let following = Following {
+    let seen_events = job.latest.borrow().event_count();
+    let stream = JobEventStream {
         job,
         position,
-        heard,
+        seen_events,
         ready: VecDeque::new(),
-        is_over: false,
-        pace: app.paces.join(),
+        is_done: false,
+        pacer: app.pacers.register(),
         shutdown: app.shutdown.clone(),
-        _place: place,
+        _place: permit,
         _open: OpenStream::new("events"),
     };
-    Ok(stream_of(futures::stream::unfold(
-        following,
-        |mut following| async move { Some((following.next().await?, following)) },
+    Ok(sse_response(futures::stream::unfold(
+        stream,
+        |mut stream| async move { Some((stream.next().await?, stream)) },
     )))
 }
 
 /// One listener.
-struct Following {
+struct JobEventStream {
     job: JobWatch,
     /// The last position that was told.
     position: u64,
     /// How many of the job's happenings were told or missed.
-    heard: u64,
+    seen_events: u64,
     ready: VecDeque<Bytes>,
-    is_over: bool,
-    pace: Pace,
+    is_done: bool,
+    pacer: WritePacer,
     shutdown: CancellationToken,
-    _place: Place,
+    _place: QuotaPermit,
     _open: OpenStream,
 }
 
-impl Following {
+impl JobEventStream {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            if self.is_over {
+            if self.is_done {
                 return None;
             }
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => {
-                    self.is_over = true;
-                    return Some(come_back());
+                    self.is_done = true;
+                    return Some(retry_event());
                 }
-                () = self.pace.rest() => {}
+                () = self.pacer.ready() => {}
             }
             self.collect();
             if !self.ready.is_empty() {
-                self.pace.wrote();
+                self.pacer.record_write();
                 continue;
             }
-            if self.is_over {
+            if self.is_done {
                 return None;
             }
             tokio::select! {
@@ -148,7 +148,7 @@ impl Following {
                 changed = self.job.latest.changed() => {
                     // A job that is gone has nothing more to tell.
                     let gone = self.job.latest.borrow().job.is_none();
-                    self.is_over = changed.is_err() || gone;
+                    self.is_done = changed.is_err() || gone;
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Following {
     /// Makes ready what is new: the statuses, then what happened, and the last status of all at the end.
     fn collect(&mut self) {
         let latest = self.job.latest.borrow_and_update();
-        let latest: &Latest = &latest;
+        let latest: &JobSnapshot = &latest;
         let last = latest.job.as_ref().and_then(|shown| {
             let job = &shown.job;
             if job.timeline_dropped > self.position {
@@ -167,11 +167,11 @@ impl Following {
             self.ready.extend(shown.events_after(self.position));
             let is_news = job.position() > self.position;
             self.position = self.position.max(job.position());
-            self.is_over |= job.status.is_final();
-            (self.is_over && is_news).then(|| self.ready.pop_back())?
+            self.is_done |= job.status.is_final();
+            (self.is_done && is_news).then(|| self.ready.pop_back())?
         });
-        self.ready.extend(latest.happenings_after(self.heard));
-        self.heard = latest.happenings();
+        self.ready.extend(latest.events_since(self.seen_events));
+        self.seen_events = latest.event_count();
         self.ready.extend(last);
     }
 }

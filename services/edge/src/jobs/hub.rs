@@ -26,9 +26,9 @@ use crate::http::websocket::raw::text_frame;
 use crate::live::{Snapshot, Started, unpoisoned};
 
 /// Announcements that a listener may be behind; one that is further behind starts anew from a snapshot.
-const UPDATES: usize = 4096;
+const BACKLOG: usize = 4096;
 /// Wait before the buckets are watched again after a failure.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Something changed. Frames are whole frames of a WebSocket, the same bytes for everybody.
 #[derive(Clone, Debug)]
@@ -61,13 +61,15 @@ impl Hub {
         let (view, watches) = read(&bus).await?;
         let hub = Arc::new(Self {
             view: Mutex::new(view),
-            updates: broadcast::Sender::new(UPDATES),
+            updates: broadcast::Sender::new(BACKLOG),
             snapshot: Mutex::default(),
         });
-        let following = hub.clone().follow(bus.clone(), watches, tasks.token());
-        tasks.spawn("feeds", ExitPolicy::Essential, done(following));
-        let listening = hub.clone().listen(bus, tasks.token());
-        tasks.spawn("happenings", ExitPolicy::Essential, done(listening));
+        let following = hub
+            .clone()
+            .watch_changes(bus.clone(), watches, tasks.token());
+        tasks.spawn("feeds", ExitPolicy::Essential, infallible(following));
+        let listening = hub.clone().watch_events(bus, tasks.token());
+        tasks.spawn("happenings", ExitPolicy::Essential, infallible(listening));
         Ok(hub)
     }
 
@@ -101,7 +103,12 @@ impl Hub {
         }
     }
 
-    async fn follow(self: Arc<Self>, bus: Bus, mut watches: Watches, shutdown: CancellationToken) {
+    async fn watch_changes(
+        self: Arc<Self>,
+        bus: Bus,
+        mut watches: Watches,
+        shutdown: CancellationToken,
+    ) {
         loop {
             // Cancel-safe: a change is taken only when it is returned.
             let failure = tokio::select! {
@@ -123,12 +130,12 @@ impl Hub {
             let again = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                again = read_until_there(&bus) => again,
+                again = read_until_ready(&bus) => again,
             };
             watches = again.1;
             let mut view = self.view();
             let before = std::mem::replace(&mut *view, again.0);
-            view.succeed(before);
+            view.replace(before);
             let _ = self.updates.send(Update::Resync);
         }
     }
@@ -166,7 +173,7 @@ impl Hub {
     }
 
     /// Passes happenings on as they come.
-    async fn listen(self: Arc<Self>, bus: Bus, shutdown: CancellationToken) {
+    async fn watch_events(self: Arc<Self>, bus: Bus, shutdown: CancellationToken) {
         loop {
             match bus
                 .subscribe::<LiveJobEvent>(LiveJobEvent::filter(bus.prefix(), None))
@@ -179,7 +186,7 @@ impl Hub {
                         event = events.next() => event,
                     };
                     let Some(event) = event else { break };
-                    self.happened(event.message);
+                    self.event_received(event.message);
                 },
                 Err(error) => {
                     warn!(error = %chain(&error), "cannot listen to the happenings of jobs")
@@ -188,13 +195,13 @@ impl Hub {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(RETRY_DELAY) => {}
             }
         }
     }
 
-    fn happened(&self, event: JobEvent) {
-        self.view().happened(&event);
+    fn event_received(&self, event: JobEvent) {
+        self.view().record_event(&event);
         if self.updates.receiver_count() > 0 {
             let frame = frame(ui::JOB_EVENT, &event);
             let _ = self.updates.send(Update::Event(event.job_id, frame));
@@ -202,7 +209,7 @@ impl Hub {
     }
 }
 
-async fn done(work: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+async fn infallible(work: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
     work.await;
     Ok(())
 }
@@ -246,12 +253,12 @@ async fn read(bus: &Bus) -> Started<(View, Watches)> {
     Ok((view, watches))
 }
 
-async fn read_until_there(bus: &Bus) -> (View, Watches) {
+async fn read_until_ready(bus: &Bus) -> (View, Watches) {
     loop {
         match read(bus).await {
             Ok(read) => return read,
             Err(error) => warn!(error = %chain(&error), "cannot watch jobs and agents yet"),
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }

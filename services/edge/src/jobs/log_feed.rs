@@ -16,7 +16,7 @@ use crate::error::HttpError;
 use crate::live::unpoisoned;
 
 /// Batches that a follower may be behind; one that is further behind reads them from the stream.
-const BATCHES: usize = 256;
+const BACKLOG: usize = 256;
 
 /// Consecutive lines and their place in the stream.
 #[derive(Debug)]
@@ -25,20 +25,20 @@ pub(crate) struct LogBatch {
     pub(crate) log: JobLog,
 }
 
-type Followed = Arc<Mutex<HashMap<JobId, broadcast::Sender<Arc<LogBatch>>>>>;
+type Feeds = Arc<Mutex<HashMap<JobId, broadcast::Sender<Arc<LogBatch>>>>>;
 
-pub(crate) struct Logs {
+pub(crate) struct LogFeeds {
     bus: Bus,
     tasks: Tasks,
-    followed: Followed,
+    feeds: Feeds,
 }
 
-impl Logs {
+impl LogFeeds {
     pub(crate) fn new(bus: Bus, tasks: Tasks) -> Self {
         Self {
             bus,
             tasks,
-            followed: Followed::default(),
+            feeds: Feeds::default(),
         }
     }
 
@@ -47,8 +47,8 @@ impl Logs {
         &self,
         id: &JobId,
     ) -> Result<broadcast::Receiver<Arc<LogBatch>>, HttpError> {
-        if let Some(followed) = unpoisoned(self.followed.lock()).get(id) {
-            return Ok(followed.subscribe());
+        if let Some(feeds) = unpoisoned(self.feeds.lock()).get(id) {
+            return Ok(feeds.subscribe());
         }
         let subscribed = self
             .bus
@@ -60,25 +60,25 @@ impl Logs {
         // What is read from the stream next must not be older than the subscription.
         self.bus.flush().await.map_err(|_| unavailable())?;
         let (sender, receiver) = {
-            let mut followed = unpoisoned(self.followed.lock());
-            if let Some(others) = followed.get(id) {
+            let mut feeds = unpoisoned(self.feeds.lock());
+            if let Some(others) = feeds.get(id) {
                 // Somebody was faster.
                 return Ok(others.subscribe());
             }
-            let (sender, receiver) = broadcast::channel(BATCHES);
-            followed.insert(id.clone(), sender.clone());
+            let (sender, receiver) = broadcast::channel(BACKLOG);
+            feeds.insert(id.clone(), sender.clone());
             (sender, receiver)
         };
-        let (followed, id, token) = (self.followed.clone(), id.clone(), self.tasks.token());
+        let (feeds, id, token) = (self.feeds.clone(), id.clone(), self.tasks.token());
         self.tasks.spawn("log", ExitPolicy::Optional, async move {
             loop {
                 let line = tokio::select! {
                     biased;
                     () = token.cancelled() => break,
                     () = sender.closed() => {
-                        let mut followed = unpoisoned(followed.lock());
+                        let mut feeds = unpoisoned(feeds.lock());
                         if sender.receiver_count() == 0 {
-                            followed.remove(&id);
+                            feeds.remove(&id);
                             return Ok::<_, std::convert::Infallible>(());
                         }
                         continue;
@@ -93,7 +93,7 @@ impl Logs {
                     }));
                 }
             }
-            unpoisoned(followed.lock()).remove(&id);
+            unpoisoned(feeds.lock()).remove(&id);
             Ok(())
         });
         Ok(receiver)

@@ -26,11 +26,13 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tracing::debug;
 
-use crate::access::quota::Place;
+use crate::access::quota::QuotaPermit;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{guarded, of_one};
 use crate::http::extract::{Client, Headers, Id, Params};
-use crate::http::sse::{EVENT_STREAM, also_events, come_back, last_event_id, stream_of};
+use crate::http::sse::{
+    EVENT_STREAM, last_event_id, or_event_stream_content, retry_event, sse_response,
+};
 use crate::jobs::log_feed::LogBatch;
 use crate::jobs::snapshot::sse;
 use crate::live::JobWatch;
@@ -54,7 +56,7 @@ pub(crate) fn routes() -> ApiRouter<App> {
                 )
                 .tag("jobs")
                 .input::<(Query<LogParams>, Headers<LogHeaders>)>()
-                .response_with::<200, String, _>(|response| also_events(response.description("the lines")))
+                .response_with::<200, String, _>(|response| or_event_stream_content(response.description("the lines")))
                 .response::<422, Json<ErrorBody>>()
         }),
     )
@@ -86,7 +88,7 @@ struct LogHeaders {
 }
 
 /// A line and its place: the message in the stream and the line in it.
-struct Placed {
+struct PlacedLine {
     sequence: u64,
     index: usize,
     attempt: Option<u32>,
@@ -104,15 +106,15 @@ async fn logs(
     let tail = params
         .parse::<usize>("tail", "a number of lines")?
         .map(|tail| tail.min(MAX_TAIL));
-    let after = last_event_id(&headers, &params, place_of)?;
+    let after = last_event_id(&headers, &params, parse_position)?;
     let accepts = headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .unwrap_or_default();
     let as_events = accepts.contains(EVENT_STREAM);
     app.job(&id).await?;
-    let place = app.streams.enter(address)?;
-    let mut reader = Reader::new(app, id, place, after);
+    let permit = app.streams.acquire(address)?;
+    let mut reader = LogStream::new(app, id, permit, after);
     if follow {
         reader.follow().await?;
     }
@@ -130,18 +132,18 @@ async fn logs(
 }
 
 /// A line, or the end because the edge leaves.
-enum Told {
-    Line(Placed),
-    Leaving,
+enum LogItem {
+    Line(PlacedLine),
+    ShuttingDown,
 }
 
-fn text(lines: impl Stream<Item = Told> + Send + 'static) -> Response {
+fn text(lines: impl Stream<Item = LogItem> + Send + 'static) -> Response {
     let lines = lines.filter_map(async |told| match told {
-        Told::Line(placed) => Some(Ok::<_, Infallible>(Bytes::from(format!(
+        LogItem::Line(placed) => Some(Ok::<_, Infallible>(Bytes::from(format!(
             "{}\n",
             placed.line.line
         )))),
-        Told::Leaving => None,
+        LogItem::ShuttingDown => None,
     });
     let kind = (
         header::CONTENT_TYPE,
@@ -150,10 +152,10 @@ fn text(lines: impl Stream<Item = Told> + Send + 'static) -> Response {
     ([kind], Body::from_stream(lines)).into_response()
 }
 
-fn events(lines: impl Stream<Item = Told> + Send + 'static) -> Response {
-    stream_of(lines.map(|told| match told {
-        Told::Leaving => come_back(),
-        Told::Line(Placed {
+fn events(lines: impl Stream<Item = LogItem> + Send + 'static) -> Response {
+    sse_response(lines.map(|told| match told {
+        LogItem::ShuttingDown => retry_event(),
+        LogItem::Line(PlacedLine {
             sequence,
             index,
             attempt,
@@ -165,29 +167,29 @@ fn events(lines: impl Stream<Item = Told> + Send + 'static) -> Response {
     }))
 }
 
-fn place_of(id: &str) -> Option<(u64, usize)> {
+fn parse_position(id: &str) -> Option<(u64, usize)> {
     let (sequence, index) = id.split_once('.')?;
     Some((sequence.parse().ok()?, index.parse().ok()?))
 }
 
 /// Follows one job's output for one client.
-struct Reader {
+struct LogStream {
     app: App,
     id: JobId,
     /// The last message that was read to its end, and what of the next one is known already.
     last: u64,
     skip: Option<(u64, usize)>,
-    ready: VecDeque<Placed>,
+    ready: VecDeque<PlacedLine>,
     live: Option<(broadcast::Receiver<Arc<LogBatch>>, JobWatch)>,
     /// Whether everything that is stored was read.
     is_caught_up: bool,
-    is_over: bool,
-    _place: Place,
+    is_done: bool,
+    _place: QuotaPermit,
     _open: OpenStream,
 }
 
-impl Reader {
-    fn new(app: App, id: JobId, place: Place, after: Option<(u64, usize)>) -> Self {
+impl LogStream {
+    fn new(app: App, id: JobId, permit: QuotaPermit, after: Option<(u64, usize)>) -> Self {
         Self {
             app,
             id,
@@ -196,8 +198,8 @@ impl Reader {
             ready: VecDeque::new(),
             live: None,
             is_caught_up: false,
-            is_over: false,
-            _place: place,
+            is_done: false,
+            _place: permit,
             _open: OpenStream::new("logs"),
         }
     }
@@ -236,12 +238,12 @@ impl Reader {
     }
 
     /// The next line; waits for it when the job is followed.
-    async fn next(&mut self) -> Option<Told> {
+    async fn next(&mut self) -> Option<LogItem> {
         loop {
             if let Some(placed) = self.ready.pop_front() {
-                return Some(Told::Line(placed));
+                return Some(LogItem::Line(placed));
             }
-            if self.is_over {
+            if self.is_done {
                 return None;
             }
             if !self.is_caught_up {
@@ -256,7 +258,7 @@ impl Reader {
         // The end of the job is looked at first: what it wrote before its end is stored by then.
         let ended = match &self.live {
             None => true,
-            Some((_, job)) => job.latest.borrow().is_over(),
+            Some((_, job)) => job.latest.borrow().is_done(),
         };
         let stream = stream::events(self.app.bus.prefix());
         match self
@@ -272,30 +274,30 @@ impl Reader {
                     self.take(sequence, log);
                 }
                 self.is_caught_up = remaining == 0 || !found;
-                self.is_over = self.is_caught_up && ended;
+                self.is_done = self.is_caught_up && ended;
             }
             Err(error) => {
                 debug!(%error, "cannot read a log to its end");
-                self.is_over = true;
+                self.is_done = true;
             }
         }
     }
 
     /// Waits for live lines, the end of the job, or the end of the edge.
-    async fn wait(&mut self) -> Option<Told> {
+    async fn wait(&mut self) -> Option<LogItem> {
         let Some((live, job)) = &mut self.live else {
-            self.is_over = true;
+            self.is_done = true;
             return None;
         };
-        let news = tokio::select! {
+        let item = tokio::select! {
             biased;
             () = self.app.shutdown.cancelled() => {
-                self.is_over = true;
-                return Some(Told::Leaving);
+                self.is_done = true;
+                return Some(LogItem::ShuttingDown);
             }
-            news = live.recv() => Some(news),
+            item = live.recv() => Some(item),
             changed = job.latest.changed() => {
-                let ended = job.latest.borrow().is_over();
+                let ended = job.latest.borrow().is_done();
                 if ended || changed.is_err() {
                     // Whatever is stored by now is the rest.
                     self.is_caught_up = false;
@@ -303,7 +305,7 @@ impl Reader {
                 None
             }
         };
-        match news {
+        match item {
             Some(Ok(batch)) if batch.sequence > self.last => {
                 self.take(batch.sequence, batch.log.clone())
             }
@@ -322,7 +324,7 @@ impl Reader {
         let first = seen.map_or(0, |(_, index)| index + 1);
         let attempt = log.attempt.map(|attempt| attempt.0);
         let lines = log.lines.into_iter().enumerate().skip(first);
-        self.ready.extend(lines.map(|(index, line)| Placed {
+        self.ready.extend(lines.map(|(index, line)| PlacedLine {
             sequence,
             index,
             attempt,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::HttpError;
 
 /// Wait before the watch is made again after it ended.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(crate) struct Pools {
@@ -47,7 +47,7 @@ impl Pools {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(RETRY_DELAY) => {}
             }
         }
     }

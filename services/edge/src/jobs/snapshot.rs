@@ -11,60 +11,60 @@ use quintet_contract::time::Timestamp;
 use serde::Serialize;
 
 /// Happenings that a follower may be behind; one that is further behind misses the oldest.
-const HAPPENINGS: usize = 256;
+const MAX_EVENTS: usize = 256;
 
 /// The newest state of a job, and what happened to it lately.
 #[derive(Debug, Default)]
-pub(crate) struct Latest {
+pub(crate) struct JobSnapshot {
     /// None once the job is gone, or when there never was one.
-    pub(crate) job: Option<Arc<Shown>>,
-    happenings: VecDeque<Bytes>,
+    pub(crate) job: Option<Arc<RenderedJob>>,
+    events: VecDeque<Bytes>,
     /// How many happenings there were that are no longer kept.
-    passed: u64,
+    dropped: u64,
 }
 
-impl Latest {
+impl JobSnapshot {
     pub(crate) fn of(job: Option<Arc<Job>>) -> Self {
         Self {
-            job: job.map(Shown::new),
+            job: job.map(RenderedJob::new),
             ..Self::default()
         }
     }
 
     pub(crate) fn put(&mut self, job: Option<Arc<Job>>) {
-        self.job = job.map(Shown::new);
+        self.job = job.map(RenderedJob::new);
     }
 
-    pub(crate) fn happened(&mut self, event: &JobEvent) {
-        if self.happenings.len() == HAPPENINGS {
-            self.happenings.pop_front();
-            self.passed += 1;
+    pub(crate) fn record_event(&mut self, event: &JobEvent) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+            self.dropped += 1;
         }
-        self.happenings.push_back(sse("job.event", None, event));
+        self.events.push_back(sse("job.event", None, event));
     }
 
     /// Whether the job has ended or is gone.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.job
             .as_ref()
-            .is_none_or(|shown| shown.job.status.is_final())
+            .is_none_or(|rendered| rendered.job.status.is_final())
     }
 
     /// How many happenings there were so far.
-    pub(crate) fn happenings(&self) -> u64 {
-        self.passed + self.happenings.len() as u64
+    pub(crate) fn event_count(&self) -> u64 {
+        self.dropped + self.events.len() as u64
     }
 
     /// The happenings after the first `heard`, as server-sent events.
-    pub(crate) fn happenings_after(&self, heard: u64) -> impl Iterator<Item = Bytes> {
-        let skip = usize::try_from(heard.saturating_sub(self.passed)).unwrap_or(usize::MAX);
-        self.happenings.iter().skip(skip).cloned()
+    pub(crate) fn events_since(&self, seen: u64) -> impl Iterator<Item = Bytes> {
+        let skip = usize::try_from(seen.saturating_sub(self.dropped)).unwrap_or(usize::MAX);
+        self.events.iter().skip(skip).cloned()
     }
 }
 
 /// A job, and the server-sent events of its statuses.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub(crate) struct RenderedJob {
     pub(crate) job: Arc<Job>,
     /// One per entry of the timeline, written when the first follower needs it.
     events: Box<[OnceLock<Bytes>]>,
@@ -82,7 +82,7 @@ struct Status<'a> {
     job: &'a Job,
 }
 
-impl Shown {
+impl RenderedJob {
     fn new(job: Arc<Job>) -> Arc<Self> {
         let events = job.timeline.iter().map(|_| OnceLock::new()).collect();
         Arc::new(Self { job, events })
@@ -142,8 +142,8 @@ mod tests {
 
     #[test]
     fn every_status_is_told_with_the_job_as_it_was_then_and_written_once() {
-        let shown = Shown::new(job());
-        let events: Vec<Bytes> = shown.events_after(8).collect();
+        let rendered = RenderedJob::new(job());
+        let events: Vec<Bytes> = rendered.events_after(8).collect();
         let text = std::str::from_utf8(&events[0]).unwrap();
         let (head, data) = text.split_once("data: ").unwrap();
         assert_eq!(head, "event: job.status\nid: 9\n");
@@ -154,7 +154,7 @@ mod tests {
         );
         assert_eq!(data["job"]["status"], "PENDING", "not as it is now");
         assert_eq!(events.len(), 2);
-        let again: Vec<Bytes> = shown.events_after(9).collect();
+        let again: Vec<Bytes> = rendered.events_after(9).collect();
         assert_eq!(again.len(), 1);
         assert_eq!(
             again[0].as_ptr(),
@@ -165,18 +165,18 @@ mod tests {
 
     #[test]
     fn who_is_far_behind_misses_the_oldest_happenings_and_no_other() {
-        let mut latest = Latest::default();
+        let mut latest = JobSnapshot::default();
         let event: JobEvent = serde_json::from_value(
             json!({"jobId": "j", "type": "t", "message": "m", "ts": "2026-01-01T00:00:00.000Z"}),
         )
         .unwrap();
-        for _ in 0..HAPPENINGS + 10 {
-            latest.happened(&event);
+        for _ in 0..MAX_EVENTS + 10 {
+            latest.record_event(&event);
         }
-        let total = HAPPENINGS as u64 + 10;
-        assert_eq!(latest.happenings(), total);
-        assert_eq!(latest.happenings_after(0).count(), HAPPENINGS);
-        assert_eq!(latest.happenings_after(total - 3).count(), 3);
-        assert_eq!(latest.happenings_after(total).count(), 0);
+        let total = MAX_EVENTS as u64 + 10;
+        assert_eq!(latest.event_count(), total);
+        assert_eq!(latest.events_since(0).count(), MAX_EVENTS);
+        assert_eq!(latest.events_since(total - 3).count(), 3);
+        assert_eq!(latest.events_since(total).count(), 0);
     }
 }

@@ -13,7 +13,7 @@ use quintet_contract::socket::{CLOSE_TOO_SLOW, Envelope, SubscribePayload, ui};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::access::quota::Place;
+use crate::access::quota::QuotaPermit;
 use crate::http::extract::Client;
 use crate::http::websocket::CLOSE_LEAVING;
 use crate::http::websocket::raw::{self, Frames, RawSocket};
@@ -25,14 +25,14 @@ use crate::state::App;
 /// Largest frame that a client may send; what it says is small.
 const MAX_FRAME: usize = 64 * 1024;
 /// From so many bytes on, what is told is written before more is taken from the feed.
-const ENOUGH: usize = 256 * 1024;
+const WRITE_BYTES: usize = 256 * 1024;
 
 pub(crate) async fn connect(
     State(app): State<App>,
     Client(address): Client,
     request: Request,
 ) -> Response {
-    match app.streams.enter(address) {
+    match app.streams.acquire(address) {
         Ok(place) => raw::open(request, MAX_FRAME, move |socket| run(app, socket, place)),
         Err(error) => error.into_response(),
     }
@@ -48,7 +48,7 @@ impl Interest {
     }
 
     /// Reads what a client says; everything but a subscription is ignored.
-    fn hear(&mut self, text: &str) {
+    fn subscribe(&mut self, text: &str) {
         let Ok(envelope) = serde_json::from_str::<Envelope<SubscribePayload>>(text) else {
             return;
         };
@@ -58,7 +58,7 @@ impl Interest {
     }
 
     /// Adds the frames of an update that the client wants; a resync has none, it is not told but done.
-    fn take(&self, update: Update, frames: &mut Frames) {
+    fn collect(&self, update: Update, frames: &mut Frames) {
         match update {
             Update::Job(id, all) if self.wants(&id) => {
                 all.iter().cloned().for_each(|frame| frames.push(frame));
@@ -70,7 +70,7 @@ impl Interest {
     }
 }
 
-async fn run(app: App, mut socket: RawSocket, _place: Place) {
+async fn run(app: App, mut socket: RawSocket, _place: QuotaPermit) {
     let _open = OpenStream::new("ui");
     let mut interest = Interest::default();
     // Every end of this function ends the connection; there is nobody to tell about a failed write.
@@ -78,13 +78,13 @@ async fn run(app: App, mut socket: RawSocket, _place: Place) {
 }
 
 /// Why a connection ended: for the reader of the code, not for the client.
-enum Over {
+enum End {
     Gone,
     Leaving,
 }
 
-async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Result<(), Over> {
-    let mut pace = app.paces.join();
+async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Result<(), End> {
+    let mut pacer = app.pacers.register();
     loop {
         let Ok(snapshot) = app.feeds.snapshot().await else {
             return close(socket, CLOSE_TOO_SLOW, "try again later").await;
@@ -100,21 +100,21 @@ async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Res
         write(socket, frames).await?;
         let mut is_current = true;
         while is_current {
-            pace.wrote();
+            pacer.record_write();
             // Cancel-safe: a message or an update is taken only when it is returned.
             let update = loop {
                 tokio::select! {
                     biased;
                     () = app.shutdown.cancelled() => {
                         close(socket, CLOSE_LEAVING, "this server is leaving").await?;
-                        return Err(Over::Leaving);
+                        return Err(End::Leaving);
                     }
                     message = socket.recv() => match message {
-                        Some(Ok(Message::Text(text))) => interest.hear(&text),
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Over::Gone),
+                        Some(Ok(Message::Text(text))) => interest.subscribe(&text),
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
                         Some(Ok(_)) => {}
                     },
-                    update = async { pace.rest().await; updates.recv().await } => break update,
+                    update = async { pacer.ready().await; updates.recv().await } => break update,
                 }
             };
             let mut frames = Frames::default();
@@ -125,15 +125,15 @@ async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Res
             loop {
                 match next {
                     Ok(Update::Resync) => is_current = false,
-                    Ok(update) => interest.take(update, &mut frames),
+                    Ok(update) => interest.collect(update, &mut frames),
                     Err(TryRecvError::Lagged(_)) => {
                         metrics::slow_client("ui");
                         is_current = false;
                     }
                     Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Closed) => return Err(Over::Gone),
+                    Err(TryRecvError::Closed) => return Err(End::Gone),
                 }
-                if !is_current || frames.remaining() >= ENOUGH {
+                if !is_current || frames.remaining() >= WRITE_BYTES {
                     break;
                 }
                 next = updates.try_recv();
@@ -143,16 +143,16 @@ async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Res
     }
 }
 
-async fn close(socket: &mut RawSocket, code: u16, reason: &'static str) -> Result<(), Over> {
+async fn close(socket: &mut RawSocket, code: u16, reason: &'static str) -> Result<(), End> {
     raw::close_in_time(socket, code, reason)
         .await
-        .map_err(|raw::Gone| Over::Gone)
+        .map_err(|raw::Gone| End::Gone)
 }
 
-async fn write(socket: &mut RawSocket, frames: Frames) -> Result<(), Over> {
+async fn write(socket: &mut RawSocket, frames: Frames) -> Result<(), End> {
     raw::write_in_time(socket, frames, "ui")
         .await
-        .map_err(|raw::Gone| Over::Gone)
+        .map_err(|raw::Gone| End::Gone)
 }
 
 #[cfg(test)]
@@ -175,18 +175,18 @@ mod tests {
             r#"{"type":"ui.subscribe"}"#,
             r#"{"type":"x","payload":{"jobs":[]}}"#,
         ] {
-            interest.hear(nonsense);
+            interest.subscribe(nonsense);
             assert!(interest.wants(&id("a")), "{nonsense}");
         }
-        interest.hear(r#"{"type":"ui.subscribe","payload":{"jobs":["a"]}}"#);
+        interest.subscribe(r#"{"type":"ui.subscribe","payload":{"jobs":["a"]}}"#);
         assert!(interest.wants(&id("a")) && !interest.wants(&id("b")));
         let frame = Bytes::from_static(b"x");
         let mut frames = Frames::default();
-        interest.take(Update::Event(id("b"), frame.clone()), &mut frames);
+        interest.collect(Update::Event(id("b"), frame.clone()), &mut frames);
         assert!(!frames.has_remaining());
-        interest.take(Update::Agent(frame), &mut frames);
+        interest.collect(Update::Agent(frame), &mut frames);
         assert!(frames.has_remaining());
-        interest.hear(r#"{"type":"ui.subscribe","payload":{}}"#);
+        interest.subscribe(r#"{"type":"ui.subscribe","payload":{}}"#);
         assert!(interest.wants(&id("b")));
     }
 }

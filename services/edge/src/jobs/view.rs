@@ -11,10 +11,10 @@ use quintet_contract::id::{AgentId, JobId};
 use quintet_contract::job::Job;
 use tokio::sync::watch;
 
-use super::snapshot::Latest;
+use super::snapshot::JobSnapshot;
 
 /// Jobs of a snapshot that have ended.
-pub(crate) const RECENT: usize = 1000;
+pub(crate) const MAX_ENDED: usize = 1000;
 
 #[derive(Default)]
 pub(crate) struct View {
@@ -22,7 +22,7 @@ pub(crate) struct View {
     /// Ended jobs that are kept, by age.
     ended: BTreeSet<JobCursor>,
     agents: BTreeMap<AgentId, Arc<Agent>>,
-    watched: HashMap<JobId, watch::Sender<Latest>>,
+    watched: HashMap<JobId, watch::Sender<JobSnapshot>>,
     /// Grows with every change.
     version: u64,
 }
@@ -50,7 +50,7 @@ impl View {
         }
         self.version += 1;
         self.jobs.insert(job.id.clone(), job);
-        while self.ended.len() > RECENT {
+        while self.ended.len() > MAX_ENDED {
             if let Some(oldest) = self.ended.pop_first() {
                 self.jobs.remove(&oldest.id);
             }
@@ -59,7 +59,7 @@ impl View {
     }
 
     fn is_older_than_kept(&self, job: &Job) -> bool {
-        self.ended.len() == RECENT
+        self.ended.len() == MAX_ENDED
             && self
                 .ended
                 .first()
@@ -102,19 +102,19 @@ impl View {
     pub(crate) fn jobs(&self) -> Vec<Arc<Job>> {
         let mut jobs: Vec<_> = self.jobs.values().cloned().collect();
         jobs.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        let surplus = jobs.len().saturating_sub(RECENT);
+        let surplus = jobs.len().saturating_sub(MAX_ENDED);
         let (old, recent) = jobs.split_at(surplus);
         let running = old.iter().filter(|job| !job.status.is_final());
         running.chain(recent).cloned().collect()
     }
 
     /// Starts to look at one job.
-    pub(crate) fn watch(&mut self, id: &JobId) -> watch::Receiver<Latest> {
+    pub(crate) fn watch(&mut self, id: &JobId) -> watch::Receiver<JobSnapshot> {
         let known = self.jobs.get(id).cloned();
         let watched = self
             .watched
             .entry(id.clone())
-            .or_insert_with(|| watch::Sender::new(Latest::of(known)));
+            .or_insert_with(|| watch::Sender::new(JobSnapshot::of(known)));
         watched.subscribe()
     }
 
@@ -146,14 +146,14 @@ impl View {
     }
 
     /// Something happened to a job.
-    pub(crate) fn happened(&self, event: &JobEvent) {
+    pub(crate) fn record_event(&self, event: &JobEvent) {
         if let Some(watched) = self.watched.get(&event.job_id) {
-            watched.send_modify(|latest| latest.happened(event));
+            watched.send_modify(|latest| latest.record_event(event));
         }
     }
 
     /// Takes over those who look at jobs from a view that is out of date.
-    pub(crate) fn succeed(&mut self, before: View) {
+    pub(crate) fn replace(&mut self, before: View) {
         self.watched = before.watched;
         self.version += before.version + 1;
         for (id, watched) in &self.watched {
@@ -253,11 +253,11 @@ mod tests {
     fn old_ended_jobs_are_let_go_and_running_ones_are_not() {
         let mut view = View::default();
         view.put_job(job("old but running", 0, &["CREATED", "RUNNING"]));
-        for index in 0..=RECENT {
+        for index in 0..=MAX_ENDED {
             view.put_job(job(&format!("{index:04}"), 1, &["CREATED", "CANCELED"]));
         }
         let jobs = view.jobs();
-        assert_eq!(jobs.len(), RECENT + 1);
+        assert_eq!(jobs.len(), MAX_ENDED + 1);
         assert_eq!(
             (jobs[0].id.as_str(), jobs[1].id.as_str()),
             ("old but running", "0001")

@@ -25,11 +25,11 @@ const PAGE: usize = 1_000;
 /// Bytes that a page should not exceed by much, as far as the one before tells.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Wait before a copy of the stream that lags is asked again.
-const LAG: Duration = Duration::from_millis(20);
+const LAG_RETRY_DELAY: Duration = Duration::from_millis(20);
 /// How often it is asked; after that, what is missing is taken to be gone.
-const LAGS: u32 = 250;
+const MAX_LAG_RETRIES: u32 = 250;
 /// A place in the stream is looked for until it is known to so many messages.
-const NEAR: u64 = 128;
+const SEARCH_DISTANCE: u64 = 128;
 
 /// An entry and the sequence of the message that holds it.
 pub(crate) type Placed = (u64, Entry);
@@ -61,7 +61,7 @@ impl LogReader {
     }
 
     /// Goes on after an entry, at the earliest with this message of the stream.
-    pub(crate) fn go_to(&mut self, n: u64, sequence: u64) {
+    pub(crate) fn seek(&mut self, n: u64, sequence: u64) {
         self.n = n;
         self.sequence = sequence.saturating_sub(1);
         self.is_at_end = false;
@@ -102,14 +102,14 @@ impl LogReader {
             }
         }
         for (_, entry) in &mut page {
-            blobs::fill(&self.bus, &mut entry.fact).await?;
+            blobs::rehydrate(&self.bus, &mut entry.fact).await?;
         }
         Ok(page)
     }
 
     /// The next entries of a log that is known to reach entry `end`; `None` after its last.
     pub(crate) async fn page_up_to(&mut self, end: u64) -> Result<Option<Vec<Placed>>, HttpError> {
-        for _ in 0..LAGS {
+        for _ in 0..MAX_LAG_RETRIES {
             if self.is_at_end && self.n >= end {
                 return Ok(None);
             }
@@ -118,7 +118,7 @@ impl LogReader {
                 return Ok(Some(page));
             }
             if self.is_at_end && self.n < end {
-                sleep(LAG).await;
+                sleep(LAG_RETRY_DELAY).await;
             }
         }
         warn!(run = %self.run_id, found = self.n, end, "a log ends before its last entry");
@@ -129,7 +129,7 @@ impl LogReader {
     pub(crate) async fn find(&self, n: u64, newest: u64) -> Result<u64, HttpError> {
         let (mut low, mut high) = (1, newest);
         // The message with the entry is at `low` or later, and not after `high`.
-        while high > low + NEAR {
+        while high > low + SEARCH_DISTANCE {
             let middle = low + (high - low) / 2;
             let found = self.message(middle).await?;
             let first = found
@@ -150,7 +150,7 @@ impl LogReader {
         let mut entries = found.into_iter().flat_map(|(_, events)| events.entries);
         let mut found = entries.find(|entry| entry.n == n);
         if let Some(entry) = &mut found {
-            blobs::fill(&self.bus, &mut entry.fact).await?;
+            blobs::rehydrate(&self.bus, &mut entry.fact).await?;
         }
         Ok(found)
     }
@@ -171,42 +171,42 @@ fn next_size(messages: &[(u64, RunEvents)]) -> usize {
         return FIRST_PAGE;
     }
     let entries = messages.iter().flat_map(|(_, events)| &events.entries);
-    let bytes: usize = entries.map(weight).sum();
+    let bytes: usize = entries.map(size_of).sum();
     let each = (bytes / messages.len()).max(1);
     (PAGE_BYTES / each).clamp(FIRST_PAGE / 4, PAGE)
 }
 
 /// About how many bytes an entry takes.
-fn weight(entry: &Entry) -> usize {
+fn size_of(entry: &Entry) -> usize {
     use quintet_contract::run::Fact;
     const SMALL: usize = 200;
     let free = match &entry.fact {
-        Fact::Checkpoint { checkpoint } => checkpoint.data.as_ref().map_or(0, weight_of),
+        Fact::Checkpoint { checkpoint } => checkpoint.data.as_ref().map_or(0, size_of_value),
         Fact::Log { line, .. } => line.len(),
-        Fact::Output { output, .. } => output.values().map(weight_of).sum(),
-        Fact::Progress { data, .. } => data.values().map(weight_of).sum(),
-        Fact::Status { output, .. } => output.as_ref().map_or(0, weight_of),
+        Fact::Output { output, .. } => output.values().map(size_of_value).sum(),
+        Fact::Progress { data, .. } => data.values().map(size_of_value).sum(),
+        Fact::Status { output, .. } => output.as_ref().map_or(0, size_of_value),
         Fact::Node { node } => {
             let output = node.output.iter().flat_map(|output| output.values());
             let items = node.items.iter().flatten();
-            output.chain(items).map(weight_of).sum()
+            output.chain(items).map(size_of_value).sum()
         }
         Fact::Unknown => 0,
     };
     SMALL + free
 }
 
-fn weight_of(value: &serde_json::Value) -> usize {
+fn size_of_value(value: &serde_json::Value) -> usize {
     use serde_json::Value;
     const PLAIN: usize = 32;
     match value {
         Value::String(text) => PLAIN + text.len(),
-        Value::Array(items) => PLAIN + items.iter().map(weight_of).sum::<usize>(),
+        Value::Array(items) => PLAIN + items.iter().map(size_of_value).sum::<usize>(),
         Value::Object(fields) => {
             let fields = fields.iter();
             PLAIN
                 + fields
-                    .map(|(name, value)| name.len() + weight_of(value))
+                    .map(|(name, value)| name.len() + size_of_value(value))
                     .sum::<usize>()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => PLAIN,

@@ -18,11 +18,11 @@ use quintet_service::tasks::Tasks;
 use tokio::sync::{OnceCell, broadcast, watch};
 
 use crate::error::HttpError;
-use crate::frames::stats_feed::{FrameFeed, FrameListener};
+use crate::frames::stats_feed::{StatsFeed, StatsSubscription};
 use crate::jobs::hub::{Hub, Update};
-use crate::jobs::log_feed::{LogBatch, Logs};
-use crate::jobs::snapshot::Latest;
-use crate::runs::events::{RunFeeds, RunListener};
+use crate::jobs::log_feed::{LogBatch, LogFeeds};
+use crate::jobs::snapshot::JobSnapshot;
+use crate::runs::events::{RunFeeds, RunSubscription};
 
 /// Access to the feeds; clones share them.
 #[derive(Clone)]
@@ -34,8 +34,8 @@ struct Inner {
     bus: Bus,
     tasks: Tasks,
     hub: OnceCell<Arc<Hub>>,
-    frames: OnceCell<FrameFeed>,
-    logs: Logs,
+    frames: OnceCell<StatsFeed>,
+    logs: LogFeeds,
     runs: RunFeeds,
 }
 
@@ -43,7 +43,7 @@ struct Inner {
 pub(crate) struct JobWatch {
     hub: Arc<Hub>,
     id: JobId,
-    pub(crate) latest: watch::Receiver<Latest>,
+    pub(crate) latest: watch::Receiver<JobSnapshot>,
 }
 
 impl Drop for JobWatch {
@@ -61,7 +61,7 @@ pub(crate) struct Snapshot {
 
 impl Feeds {
     pub(crate) fn new(bus: Bus, tasks: Tasks) -> Self {
-        let logs = Logs::new(bus.clone(), tasks.clone());
+        let logs = LogFeeds::new(bus.clone(), tasks.clone());
         let runs = RunFeeds::new(bus.clone(), tasks.clone());
         Self {
             inner: Arc::new(Inner {
@@ -114,9 +114,9 @@ impl Feeds {
     }
 
     /// What goes on with frames from now on.
-    pub(crate) async fn frames(&self) -> Result<FrameListener, HttpError> {
+    pub(crate) async fn frames(&self) -> Result<StatsSubscription, HttpError> {
         let inner = &self.inner;
-        let start = || FrameFeed::start(inner.bus.clone(), &inner.tasks);
+        let start = || StatsFeed::start(inner.bus.clone(), &inner.tasks);
         Ok(inner.frames.get_or_try_init(start).await?.listen())
     }
 
@@ -129,8 +129,8 @@ impl Feeds {
     }
 
     /// The log of a run: everything that is stored after this call is told.
-    pub(crate) async fn run(&self, id: RunId) -> Result<RunListener, HttpError> {
-        self.inner.runs.listen(id).await
+    pub(crate) async fn run(&self, id: RunId) -> Result<RunSubscription, HttpError> {
+        self.inner.runs.subscribe(id).await
     }
 }
 

@@ -11,48 +11,48 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// Rest after a write, for each listener there is: all of them together are written to 50 000 times a second at most.
-const REST: Duration = Duration::from_micros(20);
+const DELAY_PER_LISTENER: Duration = Duration::from_micros(20);
 /// Longest rest; what a listener may be told late because of it.
-const LONGEST: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_millis(100);
 
 /// All listeners of one edge; clones count together.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Paces(Arc<AtomicU32>);
+pub(crate) struct WritePacers(Arc<AtomicU32>);
 
-impl Paces {
+impl WritePacers {
     /// One listener more.
-    pub(crate) fn join(&self) -> Pace {
+    pub(crate) fn register(&self) -> WritePacer {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Pace {
+        WritePacer {
             all: self.clone(),
-            rests_until: Instant::now(),
+            ready_at: Instant::now(),
         }
     }
 }
 
 /// When one listener is written to; it counts until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    all: Paces,
-    rests_until: Instant,
+pub(crate) struct WritePacer {
+    all: WritePacers,
+    ready_at: Instant,
 }
 
-impl Pace {
+impl WritePacer {
     /// It was written to.
-    pub(crate) fn wrote(&mut self) {
-        let rest = (REST * self.all.0.load(Ordering::Relaxed)).min(LONGEST);
-        self.rests_until = Instant::now() + rest;
+    pub(crate) fn record_write(&mut self) {
+        let ready = (DELAY_PER_LISTENER * self.all.0.load(Ordering::Relaxed)).min(MAX_DELAY);
+        self.ready_at = Instant::now() + ready;
     }
 
     /// Waits until it may be written to again. Cancel-safe: the moment stays the same.
-    pub(crate) async fn rest(&self) {
-        if Instant::now() < self.rests_until {
-            sleep_until(self.rests_until).await;
+    pub(crate) async fn ready(&self) {
+        if Instant::now() < self.ready_at {
+            sleep_until(self.ready_at).await;
         }
     }
 }
 
-impl Drop for Pace {
+impl Drop for WritePacer {
     fn drop(&mut self) {
         self.all.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -63,23 +63,23 @@ mod tests {
     use super::*;
 
     /// How long a listener rests among so many.
-    async fn rest_among(count: usize) -> Duration {
-        let paces = Paces::default();
-        let others: Vec<_> = (1..count).map(|_| paces.join()).collect();
-        let mut pace = paces.join();
+    async fn delay_among(count: usize) -> Duration {
+        let pacers = WritePacers::default();
+        let others: Vec<_> = (1..count).map(|_| pacers.register()).collect();
+        let mut pacer = pacers.register();
         let began = Instant::now();
-        pace.rest().await;
+        pacer.ready().await;
         assert_eq!(
             began.elapsed(),
             Duration::ZERO,
             "the first write is at once"
         );
-        pace.wrote();
-        pace.rest().await;
+        pacer.record_write();
+        pacer.ready().await;
         drop(others);
-        pace.wrote();
+        pacer.record_write();
         let among_others = began.elapsed();
-        pace.rest().await;
+        pacer.ready().await;
         assert!(
             began.elapsed() - among_others < Duration::from_millis(2),
             "who is gone does not count"
@@ -89,9 +89,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_more_listeners_there_are_the_longer_each_rests_but_never_too_long() {
-        assert!(rest_among(1).await <= Duration::from_millis(1));
-        let many = rest_among(2000).await;
+        assert!(delay_among(1).await <= Duration::from_millis(1));
+        let many = delay_among(2000).await;
         assert!((40..=41).contains(&many.as_millis()), "{many:?}");
-        assert!(rest_among(50_000).await <= LONGEST + Duration::from_millis(1));
+        assert!(delay_among(50_000).await <= MAX_DELAY + Duration::from_millis(1));
     }
 }

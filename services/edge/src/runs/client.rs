@@ -25,24 +25,24 @@ use crate::runs::payloads as blobs;
 use crate::state::App;
 
 /// How long the first answer to a request that changes a run may take before it is asked again.
-const FIRST_TRY: Duration = Duration::from_secs(2);
+const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a runner said to a request that changes a run.
-enum Said<T> {
+enum Outcome<T> {
     /// It is done.
     Done(T),
     /// It is refused, but the request had been sent before without an answer: perhaps it was done then.
-    RefusedAgain(ErrorReply),
+    RejectedOnRetry(ErrorReply),
 }
 
 impl App {
     pub(crate) async fn plan_run(&self, plan: &PlanRun) -> Result<PlanReply, HttpError> {
-        self.ask(&PlanRuns {}, plan).await
+        self.request(&PlanRuns {}, plan).await
     }
 
     pub(crate) async fn create_run(&self, create: &CreateRun) -> Result<Run, HttpError> {
         let shard = RunShard::of(create.run_id);
-        Ok(self.ask(&CreateRuns { shard }, create).await?.run)
+        Ok(self.request(&CreateRuns { shard }, create).await?.run)
     }
 
     /// A run as its owner knows it; as it is stored, when it has ended.
@@ -51,7 +51,7 @@ impl App {
             shard: RunShard::of(run_id),
         };
         let message = RunRef { run_id };
-        let asked = self.bus.request(&subject, &message, FIRST_TRY).await;
+        let asked = self.bus.request(&subject, &message, FIRST_TIMEOUT).await;
         let error = match asked {
             Ok(reply) => return Ok(reply),
             Err(error) => error,
@@ -63,7 +63,7 @@ impl App {
         match stored {
             Ok(Some(ended)) if ended.run.status.is_final() => Ok(ended),
             // What is stored of a run that goes on may be old: only its owner knows.
-            Ok(_) | Err(_) => match self.ask(&subject, &message).await {
+            Ok(_) | Err(_) => match self.request(&subject, &message).await {
                 Err(error) if error.reply.code == ErrorCode::NotFound => {
                     self.stored_run(run_id).await?.ok_or_else(run_not_found)
                 }
@@ -99,7 +99,7 @@ impl App {
                 before,
                 ..list.clone()
             };
-            let page = match self.ask(&ListRunsOf { shard }, &next).await {
+            let page = match self.request(&ListRunsOf { shard }, &next).await {
                 Err(error) if error.reply.code == ErrorCode::PayloadTooLarge && limit > 1 => {
                     part = limit / 2;
                     continue;
@@ -124,9 +124,9 @@ impl App {
             .change(run_id, &subject, &RunRef { run_id }, wanted)
             .await?
         {
-            Said::Done(reply) => Ok(reply.status),
-            Said::RefusedAgain(refusal) => {
-                self.done_before(run_id, refusal, |run| run.status == wanted)
+            Outcome::Done(reply) => Ok(reply.status),
+            Outcome::RejectedOnRetry(refusal) => {
+                self.confirm_done(run_id, refusal, |run| run.status == wanted)
                     .await?;
                 Ok(wanted)
             }
@@ -134,7 +134,7 @@ impl App {
     }
 
     pub(crate) async fn add_checkpoint(&self, add: AddCheckpoint) -> Result<(), HttpError> {
-        let add = match blobs::too_large(&add)? {
+        let add = match blobs::needs_offload(&add)? {
             None => add,
             Some(data) => {
                 // What the runner would refuse is not stored first.
@@ -142,7 +142,7 @@ impl App {
                 if status.is_final() {
                     return Err(bad_transition(status, RunStatus::Running));
                 }
-                blobs::put_aside(&self.bus, add, &data).await?
+                blobs::offload(&self.bus, add, &data).await?
             }
         };
         let subject = AddRunCheckpoint {
@@ -152,8 +152,8 @@ impl App {
             .change(add.run_id, &subject, &add, RunStatus::Running)
             .await?
         {
-            Said::Done(_) => Ok(()),
-            Said::RefusedAgain(refusal) => Err(refusal.into()),
+            Outcome::Done(_) => Ok(()),
+            Outcome::RejectedOnRetry(refusal) => Err(refusal.into()),
         }
     }
 
@@ -164,9 +164,9 @@ impl App {
         };
         let wanted = complete.status;
         match self.change(run_id, &subject, complete, wanted).await? {
-            Said::Done(reply) => Ok(reply.run),
-            Said::RefusedAgain(refusal) => {
-                self.done_before(run_id, refusal, |run| run.status == wanted)
+            Outcome::Done(reply) => Ok(reply.run),
+            Outcome::RejectedOnRetry(refusal) => {
+                self.confirm_done(run_id, refusal, |run| run.status == wanted)
                     .await
             }
         }
@@ -181,8 +181,8 @@ impl App {
             .change(run_id, &subject, decide, RunStatus::Running)
             .await?
         {
-            Said::Done(reply) => Ok(reply.run),
-            Said::RefusedAgain(refusal) => {
+            Outcome::Done(reply) => Ok(reply.run),
+            Outcome::RejectedOnRetry(refusal) => {
                 let wanted = match decide.decision {
                     Decision::Approve => NodeStatus::Succeeded,
                     Decision::Reject => NodeStatus::Failed,
@@ -192,7 +192,7 @@ impl App {
                     let node = nodes.and_then(|nodes| nodes.get(&decide.node_id));
                     node.is_some_and(|node| node.status == wanted)
                 };
-                self.done_before(run_id, refusal, is_decided).await
+                self.confirm_done(run_id, refusal, is_decided).await
             }
         }
     }
@@ -229,13 +229,13 @@ impl App {
         subject: &S,
         message: &S::Message,
         to: RunStatus,
-    ) -> Result<Said<S::Reply>, HttpError> {
-        let first = self.bus.request(subject, message, FIRST_TRY).await;
-        let is_unheard = |error: &RequestError| {
+    ) -> Result<Outcome<S::Reply>, HttpError> {
+        let first = self.bus.request(subject, message, FIRST_TIMEOUT).await;
+        let is_unanswered = |error: &RequestError| {
             matches!(error, RequestError::Timeout { .. }) || error.is_worth_retrying()
         };
-        let (answer, is_again) = match first {
-            Err(error) if is_unheard(&error) => {
+        let (answer, is_retry) = match first {
+            Err(error) if is_unanswered(&error) => {
                 let patience = self.config.request_timeout;
                 let again = self.bus.request_until(subject, message, patience).await;
                 (again, true)
@@ -243,28 +243,28 @@ impl App {
             answer => (answer, false),
         };
         match answer {
-            Ok(reply) => Ok(Said::Done(reply)),
+            Ok(reply) => Ok(Outcome::Done(reply)),
             Err(RequestError::Refused(reply)) if reply.code == ErrorCode::NotFound => {
                 let stored = self.stored_run(run_id).await?;
                 Err(match stored.map(|stored| stored.run.status) {
                     None => run_not_found(),
-                    Some(ended) if ended.is_final() && is_again => {
+                    Some(ended) if ended.is_final() && is_retry => {
                         let refusal = bad_transition(ended, to).reply;
-                        return Ok(Said::RefusedAgain(refusal));
+                        return Ok(Outcome::RejectedOnRetry(refusal));
                     }
                     Some(ended) if ended.is_final() => bad_transition(ended, to),
                     Some(_) => reply.into(),
                 })
             }
-            Err(RequestError::Refused(reply)) if is_again && reply.code == ErrorCode::Conflict => {
-                Ok(Said::RefusedAgain(reply))
+            Err(RequestError::Refused(reply)) if is_retry && reply.code == ErrorCode::Conflict => {
+                Ok(Outcome::RejectedOnRetry(reply))
             }
             Err(error) => Err(error.into()),
         }
     }
 
     /// The run, if it is now as was asked for; else the refusal.
-    async fn done_before(
+    async fn confirm_done(
         &self,
         run_id: RunId,
         refusal: ErrorReply,
@@ -285,7 +285,7 @@ pub(crate) fn run_not_found() -> HttpError {
 
 /// No such gate: the name cannot be that of a node.
 pub(crate) fn no_gate(node: &str) -> HttpError {
-    let node: String = node.chars().take(NODE_SHOWN).collect();
+    let node: String = node.chars().take(MAX_NODE_CHARS).collect();
     let error = HttpError::new(ErrorCode::Conflict, "no waiting gate");
     error.hint(format!(
         "{node:?} is no node of this run that waits for a decision"
@@ -293,10 +293,10 @@ pub(crate) fn no_gate(node: &str) -> HttpError {
 }
 
 /// Characters of a name that are said back.
-const NODE_SHOWN: usize = 64;
+const MAX_NODE_CHARS: usize = 64;
 
 /// A node of a path; what cannot be a node's name is no gate.
-pub(crate) fn node_of(text: &str) -> Result<NodeId, HttpError> {
+pub(crate) fn parse_node(text: &str) -> Result<NodeId, HttpError> {
     NodeId::parse(text).map_err(|_| no_gate(text))
 }
 

@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::error::HttpError;
 
 /// The data as it is stored, if it is too large for a message.
-pub(crate) fn too_large(add: &AddCheckpoint) -> Result<Option<Vec<u8>>, HttpError> {
+pub(crate) fn needs_offload(add: &AddCheckpoint) -> Result<Option<Vec<u8>>, HttpError> {
     let Some(data) = &add.data else {
         return Ok(None);
     };
@@ -24,7 +24,7 @@ pub(crate) fn too_large(add: &AddCheckpoint) -> Result<Option<Vec<u8>>, HttpErro
 }
 
 /// Stores the data apart.
-pub(crate) async fn put_aside(
+pub(crate) async fn offload(
     bus: &Bus,
     add: AddCheckpoint,
     data: &[u8],
@@ -43,7 +43,7 @@ pub(crate) async fn put_aside(
 }
 
 /// Puts the data of a checkpoint in its place. When it is no longer kept, its name stays.
-pub(crate) async fn fill(bus: &Bus, fact: &mut Fact) -> Result<(), HttpError> {
+pub(crate) async fn rehydrate(bus: &Bus, fact: &mut Fact) -> Result<(), HttpError> {
     let Fact::Checkpoint { checkpoint } = fact else {
         return Ok(());
     };

@@ -1,7 +1,7 @@
 //! The door of the listener: who may hold how many connections, and how long one may keep us waiting for its first words.
 //!
 //! The HTTP library bounds how long the head of a request may take, but only once it knows the version of HTTP, for which
-//! it waits without end: [`Guarded`] bounds that.
+//! it waits without end: [`FirstByteTimeout`] bounds that.
 
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
@@ -15,32 +15,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use crate::access::quota::{Place, Places};
+use crate::access::quota::{ConnectionQuota, QuotaPermit};
 use crate::metrics;
 
 /// After so many bytes the version of HTTP is known, and the library's own deadlines hold.
-const PREFACE: usize = 24;
+const PREFACE_BYTES: usize = 24;
 
 /// Lets connections in, as far as their address has places left.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate<A> {
+pub(crate) struct ConnectionLimiter<A> {
     inner: A,
-    places: Places,
-    patience: Duration,
+    quota: ConnectionQuota,
+    timeout: Duration,
 }
 
-impl<A> Gate<A> {
+impl<A> ConnectionLimiter<A> {
     /// `patience` is how long a connection may take to say its first words.
-    pub(crate) fn new(inner: A, places: Places, patience: Duration) -> Self {
+    pub(crate) fn new(inner: A, quota: ConnectionQuota, timeout: Duration) -> Self {
         Self {
             inner,
-            places,
-            patience,
+            quota,
+            timeout,
         }
     }
 }
 
-impl<A, S> Accept<TcpStream, S> for Gate<A>
+impl<A, S> Accept<TcpStream, S> for ConnectionLimiter<A>
 where
     A: Accept<
             TcpStream,
@@ -50,33 +50,33 @@ where
             Future: Send + 'static,
         >,
 {
-    type Stream = Guarded<A::Stream>;
+    type Stream = FirstByteTimeout<A::Stream>;
     type Service = A::Service;
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let entered = stream
+        let acquired = stream
             .peer_addr()
-            .and_then(|address| self.enter(address))
+            .and_then(|address| self.acquire(address))
             // What is told is small and shall not wait for more.
-            .and_then(|place| stream.set_nodelay(true).map(|()| place));
-        match entered {
+            .and_then(|permit| stream.set_nodelay(true).map(|()| permit));
+        match acquired {
             // Nobody asks for the error: the connection is closed.
             Err(error) => Box::pin(std::future::ready(Err(error))),
-            Ok(place) => {
-                let (accepted, patience) = (self.inner.accept(stream, service), self.patience);
+            Ok(permit) => {
+                let (accepted, timeout) = (self.inner.accept(stream, service), self.timeout);
                 Box::pin(async move {
                     let (stream, service) = accepted.await?;
-                    Ok((Guarded::new(stream, place, patience), service))
+                    Ok((FirstByteTimeout::new(stream, permit, timeout), service))
                 })
             }
         }
     }
 }
 
-impl<A> Gate<A> {
-    fn enter(&self, address: SocketAddr) -> io::Result<Place> {
-        self.places.enter(address.ip()).map_err(|error| {
+impl<A> ConnectionLimiter<A> {
+    fn acquire(&self, address: SocketAddr) -> io::Result<QuotaPermit> {
+        self.quota.acquire(address.ip()).map_err(|error| {
             metrics::refused_connection();
             io::Error::new(ErrorKind::ConnectionRefused, error.reply)
         })
@@ -85,24 +85,24 @@ impl<A> Gate<A> {
 
 /// A connection that must begin to say what it wants.
 #[derive(Debug)]
-pub(crate) struct Guarded<S> {
+pub(crate) struct FirstByteTimeout<S> {
     inner: S,
     /// Until the first bytes are here, or something was answered.
     first: Option<(Pin<Box<Sleep>>, usize)>,
-    _place: Place,
+    _permit: QuotaPermit,
 }
 
-impl<S> Guarded<S> {
-    fn new(inner: S, place: Place, patience: Duration) -> Self {
+impl<S> FirstByteTimeout<S> {
+    fn new(inner: S, permit: QuotaPermit, timeout: Duration) -> Self {
         Self {
             inner,
-            first: Some((Box::pin(sleep(patience)), 0)),
-            _place: place,
+            first: Some((Box::pin(sleep(timeout)), 0)),
+            _permit: permit,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FirstByteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -119,14 +119,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
         *seen += buffer.filled().len() - before;
-        if *seen >= PREFACE {
+        if *seen >= PREFACE_BYTES {
             this.first = None;
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FirstByteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

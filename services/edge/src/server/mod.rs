@@ -22,27 +22,27 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::access::keys::Keys;
-use crate::access::quota::Places;
-use crate::access::rate_limit::local::RateLimit;
-use crate::access::rate_limit::shared::RunRate;
+use crate::access::quota::ConnectionQuota;
+use crate::access::rate_limit::local::LocalRateLimit;
+use crate::access::rate_limit::shared::SharedRateLimit;
 use crate::config::EdgeConfig;
 use crate::error::Error;
 use crate::jobs::pools::Pools;
 use crate::live::Feeds;
-use crate::live::write_pacer::Paces;
+use crate::live::write_pacer::WritePacers;
 use crate::router::router;
-use crate::server::accept::Gate;
+use crate::server::accept::ConnectionLimiter;
 use crate::service::ready::watch_bus;
 use crate::state::{App, Inner};
 
 /// Most bytes of the head of a request; more is answered 431.
-const HEAD_BYTES: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Requests at once of one connection of HTTP/2.
-const STREAMS_OF_CONNECTION: u32 = 200;
+const MAX_HTTP2_STREAMS: u32 = 200;
 /// Large pictures that are drawn at the same time; the others wait for their next step.
-const DRAWN_AT_ONCE: usize = 1;
+const CONCURRENT_DRAWINGS: usize = 1;
 /// How long the edge's own tasks may take to end after its last request.
-const END: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An edge that listens but does not serve yet.
 #[derive(Debug)]
@@ -103,8 +103,8 @@ impl Edge {
             tls,
         } = self;
         let tasks = Tasks::new("edge");
-        let (grace, patience) = (config.shutdown_grace, config.head_timeout);
-        let connections = Places::new(config.max_connections_per_address);
+        let (grace, timeout) = (config.shutdown_grace, config.head_timeout);
+        let connections = ConnectionQuota::new(config.max_connections_per_address);
         let pools = Pools::new(bus.clone());
         tasks.spawn(
             "pools",
@@ -119,14 +119,14 @@ impl Edge {
             rate: config
                 .rate_limit
                 .and_then(NonZeroU32::new)
-                .map(RateLimit::new),
+                .map(LocalRateLimit::new),
             run_rate: config
                 .run_rate
-                .map(|limit| RunRate::new(limit, bus.clone())),
+                .map(|limit| SharedRateLimit::new(limit, bus.clone())),
             shutdown: shutdown.child_token(),
-            streams: Places::new(config.max_streams_per_address),
-            paces: Paces::default(),
-            drawing: Semaphore::new(DRAWN_AT_ONCE),
+            streams: ConnectionQuota::new(config.max_streams_per_address),
+            pacers: WritePacers::default(),
+            drawing: Semaphore::new(CONCURRENT_DRAWINGS),
             config,
             bus,
             pools,
@@ -135,28 +135,30 @@ impl Edge {
         });
         let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
         let handle = Handle::new();
-        let leaving = leave(handle.clone(), shutdown, grace);
+        let leaving = drain(handle.clone(), shutdown, grace);
         tasks.spawn("leave", ExitPolicy::Optional, infallible(leaving));
         info!(%address, "serves");
         let served = match tls {
             None => match axum_server::from_tcp(listener) {
                 Ok(server) => {
-                    let mut server = server.map(|inner| Gate::new(inner, connections, patience));
-                    bound(server.http_builder(), patience);
+                    let mut server =
+                        server.map(|inner| ConnectionLimiter::new(inner, connections, timeout));
+                    set_limits(server.http_builder(), timeout);
                     server.handle(handle).serve(service).await
                 }
                 Err(error) => Err(error),
             },
             Some(tls) => match axum_server::from_tcp_rustls(listener, tls) {
                 Ok(server) => {
-                    let mut server = server.map(|inner| Gate::new(inner, connections, patience));
-                    bound(server.http_builder(), patience);
+                    let mut server =
+                        server.map(|inner| ConnectionLimiter::new(inner, connections, timeout));
+                    set_limits(server.http_builder(), timeout);
                     server.handle(handle).serve(service).await
                 }
                 Err(error) => Err(error),
             },
         };
-        let report = tasks.shutdown(END).await;
+        let report = tasks.shutdown(SHUTDOWN_TIMEOUT).await;
         if !report.is_clean() {
             warn!(aborted = ?report.aborted, "some tasks of the edge did not end in time");
         }
@@ -165,18 +167,18 @@ impl Edge {
 }
 
 /// Bounds how long a client may take to say what it wants, and how much it may say before it is heard.
-fn bound(builder: &mut Builder<TokioExecutor>, patience: Duration) {
+fn set_limits(builder: &mut Builder<TokioExecutor>, timeout: Duration) {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience)
-        .max_buf_size(HEAD_BYTES);
+        .header_read_timeout(timeout)
+        .max_buf_size(MAX_HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(Some(patience))
-        .max_concurrent_streams(STREAMS_OF_CONNECTION)
-        .max_header_list_size(HEAD_BYTES as u32);
+        .keep_alive_interval(Some(timeout))
+        .max_concurrent_streams(MAX_HTTP2_STREAMS)
+        .max_header_list_size(MAX_HEAD_BYTES as u32);
 }
 
 async fn infallible(work: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
@@ -184,7 +186,7 @@ async fn infallible(work: impl Future<Output = ()>) -> Result<(), std::convert::
     Ok(())
 }
 
-async fn leave(handle: Handle<SocketAddr>, shutdown: CancellationToken, grace: Duration) {
+async fn drain(handle: Handle<SocketAddr>, shutdown: CancellationToken, grace: Duration) {
     shutdown.cancelled().await;
     info!("leaves: finishes open requests");
     handle.graceful_shutdown(Some(grace));

@@ -20,13 +20,13 @@ pub(crate) fn routes() -> ApiRouter<App> {
         .api_route(
             "/healthz",
             get_with(healthz, |operation| {
-                say(operation, "Say that the process lives")
+                status_docs(operation, "Say that the process lives")
             }),
         )
         .api_route(
             "/health",
             get_with(health, |operation| {
-                say(operation, "Say how every component is")
+                status_docs(operation, "Say how every component is")
             }),
         )
         .api_route("/ready", get_with(ready, ready_docs))
@@ -42,7 +42,7 @@ pub(crate) fn routes() -> ApiRouter<App> {
         .route(OPENAPI, axum::routing::get(document))
 }
 
-fn say<'t>(operation: Operation<'t>, summary: &str) -> Operation<'t> {
+fn status_docs<'t>(operation: Operation<'t>, summary: &str) -> Operation<'t> {
     operation
         .summary(summary)
         .tag("service")
@@ -80,7 +80,7 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 fn ready_docs(operation: Operation<'_>) -> Operation<'_> {
-    say(operation, "Say whether requests can be served")
+    status_docs(operation, "Say whether requests can be served")
         .response::<503, Json<crate::error::ErrorBody>>()
 }
 

@@ -16,18 +16,18 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Wait between two looks.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a scheduler may take to answer a look.
-const ANSWER: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the streams and buckets are looked at while all is well.
-const VERIFY_EVERY: Duration = Duration::from_secs(30);
+const VERIFY_INTERVAL: Duration = Duration::from_secs(30);
 /// How long NATS may take to describe them all.
-const VERIFY: Duration = Duration::from_secs(5);
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the scheduler of the default pool says.
 enum Leader {
     Answers,
-    StoresNothing(String),
+    Unwritable(String),
     Silent,
 }
 
@@ -45,14 +45,14 @@ pub(crate) async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: Ca
             verified = None;
             search = None;
         } else {
-            match ask(&bus).await {
-                Leader::StoresNothing(why) => {
+            match probe(&bus).await {
+                Leader::Unwritable(why) => {
                     component.not_ready(why);
                     verified = None;
                     // That scheduler may be cut off together with this edge.
                     search = search.or_else(|| Some(bus.search()));
                 }
-                Leader::Answers if verified.is_some_and(|at| at.elapsed() < VERIFY_EVERY) => {}
+                Leader::Answers if verified.is_some_and(|at| at.elapsed() < VERIFY_INTERVAL) => {}
                 Leader::Answers | Leader::Silent => {
                     verified = verify(&bus, &component).await.then(Instant::now);
                     search = match verified {
@@ -66,13 +66,13 @@ pub(crate) async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: Ca
             biased;
             () = shutdown.cancelled() => return,
             changed = link.changed() => if changed.is_err() { return },
-            () = sleep(LOOK_EVERY) => {}
+            () = sleep(POLL_INTERVAL) => {}
         }
     }
 }
 
 /// The smallest question that a leader answers.
-async fn ask(bus: &Bus) -> Leader {
+async fn probe(bus: &Bus) -> Leader {
     let subject = ListJobsOf {
         pool: PoolName::default(),
     };
@@ -80,10 +80,10 @@ async fn ask(bus: &Bus) -> Leader {
         limit: Some(1),
         ..ListJobs::default()
     };
-    match bus.request(&subject, &message, ANSWER).await {
+    match bus.request(&subject, &message, REQUEST_TIMEOUT).await {
         Ok(_) => Leader::Answers,
         Err(RequestError::Refused(reply)) if reply.is_not_storing() => {
-            Leader::StoresNothing(reply.error)
+            Leader::Unwritable(reply.error)
         }
         Err(_) => Leader::Silent,
     }
@@ -91,7 +91,7 @@ async fn ask(bus: &Bus) -> Leader {
 
 /// Whether everything is there.
 async fn verify(bus: &Bus, component: &ComponentHandle) -> bool {
-    let found = match timeout(VERIFY, bus.verify_topology()).await {
+    let found = match timeout(VERIFY_TIMEOUT, bus.verify_topology()).await {
         Ok(found) => found,
         Err(_) => {
             component.not_ready(

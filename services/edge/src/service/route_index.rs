@@ -36,7 +36,7 @@ struct Listed {
 }
 
 async fn list() -> Json<Listing> {
-    static ROUTES: LazyLock<Vec<Listed>> = LazyLock::new(listed);
+    static ROUTES: LazyLock<Vec<Listed>> = LazyLock::new(route_index);
     Json(Listing {
         routes: ROUTES.clone(),
     })
@@ -48,32 +48,32 @@ fn docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<200, Json<Listing>>()
 }
 
-fn listed() -> Vec<Listed> {
+fn route_index() -> Vec<Listed> {
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let document = openapi();
     let documented = document.get("paths").and_then(Value::as_object);
     for (path, item) in documented.into_iter().flatten() {
         let methods = item.as_object().into_iter().flatten();
         let methods = methods.map(|(method, _)| method.to_uppercase());
-        all.entry(shown(path)).or_default().extend(methods);
+        all.entry(template(path)).or_default().extend(methods);
     }
     let sockets = router::sockets().map(|(path, _)| path);
     let pages = router::pages().map(|(path, _)| path);
     let others = sockets.iter().chain(&pages).chain([&health::OPENAPI]);
     for path in others {
-        let methods = all.entry(shown(path)).or_default();
+        let methods = all.entry(template(path)).or_default();
         methods.push("GET".to_owned());
     }
-    let listed = |(path, mut methods): (String, Vec<String>)| {
+    let route_index = |(path, mut methods): (String, Vec<String>)| {
         methods.sort();
         methods.dedup();
         Listed { path, methods }
     };
-    all.into_iter().map(listed).collect()
+    all.into_iter().map(route_index).collect()
 }
 
 /// A path as the specifications write it.
-fn shown(path: &str) -> String {
+fn template(path: &str) -> String {
     path.replace('{', ":").replace('}', "")
 }
 
@@ -83,10 +83,10 @@ mod tests {
 
     #[test]
     fn routes_of_every_kind_are_listed_with_their_methods() {
-        let all = listed();
+        let all = route_index();
         let methods = |path: &str| {
-            let found = all.iter().find(|listed| listed.path == path);
-            found.map(|listed| listed.methods.join(" "))
+            let found = all.iter().find(|route_index| route_index.path == path);
+            found.map(|route_index| route_index.methods.join(" "))
         };
         for (path, expected) in [
             ("/fps", "DELETE GET POST"),

@@ -12,13 +12,13 @@ use crate::error::HttpError;
 /// Checks between two sweeps of callers that have been quiet.
 const SWEEP_EVERY: u32 = 10_000;
 
-pub(crate) struct RateLimit {
+pub(crate) struct LocalRateLimit {
     limiter: DefaultKeyedRateLimiter<String>,
     checks: AtomicU32,
     per_second: NonZeroU32,
 }
 
-impl RateLimit {
+impl LocalRateLimit {
     pub(crate) fn new(per_second: NonZeroU32) -> Self {
         let limiter = RateLimiter::keyed(Quota::per_second(per_second));
         Self {

@@ -25,15 +25,15 @@ use crate::config::RunRateLimit;
 /// Reservations in which the limit is reached.
 const RESERVATIONS: u64 = 50;
 /// How long the counter may take to answer.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 /// How long it is not asked after it did not answer.
-const AWAY: Duration = Duration::from_secs(1);
+const BACKOFF: Duration = Duration::from_secs(1);
 /// Bytes of the digest that names a caller.
 const IDENTITY_BYTES: usize = 16;
 
 /// What a caller is told about its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct RateLimitStatus {
     /// Requests in a window.
     pub(crate) limit: u64,
     /// How many of them are left, as far as this edge knows.
@@ -48,12 +48,12 @@ pub(crate) struct Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Admitted,
-    Refused,
+    Rejected,
 }
 
 /// The callers; clones are the same.
 #[derive(Clone)]
-pub(crate) struct RunRate(Arc<Inner>);
+pub(crate) struct SharedRateLimit(Arc<Inner>);
 
 struct Inner {
     limit: u64,
@@ -64,16 +64,16 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    callers: HashMap<String, Counted>,
+    callers: HashMap<String, WindowCounter>,
     /// The newest window that was seen; those before it are forgotten.
     window: u64,
     /// Until then the counter is not asked.
-    away_until: Option<Instant>,
+    backoff_until: Option<Instant>,
 }
 
 /// One caller in one window.
 #[derive(Default)]
-struct Counted {
+struct WindowCounter {
     window: u64,
     /// What this edge has reserved, and what it has given out of that.
     granted: u64,
@@ -86,12 +86,12 @@ struct Counted {
 }
 
 /// What to do with a request.
-enum Step {
-    Done(Standing),
+enum Decision {
+    Done(RateLimitStatus),
     Wait(Shared<BoxFuture<'static, ()>>),
 }
 
-impl RunRate {
+impl SharedRateLimit {
     pub(crate) fn new(limit: RunRateLimit, bus: Bus) -> Self {
         Self(Arc::new(Inner {
             limit: u64::from(limit.max.get()),
@@ -102,67 +102,69 @@ impl RunRate {
     }
 
     /// Counts a request of a caller.
-    pub(crate) async fn check(&self, caller: &str) -> Standing {
+    pub(crate) async fn check(&self, caller: &str) -> RateLimitStatus {
         loop {
-            match self.step(caller, now()) {
-                Step::Done(standing) => return standing,
-                Step::Wait(reservation) => reservation.await,
+            match self.decide(caller, now()) {
+                Decision::Done(status) => return status,
+                Decision::Wait(reservation) => reservation.await,
             }
         }
     }
 
-    fn step(&self, caller: &str, now: Timestamp) -> Step {
+    fn decide(&self, caller: &str, now: Timestamp) -> Decision {
         let (window, reset) = window_at(now, self.0.window);
         let limit = self.0.limit;
         let mut state = self.0.state();
         if window > state.window {
             state.window = window;
-            state.callers.retain(|_, counted| counted.window >= window);
+            state.callers.retain(|_, counter| counter.window >= window);
         }
-        let counted = state.callers.entry(caller.to_owned()).or_default();
-        if counted.window != window {
-            *counted = Counted {
+        let counter = state.callers.entry(caller.to_owned()).or_default();
+        if counter.window != window {
+            *counter = WindowCounter {
                 window,
-                ..Counted::default()
+                ..WindowCounter::default()
             };
         }
-        if counted.used < counted.granted {
-            counted.used += 1;
-            return Step::Done(counted.standing(limit, reset, Verdict::Admitted));
+        if counter.used < counter.granted {
+            counter.used += 1;
+            return Decision::Done(counter.status(limit, reset, Verdict::Admitted));
         }
-        if counted.total >= limit {
-            return Step::Done(counted.standing(limit, reset, Verdict::Refused));
+        if counter.total >= limit {
+            return Decision::Done(counter.status(limit, reset, Verdict::Rejected));
         }
-        counted.waiting += 1;
-        let reservation = counted.reservation.get_or_insert_with(|| {
+        counter.waiting += 1;
+        let reservation = counter.reservation.get_or_insert_with(|| {
             let (rate, caller) = (self.clone(), caller.to_owned());
             async move { rate.reserve(&caller, window).await }
                 .boxed()
                 .shared()
         });
-        Step::Wait(reservation.clone())
+        Decision::Wait(reservation.clone())
     }
 
     /// Reserves some more for a caller.
     async fn reserve(&self, caller: &str, window: u64) {
         let limit = self.0.limit;
-        let (amount, is_away) = {
+        let (amount, is_backing_off) = {
             let state = self.0.state();
             let waiting = state
                 .callers
                 .get(caller)
-                .map_or(1, |counted| counted.waiting);
+                .map_or(1, |counter| counter.waiting);
             let amount = (limit / RESERVATIONS).max(waiting).clamp(1, limit);
-            let is_away = state.away_until.is_some_and(|until| Instant::now() < until);
-            (amount, is_away)
+            let is_backing_off = state
+                .backoff_until
+                .is_some_and(|until| Instant::now() < until);
+            (amount, is_backing_off)
         };
         let subject = CountRequests {
             identity: identity(caller, self.0.window),
             window: RateWindow(window),
         };
-        let total = match is_away {
+        let total = match is_backing_off {
             true => None,
-            false => match self.0.bus.count(&subject, amount, PATIENCE).await {
+            false => match self.0.bus.count(&subject, amount, TIMEOUT).await {
                 Ok(total) => Some(total),
                 Err(error) => {
                     debug!(%error, "counts requests by itself for a while");
@@ -171,12 +173,12 @@ impl RunRate {
             },
         };
         let mut state = self.0.state();
-        if total.is_none() && !is_away {
-            state.away_until = Some(Instant::now() + AWAY);
+        if total.is_none() && !is_backing_off {
+            state.backoff_until = Some(Instant::now() + BACKOFF);
         }
-        let counted = state.callers.get_mut(caller);
-        if let Some(counted) = counted.filter(|counted| counted.window == window) {
-            counted.reserved(amount, total, limit);
+        let counter = state.callers.get_mut(caller);
+        if let Some(counter) = counter.filter(|counter| counter.window == window) {
+            counter.record_reservation(amount, total, limit);
         }
     }
 }
@@ -187,9 +189,9 @@ impl Inner {
     }
 }
 
-impl Counted {
+impl WindowCounter {
     /// Takes in what a reservation brought; without a total, the edge counts by itself.
-    fn reserved(&mut self, amount: u64, total: Option<u64>, limit: u64) {
+    fn record_reservation(&mut self, amount: u64, total: Option<u64>, limit: u64) {
         self.reservation = None;
         // Whoever still waits says so again.
         self.waiting = 0;
@@ -198,9 +200,9 @@ impl Counted {
         self.total = self.total.max(total);
     }
 
-    fn standing(&self, limit: u64, reset: Duration, verdict: Verdict) -> Standing {
+    fn status(&self, limit: u64, reset: Duration, verdict: Verdict) -> RateLimitStatus {
         let unused = self.granted - self.used;
-        Standing {
+        RateLimitStatus {
             limit,
             remaining: limit.saturating_sub(self.total) + unused,
             reset,
@@ -236,21 +238,21 @@ mod tests {
 
     /// Edges that share a counter; gives how many requests were let through. The list says which edge gets each.
     fn play(limit: u64, edges: usize, requests: &[usize], has_bus: bool) -> u64 {
-        let mut all: Vec<Counted> = (0..edges).map(|_| Counted::default()).collect();
+        let mut all: Vec<WindowCounter> = (0..edges).map(|_| WindowCounter::default()).collect();
         let (mut counter, mut admitted) = (0, 0);
         for edge in requests {
-            let counted = &mut all[edge % edges];
-            if counted.used == counted.granted && counted.total < limit {
+            let window = &mut all[edge % edges];
+            if window.used == window.granted && window.total < limit {
                 let amount = (limit / RESERVATIONS).max(1);
                 counter += amount;
-                counted.reserved(amount, has_bus.then_some(counter), limit);
+                window.record_reservation(amount, has_bus.then_some(counter), limit);
             }
-            if counted.used < counted.granted {
-                counted.used += 1;
+            if window.used < window.granted {
+                window.used += 1;
                 admitted += 1;
             }
-            let standing = counted.standing(limit, Duration::ZERO, Verdict::Admitted);
-            assert!(standing.remaining <= limit);
+            let status = window.status(limit, Duration::ZERO, Verdict::Admitted);
+            assert!(status.remaining <= limit);
         }
         admitted
     }
@@ -263,8 +265,8 @@ mod tests {
         ) {
             let admitted = play(limit, 3, &requests, true);
             prop_assert!(admitted <= limit);
-            let reserved = 3 * (limit / RESERVATIONS).max(1);
-            prop_assert!(admitted + reserved >= limit, "{admitted} of {limit}");
+            let record_reservation = 3 * (limit / RESERVATIONS).max(1);
+            prop_assert!(admitted + record_reservation >= limit, "{admitted} of {limit}");
         }
     }
 

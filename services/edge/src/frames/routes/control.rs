@@ -14,12 +14,12 @@ use serde_json::Value;
 
 use super::status::{active, active_docs, fps, fps_docs};
 use crate::error::{ErrorBody, HttpError};
-use crate::frames::{Said, WorkerOf, of_frames, that_says, unknown_worker, wrong};
+use crate::frames::{Said, WorkerOf, of_frames, unknown_worker, with_body, wrong};
 use crate::http::docs::Operation;
 use crate::state::App;
 
 /// Nothing faster than this can be said on the bus; the display's own limit is far below.
-const FASTEST: f64 = 1e12;
+const MAX_RATE: f64 = 1e12;
 
 pub(crate) fn routes() -> ApiRouter<App> {
     ApiRouter::new()
@@ -72,7 +72,7 @@ fn chosen(id: Option<&Value>) -> Result<Option<WorkerId>, HttpError> {
 }
 
 fn activate_docs(operation: Operation<'_>) -> Operation<'_> {
-    that_says(operation)
+    with_body(operation)
         .summary("Show the frames of a worker")
         .description("It is started if it does not run, and the one before it is stopped. Without an id nobody's are shown.")
         .response::<204, ()>()
@@ -99,7 +99,7 @@ async fn set_fps(
 
 /// A rate as it is said on the bus. What is a little below or above a whole number stays so: that is where limits are.
 fn rate(number: f64) -> Option<Thousandths> {
-    let number = number.clamp(-FASTEST, FASTEST);
+    let number = number.clamp(-MAX_RATE, MAX_RATE);
     let rounded = Thousandths::of(number)?;
     let beside = match rounded.get() {
         whole if whole.fract() != 0.0 => 0,
@@ -111,7 +111,7 @@ fn rate(number: f64) -> Option<Thousandths> {
 }
 
 fn set_fps_docs(operation: Operation<'_>) -> Operation<'_> {
-    that_says(operation)
+    with_body(operation)
         .summary("Show frames at another rate")
         .response::<204, ()>()
 }
@@ -188,7 +188,7 @@ async fn configure(
 }
 
 fn configure_docs(operation: Operation<'_>) -> Operation<'_> {
-    that_says(operation)
+    with_body(operation)
         .summary("Change what a worker of frames is set to")
         .description(
             "Fields that are named are replaced, the others stay; the worker is told at once.",

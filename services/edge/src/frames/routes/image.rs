@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::error::{ErrorBody, HttpError};
-use crate::frames::png::{Drawing, MAX_SCALE};
+use crate::frames::png::{MAX_SCALE, PngDrawing};
 use crate::frames::{of_frames, wrong};
 use crate::http::docs::Operation;
 use crate::http::docs::{Presence, with_header};
@@ -33,7 +33,7 @@ const PNG: &str = "image/png";
 /// Pixels for one of the display when nothing is said.
 const SCALE: u16 = 10;
 /// Up to so many pixels a picture is drawn at once; that takes about a millisecond. A larger one is drawn in steps.
-const AT_ONCE: u64 = 256 * 1024;
+const MAX_PIXELS_AT_ONCE: u64 = 256 * 1024;
 
 pub(crate) fn routes() -> ApiRouter<App> {
     ApiRouter::new()
@@ -49,7 +49,7 @@ fn integer(_: &mut SchemaGenerator) -> Schema {
 /// How a picture is drawn.
 #[derive(Deserialize, JsonSchema)]
 #[allow(dead_code, reason = "describes the query")]
-struct Look {
+struct ImageQuery {
     /// Pixels of the picture for one of the display, in each direction: 1 to 64; 10 when nothing is said.
     #[serde(default)]
     #[schemars(schema_with = "integer")]
@@ -59,7 +59,7 @@ struct Look {
 /// Which panel is drawn, and how.
 #[derive(Deserialize, JsonSchema)]
 #[allow(dead_code, reason = "describes the query")]
-struct PanelLook {
+struct PanelQuery {
     /// The panel.
     id: String,
     /// Pixels of the picture for one of the panel, in each direction: 1 to 64; 10 when nothing is said.
@@ -73,13 +73,13 @@ async fn frame(
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    answer(&app, None, &params, &headers).await
+    respond(&app, None, &params, &headers).await
 }
 
 fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
-    pictures(operation)
+    image_docs(operation)
         .summary("Get what the display shows")
-        .input::<Query<Look>>()
+        .input::<Query<ImageQuery>>()
 }
 
 async fn panel(
@@ -89,21 +89,21 @@ async fn panel(
 ) -> Result<Response, HttpError> {
     let unnamed = || HttpError::new(ErrorCode::NotFound, "unknown panel id");
     let id = params.text("id").ok_or_else(unnamed)?.to_owned();
-    answer(&app, Some(id), &params, &headers).await
+    respond(&app, Some(id), &params, &headers).await
 }
 
 fn panel_docs(operation: Operation<'_>) -> Operation<'_> {
-    pictures(operation)
+    image_docs(operation)
         .summary("Get what one panel shows")
         .description("As it is mounted: cut out of the canvas, then turned.")
-        .input::<Query<PanelLook>>()
+        .input::<Query<PanelQuery>>()
         .response::<404, Json<ErrorBody>>()
 }
 
-fn pictures(operation: Operation<'_>) -> Operation<'_> {
+fn image_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
-        .response_with::<200, Bytes, _>(|response| tagged(png_only(response)))
-        .response_with::<304, (), _>(tagged)
+        .response_with::<200, Bytes, _>(|response| with_etag(png_only(response)))
+        .response_with::<304, (), _>(with_etag)
         .response::<400, Json<ErrorBody>>()
 }
 
@@ -114,12 +114,12 @@ fn png_only<T>(mut response: TransformResponse<'_, T>) -> TransformResponse<'_, 
     response
 }
 
-fn tagged<T>(response: TransformResponse<'_, T>) -> TransformResponse<'_, T> {
+fn with_etag<T>(response: TransformResponse<'_, T>) -> TransformResponse<'_, T> {
     let text = "names the picture; send it as `If-None-Match` to be told whether it is still shown";
     with_header(response, ETAG.as_str(), Presence::Always, text)
 }
 
-async fn answer(
+async fn respond(
     app: &App,
     panel: Option<String>,
     params: &Params,
@@ -141,24 +141,24 @@ async fn answer(
     if known.has(&picture.digest) {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
-    let bitmap = shown(&picture).ok_or_else(unreadable)?;
-    let drawing = Drawing::new(bitmap, scale).map_err(undrawable)?;
+    let bitmap = bitmap_of(&picture).ok_or_else(unreadable)?;
+    let drawing = PngDrawing::new(bitmap, scale).map_err(undrawable)?;
     let body = match drawing.pixels() {
-        ..=AT_ONCE => Body::from(drawing.whole().map_err(undrawable)?),
+        ..=MAX_PIXELS_AT_ONCE => Body::from(drawing.whole().map_err(undrawable)?),
         _ => in_steps(app.clone(), drawing),
     };
     Ok((head, [(CONTENT_TYPE, PNG)], body).into_response())
 }
 
 /// The pixels of a picture.
-fn shown(picture: &PictureReply) -> Option<Bitmap> {
+fn bitmap_of(picture: &PictureReply) -> Option<Bitmap> {
     let bytes = &picture.rbm.as_ref()?.0;
     let canvas = Rbm::canvas_of(bytes)?;
     Some(Rbm::read(bytes, canvas).ok()?.bitmap(canvas))
 }
 
 /// Draws a step whenever the client has read the one before, so that none who is slow holds a thread.
-fn in_steps(app: App, drawing: Drawing) -> Body {
+fn in_steps(app: App, drawing: PngDrawing) -> Body {
     let parts = futures::stream::try_unfold((app, drawing), async |(app, mut drawing)| {
         // Few at a time: large pictures for many clients must not take the processor from everybody else.
         let place = app.drawing.acquire().await.map_err(std::io::Error::other)?;

@@ -11,7 +11,7 @@ use quintet_contract::frame_api::RETRY_AFTER_MS;
 use serde_json::Value;
 
 use crate::error::{ErrorBody, HttpError};
-use crate::frames::{RawBody, WorkerOf, that_says};
+use crate::frames::{RawBody, WorkerOf, with_body};
 use crate::http::docs::Operation;
 use crate::http::docs::{Presence, with_header};
 use crate::state::App;
@@ -41,7 +41,7 @@ async fn frame(
 }
 
 fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
-    that_says(operation)
+    with_body(operation)
         .summary("Send a frame of a worker")
         .description(
             "RBM: a header of 16 bytes, then one bit for every pixel. 204 says that it is sound; it is shown if the worker is the \
@@ -73,7 +73,7 @@ fn with_wait(error: HttpError) -> HttpError {
 }
 
 fn ingest_docs(operation: Operation<'_>) -> Operation<'_> {
-    that_says(operation)
+    with_body(operation)
         .summary("Put a frame on the display")
         .description(
             "Past all that frames of workers go through. A display without room answers 429 and stores nothing.",

@@ -25,7 +25,7 @@ pub(crate) fn routes() -> ApiRouter<App> {
 }
 
 async fn config(State(app): State<App>) -> Result<Json<DisplayConfig>, HttpError> {
-    Ok(Json(app.look_at_frames().await?.config))
+    Ok(Json(app.frames_status().await?.config))
 }
 
 fn config_docs(operation: Operation<'_>) -> Operation<'_> {
@@ -35,7 +35,7 @@ fn config_docs(operation: Operation<'_>) -> Operation<'_> {
 }
 
 async fn stats(State(app): State<App>) -> Result<Json<FrameStats>, HttpError> {
-    Ok(Json(app.look_at_frames().await?.stats))
+    Ok(Json(app.frames_status().await?.stats))
 }
 
 fn stats_docs(operation: Operation<'_>) -> Operation<'_> {
@@ -59,7 +59,7 @@ struct Sources {
 }
 
 async fn sources(State(app): State<App>) -> Result<Json<Sources>, HttpError> {
-    let look = app.look_at_frames().await?;
+    let look = app.frames_status().await?;
     Ok(Json(Sources {
         sources: look.stats.sources,
         known: look.known,
@@ -74,7 +74,7 @@ fn sources_docs(operation: Operation<'_>) -> Operation<'_> {
 }
 
 async fn display(State(app): State<App>) -> Result<Json<DisplayStats>, HttpError> {
-    Ok(Json(app.look_at_frames().await?.display))
+    Ok(Json(app.frames_status().await?.display))
 }
 
 fn display_docs(operation: Operation<'_>) -> Operation<'_> {
@@ -93,7 +93,7 @@ pub(crate) struct Active {
 }
 
 pub(crate) async fn active(State(app): State<App>) -> Result<Json<Active>, HttpError> {
-    let stats = app.look_at_frames().await?.stats;
+    let stats = app.frames_status().await?.stats;
     Ok(Json(Active {
         active: stats.active,
         running: stats.running,
@@ -116,7 +116,7 @@ pub(crate) struct Rate {
 }
 
 pub(crate) async fn fps(State(app): State<App>) -> Result<Json<Rate>, HttpError> {
-    let look = app.look_at_frames().await?;
+    let look = app.frames_status().await?;
     Ok(Json(Rate {
         fps: look.stats.fps,
         manual: look.manual,

@@ -69,12 +69,12 @@ impl Shared {
 }
 
 /// The sending half of a worker's socket.
-pub(crate) struct Outbox {
+pub(crate) struct ConflatingQueue {
     shared: Arc<Shared>,
     writer: JoinHandle<()>,
 }
 
-impl Outbox {
+impl ConflatingQueue {
     pub(crate) fn start(sink: SplitSink<WebSocket, Message>) -> Self {
         let shared = Arc::<Shared>::default();
         // Lives as long as its socket, whose session ends it.
@@ -100,7 +100,7 @@ impl Outbox {
     }
 }
 
-impl Drop for Outbox {
+impl Drop for ConflatingQueue {
     fn drop(&mut self) {
         self.writer.abort();
     }

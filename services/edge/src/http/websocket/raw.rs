@@ -30,7 +30,7 @@ use crate::metrics;
 /// Bytes that are read at once: these clients say little.
 const READ: usize = 512;
 /// How long a client may take to read what is written at once before it is let go.
-const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// First byte of a whole frame that holds text.
 const TEXT: u8 = 0x81;
 
@@ -164,7 +164,7 @@ pub(crate) async fn write_in_time(
     mut frames: Frames,
     kind: &'static str,
 ) -> Result<(), Gone> {
-    match timeout(WRITE_DEADLINE, socket.write(&mut frames)).await {
+    match timeout(WRITE_TIMEOUT, socket.write(&mut frames)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Gone),
         Err(_) => {
@@ -180,7 +180,7 @@ pub(crate) async fn close_in_time(
     code: u16,
     reason: &'static str,
 ) -> Result<(), Gone> {
-    match timeout(WRITE_DEADLINE, socket.close(code, reason)).await {
+    match timeout(WRITE_TIMEOUT, socket.close(code, reason)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Gone),
     }

@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::close;
 
 /// Frames that wait to be read by the agent; when full, the socket is closed 1013.
-const QUEUE: usize = 256;
+const MAX_FRAMES: usize = 256;
 /// Bytes of frames that wait; when there are more, the socket is closed as well. One frame may be larger.
-const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// How long a close frame may take to be written.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(crate) struct Writer {
+pub(crate) struct SendQueue {
     queue: Option<mpsc::Sender<Message>>,
     /// Bytes of the frames that wait.
     bytes: Arc<AtomicUsize>,
@@ -29,9 +29,9 @@ pub(crate) struct Writer {
     task: JoinHandle<SplitSink<WebSocket, Message>>,
 }
 
-impl Writer {
+impl SendQueue {
     pub(crate) fn start(mut sink: SplitSink<WebSocket, Message>) -> Self {
-        let (queue, mut waiting) = mpsc::channel::<Message>(QUEUE);
+        let (queue, mut waiting) = mpsc::channel::<Message>(MAX_FRAMES);
         let (overflow, bytes) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
         let (stop, waiting_bytes) = (overflow.clone(), bytes.clone());
         // Lives as long as its socket, which waits for it.
@@ -68,7 +68,7 @@ impl Writer {
                 Err(mpsc::error::TrySendError::Full(_))
             )
         });
-        if full || (before > 0 && before + size > QUEUE_BYTES) {
+        if full || (before > 0 && before + size > MAX_BYTES) {
             self.overflow.cancel();
         }
     }
@@ -87,7 +87,7 @@ impl Writer {
                 let _ = sink.close().await;
             }
         };
-        if timeout(CLOSE_DEADLINE, closing).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
             self.task.abort();
         }
     }
@@ -102,7 +102,7 @@ fn size(message: &Message) -> usize {
     }
 }
 
-impl Drop for Writer {
+impl Drop for SendQueue {
     fn drop(&mut self) {
         self.overflow.cancel();
     }

@@ -25,9 +25,9 @@ const UNMUTE: &str = "unmute";
 
 /// What a frame of an agent means.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Inbound {
     /// Nothing; the kind of nonsense is for the metrics.
-    Nothing(&'static str),
+    Ignored(&'static str),
     /// It is here.
     Hello(Box<HelloPayload>),
     /// It lives.
@@ -47,17 +47,17 @@ pub(super) enum Heard {
 
 /// What a command becomes.
 #[derive(Debug)]
-pub(super) enum Say {
+pub(super) enum Outbound {
     /// A frame that needs no answer.
-    Order(String),
+    Notify(String),
     /// A frame that the agent answers.
-    Ask {
+    Request {
         frame: String,
         job: JobId,
         verb: &'static str,
     },
     /// Nothing that an agent on a socket understands.
-    Refuse(ErrorReply),
+    Reject(ErrorReply),
 }
 
 /// One agent on one socket.
@@ -65,11 +65,11 @@ pub(super) enum Say {
 pub(super) struct Core {
     agent: Option<AgentId>,
     /// Its jobs: those it was offered or brought along.
-    jobs: BTreeMap<JobId, Has>,
+    jobs: BTreeMap<JobId, Held>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Has {
+struct Held {
     /// None when it was brought along: then the scheduler knows better.
     attempt: Option<Attempt>,
     /// None while it is only offered.
@@ -78,36 +78,36 @@ struct Has {
 
 impl Core {
     /// Takes in one frame.
-    pub(super) fn hear(&mut self, bytes: &[u8]) -> Heard {
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Inbound {
         let Ok(Value::Object(mut frame)) = serde_json::from_slice::<Value>(bytes) else {
-            return Heard::Nothing("not_an_object");
+            return Inbound::Ignored("not_an_object");
         };
         let Some(Value::String(kind)) = frame.remove("type") else {
-            return Heard::Nothing("no_type");
+            return Inbound::Ignored("no_type");
         };
         let payload = match frame.remove("payload") {
             Some(payload @ Value::Object(_)) => payload,
-            Some(_) | None => return Heard::Nothing("no_payload"),
+            Some(_) | None => return Inbound::Ignored("no_payload"),
         };
         self.read(&kind, payload)
-            .unwrap_or(Heard::Nothing("bad_payload"))
+            .unwrap_or(Inbound::Ignored("bad_payload"))
     }
 
-    fn read(&mut self, kind: &str, payload: Value) -> Option<Heard> {
+    fn read(&mut self, kind: &str, payload: Value) -> Option<Inbound> {
         Some(match kind {
             from_agent::HELLO => {
                 let hello: HelloPayload = typed(payload)?;
                 let announced = hello.capabilities.iter().chain(&hello.meta);
                 if !announced.into_iter().all(nesting::is_bounded_object) {
-                    return Some(Heard::Nothing("too_deep"));
+                    return Some(Inbound::Ignored("too_deep"));
                 }
-                Heard::Hello(Box::new(hello))
+                Inbound::Hello(Box::new(hello))
             }
             from_agent::HEARTBEAT => {
                 let HeartbeatPayload { metrics } = typed(payload)?;
                 // It lives, whatever else it says.
                 let metrics = metrics.filter(nesting::is_bounded_object);
-                Heard::Heartbeat(metrics.unwrap_or_default())
+                Inbound::Heartbeat(metrics.unwrap_or_default())
             }
             from_agent::ASSIGN_ACK => self.acknowledged(typed(payload)?),
             from_agent::JOB_UPDATE => {
@@ -117,10 +117,10 @@ impl Core {
                     attempt,
                 } = typed(payload)?;
                 let attempt = self.attempt(&job_id, attempt);
-                if let Some(has) = self.jobs.get_mut(&job_id) {
-                    has.status = Some(status);
+                if let Some(held) = self.jobs.get_mut(&job_id) {
+                    held.status = Some(status);
                 }
-                Heard::Report(AgentReport::JobUpdate {
+                Inbound::Report(AgentReport::JobUpdate {
                     job_id,
                     attempt,
                     status,
@@ -134,10 +134,10 @@ impl Core {
                     attempt,
                 } = typed(payload)?;
                 let attempt = self.attempt(&job_id, attempt);
-                if let Some(has) = self.jobs.get_mut(&job_id) {
-                    has.status = Some(status);
+                if let Some(held) = self.jobs.get_mut(&job_id) {
+                    held.status = Some(status);
                 }
-                Heard::Report(AgentReport::JobStopped {
+                Inbound::Report(AgentReport::JobStopped {
                     job_id,
                     attempt,
                     status,
@@ -151,13 +151,13 @@ impl Core {
                 let AgentErrorPayload { code, message } = typed(payload)?;
                 let code = code.unwrap_or_else(|| "ERROR".to_owned());
                 let message = message.unwrap_or_else(|| "the agent gave no reason".to_owned());
-                Heard::Report(AgentReport::AgentError { code, message })
+                Inbound::Report(AgentReport::AgentError { code, message })
             }
-            _ => Heard::Nothing("unknown_type"),
+            _ => Inbound::Ignored("unknown_type"),
         })
     }
 
-    fn acknowledged(&mut self, ack: AssignAckPayload) -> Heard {
+    fn acknowledged(&mut self, ack: AssignAckPayload) -> Inbound {
         let AssignAckPayload {
             job_id,
             accepted,
@@ -166,13 +166,13 @@ impl Core {
         } = ack;
         let attempt = self.attempt(&job_id, attempt);
         if accepted {
-            if let Some(has) = self.jobs.get_mut(&job_id) {
-                has.status = Some(has.status.unwrap_or(JobStatus::Accepted));
+            if let Some(held) = self.jobs.get_mut(&job_id) {
+                held.status = Some(held.status.unwrap_or(JobStatus::Accepted));
             }
         } else {
             self.jobs.remove(&job_id);
         }
-        Heard::Report(AgentReport::AssignAck {
+        Inbound::Report(AgentReport::AssignAck {
             job_id,
             attempt,
             accepted,
@@ -180,7 +180,7 @@ impl Core {
         })
     }
 
-    fn muted(&mut self, muted: MutedPayload, verb: &'static str) -> Heard {
+    fn muted(&mut self, muted: MutedPayload, verb: &'static str) -> Inbound {
         let MutedPayload {
             job_id,
             success,
@@ -193,7 +193,7 @@ impl Core {
             muted: verb == MUTE,
             success,
         };
-        Heard::Muted {
+        Inbound::Muted {
             job: job_id,
             verb,
             report,
@@ -201,7 +201,7 @@ impl Core {
         }
     }
 
-    fn log(&mut self, log: JobLogPayload) -> Heard {
+    fn log(&mut self, log: JobLogPayload) -> Inbound {
         let JobLogPayload {
             job_id,
             line,
@@ -211,7 +211,7 @@ impl Core {
         } = log;
         if !self.jobs.contains_key(&job_id) {
             // An agent writes into the logs of its own jobs only.
-            return Heard::Nothing("foreign_log");
+            return Inbound::Ignored("foreign_log");
         }
         let at = now();
         let lines = line.into_iter().chain(lines.unwrap_or_default());
@@ -219,10 +219,10 @@ impl Core {
             .map(|line| LogLine {
                 at,
                 stream: stream.unwrap_or_default(),
-                line: cut(line),
+                line: truncated(line),
             })
             .collect();
-        Heard::Log(JobLog {
+        Inbound::Log(JobLog {
             attempt: self.attempt(&job_id, attempt),
             job_id,
             lines,
@@ -230,8 +230,8 @@ impl Core {
     }
 
     /// The attempt that a frame speaks of: what it says, else the one that this agent was offered.
-    fn attempt(&self, job: &JobId, said: Option<Attempt>) -> Option<Attempt> {
-        said.or_else(|| self.jobs.get(job).and_then(|has| has.attempt))
+    fn attempt(&self, job: &JobId, given: Option<Attempt>) -> Option<Attempt> {
+        given.or_else(|| self.jobs.get(job).and_then(|held| held.attempt))
     }
 
     pub(super) fn speaks_for(&self, agent: &AgentId) -> bool {
@@ -251,7 +251,7 @@ impl Core {
             .map(|job| {
                 (
                     job.job_id.clone(),
-                    Has {
+                    Held {
                         attempt: job.attempt,
                         status: Some(job.status),
                     },
@@ -270,11 +270,11 @@ impl Core {
 
     /// The jobs that the agent has taken and not given back.
     pub(super) fn jobs(&self) -> Vec<ActiveJob> {
-        let taken = self.jobs.iter().filter_map(|(job_id, has)| {
-            let status = has.status?;
+        let taken = self.jobs.iter().filter_map(|(job_id, held)| {
+            let status = held.status?;
             Some(ActiveJob {
                 job_id: job_id.clone(),
-                attempt: has.attempt,
+                attempt: held.attempt,
                 status,
             })
         });
@@ -297,11 +297,11 @@ impl Core {
     }
 
     pub(super) fn offer(&mut self, assignment: Assignment) -> String {
-        let has = Has {
+        let held = Held {
             attempt: Some(assignment.attempt),
             status: None,
         };
-        self.jobs.insert(assignment.job_id.clone(), has);
+        self.jobs.insert(assignment.job_id.clone(), held);
         let payload = AssignStartPayload {
             job_id: assignment.job_id,
             idempotency_key: assignment.idempotency_key,
@@ -326,14 +326,14 @@ impl Core {
         )
     }
 
-    pub(super) fn command(&self, command: AgentCommand) -> Say {
+    pub(super) fn command(&self, command: AgentCommand) -> Outbound {
         match command {
             AgentCommand::Stop {
                 job_id,
                 reason,
                 deadline_ms,
                 ..
-            } => Say::Order(frame(
+            } => Outbound::Notify(frame(
                 to_agent::JOB_STOP,
                 JobStopPayload {
                     job_id,
@@ -342,7 +342,7 @@ impl Core {
                 },
             )),
             AgentCommand::Kill { job_id, .. } => {
-                Say::Order(frame(to_agent::JOB_KILL, JobPayload { job_id }))
+                Outbound::Notify(frame(to_agent::JOB_KILL, JobPayload { job_id }))
             }
             AgentCommand::Control {
                 job_id, command, ..
@@ -354,10 +354,10 @@ impl Core {
                         let text =
                             format!("agents on a WebSocket know mute and unmute, not {other:?}");
                         let error = ErrorReply::new(ErrorCode::UnknownCommand, text);
-                        return Say::Refuse(error.with("commands", vec![MUTE, UNMUTE]));
+                        return Outbound::Reject(error.with("commands", vec![MUTE, UNMUTE]));
                     }
                 };
-                Say::Ask {
+                Outbound::Request {
                     frame: frame(
                         kind,
                         JobPayload {
@@ -370,7 +370,7 @@ impl Core {
             }
             AgentCommand::Replaced { .. } | AgentCommand::Unknown => {
                 let text = "this command cannot be told to an agent on a WebSocket";
-                Say::Refuse(ErrorReply::new(ErrorCode::UnknownCommand, text))
+                Outbound::Reject(ErrorReply::new(ErrorCode::UnknownCommand, text))
             }
         }
     }
@@ -391,7 +391,7 @@ fn frame<P: Serialize>(kind: &str, payload: P) -> String {
     serde_json::to_string(&envelope).unwrap_or_default()
 }
 
-fn cut(mut line: String) -> String {
+fn truncated(mut line: String) -> String {
     if line.len() > MAX_LOG_LINE_BYTES {
         let end = (0..=MAX_LOG_LINE_BYTES)
             .rev()
@@ -408,8 +408,8 @@ mod tests {
 
     use super::*;
 
-    fn hear(core: &mut Core, frame: Value) -> Heard {
-        core.hear(frame.to_string().as_bytes())
+    fn receive(core: &mut Core, frame: Value) -> Inbound {
+        core.receive(frame.to_string().as_bytes())
     }
 
     fn offered(core: &mut Core, id: &str) -> Value {
@@ -436,10 +436,10 @@ mod tests {
             ),
         ];
         for (text, expected) in cases {
-            let heard = core.hear(text.as_bytes());
+            let inbound = core.receive(text.as_bytes());
             assert!(
-                matches!(heard, Heard::Nothing(kind) if kind == expected),
-                "{text}: {heard:?}"
+                matches!(inbound, Inbound::Ignored(kind) if kind == expected),
+                "{text}: {inbound:?}"
             );
         }
     }
@@ -455,10 +455,10 @@ mod tests {
         );
         assert!(core.jobs().is_empty(), "an offer is not a job yet");
         let ack = json!({"type": "agent.assign.ack", "payload": {"jobId": "j", "accepted": true}});
-        let heard = hear(&mut core, ack);
+        let inbound = receive(&mut core, ack);
         assert!(matches!(
-            heard,
-            Heard::Report(AgentReport::AssignAck {
+            inbound,
+            Inbound::Report(AgentReport::AssignAck {
                 attempt: Some(Attempt(3)),
                 accepted: true,
                 ..
@@ -467,17 +467,17 @@ mod tests {
         assert_eq!(core.jobs()[0].status, JobStatus::Accepted);
         let update =
             json!({"type": "agent.job.update", "payload": {"jobId": "j", "status": "RUNNING"}});
-        let heard = hear(&mut core, update);
+        let inbound = receive(&mut core, update);
         assert!(matches!(
-            heard,
-            Heard::Report(AgentReport::JobUpdate {
+            inbound,
+            Inbound::Report(AgentReport::JobUpdate {
                 attempt: Some(Attempt(3)),
                 ..
             })
         ));
         let stopped =
             json!({"type": "agent.job.stopped", "payload": {"jobId": "j", "status": "STOPPED"}});
-        let Heard::Report(report) = hear(&mut core, stopped) else {
+        let Inbound::Report(report) = receive(&mut core, stopped) else {
             panic!()
         };
         assert_eq!(
@@ -492,13 +492,13 @@ mod tests {
     fn a_hello_lists_one_job_or_several() {
         let one = json!({"type": "agent.hello", "payload": {"agentId": "a", "activeJob": {"jobId": "j", "status": "RUNNING"}}});
         let mut core = Core::default();
-        let Heard::Hello(hello) = hear(&mut core, one) else {
+        let Inbound::Hello(hello) = receive(&mut core, one) else {
             panic!()
         };
         assert_eq!(core.greet(*hello).active_jobs.len(), 1);
         let two = json!({"type": "agent.hello", "payload": {"agentId": "a", "activeJob": null, "activeJobs": [
             {"jobId": "j", "status": "RUNNING"}, {"jobId": "k", "status": "STOPPING"}]}});
-        let Heard::Hello(hello) = hear(&mut core, two) else {
+        let Inbound::Hello(hello) = receive(&mut core, two) else {
             panic!()
         };
         assert_eq!(core.greet(*hello).active_jobs.len(), 2);
@@ -514,10 +514,10 @@ mod tests {
             args: JsonObject::new(),
         };
         assert!(
-            matches!(core.command(control("mute")), Say::Ask { verb: "mute", frame, .. } if frame.contains("job.mute"))
+            matches!(core.command(control("mute")), Outbound::Request { verb: "mute", frame, .. } if frame.contains("job.mute"))
         );
         assert!(
-            matches!(core.command(control("dance")), Say::Refuse(error) if error.code == ErrorCode::UnknownCommand)
+            matches!(core.command(control("dance")), Outbound::Reject(error) if error.code == ErrorCode::UnknownCommand)
         );
     }
 }

@@ -6,7 +6,7 @@ use quintet_contract::event::MAX_LOG_LINE_BYTES;
 use quintet_contract::socket::Envelope;
 use serde_json::Value;
 
-use super::core::{Core, Heard, Say};
+use super::core::{Core, Inbound, Outbound};
 
 /// A line that begins so comes from the bus: an offer of a job, or a command.
 const FROM_BUS: u8 = b'<';
@@ -14,11 +14,11 @@ const FROM_BUS: u8 = b'<';
 /// One session, a line each: frames of the agent, and after `<` what the bus has for it.
 pub fn agent_session(input: &[u8]) {
     let mut core = Core::default();
-    says(&core.welcome(AgentSettings::default()));
+    assert_envelope(&core.welcome(AgentSettings::default()));
     for line in input.split(|byte| *byte == b'\n') {
         match line.split_first() {
-            Some((&FROM_BUS, message)) => tell(&mut core, message),
-            Some(_) | None => hear(&mut core, line),
+            Some((&FROM_BUS, message)) => send(&mut core, message),
+            Some(_) | None => receive(&mut core, line),
         }
         let jobs = core.jobs();
         assert!(
@@ -28,21 +28,21 @@ pub fn agent_session(input: &[u8]) {
     }
 }
 
-fn hear(core: &mut Core, frame: &[u8]) {
-    match core.hear(frame) {
-        Heard::Nothing(_) | Heard::Heartbeat(_) => {}
-        Heard::Hello(hello) => {
+fn receive(core: &mut Core, frame: &[u8]) {
+    match core.receive(frame) {
+        Inbound::Ignored(_) | Inbound::Heartbeat(_) => {}
+        Inbound::Hello(hello) => {
             let agent = hello.agent_id.clone();
-            let said = core.greet(*hello);
+            let hello = core.greet(*hello);
             assert!(core.speaks_for(&agent));
-            assert!(core.jobs().len() <= said.active_jobs.len());
+            assert!(core.jobs().len() <= hello.active_jobs.len());
         }
-        Heard::Report(report) | Heard::Muted { report, .. } => {
+        Inbound::Report(report) | Inbound::Muted { report, .. } => {
             let before = core.jobs();
             let changed = core.stored(std::slice::from_ref(&report));
             assert!(changed || core.jobs() == before);
         }
-        Heard::Log(log) => assert!(
+        Inbound::Log(log) => assert!(
             log.lines
                 .iter()
                 .all(|line| line.line.len() <= MAX_LOG_LINE_BYTES),
@@ -51,21 +51,21 @@ fn hear(core: &mut Core, frame: &[u8]) {
     }
 }
 
-fn tell(core: &mut Core, message: &[u8]) {
+fn send(core: &mut Core, message: &[u8]) {
     if let Ok((assignment, _)) = decode(message) {
-        says(&core.offer(assignment));
+        assert_envelope(&core.offer(assignment));
     } else if let Ok((command, _)) = decode(message) {
         match core.command(command) {
-            Say::Order(frame) | Say::Ask { frame, .. } => says(&frame),
-            Say::Refuse(error) => assert!(error.code.http_status() < 500, "{error:?}"),
+            Outbound::Notify(frame) | Outbound::Request { frame, .. } => assert_envelope(&frame),
+            Outbound::Reject(error) => assert!(error.code.http_status() < 500, "{error:?}"),
         }
     } else if let Ok((placement, _)) = decode(message) {
-        says(&core.kill(&placement));
+        assert_envelope(&core.kill(&placement));
     }
 }
 
 /// What we say is a whole frame.
-fn says(frame: &str) {
+fn assert_envelope(frame: &str) {
     let envelope: Envelope<Value> = serde_json::from_str(frame).expect("we say what can be read");
     assert!(envelope.kind.starts_with("orchestrator.") && envelope.payload.is_object());
 }

@@ -36,12 +36,12 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
-use self::core::{Core, Heard, Say};
+use self::core::{Core, Inbound, Outbound};
 use crate::access::keys::same_secret;
-use crate::access::quota::Place;
+use crate::access::quota::QuotaPermit;
 use crate::http::extract::Client;
 use crate::http::websocket::CLOSE_LEAVING;
-use crate::http::websocket::send_queue::Writer;
+use crate::http::websocket::send_queue::SendQueue;
 use crate::metrics::{self, OpenStream};
 use crate::state::App;
 
@@ -61,12 +61,12 @@ pub(super) async fn connect(
     Client(address): Client,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    match app.streams.enter(address) {
-        Ok(place) => upgrade
+    match app.streams.acquire(address) {
+        Ok(permit) => upgrade
             .max_message_size(MAX_FRAME)
             .max_frame_size(MAX_FRAME)
             .read_buffer_size(READ)
-            .on_upgrade(move |socket| serve(app, socket, place)),
+            .on_upgrade(move |socket| serve(app, socket, permit)),
         Err(error) => error.into_response(),
     }
 }
@@ -82,17 +82,17 @@ enum End {
     /// It does not read.
     TooSlow,
     /// The edge leaves.
-    Leaving,
+    ShuttingDown,
 }
 
-async fn serve(app: App, socket: WebSocket, _place: Place) {
+async fn serve(app: App, socket: WebSocket, _permit: QuotaPermit) {
     let _open = OpenStream::new("agent");
     let (sink, stream) = socket.split();
     let mut session = Session {
         app,
         core: Core::default(),
         stream,
-        writer: Writer::start(sink),
+        queue: SendQueue::start(sink),
         link: None,
         commands: HashMap::new(),
         lines: RateLimiter::direct(Quota::per_second(LOG_LINES_PER_SECOND)),
@@ -107,7 +107,7 @@ struct Session {
     app: App,
     core: Core,
     stream: SplitStream<WebSocket>,
-    writer: Writer,
+    queue: SendQueue,
     link: Option<(LinkHandle, Receiver<LinkEvent>)>,
     /// Commands that wait for the agent's word, by job and by what it was told.
     commands: HashMap<(JobId, &'static str), Responder<CommandReply>>,
@@ -123,17 +123,17 @@ impl Session {
         pings.reset();
         loop {
             // Cancel-safe: frames and link events are taken only when they are returned.
-            let heard = tokio::select! {
+            let handle_inbound = tokio::select! {
                 biased;
-                () = self.app.shutdown.cancelled() => return End::Leaving,
-                () = self.writer.overflowed() => return End::TooSlow,
-                event = next_event(&mut self.link) => match self.tell(event).await {
+                () = self.app.shutdown.cancelled() => return End::ShuttingDown,
+                () = self.queue.overflowed() => return End::TooSlow,
+                event = next_event(&mut self.link) => match self.handle_link_event(event).await {
                     Some(end) => return end,
                     None => continue,
                 },
                 frame = self.stream.next() => match frame {
-                    Some(Ok(Message::Text(text))) => self.core.hear(text.as_bytes()),
-                    Some(Ok(Message::Binary(bytes))) => self.core.hear(&bytes),
+                    Some(Ok(Message::Text(text))) => self.core.receive(text.as_bytes()),
+                    Some(Ok(Message::Binary(bytes))) => self.core.receive(&bytes),
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => { self.silent_pings = 0; continue }
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
                 },
@@ -145,29 +145,29 @@ impl Session {
                     if self.silent_pings > MISSED_PINGS {
                         return End::Gone;
                     }
-                    self.writer.send(Message::Ping(Default::default()));
+                    self.queue.send(Message::Ping(Default::default()));
                     continue;
                 }
             };
             self.silent_pings = 0;
-            if let Some(end) = self.heard(heard).await {
+            if let Some(end) = self.handle_inbound(handle_inbound).await {
                 return end;
             }
         }
     }
 
     /// What the agent said.
-    async fn heard(&mut self, heard: Heard) -> Option<End> {
-        match heard {
-            Heard::Nothing(kind) => metrics::ignored_frame(kind),
-            Heard::Hello(hello) => return self.hello(*hello).await,
-            Heard::Heartbeat(metrics) => {
+    async fn handle_inbound(&mut self, handle_inbound: Inbound) -> Option<End> {
+        match handle_inbound {
+            Inbound::Ignored(kind) => metrics::ignored_frame(kind),
+            Inbound::Hello(hello) => return self.hello(*hello).await,
+            Inbound::Heartbeat(metrics) => {
                 if let Some((link, _)) = &self.link {
                     let _ = link.heartbeat(metrics).await;
                 }
             }
-            Heard::Report(report) => self.report(report).await,
-            Heard::Muted {
+            Inbound::Report(report) => self.report(report).await,
+            Inbound::Muted {
                 job,
                 verb,
                 report,
@@ -186,7 +186,7 @@ impl Session {
                 }
                 self.report(report).await;
             }
-            Heard::Log(log) => self.log(log).await,
+            Inbound::Log(log) => self.log(log).await,
         }
         None
     }
@@ -252,7 +252,7 @@ impl Session {
     }
 
     /// What the bus says to the agent.
-    async fn tell(&mut self, event: Option<LinkEvent>) -> Option<End> {
+    async fn handle_link_event(&mut self, event: Option<LinkEvent>) -> Option<End> {
         match event {
             None | Some(LinkEvent::Closed) => {
                 return Some(End::Close(CLOSE_LEAVING, "the bus is away"));
@@ -261,26 +261,26 @@ impl Session {
             Some(LinkEvent::Command {
                 command, responder, ..
             }) => match self.core.command(command) {
-                Say::Order(frame) => {
-                    self.writer.send(Message::text(frame));
+                Outbound::Notify(frame) => {
+                    self.queue.send(Message::text(frame));
                     responder.ok(&CommandReply::default()).await;
                 }
-                Say::Ask { frame, job, verb } => {
-                    self.writer.send(Message::text(frame));
+                Outbound::Request { frame, job, verb } => {
+                    self.queue.send(Message::text(frame));
                     self.commands.insert((job, verb), responder);
                 }
-                Say::Refuse(error) => responder.err(&error).await,
+                Outbound::Reject(error) => responder.err(&error).await,
             },
             Some(LinkEvent::Assigned { assignment, .. }) => {
                 let frame = self.core.offer(assignment);
-                self.writer.send(Message::text(frame));
+                self.queue.send(Message::text(frame));
             }
             Some(LinkEvent::Kill(placement)) => {
                 let frame = self.core.kill(&placement);
-                self.writer.send(Message::text(frame));
+                self.queue.send(Message::text(frame));
             }
             Some(LinkEvent::Welcome(settings)) => {
-                self.writer.send(Message::text(self.core.welcome(settings)))
+                self.queue.send(Message::text(self.core.welcome(settings)))
             }
             Some(LinkEvent::Stored(reports)) => {
                 for report in &reports {
@@ -310,23 +310,23 @@ impl Session {
     async fn finish(mut self, end: End) {
         let link = self.link.take();
         match end {
-            End::Gone => say_goodbye(link, "link closed").await,
+            End::Gone => send_goodbye(link, "link closed").await,
             End::TooSlow => {
                 metrics::slow_client("agent");
-                self.writer.close(CLOSE_TOO_SLOW, "too slow").await;
-                say_goodbye(link, "did not read its socket").await;
+                self.queue.close(CLOSE_TOO_SLOW, "too slow").await;
+                send_goodbye(link, "did not read its socket").await;
             }
             End::Close(code, reason) => {
-                self.writer.close(code, reason).await;
-                say_goodbye(link, reason).await;
+                self.queue.close(code, reason).await;
+                send_goodbye(link, reason).await;
             }
-            End::Replaced => self.writer.close(1000, "Replaced by new connection").await,
-            End::Leaving => {
+            End::Replaced => self.queue.close(1000, "Replaced by new connection").await,
+            End::ShuttingDown => {
                 if let Some((link, _)) = link {
                     // No goodbye: the agent comes back through another edge before anybody misses it.
                     link.close();
                 }
-                self.writer
+                self.queue
                     .close(CLOSE_LEAVING, "this server is leaving")
                     .await;
             }
@@ -334,7 +334,7 @@ impl Session {
     }
 }
 
-async fn say_goodbye(link: Option<(LinkHandle, Receiver<LinkEvent>)>, reason: &str) {
+async fn send_goodbye(link: Option<(LinkHandle, Receiver<LinkEvent>)>, reason: &str) {
     if let Some((link, _events)) = link
         && let Err(error) = link.goodbye(reason).await
     {

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::job::{KEY, completed};
+use super::job::{KEY, with_request_context};
 use crate::access::identity::Caller;
 use crate::error::HttpError;
 use crate::http::docs::{Operation, with_body};
@@ -90,10 +90,10 @@ async fn submit(
     let mut open: BTreeMap<PoolName, Chunk> = BTreeMap::new();
     for (place, item) in items.into_iter().enumerate() {
         let bytes = item.to_string().len();
-        let submit = match wanted(item, &caller, &headers) {
+        let submit = match parse_entry(item, &caller, &headers) {
             Ok(submit) => submit,
             Err(error) => {
-                entries[place] = Some(refused(error.reply));
+                entries[place] = Some(rejected(error.reply));
                 continue;
             }
         };
@@ -119,7 +119,7 @@ async fn submit(
         entries[place] = Some(entry);
     }
     let lost = || {
-        refused(ErrorReply::unavailable(
+        rejected(ErrorReply::unavailable(
             "this entry was not answered; send it again",
         ))
     };
@@ -131,7 +131,7 @@ async fn submit(
 }
 
 /// One entry of a batch, checked.
-pub(crate) fn wanted(
+pub(crate) fn parse_entry(
     item: Value,
     caller: &Caller,
     headers: &HeaderMap,
@@ -143,7 +143,7 @@ pub(crate) fn wanted(
             text,
         ));
     }
-    let submit = completed(read(item)?, caller, headers)?;
+    let submit = with_request_context(read(item)?, caller, headers)?;
     submit.check()?;
     Ok(submit)
 }
@@ -160,7 +160,7 @@ async fn send(app: &App, pool: PoolName, chunk: Chunk) -> Vec<(usize, Entry)> {
             .collect(),
         Err(error) => places
             .into_iter()
-            .map(|place| (place, refused(error.reply.clone())))
+            .map(|place| (place, rejected(error.reply.clone())))
             .collect(),
     }
 }
@@ -185,14 +185,14 @@ fn entry(entry: BatchEntry) -> Entry {
         BatchEntry {
             refused: Some(error),
             ..
-        } => refused(error),
-        BatchEntry { .. } => refused(ErrorReply::unavailable(
+        } => rejected(error),
+        BatchEntry { .. } => rejected(ErrorReply::unavailable(
             "this entry was not answered; send it again",
         )),
     }
 }
 
-fn refused(reply: ErrorReply) -> Entry {
+fn rejected(reply: ErrorReply) -> Entry {
     let status = reply.code.http_status();
     let mut error = reply.details;
     error.insert("error".to_owned(), Value::String(reply.error));

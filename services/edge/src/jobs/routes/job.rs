@@ -71,7 +71,7 @@ async fn submit(
     params: Params,
     Body(submit): Body<SubmitJob>,
 ) -> Result<Response, HttpError> {
-    let submit = completed(submit, &caller, &headers)?;
+    let submit = with_request_context(submit, &caller, &headers)?;
     submit.check()?;
     if params.flag("dryRun")? {
         return Ok(Json(app.dry_run(&submit).await?).into_response());
@@ -90,13 +90,13 @@ async fn submit(
 }
 
 /// The submission with what only the edge knows: an id, so that it can be sent again, who asks, and how strictly.
-pub(crate) fn completed(
+pub(crate) fn with_request_context(
     submit: SubmitJob,
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<SubmitJob, HttpError> {
     let strict = headers.get(&STRICT).and_then(|value| value.to_str().ok());
-    let key = submit.idempotency_key.or(key_of(headers)?);
+    let key = submit.idempotency_key.or(idempotency_key(headers)?);
     Ok(SubmitJob {
         job_id: Some(new_job_id()),
         idempotency_key: key,
@@ -108,7 +108,7 @@ pub(crate) fn completed(
 
 /// The key of the header. One that cannot be read is refused: without its key, a request that is sent again would make a
 /// second job.
-fn key_of(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, HttpError> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, HttpError> {
     let Some(value) = headers.get(&KEY) else {
         return Ok(None);
     };

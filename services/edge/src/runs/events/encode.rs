@@ -36,7 +36,7 @@ impl Kind {
 
 /// An entry, written for whoever listens.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct EncodedEvent {
     /// Its number in the log.
     pub(crate) n: u64,
     /// When it happened.
@@ -50,10 +50,10 @@ pub(crate) struct Told {
 }
 
 /// Writes an entry.
-pub(crate) fn told(run_id: RunId, sequence: u64, entry: &Entry) -> Told {
+pub(crate) fn encode(run_id: RunId, sequence: u64, entry: &Entry) -> EncodedEvent {
     let id = format!("{}_{:010}", entry.at, entry.n);
     let event = RunEvent::of(run_id, &entry.fact);
-    Told {
+    EncodedEvent {
         n: entry.n,
         at: entry.at,
         sequence,
@@ -155,8 +155,8 @@ mod tests {
                 fact: fact.clone(),
                 report: None,
             };
-            let told = told(run_id, 77, &entry);
-            let text = std::str::from_utf8(&told.bytes).unwrap();
+            let encoded = encode(run_id, 77, &entry);
+            let text = std::str::from_utf8(&encoded.bytes).unwrap();
             let id = format!("2024-01-01T00:00:00.005Z_{n:010}");
             assert!(id > last, "{id} comes after {last}");
             let data = text
@@ -176,6 +176,6 @@ mod tests {
             fact: Fact::Unknown,
             report: None,
         };
-        assert!(told(run_id, 1, &entry).bytes.is_empty());
+        assert!(encode(run_id, 1, &entry).bytes.is_empty());
     }
 }

@@ -15,14 +15,14 @@ use quintet_service::tasks::{ExitPolicy, Tasks};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::encode::Told;
+use super::encode::EncodedEvent;
 use super::follower::Follower;
-use super::replay_buffer::{Mark, News, Tail};
+use super::replay_buffer::{Mark, Replay, ReplayBuffer};
 use crate::error::HttpError;
 use crate::live::unpoisoned;
 
 /// How long a follower may take to begin, or to find what was asked for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a follower stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,22 +51,22 @@ pub(super) struct Wanted {
 /// What the follower of a run and its listeners share.
 pub(super) struct RunFeed {
     pub(super) run_id: RunId,
-    tail: Mutex<Tail>,
+    buffer: Mutex<ReplayBuffer>,
     pub(super) state: watch::Sender<State>,
     pub(super) wanted: watch::Sender<Wanted>,
 }
 
-pub(super) type Followed = Arc<Mutex<HashMap<RunId, Arc<RunFeed>>>>;
+pub(super) type Feeds = Arc<Mutex<HashMap<RunId, Arc<RunFeed>>>>;
 
 /// The runs that are followed.
 pub(crate) struct RunFeeds {
     bus: Bus,
     tasks: Tasks,
-    followed: Followed,
+    feeds: Feeds,
 }
 
 /// One who listens to a run.
-pub(crate) struct RunListener {
+pub(crate) struct RunSubscription {
     feed: Arc<RunFeed>,
     state: watch::Receiver<State>,
 }
@@ -76,27 +76,27 @@ impl RunFeeds {
         Self {
             bus,
             tasks,
-            followed: Followed::default(),
+            feeds: Feeds::default(),
         }
     }
 
     /// Listens to a run: everything that is stored after this call is told.
-    pub(crate) async fn listen(&self, run_id: RunId) -> Result<RunListener, HttpError> {
-        let mut listener = self.listener(run_id);
-        let began = listener.until(|state| state != State::Starting).await;
+    pub(crate) async fn subscribe(&self, run_id: RunId) -> Result<RunSubscription, HttpError> {
+        let mut subscription = self.subscription(run_id);
+        let began = subscription.until(|state| state != State::Starting).await;
         match began {
-            Some(State::At { .. }) => Ok(listener),
+            Some(State::At { .. }) => Ok(subscription),
             Some(State::Starting | State::Gone) | None => Err(unavailable()),
         }
     }
 
-    fn listener(&self, run_id: RunId) -> RunListener {
-        let mut followed = unpoisoned(self.followed.lock());
-        if let Some(feed) = followed.get(&run_id)
+    fn subscription(&self, run_id: RunId) -> RunSubscription {
+        let mut feeds = unpoisoned(self.feeds.lock());
+        if let Some(feed) = feeds.get(&run_id)
             && *feed.state.borrow() != State::Gone
         {
             // Taken under the lock: a follower without listeners ends under it, too.
-            return RunListener {
+            return RunSubscription {
                 state: feed.state.subscribe(),
                 feed: feed.clone(),
             };
@@ -104,31 +104,31 @@ impl RunFeeds {
         let (state, seen) = watch::channel(State::Starting);
         let feed = Arc::new(RunFeed {
             run_id,
-            tail: Mutex::default(),
+            buffer: Mutex::default(),
             state,
             wanted: watch::Sender::default(),
         });
-        followed.insert(run_id, feed.clone());
+        feeds.insert(run_id, feed.clone());
         let follower = Follower::new(feed.clone(), self.bus.clone());
-        let (followed, token) = (self.followed.clone(), self.tasks.token());
+        let (feeds, token) = (self.feeds.clone(), self.tasks.token());
         self.tasks.spawn("run", ExitPolicy::Optional, async move {
-            follower.run(&followed, token).await;
+            follower.run(&feeds, token).await;
             Ok::<_, std::convert::Infallible>(())
         });
-        RunListener { feed, state: seen }
+        RunSubscription { feed, state: seen }
     }
 }
 
-impl RunListener {
+impl RunSubscription {
     /// What comes after an entry, as far as it is in memory.
-    pub(crate) fn after(&mut self, n: u64) -> News {
+    pub(crate) fn after(&mut self, n: u64) -> Replay {
         self.state.mark_unchanged();
-        self.feed.tail().after(n)
+        self.feed.buffer().after(n)
     }
 
     /// Where the newest entry is in the stream.
     pub(crate) fn last_sequence(&self) -> u64 {
-        self.feed.tail().last_sequence()
+        self.feed.buffer().last_sequence()
     }
 
     /// Waits for more; false when there will be none. Cancel-safe: nothing is taken.
@@ -151,7 +151,7 @@ impl RunListener {
         &mut self,
         n: u64,
         count: usize,
-    ) -> Result<(Vec<Mark>, Option<Arc<Told>>), HttpError> {
+    ) -> Result<(Vec<Mark>, Option<Arc<EncodedEvent>>), HttpError> {
         self.expect(n);
         self.feed
             .wanted
@@ -163,8 +163,8 @@ impl RunListener {
         });
         match found.await {
             Some(State::At { .. }) => {
-                let tail = self.feed.tail();
-                Ok((tail.marks(n, count), tail.end()))
+                let buffer = self.feed.buffer();
+                Ok((buffer.marks(n, count), buffer.end()))
             }
             Some(State::Starting | State::Gone) | None => Err(unavailable()),
         }
@@ -172,25 +172,25 @@ impl RunListener {
 
     async fn until(&mut self, is_it: impl Fn(State) -> bool) -> Option<State> {
         let reached = self.state.wait_for(|state| is_it(*state));
-        let state = timeout(PATIENCE, reached).await.ok()?.ok()?;
+        let state = timeout(TIMEOUT, reached).await.ok()?.ok()?;
         Some(*state)
     }
 }
 
 impl RunFeed {
-    pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
-        unpoisoned(self.tail.lock())
+    pub(super) fn buffer(&self) -> MutexGuard<'_, ReplayBuffer> {
+        unpoisoned(self.buffer.lock())
     }
 
     /// Whether nobody listens; if so, nobody begins to any more.
-    pub(super) fn is_deserted(&self, followed: &Followed) -> bool {
-        let followed = unpoisoned(followed.lock());
-        let is_deserted = self.state.receiver_count() == 0;
-        if is_deserted {
+    pub(super) fn close_if_unused(&self, feeds: &Feeds) -> bool {
+        let feeds = unpoisoned(feeds.lock());
+        let close_if_unused = self.state.receiver_count() == 0;
+        if close_if_unused {
             self.state.send_replace(State::Gone);
         }
-        drop(followed);
-        is_deserted
+        drop(feeds);
+        close_if_unused
     }
 }
 

@@ -20,16 +20,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::encode::{Kind, told};
-use super::feed::{Followed, RunFeed, State};
-use super::replay_buffer::Tail;
+use super::encode::{Kind, encode};
+use super::feed::{Feeds, RunFeed, State};
+use super::replay_buffer::ReplayBuffer;
 use crate::error::HttpError;
 use crate::live::log_reader::LogReader;
 use crate::live::unpoisoned;
 use crate::runs::payloads as blobs;
 
 /// How often the stream of a quiet run is looked at.
-const CHECK_EVERY: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Wait before the stream is read again that could not be read, or lacked what must be there; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(25);
 /// Longest such wait.
@@ -63,24 +63,24 @@ impl Follower {
     }
 
     /// Follows until nobody listens any more.
-    pub(super) async fn run(mut self, followed: &Followed, shutdown: CancellationToken) {
+    pub(super) async fn run(mut self, feeds: &Feeds, shutdown: CancellationToken) {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
-            () = self.follow(followed) => {}
+            () = self.follow(feeds) => {}
         }
-        let mut followed = unpoisoned(followed.lock());
+        let mut feeds = unpoisoned(feeds.lock());
         self.feed.state.send_replace(State::Gone);
         // A newer follower may have taken the place.
-        if followed
+        if feeds
             .get(&self.feed.run_id)
             .is_some_and(|feed| Arc::ptr_eq(feed, &self.feed))
         {
-            followed.remove(&self.feed.run_id);
+            feeds.remove(&self.feed.run_id);
         }
     }
 
-    async fn follow(&mut self, followed: &Followed) {
+    async fn follow(&mut self, feeds: &Feeds) {
         let mut link = self.bus.link();
         let feed = self.feed.clone();
         let mut live = loop {
@@ -91,7 +91,7 @@ impl Follower {
             // Cancel-safe: both only wait.
             tokio::select! {
                 biased;
-                () = feed.state.closed() => if feed.is_deserted(followed) {
+                () = feed.state.closed() => if feed.close_if_unused(feeds) {
                     return;
                 },
                 () = sleep(RETRY_MAX / 4) => {}
@@ -103,7 +103,7 @@ impl Follower {
             // Cancel-safe: all that is awaited here waits only; what was found is dealt with after.
             tokio::select! {
                 biased;
-                () = feed.state.closed() => if feed.is_deserted(followed) {
+                () = feed.state.closed() => if feed.close_if_unused(feeds) {
                     return;
                 },
                 changed = link.changed() => {
@@ -119,14 +119,14 @@ impl Follower {
                         return;
                     }
                     let wanted = *wanted.borrow_and_update();
-                    let lacks = wanted.n > feed.tail().last_n() || (wanted.marks && !self.has_marks);
+                    let lacks = wanted.n > feed.buffer().last_n() || (wanted.marks && !self.has_marks);
                     if lacks {
                         self.due = Instant::now();
                     }
                 }
                 () = sleep_until(self.due) => self.catch_up().await,
                 delivery = live.next() => match delivery {
-                    Some(delivery) => self.take(delivery).await,
+                    Some(delivery) => self.receive(delivery).await,
                     None => return,
                 },
             }
@@ -149,7 +149,7 @@ impl Follower {
         } else {
             self.skip_to_end().await.map_err(refused)?;
         }
-        self.due = Instant::now() + CHECK_EVERY;
+        self.due = Instant::now() + POLL_INTERVAL;
         self.publish();
         Ok(live)
     }
@@ -163,12 +163,12 @@ impl Follower {
         let newest = self.bus.newest(stream, &[subject]).await;
         let newest = newest.map_err(crate::live::log_reader::unreadable)?;
         if let Some((_, sequence, _)) = newest.first() {
-            self.reader.go_to(0, *sequence);
+            self.reader.seek(0, *sequence);
             let page = self.reader.page().await?;
             if let Some((_, first)) = page.first() {
                 let before = first.n.saturating_sub(1);
                 self.feed
-                    .tail()
+                    .buffer()
                     .begin_at(before, sequence.saturating_sub(1));
             }
             self.push(page);
@@ -177,12 +177,12 @@ impl Follower {
     }
 
     /// Takes in what came live, if it follows on what is known.
-    async fn take(&mut self, delivery: Delivery<LiveRunEvents>) {
+    async fn receive(&mut self, delivery: Delivery<LiveRunEvents>) {
         let Some(sequence) = delivery.meta.sequence else {
             return;
         };
         let mut entries = delivery.message.entries;
-        let last = self.feed.tail().last_n();
+        let last = self.feed.buffer().last_n();
         if entries.first().is_some_and(|entry| entry.n > last + 1) {
             debug!(run = %self.feed.run_id, "missed entries of a run; reads them");
             self.known = entries.last().map_or(self.known, |entry| entry.n);
@@ -190,7 +190,7 @@ impl Follower {
             return;
         }
         for entry in &mut entries {
-            if blobs::fill(&self.bus, &mut entry.fact).await.is_err() {
+            if blobs::rehydrate(&self.bus, &mut entry.fact).await.is_err() {
                 self.due = Instant::now() + RETRY_MIN;
                 return;
             }
@@ -204,9 +204,9 @@ impl Follower {
         let read = self.read_on().await;
         self.publish();
         let known = self.known.max(self.feed.wanted.borrow().n);
-        let wait = if read.is_ok() && self.feed.tail().last_n() >= known {
+        let wait = if read.is_ok() && self.feed.buffer().last_n() >= known {
             self.retry = RETRY_MIN;
-            CHECK_EVERY
+            POLL_INTERVAL
         } else {
             self.retry = (self.retry * 2).min(RETRY_MAX);
             self.retry
@@ -220,10 +220,10 @@ impl Follower {
             return Err(super::feed::unavailable());
         }
         let (n, sequence) = {
-            let tail = self.feed.tail();
-            (tail.last_n(), tail.last_sequence())
+            let buffer = self.feed.buffer();
+            (buffer.last_n(), buffer.last_sequence())
         };
-        self.reader.go_to(n, sequence + 1);
+        self.reader.seek(n, sequence + 1);
         while !self.reader.is_at_end() {
             let page = self.reader.page().await?;
             self.push(page);
@@ -237,17 +237,17 @@ impl Follower {
 
     /// Reads the whole log for the checkpoints in it.
     async fn find_marks(&mut self) -> Result<(), HttpError> {
-        let end = self.feed.tail().last_n();
+        let end = self.feed.buffer().last_n();
         let mut reader = LogReader::new(self.bus.clone(), self.feed.run_id);
-        let mut older = Tail::default();
+        let mut older = ReplayBuffer::default();
         while let Some(page) = reader.page_up_to(end).await? {
             for (sequence, entry) in page {
                 if entry.n <= end && Kind::of(&entry.fact) != Kind::Other {
-                    older.push(told(self.feed.run_id, sequence, &entry));
+                    older.push(encode(self.feed.run_id, sequence, &entry));
                 }
             }
         }
-        self.feed.tail().add_older(older);
+        self.feed.buffer().add_older(older);
         Ok(())
     }
 
@@ -256,16 +256,16 @@ impl Follower {
         // Written before the lock is taken.
         let all: Vec<_> = page
             .iter()
-            .map(|(sequence, entry)| told(run_id, *sequence, entry))
+            .map(|(sequence, entry)| encode(run_id, *sequence, entry))
             .collect();
-        let mut tail = self.feed.tail();
-        for told in all {
-            tail.push(told);
+        let mut buffer = self.feed.buffer();
+        for encoded in all {
+            buffer.push(encoded);
         }
     }
 
     fn publish(&self) {
-        let n = self.feed.tail().last_n();
+        let n = self.feed.buffer().last_n();
         let state = State::At {
             n,
             has_marks: self.has_marks,

@@ -21,14 +21,14 @@ use quintet_contract::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(crate) use self::encode::{Kind, event_text, told};
-pub(crate) use self::feed::{RunFeeds, RunListener};
-pub(crate) use self::replay_buffer::{Mark, News};
-use self::stream::Following;
+pub(crate) use self::encode::{Kind, encode, event_text};
+pub(crate) use self::feed::{RunFeeds, RunSubscription};
+pub(crate) use self::replay_buffer::{Mark, Replay};
+use self::stream::RunEventStream;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{guarded, of_one};
 use crate::http::extract::{Client, Headers, Params};
-use crate::http::sse::{last_event_id, only_events, stream_of};
+use crate::http::sse::{event_stream_content, last_event_id, sse_response};
 use crate::runs::{Mount, RunOf};
 use crate::state::App;
 
@@ -56,7 +56,7 @@ pub(crate) fn routes() -> ApiRouter<App> {
                     )
                     .tag("runs")
                     .input::<(Query<EventParams>, Headers<EventHeaders>)>()
-                    .response_with::<200, String, _>(|response| only_events(response.description("the events")))
+                    .response_with::<200, String, _>(|response| event_stream_content(response.description("the events")))
                     .response::<422, Json<ErrorBody>>()
             }),
         )
@@ -130,17 +130,15 @@ async fn events(
             format!("replay must be {expected}"),
         ));
     }
-    let place = app.streams.enter(address)?;
+    let permit = app.streams.acquire(address)?;
     // Who listens first and asks then misses nothing that the answer does not tell.
     let found = app.run(id).await?;
-    let listener = app.feeds.run(id).await?;
-    let mut following = Following::new(app, id, listener, place);
-    following
-        .begin(&found, last, replay.unwrap_or(REPLAY))
-        .await?;
-    Ok(stream_of(futures::stream::unfold(
-        following,
-        |mut following| async move { Some((following.next().await?, following)) },
+    let subscription = app.feeds.run(id).await?;
+    let mut stream = RunEventStream::new(app, id, subscription, permit);
+    stream.begin(&found, last, replay.unwrap_or(REPLAY)).await?;
+    Ok(sse_response(futures::stream::unfold(
+        stream,
+        |mut stream| async move { Some((stream.next().await?, stream)) },
     )))
 }
 

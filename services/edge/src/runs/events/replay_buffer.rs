@@ -5,18 +5,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::encode::{Kind, Told};
+use super::encode::{EncodedEvent, Kind};
 
 /// Events that are remembered; a listener further behind reads the stream.
-const EVENTS: usize = 2_048;
+const MAX_EVENTS: usize = 2_048;
 /// Bytes of the events that are remembered.
-const EVENT_BYTES: usize = 1024 * 1024;
+const MAX_EVENT_BYTES: usize = 1024 * 1024;
 /// Checkpoints that are known: the 100 that a listener may ask for, and some that came since it was answered.
-const MARKS: usize = 128;
+const MAX_MARKS: usize = 128;
 /// Bytes of the checkpoints that are kept themselves; of further ones only the place is known.
-const MARK_BYTES: usize = 4 * 1024 * 1024;
+const MAX_MARK_BYTES: usize = 4 * 1024 * 1024;
 /// Events that are given to a listener at once.
-const AT_ONCE: usize = 256;
+const MAX_EVENTS_PER_READ: usize = 256;
 
 /// Where a checkpoint is.
 #[derive(Clone, Debug)]
@@ -24,32 +24,32 @@ pub(crate) struct Mark {
     pub(crate) n: u64,
     pub(crate) sequence: u64,
     /// The event, unless too many bytes came after it.
-    pub(crate) told: Option<Arc<Told>>,
+    pub(crate) encoded: Option<Arc<EncodedEvent>>,
 }
 
 /// What comes after an entry.
 #[derive(Debug)]
-pub(crate) enum News {
+pub(crate) enum Replay {
     /// Nothing yet.
     None,
     /// These, oldest first, without a gap.
-    Events(Vec<Arc<Told>>),
+    Events(Vec<Arc<EncodedEvent>>),
     /// More than is remembered: the stream has it.
     InStream,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub(super) struct ReplayBuffer {
     last_n: u64,
     last_sequence: u64,
-    events: VecDeque<Arc<Told>>,
+    events: VecDeque<Arc<EncodedEvent>>,
     event_bytes: usize,
     marks: VecDeque<Mark>,
     mark_bytes: usize,
-    end: Option<Arc<Told>>,
+    end: Option<Arc<EncodedEvent>>,
 }
 
-impl Tail {
+impl ReplayBuffer {
     /// Everything up to an entry is in the stream only.
     pub(super) fn begin_at(&mut self, n: u64, sequence: u64) {
         (self.last_n, self.last_sequence) = (n, sequence);
@@ -64,31 +64,31 @@ impl Tail {
     }
 
     /// Remembers an entry; one that is known already is ignored.
-    pub(super) fn push(&mut self, told: Told) {
-        if told.n <= self.last_n {
+    pub(super) fn push(&mut self, encoded: EncodedEvent) {
+        if encoded.n <= self.last_n {
             return;
         }
-        let told = Arc::new(told);
-        (self.last_n, self.last_sequence) = (told.n, told.sequence);
-        self.mark(&told);
-        self.event_bytes += told.bytes.len();
-        self.events.push_back(told);
-        while self.events.len() > EVENTS || self.event_bytes > EVENT_BYTES {
+        let encoded = Arc::new(encoded);
+        (self.last_n, self.last_sequence) = (encoded.n, encoded.sequence);
+        self.mark(&encoded);
+        self.event_bytes += encoded.bytes.len();
+        self.events.push_back(encoded);
+        while self.events.len() > MAX_EVENTS || self.event_bytes > MAX_EVENT_BYTES {
             let oldest = self.events.pop_front();
-            self.event_bytes -= oldest.map_or(0, |told| told.bytes.len());
+            self.event_bytes -= oldest.map_or(0, |encoded| encoded.bytes.len());
         }
     }
 
-    fn mark(&mut self, told: &Arc<Told>) {
-        match told.kind {
-            Kind::End => self.end = Some(told.clone()),
+    fn mark(&mut self, encoded: &Arc<EncodedEvent>) {
+        match encoded.kind {
+            Kind::End => self.end = Some(encoded.clone()),
             Kind::Checkpoint => {
                 self.marks.push_back(Mark {
-                    n: told.n,
-                    sequence: told.sequence,
-                    told: Some(told.clone()),
+                    n: encoded.n,
+                    sequence: encoded.sequence,
+                    encoded: Some(encoded.clone()),
                 });
-                self.mark_bytes += told.bytes.len();
+                self.mark_bytes += encoded.bytes.len();
                 self.trim_marks();
             }
             Kind::Other => {}
@@ -96,43 +96,53 @@ impl Tail {
     }
 
     fn trim_marks(&mut self) {
-        while self.marks.len() > MARKS {
-            let oldest = self.marks.pop_front().and_then(|mark| mark.told);
-            self.mark_bytes -= oldest.map_or(0, |told| told.bytes.len());
+        while self.marks.len() > MAX_MARKS {
+            let oldest = self.marks.pop_front().and_then(|mark| mark.encoded);
+            self.mark_bytes -= oldest.map_or(0, |encoded| encoded.bytes.len());
         }
         for mark in &mut self.marks {
-            if self.mark_bytes <= MARK_BYTES {
+            if self.mark_bytes <= MAX_MARK_BYTES {
                 break;
             }
-            let told = mark.told.take();
-            self.mark_bytes -= told.map_or(0, |told| told.bytes.len());
+            let encoded = mark.encoded.take();
+            self.mark_bytes -= encoded.map_or(0, |encoded| encoded.bytes.len());
         }
     }
 
     /// Adds what was found in the log before the entries that were pushed.
-    pub(super) fn add_older(&mut self, older: Tail) {
+    pub(super) fn add_older(&mut self, older: ReplayBuffer) {
         let first = self.marks.front().map_or(u64::MAX, |mark| mark.n);
         let mut marks = older.marks;
         marks.retain(|mark| mark.n < first);
         marks.append(&mut self.marks);
         self.marks = marks;
-        let bytes = |mark: &Mark| mark.told.as_ref().map_or(0, |told| told.bytes.len());
+        let bytes = |mark: &Mark| {
+            mark.encoded
+                .as_ref()
+                .map_or(0, |encoded| encoded.bytes.len())
+        };
         self.mark_bytes = self.marks.iter().map(bytes).sum();
         self.trim_marks();
         self.end = self.end.take().or(older.end);
     }
 
     /// What comes after entry `n`.
-    pub(super) fn after(&self, n: u64) -> News {
+    pub(super) fn after(&self, n: u64) -> Replay {
         if n >= self.last_n {
-            return News::None;
+            return Replay::None;
         }
         match self.events.front() {
             Some(oldest) if oldest.n <= n + 1 => {
-                let skip = self.events.partition_point(|told| told.n <= n);
-                News::Events(self.events.range(skip..).take(AT_ONCE).cloned().collect())
+                let skip = self.events.partition_point(|encoded| encoded.n <= n);
+                Replay::Events(
+                    self.events
+                        .range(skip..)
+                        .take(MAX_EVENTS_PER_READ)
+                        .cloned()
+                        .collect(),
+                )
             }
-            Some(_) | None => News::InStream,
+            Some(_) | None => Replay::InStream,
         }
     }
 
@@ -144,7 +154,7 @@ impl Tail {
     }
 
     /// The end of the run, if it is there.
-    pub(super) fn end(&self) -> Option<Arc<Told>> {
+    pub(super) fn end(&self) -> Option<Arc<EncodedEvent>> {
         self.end.clone()
     }
 }
@@ -156,8 +166,8 @@ mod tests {
 
     use super::*;
 
-    fn told(n: u64, kind: Kind, bytes: usize) -> Told {
-        Told {
+    fn encoded(n: u64, kind: Kind, bytes: usize) -> EncodedEvent {
+        EncodedEvent {
             n,
             at: Timestamp::from_millis(0),
             sequence: n * 3,
@@ -166,68 +176,71 @@ mod tests {
         }
     }
 
-    fn numbers(news: News) -> Option<Vec<u64>> {
+    fn numbers(news: Replay) -> Option<Vec<u64>> {
         match news {
-            News::None => Some(Vec::new()),
-            News::Events(events) => Some(events.iter().map(|told| told.n).collect()),
-            News::InStream => None,
+            Replay::None => Some(Vec::new()),
+            Replay::Events(events) => Some(events.iter().map(|encoded| encoded.n).collect()),
+            Replay::InStream => None,
         }
     }
 
     #[test]
     fn a_listener_gets_what_comes_after_its_number_or_is_sent_to_the_stream() {
-        let mut tail = Tail::default();
-        tail.begin_at(10, 30);
-        assert_eq!(numbers(tail.after(10)), Some(vec![]));
-        assert_eq!(numbers(tail.after(9)), None);
+        let mut buffer = ReplayBuffer::default();
+        buffer.begin_at(10, 30);
+        assert_eq!(numbers(buffer.after(10)), Some(vec![]));
+        assert_eq!(numbers(buffer.after(9)), None);
         for n in [11, 12, 12, 13] {
-            tail.push(told(n, Kind::Other, 1));
+            buffer.push(encoded(n, Kind::Other, 1));
         }
-        assert_eq!(numbers(tail.after(10)), Some(vec![11, 12, 13]));
-        assert_eq!(numbers(tail.after(12)), Some(vec![13]));
-        assert_eq!(numbers(tail.after(99)), Some(vec![]));
-        assert_eq!(numbers(tail.after(9)), None);
+        assert_eq!(numbers(buffer.after(10)), Some(vec![11, 12, 13]));
+        assert_eq!(numbers(buffer.after(12)), Some(vec![13]));
+        assert_eq!(numbers(buffer.after(99)), Some(vec![]));
+        assert_eq!(numbers(buffer.after(9)), None);
         for n in 14..5_000 {
-            tail.push(told(n, Kind::Other, 1));
+            buffer.push(encoded(n, Kind::Other, 1));
         }
-        assert_eq!(numbers(tail.after(2_000)), None);
-        assert_eq!(numbers(tail.after(4_990)).unwrap().len(), 9);
-        assert_eq!(numbers(tail.after(3_000)).unwrap().len(), AT_ONCE);
-        tail.push(told(5_000, Kind::Other, EVENT_BYTES));
-        assert_eq!(numbers(tail.after(4_999)), Some(vec![5_000]));
-        assert_eq!(numbers(tail.after(4_998)), None, "bytes are bounded, too");
+        assert_eq!(numbers(buffer.after(2_000)), None);
+        assert_eq!(numbers(buffer.after(4_990)).unwrap().len(), 9);
+        assert_eq!(
+            numbers(buffer.after(3_000)).unwrap().len(),
+            MAX_EVENTS_PER_READ
+        );
+        buffer.push(encoded(5_000, Kind::Other, MAX_EVENT_BYTES));
+        assert_eq!(numbers(buffer.after(4_999)), Some(vec![5_000]));
+        assert_eq!(numbers(buffer.after(4_998)), None, "bytes are bounded, too");
     }
 
     #[test]
     fn the_newest_checkpoints_are_known_also_those_from_before() {
-        let mut tail = Tail::default();
-        tail.begin_at(100, 300);
-        tail.push(told(101, Kind::Checkpoint, 10));
-        tail.push(told(102, Kind::End, 10));
-        let mut older = Tail::default();
+        let mut buffer = ReplayBuffer::default();
+        buffer.begin_at(100, 300);
+        buffer.push(encoded(101, Kind::Checkpoint, 10));
+        buffer.push(encoded(102, Kind::End, 10));
+        let mut older = ReplayBuffer::default();
         for n in 1..=100 {
-            older.push(told(n, Kind::Checkpoint, 1));
+            older.push(encoded(n, Kind::Checkpoint, 1));
         }
-        tail.add_older(older);
+        buffer.add_older(older);
         let marks = |n, count| -> Vec<u64> {
-            let marks = tail.marks(n, count);
+            let marks = buffer.marks(n, count);
             marks.iter().map(|mark| mark.n).collect()
         };
         assert_eq!(marks(102, 3), [99, 100, 101]);
         assert_eq!(marks(100, 2), [99, 100]);
         assert_eq!(marks(50, 100).len(), 50);
-        assert_eq!(tail.end().unwrap().n, 102);
+        assert_eq!(buffer.end().unwrap().n, 102);
     }
 
     #[test]
     fn of_large_checkpoints_only_the_place_is_kept() {
-        let mut tail = Tail::default();
+        let mut buffer = ReplayBuffer::default();
         for n in 1..=20 {
-            tail.push(told(n, Kind::Checkpoint, MARK_BYTES / 4));
+            buffer.push(encoded(n, Kind::Checkpoint, MAX_MARK_BYTES / 4));
         }
-        let marks = tail.marks(20, 20);
-        let kept = marks.iter().filter(|mark| mark.told.is_some()).count();
+        let marks = buffer.marks(20, 20);
+        let kept = marks.iter().filter(|mark| mark.encoded.is_some()).count();
         assert_eq!((marks.len(), kept), (20, 4));
-        assert!(marks[19].told.is_some() && marks[0].sequence == 3);
+        assert!(marks[19].encoded.is_some() && marks[0].sequence == 3);
     }
 }

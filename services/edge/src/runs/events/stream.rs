@@ -12,28 +12,28 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Last;
-use super::{Kind, Mark, News, RunListener, event_text, told};
-use crate::access::quota::Place;
+use super::{Kind, Mark, Replay, RunSubscription, encode, event_text};
+use crate::access::quota::QuotaPermit;
 use crate::error::HttpError;
-use crate::http::sse::come_back;
+use crate::http::sse::retry_event;
 use crate::live::log_reader::LogReader;
-use crate::live::write_pacer::Pace;
+use crate::live::write_pacer::WritePacer;
 use crate::metrics::OpenStream;
 use crate::state::App;
 
 /// After so long a client comes back when its connection broke.
-const COME_BACK: Duration = Duration::from_secs(2);
+const RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// Bytes that are written at once when the log is read from the stream.
 const CHUNK: usize = 64 * 1024;
 /// How long entries of a run that has ended may be missing before the stream ends without them.
-const MISSING: Duration = Duration::from_secs(10);
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// A listener so far behind does not read what it has seen.
-const FAR: u64 = 512;
+const SEEK_DISTANCE: u64 = 512;
 
 /// One listener.
-pub(super) struct Following {
+pub(super) struct RunEventStream {
     run_id: RunId,
-    listener: RunListener,
+    subscription: RunSubscription,
     reader: LogReader,
     /// The last entry that was told, or need not be.
     n: u64,
@@ -44,28 +44,33 @@ pub(super) struct Following {
     /// For a run that has ended, its last entry.
     end: Option<u64>,
     ready: VecDeque<Bytes>,
-    is_over: bool,
-    pace: Pace,
+    is_done: bool,
+    pacer: WritePacer,
     shutdown: CancellationToken,
-    _place: Place,
+    _permit: QuotaPermit,
     _open: OpenStream,
 }
 
-impl Following {
-    pub(super) fn new(app: App, run_id: RunId, listener: RunListener, place: Place) -> Self {
+impl RunEventStream {
+    pub(super) fn new(
+        app: App,
+        run_id: RunId,
+        subscription: RunSubscription,
+        permit: QuotaPermit,
+    ) -> Self {
         Self {
             run_id,
-            listener,
+            subscription,
             reader: LogReader::new(app.bus.clone(), run_id),
             n: 0,
             sequence: 0,
             after: None,
             end: None,
             ready: VecDeque::new(),
-            is_over: false,
-            pace: app.paces.join(),
+            is_done: false,
+            pacer: app.pacers.register(),
             shutdown: app.shutdown.clone(),
-            _place: place,
+            _permit: permit,
             _open: OpenStream::new("runs"),
         }
     }
@@ -77,31 +82,31 @@ impl Following {
         last: Option<Last>,
         replay: usize,
     ) -> Result<(), HttpError> {
-        self.greet(found);
+        self.push_hello(found);
         self.end = found.run.status.is_final().then_some(found.entries);
-        self.listener.expect(found.entries);
+        self.subscription.expect(found.entries);
         match last {
             Some(Last::Entry(n)) => {
                 self.n = n;
-                let newest = self.listener.last_sequence();
-                if n > FAR && matches!(self.listener.after(n), News::InStream) {
+                let newest = self.subscription.last_sequence();
+                if n > SEEK_DISTANCE && matches!(self.subscription.after(n), Replay::InStream) {
                     self.sequence = self.reader.find(n, newest).await?;
                 }
             }
             Some(Last::Time(at)) => self.after = Some(at),
             None => self.begin_with_checkpoints(found, replay).await?,
         }
-        self.is_over |= self.end.is_some_and(|end| self.n >= end);
+        self.is_done |= self.end.is_some_and(|end| self.n >= end);
         Ok(())
     }
 
-    fn greet(&mut self, found: &RunReply) {
+    fn push_hello(&mut self, found: &RunReply) {
         let hello = RunEvent::Hello {
             run_id: self.run_id,
             status: found.run.status,
             entries: found.entries,
         };
-        let retry = format!("retry: {}\n\n", COME_BACK.as_millis());
+        let retry = format!("retry: {}\n\n", RECONNECT_DELAY.as_millis());
         self.ready.push_back(retry.into());
         self.ready.push_back(event_text(&hello, None));
     }
@@ -117,10 +122,10 @@ impl Following {
         if replay == 0 && !status.is_final() {
             return Ok(());
         }
-        let (marks, end) = self.listener.marks(self.n, replay).await?;
+        let (marks, end) = self.subscription.marks(self.n, replay).await?;
         for mark in marks {
-            let event = match &mark.told {
-                Some(told) => told.bytes.clone(),
+            let event = match &mark.encoded {
+                Some(encoded) => encoded.bytes.clone(),
                 None => self.stored(&mark).await?,
             };
             self.ready.push_back(event);
@@ -146,7 +151,7 @@ impl Following {
     async fn stored(&self, mark: &Mark) -> Result<Bytes, HttpError> {
         let found = self.reader.entry(mark.n, mark.sequence).await?;
         Ok(found.map_or_else(Bytes::new, |entry| {
-            told(self.run_id, mark.sequence, &entry).bytes
+            encode(self.run_id, mark.sequence, &entry).bytes
         }))
     }
 
@@ -157,39 +162,39 @@ impl Following {
                     return Some(event);
                 }
             }
-            if self.is_over {
+            if self.is_done {
                 return None;
             }
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => {
-                    self.is_over = true;
-                    return Some(come_back());
+                    self.is_done = true;
+                    return Some(retry_event());
                 }
-                () = self.pace.rest() => {}
+                () = self.pacer.ready() => {}
             }
-            match self.listener.after(self.n) {
-                News::Events(events) => {
-                    for told in events {
-                        if self.goes_on_with(told.n, told.at, told.sequence, told.kind) {
-                            self.ready.push_back(told.bytes.clone());
+            match self.subscription.after(self.n) {
+                Replay::Events(events) => {
+                    for encoded in events {
+                        if self.advance(encoded.n, encoded.at, encoded.sequence, encoded.kind) {
+                            self.ready.push_back(encoded.bytes.clone());
                         }
                     }
-                    self.pace.wrote();
+                    self.pacer.record_write();
                 }
-                News::InStream => self.read().await,
-                News::None => self.wait().await,
+                Replay::InStream => self.read().await,
+                Replay::None => self.wait().await,
             }
         }
     }
 
     /// Takes note of an entry; whether it is to be told.
-    fn goes_on_with(&mut self, n: u64, at: Timestamp, sequence: u64, kind: Kind) -> bool {
-        if self.is_over || n <= self.n {
+    fn advance(&mut self, n: u64, at: Timestamp, sequence: u64, kind: Kind) -> bool {
+        if self.is_done || n <= self.n {
             return false;
         }
         (self.n, self.sequence) = (n, sequence);
-        self.is_over = kind == Kind::End || self.end.is_some_and(|end| n >= end);
+        self.is_done = kind == Kind::End || self.end.is_some_and(|end| n >= end);
         if self.after.is_some_and(|after| at <= after) {
             return false;
         }
@@ -199,32 +204,32 @@ impl Following {
 
     async fn wait(&mut self) {
         // Of a run that has ended, nothing comes that is not there.
-        let patience = self.end.map_or(Duration::MAX, |_| MISSING);
+        let patience = self.end.map_or(Duration::MAX, |_| END_TIMEOUT);
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {}
-            more = timeout(patience, self.listener.changed()) => if more != Ok(true) {
+            more = timeout(patience, self.subscription.changed()) => if more != Ok(true) {
                 // The client comes back, here or elsewhere.
-                self.is_over = true;
+                self.is_done = true;
             }
         }
     }
 
     /// Reads a page of the stream.
     async fn read(&mut self) {
-        self.reader.go_to(self.n, self.sequence);
+        self.reader.seek(self.n, self.sequence);
         let page = match self.reader.page_up_to(self.n + 1).await {
             Ok(Some(page)) => page,
             Ok(None) | Err(_) => {
-                self.is_over = true;
+                self.is_done = true;
                 return;
             }
         };
         let mut chunk = BytesMut::new();
         for (sequence, entry) in page {
             let kind = Kind::of(&entry.fact);
-            if self.goes_on_with(entry.n, entry.at, sequence, kind) {
-                chunk.extend_from_slice(&told(self.run_id, sequence, &entry).bytes);
+            if self.advance(entry.n, entry.at, sequence, kind) {
+                chunk.extend_from_slice(&encode(self.run_id, sequence, &entry).bytes);
             }
             if chunk.len() >= CHUNK {
                 self.ready.push_back(chunk.split().freeze());

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::error::HttpError;
 use crate::http::extract::{body, json};
-use crate::runs::client::{node_of, run_not_found};
+use crate::runs::client::{parse_node, run_not_found};
 use crate::state::App;
 
 /// The `{id}` of the path; what cannot be an id is no run's.
@@ -27,7 +27,7 @@ pub(crate) struct NodeOf(pub(crate) NodeId);
 /// A JSON object as the body, read as `T`; one that does not fit is answered 400.
 pub(crate) struct Fitting<T>(pub(crate) T);
 
-async fn path_of(parts: &mut Parts, app: &App) -> Result<HashMap<String, String>, HttpError> {
+async fn path_fields(parts: &mut Parts, app: &App) -> Result<HashMap<String, String>, HttpError> {
     let read = Path::<HashMap<String, String>>::from_request_parts(parts, app).await;
     read.map(|Path(fields)| fields).map_err(|_| run_not_found())
 }
@@ -36,7 +36,7 @@ impl FromRequestParts<App> for RunOf {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let fields = path_of(parts, app).await?;
+        let fields = path_fields(parts, app).await?;
         let id = fields.get("id").and_then(|id| id.parse().ok());
         id.map(Self).ok_or_else(run_not_found)
     }
@@ -46,8 +46,8 @@ impl FromRequestParts<App> for NodeOf {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let fields = path_of(parts, app).await?;
-        node_of(fields.get("node").map_or("", String::as_str)).map(Self)
+        let fields = path_fields(parts, app).await?;
+        parse_node(fields.get("node").map_or("", String::as_str)).map(Self)
     }
 }
 
