@@ -1,33 +1,30 @@
 //! The program `quintet`: everything in one process (`up`), any part of it (`serve`, `agent`, `worker`), and the client.
 //!
-//! [`system`] puts services together; it is also what flows in tests are run on. The commands are in files of their own,
-//! those that talk to a running system under `client`. What a command's failure means to a shell is in [`exit`].
+//! - `cli`: the command line, exit codes ([`exit`]) and standard output.
+//! - `settings`: every setting, in groups.
+//! - `launch`: what starts and runs services; [`system`] puts them together, also for the flows in tests.
+//! - `client`: HTTP, events, and the bus, as a client.
+//! - `commands`: a noun each, on top of the client.
 
-mod agent;
-mod args;
+mod cli;
 mod client;
-mod data;
-mod demo;
-mod doctor;
-pub mod exit;
-mod files;
-mod nats;
-mod nats_conf;
-mod say;
-mod schemas;
-mod serve;
+mod commands;
+mod launch;
 mod settings;
-pub mod system;
-mod telemetry;
-mod up;
-mod worker;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::args::{Cli, Command};
-use crate::exit::Outcome;
+use crate::cli::args::{Cli, Command};
+use crate::cli::exit::Outcome;
+use crate::cli::global::Global;
+use crate::cli::stdout;
+use crate::commands::{doctor, nats_conf, schemas};
+use crate::launch::{agent, serve, up, worker};
+
+pub use crate::cli::exit;
+pub use crate::launch::system;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -52,27 +49,27 @@ fn run(cli: Cli) -> Outcome {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "quintet", &mut script);
-            say::print_bytes(&script);
+            stdout::print_bytes(&script);
             Ok(())
         }
         Command::Schemas(command) => schemas::run(&command),
         Command::NatsConf(command) => nats_conf::run(command),
         Command::Settings => {
-            say::print(settings::markdown().trim_end());
+            stdout::print(settings::markdown().trim_end());
             Ok(())
         }
         command => runtime()?.block_on(run_async(command, cli.global)),
     }
 }
 
-async fn run_async(command: Command, global: args::Global) -> Outcome {
+async fn run_async(command: Command, global: Global) -> Outcome {
     match command {
         Command::Up(command) => up::run(command, &global).await,
         Command::Serve(command) => serve::run(command).await,
         Command::Agent(command) => agent::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Doctor(command) => doctor::run(command, &global).await,
-        Command::Client(command) => client::run(command, &global).await,
+        Command::Client(command) => commands::run(command, &global).await,
         // Done without a runtime.
         Command::Reaper
         | Command::Completions { .. }

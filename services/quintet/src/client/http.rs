@@ -12,8 +12,8 @@ use reqwest::header::{ETAG, IF_NONE_MATCH};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
-use crate::args::Global;
-use crate::exit::{self, Failure};
+use crate::cli::exit::{self, Failure};
+use crate::cli::global::Global;
 
 /// A client of one edge.
 #[derive(Clone, Debug)]

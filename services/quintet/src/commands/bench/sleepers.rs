@@ -1,0 +1,94 @@
+//! A hundred thousand runs that sleep: what they take of memory and of processors, in a `quintet up` of their own.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::idle::Up;
+use super::process::{processor_time, proportional};
+use super::{Measured, PATIENCE, per_second, push, spinner};
+use crate::cli::exit::Outcome;
+use crate::client::http::Http;
+
+/// Requests on their way at once.
+const IN_FLIGHT: usize = 64;
+/// How long the processors are looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// Share of a core in which everything that was begun is taken to have ended.
+const QUIET: f64 = 0.10;
+
+pub(super) async fn measure(folder: &Path, count: usize, results: &mut Vec<Measured>) -> Outcome {
+    let bar = spinner("runs that sleep");
+    let up = Up::start(folder).await?;
+    let http = Http::new(&up.url, None)?;
+    until_quiet(&up).await?;
+    let (before, used_before) = (memory(&up)?, share(&up, LOOK).await?);
+    let plan = json!({"nodes": [{"id": "rest", "kind": "sleep", "for": "1h"}]});
+    let body = json!({"plan": plan});
+    let began = Instant::now();
+    futures::stream::iter(0..count)
+        .map(|_| http.post("/v1/runs?mode=queue", &body))
+        .buffer_unordered(IN_FLIGHT)
+        .try_for_each(async |_| Ok(()))
+        .await?;
+    let made = per_second(count, began);
+    until_none_is_pending(&http).await?;
+    until_quiet(&up).await?;
+    let (after, used_after) = (memory(&up)?, share(&up, LOOK).await?);
+    let name = format!("{count} sleeping runs");
+    let mut say =
+        |what: &str, value, unit| push(results, &format!("{name}, {what}"), value, unit, None);
+    say("made, 64 in flight", made, "1/s");
+    say("memory of the program before", before[0], "MiB");
+    say("memory of the program", after[0], "MiB");
+    say("more than before", after[0] - before[0], "MiB");
+    say(
+        "with nats-server, more than before",
+        after[1] - before[1],
+        "MiB",
+    );
+    say("share of a core before", used_before * 100.0, "%");
+    say("share of a core", used_after * 100.0, "%");
+    up.kill().await?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Of the program, and of it and all that it has started.
+fn memory(up: &Up) -> anyhow::Result<[f64; 2]> {
+    Ok([proportional(&[up.pid])?, proportional(&up.processes()?)?])
+}
+
+/// How much of a core the program takes for a while.
+async fn share(up: &Up, time: Duration) -> anyhow::Result<f64> {
+    let (used, began) = (processor_time(up.pid)?, Instant::now());
+    sleep(time).await;
+    let used = processor_time(up.pid)? - used;
+    Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
+}
+
+async fn until_quiet(up: &Up) -> Outcome {
+    let began = Instant::now();
+    while share(up, Duration::from_secs(1)).await? > QUIET {
+        anyhow::ensure!(
+            began.elapsed() < PATIENCE,
+            "the system does not come to rest"
+        );
+    }
+    Ok(())
+}
+
+async fn until_none_is_pending(http: &Http) -> Outcome {
+    let began = Instant::now();
+    loop {
+        let page = http.get("/v1/runs?status=pending&limit=1").await?;
+        if page["runs"].as_array().is_some_and(Vec::<Value>::is_empty) {
+            return Ok(());
+        }
+        anyhow::ensure!(began.elapsed() < PATIENCE, "the runs do not begin");
+        sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,152 @@
+//! `quintet frames preview`: the display in the terminal, drawn over whenever it changes.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use crossterm::cursor::{Hide, Show};
+use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::execute;
+use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use quintet_contract::frame::Bitmap;
+use ratatui::text::Line;
+use tokio::time::{MissedTickBehavior, interval_at};
+
+use super::picture::{Room, framed, read};
+use crate::cli::exit::Outcome;
+use crate::cli::stdout::print;
+use crate::client::http::Http;
+use crate::client::output::terminal::{CARE, DIM, Screen, terminal};
+
+/// One pixel per disc.
+const PICTURE: &str = "/frame.png?scale=1";
+/// Time between two looks. One at a display that did not change costs the server nearly nothing.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A picture and its tag.
+type Tagged = (Bitmap, Option<String>);
+
+/// What a look brings.
+enum Look {
+    New(Bitmap),
+    Same,
+    Lost,
+}
+
+/// Shows the display until somebody ends it; once where there is no terminal.
+pub(super) async fn preview(http: &Http, is_once: bool) -> Outcome {
+    // The first look may fail, and says why; later ones are made again.
+    let (bitmap, tag) = match look(http, None).await? {
+        Some(first) => first,
+        None => anyhow::bail!("the server says that a picture that it never gave is still shown"),
+    };
+    if is_once || !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        print(framed(&bitmap, None).join("\n"));
+        return Ok(());
+    }
+    let _raw = RawTerminal::enter()?;
+    live(bitmap, looks(http.clone(), tag)).await
+}
+
+async fn look(http: &Http, tag: Option<&str>) -> anyhow::Result<Option<Tagged>> {
+    match http.get_unless(PICTURE, tag).await? {
+        Some((file, tag)) => Ok(Some((read(&file)?, tag))),
+        None => Ok(None),
+    }
+}
+
+/// Looks, one after the other. Cancel-safe to await: a look that is under way is kept by the stream.
+fn looks(http: Http, tag: Option<String>) -> BoxStream<'static, Look> {
+    let mut times = interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let again = async |(http, mut times, tag): (Http, tokio::time::Interval, Option<String>)| {
+        times.tick().await;
+        let (look, tag) = match look(&http, tag.as_deref()).await {
+            Ok(Some((bitmap, tag))) => (Look::New(bitmap), tag),
+            Ok(None) => (Look::Same, tag),
+            Err(_) => (Look::Lost, tag),
+        };
+        Some((look, (http, times, tag)))
+    };
+    stream::unfold((http, times, tag), again).boxed()
+}
+
+async fn live(mut bitmap: Bitmap, mut looks: BoxStream<'static, Look>) -> Outcome {
+    let (mut keys, mut screen) = (EventStream::new(), Screen::default());
+    let mut is_lost = false;
+    draw(&mut screen, &bitmap, is_lost)?;
+    loop {
+        let look = tokio::select! {
+            biased;
+            key = keys.next() => match key {
+                Some(Ok(Event::Key(key))) if ends(&key) => return Ok(()),
+                Some(Ok(Event::Resize(..))) => Look::New(bitmap.clone()),
+                Some(Ok(_)) => continue,
+                Some(Err(_)) | None => return Ok(()),
+            },
+            look = looks.next() => match look {
+                Some(look) => look,
+                None => return Ok(()),
+            },
+        };
+        let was_lost = is_lost;
+        is_lost = matches!(look, Look::Lost);
+        let is_new = matches!(look, Look::New(_));
+        if let Look::New(new) = look {
+            bitmap = new;
+        }
+        if is_new || is_lost != was_lost {
+            draw(&mut screen, &bitmap, is_lost)?;
+        }
+    }
+}
+
+/// Ctrl-C comes as a key, since the terminal is raw.
+fn ends(key: &KeyEvent) -> bool {
+    let is_interrupt =
+        key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    let is_end = matches!(key.code, KeyCode::Char('q') | KeyCode::Esc);
+    key.kind == KeyEventKind::Press && (is_end || is_interrupt)
+}
+
+fn draw(screen: &mut Screen, bitmap: &Bitmap, is_lost: bool) -> io::Result<()> {
+    let Some((rows, columns)) = terminal() else {
+        return Ok(());
+    };
+    // One row for the foot, one below it for the cursor; the last column stays free.
+    let room = Room {
+        rows: rows.saturating_sub(2),
+        columns: columns.saturating_sub(1),
+    };
+    let mut lines: Vec<Line<'_>> = framed(bitmap, Some(room))
+        .into_iter()
+        .map(Line::raw)
+        .collect();
+    let size = bitmap.canvas();
+    lines.push(match is_lost {
+        false => Line::styled(format!("{size}  q ends"), DIM),
+        true => Line::styled(format!("{size}  no answer, tries again  q ends"), CARE),
+    });
+    screen.draw(&lines, columns)
+}
+
+/// A terminal that gives every key at once; as it was when this is dropped.
+struct RawTerminal;
+
+impl RawTerminal {
+    fn enter() -> io::Result<Self> {
+        enable_raw_mode()?;
+        let raw = Self;
+        execute!(io::stdout(), Hide)?;
+        Ok(raw)
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // There is nobody to tell about a terminal that is gone.
+        let _ = execute!(io::stdout(), Show);
+        let _ = disable_raw_mode();
+    }
+}

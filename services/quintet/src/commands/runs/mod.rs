@@ -1,0 +1,156 @@
+//! `quintet runs`.
+//!
+//! - [`create`], [`list`], [`plan`], [`watch`]: a verb each; the short ones are here.
+//! - [`follow`]: the events of a run, over broken streams.
+//! - [`view`]: what is known of a run, folded from its events; [`picture`] draws it, with [`graph`] and [`text`].
+
+mod create;
+mod follow;
+mod graph;
+mod list;
+mod picture;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod text;
+mod view;
+mod watch;
+
+use anyhow::Context;
+use clap::Subcommand;
+use quintet_contract::run::Run;
+use serde_json::{Value, json};
+
+use crate::cli::exit::Outcome;
+use crate::cli::global::{Global, Output};
+use crate::cli::stdout::print;
+use crate::client::http::{Http, path_of};
+use crate::client::input::{self, json_argument};
+
+#[derive(Subcommand)]
+pub(crate) enum RunsCommand {
+    /// Create a run, with or without a plan
+    Create(Box<create::Create>),
+    /// Show what a plan would do, in which order, without doing it
+    Plan {
+        /// The plan, as JSON in a file, or - for standard input
+        file: String,
+    },
+    /// List runs, newest first
+    List(list::List),
+    /// Show one run
+    Get { id: String },
+    /// Watch a run until it ends; fails unless it completes
+    Watch { id: String },
+    /// Write a checkpoint into the log of a run
+    Checkpoint {
+        id: String,
+        /// What it marks
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// What is to be found again with it: JSON, @FILE, or - for standard input
+        #[arg(long, value_name = "JSON")]
+        data: Option<String>,
+    },
+    /// End a run
+    Cancel { id: String },
+    /// Let a run go on at a gate
+    Approve { id: String, node: String },
+    /// Let a gate of a run fail
+    Reject { id: String, node: String },
+    /// Begin a run that goes on where an ended one stopped
+    Retry {
+        id: String,
+        /// Follow it until it ends; fails unless it completes
+        #[arg(long)]
+        watch: bool,
+    },
+}
+
+fn path(id: &str) -> String {
+    format!("/v1/runs/{}", path_of(id))
+}
+
+/// A path with those fields of a query that are there.
+fn path_query<const N: usize>(path: &str, query: [(&str, Option<String>); N]) -> String {
+    let fields = query.into_iter();
+    let fields: Vec<String> = fields
+        .filter_map(|(name, value)| Some(format!("{name}={}", path_of(&value?))))
+        .collect();
+    format!("{path}?{}", fields.join("&"))
+}
+
+pub(super) async fn run(command: RunsCommand, global: &Global) -> Outcome {
+    let http = Http::of(global)?;
+    match command {
+        RunsCommand::Create(create) => self::create::create(&http, &create, global).await,
+        RunsCommand::Plan { file } => plan::plan(&http, input::file(&file)?, global).await,
+        RunsCommand::List(list) => self::list::list(&http, &list, global).await,
+        RunsCommand::Get { id } => {
+            let answer = http.get(&path(&id)).await?;
+            match global.output {
+                Output::Json => print(format_args!("{:#}", answer["run"])),
+                Output::Table => watch::show(run_of(&answer)?)?,
+            }
+            Ok(())
+        }
+        RunsCommand::Watch { id } => watch::watch(&http, &id, global).await,
+        RunsCommand::Checkpoint { id, kind, data } => {
+            let mut body = json!({"type": kind});
+            if let Some(data) = data {
+                body["data"] = json_argument(&data)?;
+            }
+            let path = format!("{}/checkpoints", path(&id));
+            let answer = http.post(&path, &body).await?;
+            told(
+                &answer,
+                &crate::client::output::table::text(&answer["checkpointId"]),
+                global,
+            )
+        }
+        RunsCommand::Cancel { id } => {
+            let answer = http.delete(&path(&id)).await?;
+            told(&answer, &format!("canceled {id}"), global)
+        }
+        RunsCommand::Approve { id, node } => decide(&http, &id, &node, "approve", global).await,
+        RunsCommand::Reject { id, node } => decide(&http, &id, &node, "reject", global).await,
+        RunsCommand::Retry { id, watch } => {
+            let answer = http.order(&format!("{}/retry", path(&id))).await?;
+            let new = id_of(&answer)?;
+            match watch {
+                true => watch::watch(&http, &new, global).await,
+                false => told(&answer, &new, global),
+            }
+        }
+    }
+}
+
+async fn decide(http: &Http, id: &str, node: &str, verb: &str, global: &Global) -> Outcome {
+    let path = format!("{}/nodes/{}/{verb}", path(id), path_of(node));
+    let answer = http.order(&path).await?;
+    let done = match verb {
+        "approve" => "approved",
+        _ => "rejected",
+    };
+    told(&answer, &format!("{done} {node}"), global)
+}
+
+/// The answer to an order: whole for machines, a word for people.
+fn told(answer: &Value, short: &str, global: &Global) -> Outcome {
+    match global.output {
+        Output::Json => print(format_args!("{answer:#}")),
+        Output::Table => print(short),
+    }
+    Ok(())
+}
+
+/// The id of a run that was just made.
+fn id_of(answer: &Value) -> anyhow::Result<String> {
+    let id = answer["runId"].as_str();
+    Ok(id.context("the run has no id")?.to_owned())
+}
+
+/// The run in an answer.
+fn run_of(answer: &Value) -> anyhow::Result<Run> {
+    serde_json::from_value(answer["run"].clone()).context("the answer is no run")
+}

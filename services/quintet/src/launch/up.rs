@@ -1,0 +1,225 @@
+//! `quintet up`: everything in one process, with a nats-server beside it unless one was named.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use quintet_agent::AgentConfig;
+use quintet_contract::id::{AgentId, WorkerId};
+use quintet_service::signals;
+use quintet_service::telemetry::Telemetry;
+use quintet_workers::RunWorkerConfig;
+use tracing::{info, warn};
+
+use crate::cli::exit::{self, Failure, Outcome};
+use crate::cli::global::Global;
+use crate::cli::stdout::{print, say};
+use crate::commands::demo;
+use crate::launch::banner::{greet, scheme};
+use crate::launch::bind_policy::{refuse_known_token, warn_of_open_interface};
+use crate::launch::data_dir::DataDir;
+use crate::launch::embedded_nats::{NatsPlan, OwnNats};
+use crate::launch::system::{System, SystemConfig, run_until};
+use crate::launch::telemetry;
+use crate::settings::{Config, Flags};
+
+/// How long everything may take to become ready.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long each part may take to end beside the grace that running jobs have.
+const END: Duration = Duration::from_secs(15);
+
+#[derive(Args)]
+pub(crate) struct UpCommand {
+    /// How many agents to start here
+    #[arg(long, default_value_t = 1)]
+    agents: usize,
+    /// How many run workers to start here
+    #[arg(long, default_value_t = 1)]
+    run_workers: usize,
+    /// Offer no effects for the display
+    #[arg(long)]
+    no_effects: bool,
+    /// Record ten seconds of a live test stream when everything is ready
+    #[arg(long)]
+    demo: bool,
+    /// Allow the well-known agent token on an address that others can reach
+    #[arg(long)]
+    insecure_dev: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+pub(crate) async fn run(command: UpCommand, global: &Global) -> Outcome {
+    let config = command.flags.read("quintet")?;
+    if command.flags.print_config {
+        print(config.printed.trim_end());
+        return Ok(());
+    }
+    refuse_known_token(&config, command.insecure_dev)?;
+    let telemetry = telemetry::start(&config)?;
+    crate::launch::file_limit::raise_limit();
+    warn_of_open_interface(&config.edge);
+    let outcome = up(command, config, global, &telemetry).await;
+    telemetry::end(telemetry).await;
+    outcome
+}
+
+async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Telemetry) -> Outcome {
+    let stop = signals::listen()?;
+    let data = DataDir::open(&config.data_dir)?;
+    let work_dir = config.work_dir.clone().unwrap_or_else(|| data.join("work"));
+    std::fs::create_dir_all(&work_dir)?;
+    let agents = agents(&config.agent, command.agents, &work_dir)?;
+    let run_workers = run_workers(&config, command.run_workers, &data)?;
+    let Config {
+        mut bus,
+        edge,
+        scheduler,
+        runner,
+        frames,
+        effects,
+        agent,
+        run_worker,
+        metrics,
+        ..
+    } = config;
+    let own = match &config.nats_url {
+        Some(url) => {
+            info!(url, "uses an existing NATS");
+            None
+        }
+        None => {
+            let plan = NatsPlan {
+                program: config.nats_server,
+                port: config.nats_port,
+                sync_interval: config.nats_sync_interval,
+                prefix: bus.prefix.clone(),
+                agents: agents.iter().map(|agent| agent.agent.clone()).collect(),
+            };
+            Some(tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                own = OwnNats::start(&data, plan) => own?,
+            })
+        }
+    };
+    if let Some(own) = &own {
+        bus.url.clone_from(&own.url);
+        bus.credentials = own.credentials.clone();
+    }
+    let nats = bus.url.clone();
+    let grace = agent
+        .drain_grace
+        .max(run_worker.drain_grace + run_worker.kill_grace)
+        + END;
+    let scheme = scheme(&edge);
+    let system = SystemConfig {
+        bus,
+        edge: Some(edge),
+        schedulers: vec![scheduler],
+        runners: vec![runner],
+        frames: vec![frames],
+        agents,
+        run_workers,
+        effects: match command.no_effects {
+            true => Vec::new(),
+            false => vec![effects],
+        },
+        metrics,
+    };
+    let started = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        started = start(system, telemetry) => Some(started),
+    };
+    let outcome = match started {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(system)) => {
+            let address = system
+                .address()
+                .map(|address| format!("{scheme}://{address}"))
+                .unwrap_or_default();
+            say(format_args!("ready {address}"));
+            greet(&address, &nats, own.is_some(), &data);
+            let demo = async {
+                let token = global.token.clone();
+                if command.demo
+                    && let Err(error) = demo::run(&address, token, &work_dir, &agent.ffmpeg).await
+                {
+                    eprintln!("demo: {error:#}");
+                }
+                std::future::pending::<()>().await;
+            };
+            let stopped = stop.clone();
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                _ = system.wait() => {}
+                () = demo => {}
+            }
+            run_until(system, stop, grace).await
+        }
+    };
+    if let Some(own) = own {
+        own.stop().await;
+        data.remove_connection();
+    }
+    outcome
+}
+
+async fn start(config: SystemConfig, telemetry: &Telemetry) -> anyhow::Result<System> {
+    let system = System::start(config, telemetry.prometheus()).await?;
+    match system.ready(READY_DEADLINE).await {
+        Ok(()) => Ok(system),
+        Err(error) => {
+            let report = system.shutdown(END).await;
+            if !report.is_clean() {
+                warn!(aborted = ?report.aborted, "some parts did not end in time");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The agents of this process: the first has the configured id, the others the same with a number.
+fn agents(first: &AgentConfig, count: usize, work_dir: &Path) -> anyhow::Result<Vec<AgentConfig>> {
+    let numbered = |number: usize| {
+        let mut agent = first.clone();
+        agent.work_dir = work_dir.to_owned();
+        if number > 1 {
+            agent.agent = AgentId::parse(format!("{}-{number}", first.agent)).map_err(|error| {
+                let text = format!("cannot number the agents, {error}; give a shorter AGENT_ID");
+                Failure::new(exit::USAGE, text)
+            })?;
+            agent.name = format!("{}-{number}", first.name);
+        }
+        anyhow::Ok(agent)
+    };
+    (1..=count).map(numbered).collect()
+}
+
+/// The run workers of this process: the first has the configured id, the others the same with a number.
+fn run_workers(
+    config: &Config,
+    count: usize,
+    data: &DataDir,
+) -> anyhow::Result<Vec<RunWorkerConfig>> {
+    let numbered = |number: usize| {
+        let mut worker = config.run_worker.clone();
+        if config.work_dir.is_none() {
+            worker.work_dir = data.join("runs");
+        }
+        if number > 1 {
+            let id = format!("{}-{number}", worker.worker);
+            worker.worker = WorkerId::parse(id).map_err(|error| {
+                let text = format!(
+                    "cannot number the run workers, {error}; give a shorter RUN_WORKER_NAME"
+                );
+                Failure::new(exit::USAGE, text)
+            })?;
+        }
+        anyhow::Ok(worker)
+    };
+    (1..=count).map(numbered).collect()
+}
