@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use quintet::system::{BusSettings, Speaker};
+use quintet::system::{BusIdentity, BusSettings};
 use quintet_bus::Bus;
 use quintet_contract::bucket::{LeaseKey, Leases};
 use quintet_contract::id::PoolName;
@@ -186,7 +186,9 @@ impl<N: Ground> Cluster<N> {
     pub(crate) async fn bus(&self) -> Bus {
         let mut settings = BusSettings::open(self.nats.url());
         settings.replicas = self.nats.copies();
-        Bus::connect(settings.config(&Speaker::Edge)).await.unwrap()
+        Bus::connect(settings.config(&BusIdentity::Edge))
+            .await
+            .unwrap()
     }
 
     /// Who of these schedulers leads now, by its place in the list.

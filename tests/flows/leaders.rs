@@ -144,7 +144,8 @@ async fn an_edge_that_leaves_finishes_the_request_it_has() {
     let (edge, api) = edge(&nats, PATIENCE).await;
     assert!(first.shutdown(PATIENCE).await.is_clean());
     let watcher = quintet_bus::Bus::connect(
-        quintet::system::BusSettings::open(nats.url()).config(&quintet::system::Speaker::Scheduler),
+        quintet::system::BusSettings::open(nats.url())
+            .config(&quintet::system::BusIdentity::Scheduler),
     )
     .await
     .unwrap();

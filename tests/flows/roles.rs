@@ -22,7 +22,7 @@ use quintet_workers::effects::EffectsConfig;
 use serde_json::json;
 use tempfile::TempDir;
 
-use quintet::system::{BusSettings, RoleCredentials, Speaker, System, SystemConfig};
+use quintet::system::{BusIdentity, BusSettings, RoleCredentials, System, SystemConfig};
 
 fn agent(name: &str) -> AgentId {
     AgentId::parse(name).unwrap()
@@ -59,7 +59,7 @@ async fn connect(nats: &Nats, role: &Role) -> Result<Bus, quintet_bus::ConnectEr
         credentials: credentials(role).into(),
         ..BusSettings::open(nats.url())
     };
-    let config: BusConfig = settings.config(&Speaker::Edge);
+    let config: BusConfig = settings.config(&BusIdentity::Edge);
     Bus::connect(config).await
 }
 
@@ -68,14 +68,14 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
     let nats = server().await;
     let one = agent("agent-1");
     let each = [
-        (Speaker::Edge, credentials(&Role::Edge)),
-        (Speaker::Scheduler, credentials(&Role::Scheduler)),
-        (Speaker::Runner, credentials(&Role::Runner)),
-        (Speaker::Frames, credentials(&Role::Frames)),
-        (Speaker::RunWorker, credentials(&Role::Worker)),
-        (Speaker::Effects, credentials(&Role::Worker)),
+        (BusIdentity::Edge, credentials(&Role::Edge)),
+        (BusIdentity::Scheduler, credentials(&Role::Scheduler)),
+        (BusIdentity::Runner, credentials(&Role::Runner)),
+        (BusIdentity::Frames, credentials(&Role::Frames)),
+        (BusIdentity::RunWorker, credentials(&Role::Worker)),
+        (BusIdentity::Effects, credentials(&Role::Worker)),
         (
-            Speaker::Agent(one.clone()),
+            BusIdentity::Agent(one.clone()),
             credentials(&Role::Agent(one.clone())),
         ),
     ];
@@ -175,7 +175,11 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
         credentials: wrong.into(),
         ..BusSettings::open(nats.url())
     };
-    assert!(Bus::connect(settings.config(&Speaker::Edge)).await.is_err());
+    assert!(
+        Bus::connect(settings.config(&BusIdentity::Edge))
+            .await
+            .is_err()
+    );
     let report = system.shutdown(PATIENCE).await;
     assert!(report.is_clean(), "{report:?}");
 }

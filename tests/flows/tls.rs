@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
-use quintet::system::{BusSettings, Speaker, SystemConfig};
+use quintet::system::{BusIdentity, BusSettings, SystemConfig};
 use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, ConnectError, Credentials, Secret, TlsFiles};
 use quintet_contract::id::{AgentId, HolderId};
@@ -130,7 +130,7 @@ async fn everything_runs_over_tls_and_strangers_stay_outside() {
     let connect = async |tls| {
         let mut settings = BusSettings::open(nats.url());
         settings.tls = tls;
-        Bus::connect(settings.config(&Speaker::Edge)).await
+        Bus::connect(settings.config(&BusIdentity::Edge)).await
     };
     let without_ours = TlsFiles {
         cert: None,
@@ -218,14 +218,14 @@ async fn a_credentials_file_lets_every_part_in() {
     system.ready(PATIENCE).await.unwrap();
     runs_a_job(&Api::new(system.address().unwrap())).await;
 
-    let refused = Bus::connect(BusSettings::open(nats.url()).config(&Speaker::Edge)).await;
+    let refused = Bus::connect(BusSettings::open(nats.url()).config(&BusIdentity::Edge)).await;
     assert!(
         matches!(refused, Err(ConnectError::Refused { .. })),
         "{refused:?}"
     );
     let mut missing = BusSettings::open(nats.url());
     missing.credentials = Credentials::File(folder.path().join("none.creds")).into();
-    let missing = Bus::connect(missing.config(&Speaker::Edge)).await;
+    let missing = Bus::connect(missing.config(&BusIdentity::Edge)).await;
     assert!(
         matches!(missing, Err(ConnectError::Credentials { .. })),
         "{missing:?}"
@@ -241,7 +241,7 @@ async fn a_wrong_password_is_refused_at_once_and_never_waited_on() {
         password: Secret::new("wrong"),
     }
     .into();
-    let refused = Bus::connect(settings.config(&Speaker::Scheduler)).await;
+    let refused = Bus::connect(settings.config(&BusIdentity::Scheduler)).await;
     let Err(error @ ConnectError::Refused { .. }) = refused else {
         panic!("{refused:?}");
     };

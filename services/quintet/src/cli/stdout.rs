@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Result, Write};
 
 /// A line of something that runs on. Whoever closed the pipe is no reason for a running system to end, as it would be
 /// with `println!`.
-pub(crate) fn say(line: impl Display) {
+pub(crate) fn emit(line: impl Display) {
     let _ = write(line);
 }
 

@@ -146,7 +146,7 @@ impl Http {
         self.json(self.request(Method::POST, path).json(body)).await
     }
 
-    pub(crate) async fn order(&self, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn post_empty(&self, path: &str) -> anyhow::Result<Value> {
         self.json(self.request(Method::POST, path)).await
     }
 
@@ -168,11 +168,11 @@ impl Http {
         }
         let response = self.send(request).await?;
         let retry = Arc::new(AtomicU64::new(0));
-        let mut ear = RetryEar::default();
-        let heard = retry.clone();
+        let mut field = RetryField::default();
+        let found = retry.clone();
         let bytes = response.bytes_stream().inspect_ok(move |bytes| {
-            if let Some(wait) = ear.hear(bytes) {
-                heard.store(wait, Ordering::Relaxed);
+            if let Some(wait) = field.feed(bytes) {
+                found.store(wait, Ordering::Relaxed);
             }
         });
         let events = bytes.eventsource().map(|event| {
@@ -208,15 +208,15 @@ impl Sse {
 
 /// Finds `retry:` lines in a stream of events; those that come without an event are dropped by its parser.
 #[derive(Debug, Default)]
-struct RetryEar {
+struct RetryField {
     /// The line up to here, as long as it can be such a line.
     line: Vec<u8>,
     is_other: bool,
 }
 
-impl RetryEar {
+impl RetryField {
     /// The wait of the last such line that has ended, in milliseconds.
-    fn hear(&mut self, bytes: &[u8]) -> Option<u64> {
+    fn feed(&mut self, bytes: &[u8]) -> Option<u64> {
         const NAME: &[u8] = b"retry:";
         let mut found = None;
         for byte in bytes {
@@ -281,10 +281,10 @@ mod tests {
     fn the_wait_that_a_server_asks_for_is_heard_wherever_a_read_ends() {
         let text = b"retry: 2500\n\nevent: hello\ndata: retry: 1\n\n: retry: 2\n";
         for cut in 0..text.len() {
-            let mut ear = RetryEar::default();
-            let heard = [ear.hear(&text[..cut]), ear.hear(&text[cut..])];
+            let mut field = RetryField::default();
+            let found = [field.feed(&text[..cut]), field.feed(&text[cut..])];
             assert_eq!(
-                heard.into_iter().flatten().collect::<Vec<_>>(),
+                found.into_iter().flatten().collect::<Vec<_>>(),
                 [2500],
                 "{cut}"
             );

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::cli::exit::{self, Failure};
 use crate::launch::data_dir::connection_of;
-use crate::launch::system::Speaker;
+use crate::launch::system::BusIdentity;
 use crate::settings::Config;
 
 /// How long NATS may take to answer.
@@ -30,6 +30,6 @@ pub(crate) async fn connect(config: &Config) -> anyhow::Result<Bus> {
         settings.url = found.url;
         settings.credentials = Credentials::UserPassword { user, password }.into();
     }
-    let connected = timeout(TIMEOUT, Bus::connect(settings.config(&Speaker::Edge))).await;
+    let connected = timeout(TIMEOUT, Bus::connect(settings.config(&BusIdentity::Edge))).await;
     Ok(connected.map_err(|_| Failure::new(exit::UNREACHABLE, "NATS does not answer"))??)
 }

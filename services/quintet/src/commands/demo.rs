@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::cli::stdout::say;
+use crate::cli::stdout::emit;
 use crate::client::http::{Http, Sse};
 use crate::launch::embedded_nats::{deathsig, last_line};
 
@@ -46,14 +46,14 @@ pub(crate) async fn run(
     let folder = work_dir.join("demo");
     std::fs::create_dir_all(&folder)?;
     let (mut source, url) = start_source(ffmpeg, &folder.join("source.log")).await?;
-    say(format_args!("demo: a live test stream runs at {url}"));
+    emit(format_args!("demo: a live test stream runs at {url}"));
     let body = json!({
         "inlineConfig": {"streamUrl": url, "outputPath": folder.join("recording.mp4"), "durationSec": SECONDS},
         "streamMetadata": {"title": "Test stream"}
     });
     let job = http.post("/v1/jobs", &body).await?;
     let id = job["id"].as_str().context("the job has no id")?;
-    say(format_args!(
+    emit(format_args!(
         "demo: submitted job {id} to record {SECONDS} s of it"
     ));
     let status = follow(&http, id).await?;
@@ -66,11 +66,11 @@ pub(crate) async fn run(
     );
     let file = folder.join("recording.mp4");
     check(&file, &ffmpeg.with_file_name("ffprobe")).await?;
-    say(format_args!("demo: recorded  {}", file.display()));
-    say(format_args!("demo: the job   {address}/v1/jobs/{id}"));
-    say(format_args!("demo: its log   {address}/v1/jobs/{id}/logs"));
-    say(format_args!("demo: dashboard {address}/"));
-    say("demo: everything stays up until Ctrl-C");
+    emit(format_args!("demo: recorded  {}", file.display()));
+    emit(format_args!("demo: the job   {address}/v1/jobs/{id}"));
+    emit(format_args!("demo: its log   {address}/v1/jobs/{id}/logs"));
+    emit(format_args!("demo: dashboard {address}/"));
+    emit("demo: everything stays up until Ctrl-C");
     Ok(())
 }
 
@@ -145,7 +145,7 @@ async fn follow(http: &Http, id: &str) -> anyhow::Result<String> {
             Ok(Ok(None)) => return Ok(last),
             Ok(Err(error)) => return Err(error),
             Err(_) if last == "PENDING" && !said => {
-                say(format_args!(
+                emit(format_args!(
                     "demo: no agent has taken it yet; `quintet jobs explain {id}` says why"
                 ));
                 said = true;
@@ -156,13 +156,13 @@ async fn follow(http: &Http, id: &str) -> anyhow::Result<String> {
         match event.event.as_str() {
             "job.status" => {
                 last = event.data["status"].as_str().unwrap_or_default().to_owned();
-                say(format_args!(
+                emit(format_args!(
                     "demo: {:>5.1} s  {last}",
                     began.elapsed().as_secs_f64()
                 ));
             }
             "job.event" if event.data["type"] == "progress" => {
-                say(format_args!(
+                emit(format_args!(
                     "demo: {:>5.1} s  {}",
                     began.elapsed().as_secs_f64(),
                     event.data["message"].as_str().unwrap_or("")
@@ -219,7 +219,7 @@ async fn check(file: &Path, ffprobe: &Path) -> anyhow::Result<()> {
                 .collect()
         })
         .unwrap_or_default();
-    say(format_args!(
+    emit(format_args!(
         "demo: ffprobe says {seconds:.1} s, {}",
         streams.join(", ")
     ));

@@ -6,7 +6,7 @@ use clap::Args;
 use quintet_contract::schema::{File, files, pretty};
 
 use crate::cli::exit::{self, Failure, Outcome};
-use crate::cli::stdout::say;
+use crate::cli::stdout::emit;
 
 #[derive(Args)]
 pub(crate) struct SchemasCommand {
@@ -37,7 +37,7 @@ pub(crate) fn run(command: &SchemasCommand) -> Outcome {
     for file in &all {
         let path = command.root.join(&file.path);
         if !command.write {
-            say(&file.path);
+            emit(&file.path);
             continue;
         }
         if let Some(folder) = path.parent() {
@@ -50,7 +50,7 @@ pub(crate) fn run(command: &SchemasCommand) -> Outcome {
                     format!("cannot write {}: {error}", path.display()),
                 )
             })?;
-            say(format_args!("wrote {}", file.path));
+            emit(format_args!("wrote {}", file.path));
         }
     }
     if command.check && !all.is_empty() {

@@ -26,14 +26,14 @@ use crate::cli::stdout::print;
 use crate::client::http::{Http, path_of};
 use crate::client::output::table::{age, text, what};
 
-/// Wait before a lost connection is made again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Delay before a lost connection is made again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long the first snapshots may take.
 const FIRST: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(crate) struct TopCommand {
-    /// Print one picture and end
+    /// Print one screen and end
     #[arg(long)]
     once: bool,
 }
@@ -45,12 +45,12 @@ struct View {
     jobs: BTreeMap<String, Value>,
     connected: bool,
     selected: TableState,
-    said: String,
+    message: String,
 }
 
 impl View {
     /// Takes in a frame of the UI's socket.
-    fn hear(&mut self, frame: &str) {
+    fn apply(&mut self, frame: &str) {
         let Ok(mut frame) = serde_json::from_str::<Value>(frame) else {
             return;
         };
@@ -127,10 +127,10 @@ impl View {
         frame.render_widget(self.agent_table(), top);
         let jobs = self.job_table();
         frame.render_stateful_widget(jobs, bottom, &mut self.selected);
-        let help = if self.said.is_empty() {
+        let help = if self.message.is_empty() {
             "↑ ↓ choose   s stop   m mute   u unmute   q leave"
         } else {
-            &self.said
+            &self.message
         };
         frame.render_widget(
             Line::from(help.to_owned()).style(Style::new().fg(Color::DarkGray)),
@@ -253,7 +253,7 @@ pub(super) async fn run(command: TopCommand, global: &Global) -> Outcome {
             .ok()
             .flatten()
             .context("the server says nothing")??;
-        view.hear(&first);
+        view.apply(&first);
     }
     if command.once {
         return once(&mut view);
@@ -264,7 +264,7 @@ pub(super) async fn run(command: TopCommand, global: &Global) -> Outcome {
     outcome
 }
 
-/// One picture as text.
+/// One screen as text.
 fn once(view: &mut View) -> Outcome {
     let height = u16::try_from(view.jobs.len() + view.agents.len() + 10)
         .unwrap_or(u16::MAX)
@@ -301,7 +301,7 @@ async fn live(
                 Some(Err(_)) | None => return Ok(()),
             },
             frame = frames.next() => match frame {
-                Some(Ok(frame)) => { view.hear(&frame); continue }
+                Some(Ok(frame)) => { view.apply(&frame); continue }
                 Some(Err(_)) | None => {
                     view.connected = false;
                     frames = reconnected(http.clone());
@@ -317,7 +317,7 @@ async fn live(
 fn reconnected(http: Http) -> Frames {
     let again = async move {
         loop {
-            sleep(AGAIN).await;
+            sleep(RETRY_DELAY).await;
             if let Ok(frames) = connect(&http).await {
                 return frames;
             }
@@ -327,7 +327,7 @@ fn reconnected(http: Http) -> Frames {
 }
 
 async fn pressed(view: &mut View, http: &Http, key: KeyCode) {
-    view.said.clear();
+    view.message.clear();
     let verb = match key {
         KeyCode::Down => return view.selected.select_next(),
         KeyCode::Up => return view.selected.select_previous(),
@@ -337,11 +337,11 @@ async fn pressed(view: &mut View, http: &Http, key: KeyCode) {
         _ => return,
     };
     let Some(id) = view.selected_job() else {
-        view.said = "choose a job with ↑ ↓ first".to_owned();
+        view.message = "choose a job with ↑ ↓ first".to_owned();
         return;
     };
-    view.said = match http
-        .order(&format!("/v1/jobs/{}/{verb}", path_of(&id)))
+    view.message = match http
+        .post_empty(&format!("/v1/jobs/{}/{verb}", path_of(&id)))
         .await
     {
         Ok(_) => format!("{verb} {id}"),
@@ -361,12 +361,12 @@ mod tests {
             connected: true,
             ..View::default()
         };
-        view.hear(&json!({"type": "ui.agent.update", "payload": [{"id": "a", "state": "RUNNING", "jobs": ["1"],
+        view.apply(&json!({"type": "ui.agent.update", "payload": [{"id": "a", "state": "RUNNING", "jobs": ["1"],
             "capabilities": {"slots": 4}, "version": "1.0"}]}).to_string());
-        view.hear(&json!({"type": "ui.job.update", "payload": [
+        view.apply(&json!({"type": "ui.job.update", "payload": [
             {"id": "old", "status": "STOPPED", "createdAt": "2026-01-01T00:00:00.000Z", "inlineConfig": {"command": ["x"]}}]})
             .to_string());
-        view.hear(&json!({"type": "ui.job.update", "payload":
+        view.apply(&json!({"type": "ui.job.update", "payload":
             {"id": "new", "status": "RUNNING", "createdAt": "2026-01-02T00:00:00.000Z", "inlineConfig": {"command": ["y"]}}})
             .to_string());
         let mut terminal = Terminal::new(TestBackend::new(110, 14)).unwrap();

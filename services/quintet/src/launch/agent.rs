@@ -12,7 +12,7 @@ use crate::launch::telemetry;
 use crate::settings::Flags;
 
 /// How long it may take to end beside the grace that its jobs have.
-const END: Duration = Duration::from_secs(15);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Args)]
 pub(crate) struct AgentCommand {
@@ -29,7 +29,7 @@ pub(crate) async fn run(command: AgentCommand) -> Outcome {
     config.require_nats()?;
     let telemetry = telemetry::start(&config)?;
     let stop = signals::listen()?;
-    let deadline = config.agent.drain_grace + END;
+    let deadline = config.agent.drain_grace + SHUTDOWN_TIMEOUT;
     let agents = vec![config.agent];
     let system = SystemConfig {
         bus: config.bus,

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use quintet_service::signals;
 
 use crate::cli::exit::{self, Failure, Outcome};
-use crate::cli::stdout::{print, say};
+use crate::cli::stdout::{emit, print};
 use crate::launch::banner::scheme;
 use crate::launch::bind_policy::{refuse_known_token, warn_of_open_interface};
 use crate::launch::system::{System, SystemConfig, run_until};
@@ -14,7 +14,7 @@ use crate::launch::telemetry;
 use crate::settings::{Config, Flags};
 
 /// How long each part may take to end.
-const END: Duration = Duration::from_secs(15);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Args)]
 pub(crate) struct ServeCommand {
@@ -92,9 +92,9 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
         Some(Err(error)) => Err(error),
         Some(Ok(system)) => {
             if let Some(address) = system.address() {
-                say(format_args!("listens {scheme}://{address}"));
+                emit(format_args!("listens {scheme}://{address}"));
             }
-            run_until(system, stop, END).await
+            run_until(system, stop, SHUTDOWN_TIMEOUT).await
         }
     };
     telemetry::end(telemetry).await;

@@ -31,11 +31,11 @@ const SERVICE: &str = "orchestrator";
 /// Messages that a subscription of the frames service may hold unread: of the largest that NATS takes, 256 MiB.
 const FRAMES_UNREAD: usize = 256;
 /// Wait before a NATS that does not answer yet is tried again.
-const CONNECT_AGAIN: Duration = Duration::from_secs(1);
+const CONNECT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Who speaks on the bus.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Speaker {
+pub enum BusIdentity {
     /// The edge.
     Edge,
     /// A scheduler.
@@ -52,13 +52,13 @@ pub enum Speaker {
     Agent(AgentId),
 }
 
-/// The credentials of every speaker.
+/// The credentials of every identity.
 #[derive(Clone, Debug)]
 pub enum RoleCredentials {
     /// The same for all.
     Same(Credentials),
     /// Each its own.
-    Each(BTreeMap<Speaker, Credentials>),
+    Each(BTreeMap<BusIdentity, Credentials>),
 }
 
 impl From<Credentials> for RoleCredentials {
@@ -97,11 +97,11 @@ impl BusSettings {
         }
     }
 
-    /// The connection of one speaker.
-    pub fn config(&self, speaker: &Speaker) -> BusConfig {
-        let (name, credentials) = match (speaker, &self.credentials) {
-            (_, RoleCredentials::Same(credentials)) => (speaker.name(), Some(credentials)),
-            (speaker, RoleCredentials::Each(each)) => (speaker.name(), each.get(speaker)),
+    /// The connection of one identity.
+    pub fn config(&self, identity: &BusIdentity) -> BusConfig {
+        let (name, credentials) = match (identity, &self.credentials) {
+            (_, RoleCredentials::Same(credentials)) => (identity.name(), Some(credentials)),
+            (identity, RoleCredentials::Each(each)) => (identity.name(), each.get(identity)),
         };
         BusConfig {
             url: self.url.clone(),
@@ -116,7 +116,7 @@ impl BusSettings {
     }
 }
 
-impl Speaker {
+impl BusIdentity {
     fn name(&self) -> String {
         match self {
             Self::Edge => "quintet edge".to_owned(),
@@ -237,7 +237,7 @@ impl System {
         bus: &BusSettings,
         config: SchedulerConfig,
     ) -> anyhow::Result<()> {
-        let bus = connect_as_owner(bus.config(&Speaker::Scheduler)).await?;
+        let bus = connect_as_owner(bus.config(&BusIdentity::Scheduler)).await?;
         let health = self.health.component("scheduler");
         let token = self.schedulers.token();
         let work = quintet_scheduler::run(config, bus, health, token);
@@ -247,7 +247,7 @@ impl System {
     }
 
     async fn start_runner(&self, bus: &BusSettings, config: RunnerConfig) -> anyhow::Result<()> {
-        let bus = connect_as_owner(bus.config(&Speaker::Runner)).await?;
+        let bus = connect_as_owner(bus.config(&BusIdentity::Runner)).await?;
         let health = self.health.component("runner");
         let token = self.runners.token();
         let work = quintet_runner::run(config, bus, health, token);
@@ -260,7 +260,7 @@ impl System {
         bus: &BusSettings,
         config: RunWorkerConfig,
     ) -> anyhow::Result<()> {
-        let bus = connect(bus.config(&Speaker::RunWorker)).await?;
+        let bus = connect(bus.config(&BusIdentity::RunWorker)).await?;
         let health = self.health.component("run worker");
         let token = self.run_workers.token();
         let name = format!("run worker {}", config.worker);
@@ -270,7 +270,7 @@ impl System {
     }
 
     async fn start_frames(&self, bus: &BusSettings, config: FramesConfig) -> anyhow::Result<()> {
-        let mut bus = bus.config(&Speaker::Frames);
+        let mut bus = bus.config(&BusIdentity::Frames);
         bus.unread = FRAMES_UNREAD;
         let bus = connect_as_owner(bus).await?;
         let health = self.health.component("frames");
@@ -281,7 +281,7 @@ impl System {
     }
 
     async fn start_effects(&self, bus: &BusSettings, config: EffectsConfig) -> anyhow::Result<()> {
-        let bus = connect(bus.config(&Speaker::Effects)).await?;
+        let bus = connect(bus.config(&BusIdentity::Effects)).await?;
         let health = self.health.component("effects");
         let token = self.effects.token();
         let work = quintet_workers::effects::run(config, bus, health, token);
@@ -290,7 +290,7 @@ impl System {
     }
 
     async fn start_agent(&self, bus: &BusSettings, config: AgentConfig) -> anyhow::Result<()> {
-        let bus = connect(bus.config(&Speaker::Agent(config.agent.clone()))).await?;
+        let bus = connect(bus.config(&BusIdentity::Agent(config.agent.clone()))).await?;
         let token = self.agents.token();
         let name = format!("agent {}", config.agent);
         self.agents.spawn(
@@ -307,7 +307,7 @@ impl System {
         edge: Edge,
         prometheus: Prometheus,
     ) -> anyhow::Result<()> {
-        let bus = connect(bus.config(&Speaker::Edge)).await?;
+        let bus = connect(bus.config(&BusIdentity::Edge)).await?;
         let token = self.edge.token();
         let work = edge.serve(bus, self.health.clone(), prometheus, token);
         self.edge.spawn("edge", ExitPolicy::Essential, work);
@@ -376,19 +376,19 @@ async fn connect_as_owner(config: BusConfig) -> anyhow::Result<Bus> {
 
 /// Connects, waiting for a NATS that is not there yet; what will not pass fails at once.
 pub(crate) async fn connect(config: BusConfig) -> anyhow::Result<Bus> {
-    let mut said = false;
+    let mut warned = false;
     loop {
         match Bus::connect(config.clone()).await {
             Ok(bus) => return Ok(bus),
             Err(error @ quintet_bus::ConnectError::Unreachable { .. }) => {
-                if !said {
+                if !warned {
                     warn!(error = %chain(&error), "waits for NATS");
-                    said = true;
+                    warned = true;
                 }
             }
             Err(error) => return Err(error.into()),
         }
-        sleep(CONNECT_AGAIN).await;
+        sleep(CONNECT_RETRY_DELAY).await;
     }
 }
 

@@ -13,12 +13,12 @@ use tracing::{info, warn};
 
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::Global;
-use crate::cli::stdout::{print, say};
+use crate::cli::stdout::{emit, print};
 use crate::commands::demo;
 use crate::launch::banner::{greet, scheme};
 use crate::launch::bind_policy::{refuse_known_token, warn_of_open_interface};
 use crate::launch::data_dir::DataDir;
-use crate::launch::embedded_nats::{NatsPlan, OwnNats};
+use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
 use crate::launch::system::{System, SystemConfig, run_until};
 use crate::launch::telemetry;
 use crate::settings::{Config, Flags};
@@ -26,7 +26,7 @@ use crate::settings::{Config, Flags};
 /// How long everything may take to become ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long each part may take to end beside the grace that running jobs have.
-const END: Duration = Duration::from_secs(15);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Args)]
 pub(crate) struct UpCommand {
@@ -99,7 +99,7 @@ async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Tel
             Some(tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                own = OwnNats::start(&data, plan) => own?,
+                own = EmbeddedNats::start(&data, plan) => own?,
             })
         }
     };
@@ -111,7 +111,7 @@ async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Tel
     let grace = agent
         .drain_grace
         .max(run_worker.drain_grace + run_worker.kill_grace)
-        + END;
+        + SHUTDOWN_TIMEOUT;
     let scheme = scheme(&edge);
     let system = SystemConfig {
         bus,
@@ -140,7 +140,7 @@ async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Tel
                 .address()
                 .map(|address| format!("{scheme}://{address}"))
                 .unwrap_or_default();
-            say(format_args!("ready {address}"));
+            emit(format_args!("ready {address}"));
             greet(&address, &nats, own.is_some(), &data);
             let demo = async {
                 let token = global.token.clone();
@@ -173,7 +173,7 @@ async fn start(config: SystemConfig, telemetry: &Telemetry) -> anyhow::Result<Sy
     match system.ready(READY_DEADLINE).await {
         Ok(()) => Ok(system),
         Err(error) => {
-            let report = system.shutdown(END).await;
+            let report = system.shutdown(SHUTDOWN_TIMEOUT).await;
             if !report.is_clean() {
                 warn!(aborted = ?report.aborted, "some parts did not end in time");
             }

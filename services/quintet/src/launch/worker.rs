@@ -12,7 +12,7 @@ use crate::launch::telemetry;
 use crate::settings::Flags;
 
 /// How long it may take to end beside the grace that its tasks have.
-const END: Duration = Duration::from_secs(15);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Subcommand)]
 pub(crate) enum WorkerCommand {
@@ -57,11 +57,11 @@ pub(crate) async fn run(command: WorkerCommand) -> Outcome {
             let worker = config.run_worker;
             let grace = worker.drain_grace + worker.kill_grace;
             system.run_workers.push(worker);
-            grace + END
+            grace + SHUTDOWN_TIMEOUT
         }
         WorkerCommand::Effects(_) => {
             system.effects.push(config.effects);
-            END
+            SHUTDOWN_TIMEOUT
         }
     };
     let started = tokio::select! {

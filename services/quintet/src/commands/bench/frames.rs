@@ -24,10 +24,10 @@ use serde_json::{Value, json};
 use serial2::SerialPort;
 use tokio::time::timeout;
 
-use super::{Measured, PATIENCE, per_second, percentiles, push, spinner, stop};
+use super::{Measured, TIMEOUT, per_second, percentiles, push, spinner, stop};
 use crate::cli::exit::Outcome;
 use crate::client::http::Http;
-use crate::launch::system::{BusSettings, Speaker, System, SystemConfig};
+use crate::launch::system::{BusIdentity, BusSettings, System, SystemConfig};
 
 /// The worker that sends all frames.
 const WORKER: &str = "bench";
@@ -88,7 +88,7 @@ pub(super) async fn measure(
     let system = start(settings, display).await?;
     let bench = Bench {
         http: http(&system)?,
-        worker: Bus::connect(settings.config(&Speaker::Effects)).await?,
+        worker: Bus::connect(settings.config(&BusIdentity::Effects)).await?,
     };
     bench.post(results).await?;
     bench.jitter(results).await?;
@@ -131,7 +131,7 @@ async fn start(settings: &BusSettings, display: Display) -> anyhow::Result<Syste
         metrics: None,
     };
     let system = System::start(config, Telemetry::for_tests().prometheus()).await?;
-    system.ready(PATIENCE).await?;
+    system.ready(TIMEOUT).await?;
     Ok(system)
 }
 
@@ -165,7 +165,7 @@ async fn send(worker: &Bus, size: &Size) -> anyhow::Result<f64> {
             worker.publish_raw(&subject, frame).await?;
         }
         let last = next.next().context("a canvas has columns")?;
-        worker.request_raw(&subject, last, PATIENCE).await?;
+        worker.request_raw(&subject, last, TIMEOUT).await?;
     }
     Ok(per_second(size.count, began))
 }
@@ -173,8 +173,8 @@ async fn send(worker: &Bus, size: &Size) -> anyhow::Result<f64> {
 /// The same frames to somebody who only answers, and to the frames service.
 async fn ingest(settings: &BusSettings, size: &Size, results: &mut Vec<Measured>) -> Outcome {
     let bar = spinner("frames over the bus");
-    let worker = Bus::connect(settings.config(&Speaker::Effects)).await?;
-    let taker = Bus::connect(settings.config(&Speaker::Frames)).await?;
+    let worker = Bus::connect(settings.config(&BusIdentity::Effects)).await?;
+    let taker = Bus::connect(settings.config(&BusIdentity::Frames)).await?;
     let filter = WorkerFrame::filter(taker.prefix(), None);
     let mut frames = taker.serve_raw::<WorkerFrame>(filter).await?;
     taker.flush().await?;
@@ -217,7 +217,7 @@ async fn activate(http: &Http, worker: &Bus, canvas: Canvas) -> Outcome {
         worker: worker_id()?,
     };
     let frame = pictures(canvas).swap_remove(0);
-    worker.request_raw(&subject, frame, PATIENCE).await?;
+    worker.request_raw(&subject, frame, TIMEOUT).await?;
     post(http, "/active", &json!({"id": WORKER})).await
 }
 
@@ -312,7 +312,7 @@ impl Bench {
             let began = Instant::now();
             let frame = pictures[number % pictures.len()].clone();
             self.worker.publish_raw(&subject, frame).await?;
-            let waited = tokio::task::block_in_place(|| shown.recv_timeout(PATIENCE))?;
+            let waited = tokio::task::block_in_place(|| shown.recv_timeout(TIMEOUT))?;
             times.push(waited.duration_since(began));
         }
         drop(shown);
@@ -371,13 +371,13 @@ async fn tick(told: &mut Deliveries<TellFrameWorker>) -> Outcome {
         }
         anyhow::bail!("the bus closed")
     };
-    timeout(PATIENCE, next).await.context("no ticks come")?
+    timeout(TIMEOUT, next).await.context("no ticks come")?
 }
 
 /// Says when the packets of each picture are whole.
 fn read(mut panels: SerialPort, written: &mpsc::Sender<Instant>) {
     let mut packets = [0; PACKETS];
-    let _ = panels.set_read_timeout(PATIENCE);
+    let _ = panels.set_read_timeout(TIMEOUT);
     while panels.read_exact(&mut packets).is_ok() {
         if written.send(Instant::now()).is_err() {
             break;

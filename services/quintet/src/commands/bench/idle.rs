@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::process::{children, proportional, resident};
-use super::{Measured, PATIENCE, push, spinner};
+use super::{Measured, TIMEOUT, push, spinner};
 use crate::cli::exit::Outcome;
 
 /// A `quintet up` of its own, killed when it is dropped.
@@ -43,7 +43,7 @@ impl Up {
             }
             anyhow::bail!("`quintet up` ended before it was ready")
         };
-        let url = timeout(PATIENCE, ready)
+        let url = timeout(TIMEOUT, ready)
             .await
             .context("not ready in time")??;
         let pid = child.id().context("`quintet up` has ended")?;

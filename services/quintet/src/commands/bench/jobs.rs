@@ -10,8 +10,8 @@ use quintet_contract::job::{Job, JobStatus};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::raw::Raw;
-use super::{Measured, PATIENCE, per_second, percentiles, push, spinner};
+use super::bus_baseline::Baseline;
+use super::{Measured, TIMEOUT, per_second, percentiles, push, spinner};
 use crate::client::http::Http;
 
 /// Jobs per request of the batch measurement.
@@ -29,7 +29,7 @@ async fn ends(
     Ok(tokio::spawn(async move {
         let (mut seen, mut kept) = (0, Vec::new());
         while seen < count {
-            let change = timeout(PATIENCE, changes.next())
+            let change = timeout(TIMEOUT, changes.next())
                 .await
                 .context("the jobs do not end")?;
             let Some(Ok(Change::Put { record, .. })) = change else {
@@ -71,7 +71,7 @@ pub(super) async fn batches(count: usize, http: &Http, bus: &Bus) -> anyhow::Res
 
 pub(super) async fn singles(
     http: &Http,
-    raw: &Raw,
+    raw: &Baseline,
     results: &mut Vec<Measured>,
 ) -> anyhow::Result<()> {
     let bar = spinner("single submissions");

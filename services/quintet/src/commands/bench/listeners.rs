@@ -27,10 +27,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::process::{Parts, processor_time, resident};
-use super::{Measured, PATIENCE, push, spinner};
+use super::{Measured, TIMEOUT, push, spinner};
 use crate::cli::exit::Outcome;
 use crate::client::http::Http;
-use crate::launch::system::Speaker;
+use crate::launch::system::BusIdentity;
 
 /// Listeners whose memory is the base that the others are compared to.
 const FEW: usize = 50;
@@ -43,7 +43,7 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// How long they are measured.
 const MEASURED: Duration = Duration::from_secs(10);
 /// After this a listener has been told, or never is.
-const LATE: Duration = Duration::from_secs(10);
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// Connections that are opened at once.
 const IN_FLIGHT: usize = 64;
 /// What stands before the moment of a cause.
@@ -107,7 +107,7 @@ pub(super) async fn of_jobs(
     results: &mut Vec<Measured>,
 ) -> Outcome {
     crate::launch::file_limit::raise_limit();
-    let mut scheduler = parts.serve(Speaker::Scheduler, &[], Stdio::null())?;
+    let mut scheduler = parts.serve(BusIdentity::Scheduler, &[], Stdio::null())?;
     for kind in [Kind::Ui, Kind::Sse] {
         let bar = spinner("listeners");
         measure_kind(kind, parts, bus, count, results).await?;
@@ -124,7 +124,7 @@ pub(super) async fn of_a_run(
     results: &mut Vec<Measured>,
 ) -> Outcome {
     crate::launch::file_limit::raise_limit();
-    let mut runner = parts.serve(Speaker::Runner, &[], Stdio::null())?;
+    let mut runner = parts.serve(BusIdentity::Runner, &[], Stdio::null())?;
     let bar = spinner("listeners of a run");
     measure_kind(Kind::Run, parts, bus, count, results).await?;
     bar.finish_and_clear();
@@ -134,7 +134,7 @@ pub(super) async fn of_a_run(
 
 async fn edge(parts: &Parts<'_>) -> anyhow::Result<(Child, SocketAddr)> {
     let free = ["--port", "0", "--host", "127.0.0.1"];
-    let mut edge = parts.serve(Speaker::Edge, &free, Stdio::piped())?;
+    let mut edge = parts.serve(BusIdentity::Edge, &free, Stdio::piped())?;
     let mut lines = BufReader::new(edge.stdout.take().context("no output")?).lines();
     let listening = async {
         while let Some(line) = lines.next_line().await? {
@@ -144,7 +144,7 @@ async fn edge(parts: &Parts<'_>) -> anyhow::Result<(Child, SocketAddr)> {
         }
         anyhow::bail!("the edge ended before it listened")
     };
-    let address = timeout(PATIENCE, listening)
+    let address = timeout(TIMEOUT, listening)
         .await
         .context("the edge does not listen")??;
     Ok((edge, address))
@@ -215,7 +215,7 @@ impl<'a> Source<'a> {
         let made = loop {
             match http.post(path, &body).await {
                 Ok(made) => break made,
-                Err(error) if began.elapsed() > PATIENCE => return Err(error),
+                Err(error) if began.elapsed() > TIMEOUT => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         };
@@ -294,7 +294,9 @@ impl Default for Heard {
     fn default() -> Self {
         Self {
             from: AtomicU64::new(u64::MAX),
-            late: (0..=LATE.as_millis()).map(|_| AtomicU64::new(0)).collect(),
+            late: (0..=LONGEST_DELAY.as_millis())
+                .map(|_| AtomicU64::new(0))
+                .collect(),
         }
     }
 }
@@ -363,7 +365,7 @@ impl Hall {
                 ticks.tick().await;
             }
         };
-        let _ = timeout(LATE, told_all).await;
+        let _ = timeout(LONGEST_DELAY, told_all).await;
     }
 }
 
@@ -380,7 +382,7 @@ async fn connect(kind: Kind, address: SocketAddr, request: &str) -> anyhow::Resu
         );
         Ok(stream)
     };
-    timeout(PATIENCE, opening)
+    timeout(TIMEOUT, opening)
         .await
         .context("a listener is not let in")?
 }

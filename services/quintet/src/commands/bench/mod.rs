@@ -2,26 +2,26 @@
 //!
 //! A system of its own on a nats-server of its own, in a folder that is deleted afterwards.
 //!
-//! - [`raw`]: the bus alone: request and answer, compare and swap.
+//! - [`bus_baseline`]: the bus alone: request and answer, compare and swap.
 //! - [`jobs`]: from a batch over REST to their last status, one by one, and at a fixed rate.
-//! - [`retained`]: what jobs that have ended cost those that come, and a start.
-//! - [`crowd`]: thousands of agents that only say that they are there.
+//! - [`retention`]: what jobs that have ended cost those that come, and a start.
+//! - [`many_agents`]: thousands of agents that only say that they are there.
 //! - [`listeners`]: thousands of UI sockets and event streams on one edge.
 //! - [`runs`]: ten-step runs, checkpoints, and a long log that is read again; also thousands of listeners of one run.
-//! - [`sleepers`]: a hundred thousand runs that sleep.
+//! - [`sleeping_runs`]: a hundred thousand runs that sleep.
 //! - [`frames`]: frames over the bus and HTTP, ticks, and the way to the panels.
 //! - [`idle`]: what `quintet up` takes when there is nothing to do.
 
-mod crowd;
+mod bus_baseline;
 mod frames;
 mod idle;
 mod jobs;
 mod listeners;
+mod many_agents;
 mod process;
-mod raw;
-mod retained;
+mod retention;
 mod runs;
-mod sleepers;
+mod sleeping_runs;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,11 +45,11 @@ use crate::cli::global::{Global, Output};
 use crate::cli::stdout::print;
 use crate::client::http::Http;
 use crate::launch::data_dir::DataDir;
-use crate::launch::embedded_nats::{NatsPlan, OwnNats};
-use crate::launch::system::{BusSettings, Speaker, System, SystemConfig};
+use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
+use crate::launch::system::{BusIdentity, BusSettings, System, SystemConfig};
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
 pub(crate) struct BenchCommand {
@@ -94,7 +94,8 @@ enum Part {
     /// Jobs, and what those that have ended cost.
     Jobs,
     /// Thousands of agents.
-    Crowd,
+    #[value(alias = "crowd")]
+    ManyAgents,
     /// Thousands of listeners.
     Listeners,
     /// Runs, their checkpoints and listeners, and many that sleep.
@@ -169,11 +170,11 @@ async fn measure(
         prefix: Prefix::default(),
         agents: agents.iter().map(|agent| agent.agent.clone()).collect(),
     };
-    let nats = OwnNats::start(&data, plan).await?;
+    let nats = EmbeddedNats::start(&data, plan).await?;
     let mut bus = BusSettings::open(&nats.url);
     bus.credentials = nats.credentials.clone();
-    let owner = Bus::connect(bus.config(&Speaker::Scheduler)).await?;
-    let asker = Bus::connect(bus.config(&Speaker::Edge)).await?;
+    let owner = Bus::connect(bus.config(&BusIdentity::Scheduler)).await?;
+    let client = Bus::connect(bus.config(&BusIdentity::Edge)).await?;
     owner.ensure_topology().await?;
     let mut results = Vec::new();
     let program = match &command.program {
@@ -187,33 +188,33 @@ async fn measure(
     let wants = |part| command.only.is_none_or(|only| only == part);
     if wants(Part::Listeners) {
         // While no jobs are retained: each listener begins with those.
-        listeners::of_jobs(&parts, &asker, command.listeners, &mut results).await?;
+        listeners::of_jobs(&parts, &client, command.listeners, &mut results).await?;
     }
     if wants(Part::Runs) {
-        listeners::of_a_run(&parts, &asker, command.run_listeners, &mut results).await?;
+        listeners::of_a_run(&parts, &client, command.run_listeners, &mut results).await?;
     }
     let raw = match wants(Part::Jobs) || wants(Part::Runs) || wants(Part::Frames) {
-        true => Some(raw::measure(&owner, &asker, &mut results).await?),
+        true => Some(bus_baseline::measure(&owner, &client, &mut results).await?),
         false => None,
     };
     if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Jobs)) {
         let config = || system_of_jobs(&bus, &agents);
-        measure_jobs(command, &config, &asker, raw, &mut results).await?;
+        measure_jobs(command, &config, &client, raw, &mut results).await?;
     }
     if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Runs)) {
-        runs::measure(command, &bus, &asker, raw, &mut results).await?;
+        runs::measure(command, &bus, &client, raw, &mut results).await?;
     }
     if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Frames)) {
         frames::measure(&bus, raw.request_p50_ms, &mut results).await?;
     }
-    if wants(Part::Crowd) {
-        crowd::measure(&parts, &asker, &mut results).await?;
+    if wants(Part::ManyAgents) {
+        many_agents::measure(&parts, &client, &mut results).await?;
     }
     owner.drain().await;
-    asker.drain().await;
+    client.drain().await;
     nats.stop().await;
     if wants(Part::Runs) {
-        sleepers::measure(&folder.join("sleepers"), command.sleepers, &mut results).await?;
+        sleeping_runs::measure(&folder.join("sleepers"), command.sleepers, &mut results).await?;
     }
     if wants(Part::Idle) {
         idle::measure(&folder.join("idle"), &mut results).await?;
@@ -239,30 +240,30 @@ fn system_of_jobs(bus: &BusSettings, agents: &[AgentConfig]) -> anyhow::Result<S
 async fn measure_jobs(
     command: &BenchCommand,
     config: &dyn Fn() -> anyhow::Result<SystemConfig>,
-    asker: &Bus,
-    raw: &raw::Raw,
+    client: &Bus,
+    raw: &bus_baseline::Baseline,
     results: &mut Vec<Measured>,
 ) -> Outcome {
     let (system, http) = start(config()?, command.agents).await?;
-    let fresh = retained::cost(&http, asker).await?;
-    let rate = jobs::batches(command.jobs, &http, asker).await?;
+    let fresh = retention::cost(&http, client).await?;
+    let rate = jobs::batches(command.jobs, &http, client).await?;
     let what = format!(
         "noop jobs, {} in batches, {} agents of {} slots",
         command.jobs, command.agents, command.slots
     );
     let ratio = Some(rate / raw.writes_per_second);
     push(results, &what, rate, "1/s", ratio);
-    let later = retained::cost(&http, asker).await?;
-    retained::compare(command, fresh, later, results);
+    let later = retention::cost(&http, client).await?;
+    retention::compare(command, fresh, later, results);
     jobs::singles(&http, raw, results).await?;
-    jobs::steady(&http, asker, results).await?;
+    jobs::steady(&http, client, results).await?;
     stop(system).await;
-    retained::start(command, config()?, results).await
+    retention::start(command, config()?, results).await
 }
 
 async fn start(config: SystemConfig, agents: u32) -> anyhow::Result<(System, Http)> {
     let system = System::start(config, Telemetry::for_tests().prometheus()).await?;
-    system.ready(PATIENCE).await?;
+    system.ready(TIMEOUT).await?;
     let address = system.address().context("the edge has no address")?;
     let http = Http::new(&format!("http://{address}"), None)?;
     until_online(&http, agents).await?;
@@ -292,7 +293,7 @@ async fn until_online(http: &Http, agents: u32) -> anyhow::Result<()> {
         if online >= agents as usize {
             return Ok(());
         }
-        anyhow::ensure!(began.elapsed() < PATIENCE, "the agents do not come online");
+        anyhow::ensure!(began.elapsed() < TIMEOUT, "the agents do not come online");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use quintet_bus::Credentials;
 use tokio::process::{Child, Command};
 
-use crate::launch::system::{BusSettings, RoleCredentials, Speaker};
+use crate::launch::system::{BusIdentity, BusSettings, RoleCredentials};
 
 /// What parts are started with.
 pub(super) struct Parts<'a> {
@@ -21,16 +21,16 @@ impl Parts<'_> {
     /// Starts one service under its own credentials.
     pub(super) fn serve(
         &self,
-        speaker: Speaker,
+        identity: BusIdentity,
         arguments: &[&str],
         output: Stdio,
     ) -> anyhow::Result<Child> {
-        let service = match speaker {
-            Speaker::Edge => "edge",
-            Speaker::Scheduler => "scheduler",
-            Speaker::Runner => "runner",
-            Speaker::Frames => "frames",
-            Speaker::Agent(_) | Speaker::RunWorker | Speaker::Effects => {
+        let service = match identity {
+            BusIdentity::Edge => "edge",
+            BusIdentity::Scheduler => "scheduler",
+            BusIdentity::Runner => "runner",
+            BusIdentity::Frames => "frames",
+            BusIdentity::Agent(_) | BusIdentity::RunWorker | BusIdentity::Effects => {
                 anyhow::bail!("a worker is no service")
             }
         };
@@ -45,7 +45,7 @@ impl Parts<'_> {
             .kill_on_drop(true);
         let credentials = match &self.settings.credentials {
             RoleCredentials::Same(credentials) => Some(credentials),
-            RoleCredentials::Each(each) => each.get(&speaker),
+            RoleCredentials::Each(each) => each.get(&identity),
         };
         if let Some(Credentials::UserPassword { user, password }) = credentials {
             command

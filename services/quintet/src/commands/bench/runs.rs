@@ -24,11 +24,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::raw::Raw;
-use super::{BenchCommand, Measured, PATIENCE, per_second, percentiles, push, spinner, stop};
+use super::bus_baseline::Baseline;
+use super::{BenchCommand, Measured, TIMEOUT, per_second, percentiles, push, spinner, stop};
 use crate::cli::exit::Outcome;
 use crate::client::http::Http;
-use crate::launch::system::{BusSettings, Speaker, System, SystemConfig};
+use crate::launch::system::{BusIdentity, BusSettings, System, SystemConfig};
 
 /// Tasks of one run, one after the other.
 const STEPS: usize = 10;
@@ -49,15 +49,15 @@ const LOG: usize = 10_000;
 /// A system with a runner and a worker in this process, and what it is asked with.
 struct Bench<'a> {
     http: Http,
-    asker: &'a Bus,
+    client: &'a Bus,
     ends: Ends,
 }
 
 pub(super) async fn measure(
     command: &BenchCommand,
     settings: &BusSettings,
-    asker: &Bus,
-    raw: &Raw,
+    client: &Bus,
+    raw: &Baseline,
     results: &mut Vec<Measured>,
 ) -> Outcome {
     let mut edge = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -74,13 +74,13 @@ pub(super) async fn measure(
         metrics: None,
     };
     let system = System::start(config, Telemetry::for_tests().prometheus()).await?;
-    system.ready(PATIENCE).await?;
+    system.ready(TIMEOUT).await?;
     let address = system.address().context("the edge has no address")?;
     let (closing, worker) = worker(settings).await?;
     let bench = Bench {
         http: Http::new(&format!("http://{address}"), None)?,
-        asker,
-        ends: Ends::watch(asker).await?,
+        client,
+        ends: Ends::watch(client).await?,
     };
     bench.chains(command.runs, raw, results).await?;
     bench.singles(results).await?;
@@ -102,7 +102,7 @@ async fn worker(
     async fn nothing(_: TaskContext) -> Result<JsonObject, TaskFailure> {
         Ok(JsonObject::new())
     }
-    let bus = Bus::connect(settings.config(&Speaker::RunWorker)).await?;
+    let bus = Bus::connect(settings.config(&BusIdentity::RunWorker)).await?;
     let mut config = RunWorkerConfig::new(WorkerId::parse("bench")?);
     config.queues = vec![QueueName::parse(QUEUE)?];
     config.slots = 4 * IN_FLIGHT;
@@ -116,7 +116,7 @@ async fn worker(
         closing.clone(),
     );
     let serving = tokio::spawn(serving);
-    timeout(PATIENCE, health.wait_ready())
+    timeout(TIMEOUT, health.wait_ready())
         .await
         .context("the worker does not become ready")?;
     Ok((closing, serving))
@@ -144,7 +144,7 @@ impl Bench<'_> {
     }
 
     /// Ten-step runs, many at once, from REST until their last record is stored.
-    async fn chains(&self, count: usize, raw: &Raw, results: &mut Vec<Measured>) -> Outcome {
+    async fn chains(&self, count: usize, raw: &Baseline, results: &mut Vec<Measured>) -> Outcome {
         let bar = spinner("ten-step runs, 64 in flight");
         let body = chain();
         let one = async || {
@@ -176,9 +176,9 @@ impl Bench<'_> {
     /// Ten-step runs one after the other, from REST until their last event is told.
     async fn singles(&self, results: &mut Vec<Measured>) -> Outcome {
         let bar = spinner("single ten-step runs");
-        let filter = LiveRunEvents::filter(self.asker.prefix(), None);
-        let mut live = self.asker.subscribe::<LiveRunEvents>(filter).await?;
-        self.asker.flush().await?;
+        let filter = LiveRunEvents::filter(self.client.prefix(), None);
+        let mut live = self.client.subscribe::<LiveRunEvents>(filter).await?;
+        self.client.flush().await?;
         let body = chain();
         let mut times = Vec::new();
         for _ in 0..SINGLES {
@@ -196,7 +196,7 @@ impl Bench<'_> {
                 }
                 anyhow::bail!("the bus was closed")
             };
-            timeout(PATIENCE, ended)
+            timeout(TIMEOUT, ended)
                 .await
                 .context("a run does not end")??;
             times.push(began.elapsed());
@@ -219,7 +219,7 @@ impl Bench<'_> {
         self.http.post(&path, &body).await.map(drop)
     }
 
-    async fn checkpoints(&self, raw: &Raw, results: &mut Vec<Measured>) -> Outcome {
+    async fn checkpoints(&self, raw: &Baseline, results: &mut Vec<Measured>) -> Outcome {
         let bar = spinner("checkpoints");
         let run = self.outside().await?;
         let mut times = Vec::new();
@@ -272,7 +272,7 @@ impl Bench<'_> {
                 }
                 anyhow::Ok(())
             };
-            timeout(PATIENCE, all)
+            timeout(TIMEOUT, all)
                 .await
                 .context("the log is not told")??;
             times.push(began.elapsed());
@@ -336,7 +336,7 @@ impl Ends {
             ends.insert(run, End::Awaited(waiting));
             ended
         };
-        let ended = timeout(PATIENCE, ended).await;
+        let ended = timeout(TIMEOUT, ended).await;
         Ok(ended.with_context(|| format!("run {run} does not end"))??)
     }
 }

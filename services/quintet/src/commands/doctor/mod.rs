@@ -20,15 +20,15 @@ use tokio::time::timeout;
 
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::{Global, Output};
-use crate::cli::stdout::say;
+use crate::cli::stdout::emit;
 use crate::client::http::Http;
 use crate::client::nats::connect;
 use crate::launch::data_dir::exposed;
 use crate::launch::embedded_nats::check_version;
 use crate::settings::{Config, Flags};
 
-/// How long one look may take.
-const LOOK: Duration = Duration::from_secs(5);
+/// How long one check may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How far clocks may be apart: HTTP tells whole seconds, and deadlines travel in wall-clock time.
 const CLOCK_TOLERANCE_S: i64 = 2;
 
@@ -63,7 +63,7 @@ pub(crate) async fn run(command: DoctorCommand, global: &Global) -> Outcome {
     programs(&config, &mut findings).await;
     data_dir(&config.data_dir, &mut findings);
     match global.output {
-        Output::Json => say(serde_json::to_string_pretty(&findings)?),
+        Output::Json => emit(serde_json::to_string_pretty(&findings)?),
         Output::Table => {
             for Finding { what, state, says } in &findings {
                 let mark = match state {
@@ -71,7 +71,7 @@ pub(crate) async fn run(command: DoctorCommand, global: &Global) -> Outcome {
                     State::Warn => "warn",
                     State::Fail => "FAIL",
                 };
-                say(format_args!("{mark}  {what:<28} {says}"));
+                emit(format_args!("{mark}  {what:<28} {says}"));
             }
         }
     }
@@ -115,7 +115,7 @@ async fn bus(config: &Config, findings: &mut Vec<Finding>) {
         State::Ok,
         format!("version {}", bus.server_version()),
     );
-    match timeout(LOOK, bus.verify_topology()).await {
+    match timeout(TIMEOUT, bus.verify_topology()).await {
         Ok(Ok(report)) => {
             for stream in report.streams {
                 let (state, says) = match &stream.condition {
@@ -156,7 +156,7 @@ async fn scheduler(bus: &Bus, config: &Config, findings: &mut Vec<Finding>) {
     let pool = config.agent.pool.clone();
     let what = format!("scheduler of pool {pool}");
     let asked = bus
-        .request(&ListAgentsOf { pool }, &ListAgents { after: None }, LOOK)
+        .request(&ListAgentsOf { pool }, &ListAgents { after: None }, TIMEOUT)
         .await;
     match asked {
         Ok(page) => {
@@ -196,7 +196,7 @@ async fn edge(global: &Global, findings: &mut Vec<Finding>) {
         Ok(http) => http,
         Err(error) => return note(findings, &what, State::Fail, error.to_string()),
     };
-    match timeout(LOOK, http.send(http.request(Method::GET, "/ready"))).await {
+    match timeout(TIMEOUT, http.send(http.request(Method::GET, "/ready"))).await {
         Ok(Ok(response)) => {
             note(findings, &what, State::Ok, "ready");
             clock(response.headers(), findings);

@@ -3,7 +3,7 @@
 //! What changes something shows how things are afterwards. [`stats`] tells what goes on, [`preview`] draws the display in
 //! the terminal.
 
-mod picture;
+mod image;
 mod preview;
 mod stats;
 
@@ -60,7 +60,7 @@ pub(crate) enum FramesCommand {
     },
     /// Show what the display shows, live in the terminal
     Preview {
-        /// Print one picture and end
+        /// Print one image and end
         #[arg(long)]
         once: bool,
     },

@@ -13,22 +13,22 @@ use quintet_contract::frame::Bitmap;
 use ratatui::text::Line;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::picture::{Room, framed, read};
+use super::image::{Size, framed, read};
 use crate::cli::exit::Outcome;
 use crate::cli::stdout::print;
 use crate::client::http::Http;
 use crate::client::output::terminal::{CARE, DIM, Screen, terminal};
 
 /// One pixel per disc.
-const PICTURE: &str = "/frame.png?scale=1";
-/// Time between two looks. One at a display that did not change costs the server nearly nothing.
-const LOOK: Duration = Duration::from_millis(100);
+const PATH: &str = "/frame.png?scale=1";
+/// Time between two polls. One at a display that did not change costs the server nearly nothing.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A picture and its tag.
+/// An image and its tag.
 type Tagged = (Bitmap, Option<String>);
 
-/// What a look brings.
-enum Look {
+/// What a poll brings.
+enum Poll {
     New(Bitmap),
     Same,
     Lost,
@@ -36,64 +36,64 @@ enum Look {
 
 /// Shows the display until somebody ends it; once where there is no terminal.
 pub(super) async fn preview(http: &Http, is_once: bool) -> Outcome {
-    // The first look may fail, and says why; later ones are made again.
-    let (bitmap, tag) = match look(http, None).await? {
+    // The first poll may fail, and says why; later ones are made again.
+    let (bitmap, tag) = match poll(http, None).await? {
         Some(first) => first,
-        None => anyhow::bail!("the server says that a picture that it never gave is still shown"),
+        None => anyhow::bail!("the server says that an image that it never gave is still shown"),
     };
     if is_once || !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         print(framed(&bitmap, None).join("\n"));
         return Ok(());
     }
     let _raw = RawTerminal::enter()?;
-    live(bitmap, looks(http.clone(), tag)).await
+    live(bitmap, polls(http.clone(), tag)).await
 }
 
-async fn look(http: &Http, tag: Option<&str>) -> anyhow::Result<Option<Tagged>> {
-    match http.get_unless(PICTURE, tag).await? {
+async fn poll(http: &Http, tag: Option<&str>) -> anyhow::Result<Option<Tagged>> {
+    match http.get_unless(PATH, tag).await? {
         Some((file, tag)) => Ok(Some((read(&file)?, tag))),
         None => Ok(None),
     }
 }
 
-/// Looks, one after the other. Cancel-safe to await: a look that is under way is kept by the stream.
-fn looks(http: Http, tag: Option<String>) -> BoxStream<'static, Look> {
-    let mut times = interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+/// Polls, one after the other. Cancel-safe to await: a poll that is under way is kept by the stream.
+fn polls(http: Http, tag: Option<String>) -> BoxStream<'static, Poll> {
+    let mut times = interval_at(tokio::time::Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
     times.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let again = async |(http, mut times, tag): (Http, tokio::time::Interval, Option<String>)| {
         times.tick().await;
-        let (look, tag) = match look(&http, tag.as_deref()).await {
-            Ok(Some((bitmap, tag))) => (Look::New(bitmap), tag),
-            Ok(None) => (Look::Same, tag),
-            Err(_) => (Look::Lost, tag),
+        let (poll, tag) = match poll(&http, tag.as_deref()).await {
+            Ok(Some((bitmap, tag))) => (Poll::New(bitmap), tag),
+            Ok(None) => (Poll::Same, tag),
+            Err(_) => (Poll::Lost, tag),
         };
-        Some((look, (http, times, tag)))
+        Some((poll, (http, times, tag)))
     };
     stream::unfold((http, times, tag), again).boxed()
 }
 
-async fn live(mut bitmap: Bitmap, mut looks: BoxStream<'static, Look>) -> Outcome {
+async fn live(mut bitmap: Bitmap, mut polls: BoxStream<'static, Poll>) -> Outcome {
     let (mut keys, mut screen) = (EventStream::new(), Screen::default());
     let mut is_lost = false;
     draw(&mut screen, &bitmap, is_lost)?;
     loop {
-        let look = tokio::select! {
+        let poll = tokio::select! {
             biased;
             key = keys.next() => match key {
                 Some(Ok(Event::Key(key))) if ends(&key) => return Ok(()),
-                Some(Ok(Event::Resize(..))) => Look::New(bitmap.clone()),
+                Some(Ok(Event::Resize(..))) => Poll::New(bitmap.clone()),
                 Some(Ok(_)) => continue,
                 Some(Err(_)) | None => return Ok(()),
             },
-            look = looks.next() => match look {
-                Some(look) => look,
+            poll = polls.next() => match poll {
+                Some(poll) => poll,
                 None => return Ok(()),
             },
         };
         let was_lost = is_lost;
-        is_lost = matches!(look, Look::Lost);
-        let is_new = matches!(look, Look::New(_));
-        if let Look::New(new) = look {
+        is_lost = matches!(poll, Poll::Lost);
+        let is_new = matches!(poll, Poll::New(_));
+        if let Poll::New(new) = poll {
             bitmap = new;
         }
         if is_new || is_lost != was_lost {
@@ -115,11 +115,11 @@ fn draw(screen: &mut Screen, bitmap: &Bitmap, is_lost: bool) -> io::Result<()> {
         return Ok(());
     };
     // One row for the foot, one below it for the cursor; the last column stays free.
-    let room = Room {
+    let size = Size {
         rows: rows.saturating_sub(2),
         columns: columns.saturating_sub(1),
     };
-    let mut lines: Vec<Line<'_>> = framed(bitmap, Some(room))
+    let mut lines: Vec<Line<'_>> = framed(bitmap, Some(size))
         .into_iter()
         .map(Line::raw)
         .collect();

@@ -15,8 +15,8 @@ use crate::client::output::table::text;
 use crate::client::output::terminal::{Screen, terminal};
 
 const PATH: &str = "/stats";
-/// Time between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// What is counted.
 const COUNTS: [&str; 3] = ["received", "forwarded", "dropped"];
 
@@ -45,11 +45,11 @@ pub(super) async fn watch(http: &Http, global: &Global) -> Outcome {
 }
 
 async fn follow(http: &Http, output: Output) -> Outcome {
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut polls = interval(POLL_INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut screen, mut before) = (Screen::default(), None);
     loop {
-        looks.tick().await;
+        polls.tick().await;
         let seen = Seen {
             stats: http.get(PATH).await?,
             at: Instant::now(),
@@ -69,7 +69,7 @@ async fn follow(http: &Http, output: Output) -> Outcome {
     }
 }
 
-/// Frames per second, of each that is counted. A service that began anew counts from zero.
+/// Frames per second, of each that is counted. A service that restarted counts from zero.
 fn rates(before: &Seen, now: &Seen) -> [f64; 3] {
     let seconds = (now.at - before.at).as_secs_f64().max(0.001);
     COUNTS.map(|name| {
@@ -156,8 +156,8 @@ mod tests {
         };
         let found = rates(&seen(0, 0), &seen(61, 2));
         assert_eq!(lines(&stats(61), Some(found)), expected);
-        let anew = rates(&seen(100, 0), &seen(10, 1));
-        assert_eq!(anew[0], 10.0);
+        let restarted = rates(&seen(100, 0), &seen(10, 1));
+        assert_eq!(restarted[0], 10.0);
         let line = "text  30 fps  received 61  forwarded 60  dropped 1  degraded";
         assert_eq!(short(&stats(61)), line);
     }

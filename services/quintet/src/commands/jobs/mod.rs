@@ -17,8 +17,8 @@ use crate::client::http::{Http, path_of};
 use crate::client::input::json_argument;
 use crate::client::output::table::{age, table, text, what};
 
-/// Wait before a broken stream of events is opened again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Delay before a broken stream of events is opened again.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand)]
 pub(crate) enum JobsCommand {
@@ -159,18 +159,18 @@ pub(super) async fn run(command: JobsCommand, global: &Global) -> Outcome {
         JobsCommand::List(list) => self::list(&http, &list, global).await,
         JobsCommand::Get { id } => show(&http.get(&path(&id)).await?, global),
         JobsCommand::Stop { id, wait } => {
-            let mut answer = http.order(&format!("{}/stop", path(&id))).await?;
+            let mut answer = http.post_empty(&format!("{}/stop", path(&id))).await?;
             if wait {
                 return self::wait(&http, &id, global).await.map(drop);
             }
             show(&answer["job"].take(), global)
         }
         JobsCommand::Mute { id } => show(
-            &http.order(&format!("{}/mute", path(&id))).await?["job"],
+            &http.post_empty(&format!("{}/mute", path(&id))).await?["job"],
             global,
         ),
         JobsCommand::Unmute { id } => show(
-            &http.order(&format!("{}/unmute", path(&id))).await?["job"],
+            &http.post_empty(&format!("{}/unmute", path(&id))).await?["job"],
             global,
         ),
         JobsCommand::Control { id, command, args } => {
@@ -364,7 +364,7 @@ async fn wait(http: &Http, id: &str, global: &Global) -> anyhow::Result<Value> {
             if is_final(&job) {
                 return anyhow::Ok(job);
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     };
     let job = tokio::select! {

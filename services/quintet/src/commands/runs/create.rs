@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
-use super::{path_query, told, watch};
+use super::{path_query, show_answer, watch};
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::Global;
 use crate::client::http::Http;
@@ -66,7 +66,7 @@ pub(super) async fn create(http: &Http, create: &Create, global: &Global) -> Out
     if create.watch {
         return watch::watch(http, &id, global).await;
     }
-    told(&answer, &id, global)
+    show_answer(&answer, &id, global)
 }
 
 /// The body of the request.

@@ -13,42 +13,42 @@ use super::path;
 use crate::cli::exit::{self, Failure};
 use crate::client::http::{Http, Message, Sse};
 
-/// Wait before a broken stream is opened again, where the server did not say another.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Delay before a broken stream is opened again, where the server did not say another.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// How long a server may be away.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// What stands for everything that was ever stored of a run.
 const FROM_THE_FIRST: &str = "0";
 
-/// What one hears of a run.
+/// An update of a watched run.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Update {
     /// The stream is open, again or for the first time.
-    Opened,
+    Connected,
     /// An event.
     Event(Message),
     /// The stream has ended or broken; it is opened again next.
-    Lost,
+    Disconnected,
 }
 
 /// Everything that happened and happens to a run. Awaiting the next is cancel-safe: what was begun goes on with the
 /// stream.
-pub(super) fn follow(http: &Http, id: &str) -> BoxStream<'static, anyhow::Result<Heard>> {
-    let following = Following {
+pub(super) fn follow(http: &Http, id: &str) -> BoxStream<'static, anyhow::Result<Update>> {
+    let stream = RunEventStream {
         http: http.clone(),
         path: format!("{}/events", path(id)),
         last: FROM_THE_FIRST.to_owned(),
-        again: AGAIN,
+        again: RETRY_DELAY,
         state: State::Fresh,
     };
-    futures::stream::try_unfold(following, async |mut following| {
-        let heard = following.next().await?;
-        Ok(Some((heard, following)))
+    futures::stream::try_unfold(stream, async |mut stream| {
+        let update = stream.next().await?;
+        Ok(Some((update, stream)))
     })
     .boxed()
 }
 
-struct Following {
+struct RunEventStream {
     http: Http,
     path: String,
     /// The id of the last event.
@@ -63,8 +63,8 @@ enum State {
     Lost { since: Instant },
 }
 
-impl Following {
-    async fn next(&mut self) -> anyhow::Result<Heard> {
+impl RunEventStream {
+    async fn next(&mut self) -> anyhow::Result<Update> {
         loop {
             match &mut self.state {
                 State::Open(stream) => {
@@ -74,12 +74,12 @@ impl Following {
                         if !message.id.is_empty() {
                             self.last.clone_from(&message.id);
                         }
-                        return Ok(Heard::Event(message));
+                        return Ok(Update::Event(message));
                     }
                     self.state = State::Lost {
                         since: Instant::now(),
                     };
-                    return Ok(Heard::Lost);
+                    return Ok(Update::Disconnected);
                 }
                 State::Fresh => self.open().await?,
                 State::Lost { since } => {
@@ -87,14 +87,14 @@ impl Following {
                     sleep(self.again).await;
                     match self.open().await {
                         Ok(()) => {}
-                        Err(error) if since.elapsed() > PATIENCE || is_final(&error) => {
+                        Err(error) if since.elapsed() > TIMEOUT || is_final(&error) => {
                             return Err(error);
                         }
                         Err(_) => continue,
                     }
                 }
             }
-            return Ok(Heard::Opened);
+            return Ok(Update::Connected);
         }
     }
 

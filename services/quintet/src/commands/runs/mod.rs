@@ -2,14 +2,14 @@
 //!
 //! - [`create`], [`list`], [`plan`], [`watch`]: a verb each; the short ones are here.
 //! - [`follow`]: the events of a run, over broken streams.
-//! - [`view`]: what is known of a run, folded from its events; [`picture`] draws it, with [`graph`] and [`text`].
+//! - [`view`]: what is known of a run, folded from its events; [`render`] draws it, with [`graph`] and [`text`].
 
 mod create;
 mod follow;
 mod graph;
 mod list;
-mod picture;
 mod plan;
+mod render;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -102,7 +102,7 @@ pub(super) async fn run(command: RunsCommand, global: &Global) -> Outcome {
             }
             let path = format!("{}/checkpoints", path(&id));
             let answer = http.post(&path, &body).await?;
-            told(
+            show_answer(
                 &answer,
                 &crate::client::output::table::text(&answer["checkpointId"]),
                 global,
@@ -110,16 +110,16 @@ pub(super) async fn run(command: RunsCommand, global: &Global) -> Outcome {
         }
         RunsCommand::Cancel { id } => {
             let answer = http.delete(&path(&id)).await?;
-            told(&answer, &format!("canceled {id}"), global)
+            show_answer(&answer, &format!("canceled {id}"), global)
         }
         RunsCommand::Approve { id, node } => decide(&http, &id, &node, "approve", global).await,
         RunsCommand::Reject { id, node } => decide(&http, &id, &node, "reject", global).await,
         RunsCommand::Retry { id, watch } => {
-            let answer = http.order(&format!("{}/retry", path(&id))).await?;
+            let answer = http.post_empty(&format!("{}/retry", path(&id))).await?;
             let new = id_of(&answer)?;
             match watch {
                 true => watch::watch(&http, &new, global).await,
-                false => told(&answer, &new, global),
+                false => show_answer(&answer, &new, global),
             }
         }
     }
@@ -127,16 +127,16 @@ pub(super) async fn run(command: RunsCommand, global: &Global) -> Outcome {
 
 async fn decide(http: &Http, id: &str, node: &str, verb: &str, global: &Global) -> Outcome {
     let path = format!("{}/nodes/{}/{verb}", path(id), path_of(node));
-    let answer = http.order(&path).await?;
+    let answer = http.post_empty(&path).await?;
     let done = match verb {
         "approve" => "approved",
         _ => "rejected",
     };
-    told(&answer, &format!("{done} {node}"), global)
+    show_answer(&answer, &format!("{done} {node}"), global)
 }
 
 /// The answer to an order: whole for machines, a word for people.
-fn told(answer: &Value, short: &str, global: &Global) -> Outcome {
+fn show_answer(answer: &Value, short: &str, global: &Global) -> Outcome {
     match global.output {
         Output::Json => print(format_args!("{answer:#}")),
         Output::Table => print(short),

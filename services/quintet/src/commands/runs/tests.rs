@@ -6,7 +6,7 @@ use quintet_contract::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::follow::{event_of, moment_of};
-use super::picture::{Room, picture};
+use super::render::{Size, render};
 use super::view::View;
 use super::{plan, watch};
 use crate::client::http::Message;
@@ -57,15 +57,15 @@ fn node(ms: i64, id: &str, status: &str, attempt: u32) -> Message {
     )
 }
 
-fn hear(view: &mut View, messages: &[Message]) {
+fn apply(view: &mut View, messages: &[Message]) {
     for message in messages {
         let event = event_of(message).unwrap_or_else(|| panic!("no event: {message:?}"));
-        view.hear(moment_of(message), event);
+        view.apply(moment_of(message), event);
     }
 }
 
 fn drawn(view: &View, ms: i64, columns: u16, rows: Option<u16>) -> String {
-    let lines = picture(view, at(ms), Room { columns, rows });
+    let lines = render(view, at(ms), Size { columns, rows });
     if let Some(rows) = rows {
         assert!(lines.len() < usize::from(rows), "{} lines", lines.len());
     }
@@ -103,7 +103,7 @@ fn under_way() -> Vec<Message> {
 #[test]
 fn a_run_is_drawn_with_how_each_node_stands() {
     let mut view = video();
-    hear(&mut view, &under_way());
+    apply(&mut view, &under_way());
     let expected = "\
 ● running 5.0 s  01890a5d-ac96-774b-bcce-b302099a8057  video
 
@@ -123,9 +123,9 @@ small │ frame=  120";
 #[test]
 fn a_narrow_terminal_leaves_out_kinds_and_cuts_lines() {
     let mut view = video();
-    hear(&mut view, &under_way());
+    apply(&mut view, &under_way());
     let long = json!({"nodeId": "large", "attempt": 1, "stream": "stderr", "line": "a long line ".repeat(10)});
-    hear(&mut view, &[message(4_100, "log", long)]);
+    apply(&mut view, &[message(4_100, "log", long)]);
     let expected = "\
 ● running 5.0 s  01890a5d-ac96-774b-bcce-b302099a8057  video
 
@@ -146,13 +146,13 @@ large │ a long line a long line a long line a long line a lo";
 #[test]
 fn a_gate_says_what_it_waits_for_and_a_failure_says_why() {
     let mut view = video();
-    hear(&mut view, &under_way());
+    apply(&mut view, &under_way());
     let done = [
         node(6_000, "small", "succeeded", 2),
         node(7_000, "large", "succeeded", 1),
         node(7_010, "review", "waiting", 1),
     ];
-    hear(&mut view, &done);
+    apply(&mut view, &done);
     let text = drawn(&view, 8_010, 100, None);
     assert!(
         text.contains("◇   review  gate     waiting    1.0 s"),
@@ -173,7 +173,7 @@ fn a_gate_says_what_it_waits_for_and_a_failure_says_why() {
             json!({"status": "failed", "error": "node review failed: rejected"}),
         ),
     ];
-    hear(&mut view, &end);
+    apply(&mut view, &end);
     let text = drawn(&view, 60_000, 100, None);
     assert!(text.starts_with("✗ failed 9.0 s  "), "{text}");
     assert!(
@@ -199,7 +199,7 @@ fn a_graph_that_does_not_fit_is_told_by_its_layers() {
     let mut events = vec![message(0, "status", json!({"status": "running"}))];
     events.extend((0..60).map(|number| node(10, &format!("n{number}"), "succeeded", 1)));
     events.extend((60..63).map(|number| node(20, &format!("n{number}"), "running", 1)));
-    hear(&mut view, &events);
+    apply(&mut view, &events);
     let expected = "\
 ● running 1.0 s  01890a5d-ac96-774b-bcce-b302099a8057  video
 
@@ -225,7 +225,7 @@ fn the_steps_of_a_foreach_are_counted_and_those_under_way_are_named() {
         node(200, "each[0].step", "succeeded", 1),
         node(300, "each[1].step", "running", 1),
     ];
-    hear(&mut view, &events);
+    apply(&mut view, &events);
     let expected = "\
 ● running 1.0 s  01890a5d-ac96-774b-bcce-b302099a8057  video
 
@@ -242,7 +242,7 @@ fn a_run_without_a_plan_is_its_checkpoints() {
         let data = json!({"id": RUN, "ts": at(number), "type": "step", "data": number});
         message(number, "checkpoint", data)
     };
-    hear(&mut view, &(1..=5).map(checkpoint).collect::<Vec<_>>());
+    apply(&mut view, &(1..=5).map(checkpoint).collect::<Vec<_>>());
     let expected = "\
 ○ pending 1.0 s  01890a5d-ac96-774b-bcce-b302099a8057  video
 

@@ -1,4 +1,4 @@
-//! A run as it is watched: what the server says of it, folded from its events one after the other.
+//! The state of a watched run, folded from its events.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use super::graph::Graph;
 
-/// Lines of output that are kept for the picture.
+/// Lines of output that are kept for drawing.
 const LINES: usize = 8;
-/// Checkpoints that are kept for the picture.
+/// Checkpoints that are kept for drawing.
 const CHECKPOINTS: usize = 3;
 
 /// Everything that is shown of a run.
@@ -27,7 +27,7 @@ pub(super) struct View {
     pub(super) began: Option<Timestamp>,
     pub(super) ended: Option<Timestamp>,
     /// The nodes of the plan in its order, and how they hang together.
-    pub(super) nodes: Vec<Shown>,
+    pub(super) nodes: Vec<PlanNode>,
     pub(super) graph: Graph,
     /// How each stands, those inside a `foreach` included.
     pub(super) states: BTreeMap<String, State>,
@@ -41,7 +41,7 @@ pub(super) struct View {
 
 /// A node of the plan.
 #[derive(Clone, Debug)]
-pub(super) struct Shown {
+pub(super) struct PlanNode {
     pub(super) id: String,
     pub(super) kind: String,
     /// Which condition lets it run, and with which answer.
@@ -57,13 +57,13 @@ pub(super) struct State {
     pub(super) began: Option<Timestamp>,
     pub(super) ended: Option<Timestamp>,
     pub(super) error: Option<String>,
-    /// What it last said of how far it is: of progress, or in a checkpoint.
-    pub(super) said: Option<Said>,
+    /// Its newest progress or checkpoint.
+    pub(super) activity: Option<Activity>,
 }
 
-/// How far a node says it is.
+/// The newest progress or checkpoint of a node.
 #[derive(Clone, Debug)]
-pub(super) enum Said {
+pub(super) enum Activity {
     Progress(Value),
     Checkpoint(String, Option<Value>),
 }
@@ -101,8 +101,8 @@ impl View {
         }
     }
 
-    /// Takes in an event; its moment comes from its id.
-    pub(super) fn hear(&mut self, at: Option<Timestamp>, event: RunEvent) {
+    /// Applies an event; its moment comes from its id.
+    pub(super) fn apply(&mut self, at: Option<Timestamp>, event: RunEvent) {
         match event {
             RunEvent::Hello { .. } => {}
             RunEvent::Status { status, error, .. } => {
@@ -115,7 +115,7 @@ impl View {
                     self.ended = at;
                 }
             }
-            RunEvent::Checkpoint(checkpoint) => self.hear_checkpoint(checkpoint),
+            RunEvent::Checkpoint(checkpoint) => self.apply_checkpoint(checkpoint),
             RunEvent::Node {
                 node_id,
                 status,
@@ -124,12 +124,12 @@ impl View {
                 ..
             } => {
                 let state = self.states.entry(node_id.to_string()).or_default();
-                state.turn(at, status, attempt, error);
+                state.transition(at, status, attempt, error);
             }
             RunEvent::Output { .. } => {}
             RunEvent::Progress { node_id, data, .. } => {
                 let state = self.states.entry(node_id.to_string()).or_default();
-                state.said = Some(Said::Progress(Value::Object(data)));
+                state.activity = Some(Activity::Progress(Value::Object(data)));
             }
             RunEvent::Log {
                 node_id,
@@ -147,11 +147,11 @@ impl View {
         }
     }
 
-    fn hear_checkpoint(&mut self, checkpoint: Checkpoint) {
+    fn apply_checkpoint(&mut self, checkpoint: Checkpoint) {
         if let Some(node) = &checkpoint.node_id {
             let state = self.states.entry(node.to_string()).or_default();
             let kind = checkpoint.kind.clone();
-            state.said = Some(Said::Checkpoint(kind, checkpoint.data.clone()));
+            state.activity = Some(Activity::Checkpoint(kind, checkpoint.data.clone()));
         }
         self.checkpoint_count += 1;
         self.checkpoints.push_back(checkpoint);
@@ -173,7 +173,7 @@ impl View {
 }
 
 impl State {
-    fn turn(
+    fn transition(
         &mut self,
         at: Option<Timestamp>,
         status: NodeStatus,
@@ -195,7 +195,7 @@ impl State {
             self.began = at;
         }
         if attempt != self.attempt && begins {
-            self.said = None;
+            self.activity = None;
         }
         self.ended = if status.is_final() { at } else { None };
         self.status = status;
@@ -215,7 +215,7 @@ impl From<NodeState> for State {
             began: state.started_at,
             ended: state.ended_at,
             error: state.error,
-            said: None,
+            activity: None,
         }
     }
 }
@@ -226,7 +226,7 @@ fn keep_newest<T>(list: &mut VecDeque<T>, count: usize) {
     }
 }
 
-fn shown(plan: &Plan) -> Vec<Shown> {
+fn shown(plan: &Plan) -> Vec<PlanNode> {
     let chosen_by = |id: &str| {
         plan.nodes.iter().find_map(|node| {
             let names = |list: &[String]| list.iter().any(|name| name == id);
@@ -239,7 +239,7 @@ fn shown(plan: &Plan) -> Vec<Shown> {
     };
     plan.nodes
         .iter()
-        .map(|node| Shown {
+        .map(|node| PlanNode {
             id: node.id.clone(),
             kind: node.kind.clone(),
             chosen_by: chosen_by(&node.id),

@@ -1,6 +1,6 @@
 //! `quintet runs watch`: a run as it goes, until it ends.
 //!
-//! On a terminal it is a picture that is drawn over; elsewhere a line per event, as JSON if that is asked for.
+//! On a terminal the run is drawn in place; elsewhere a line per event, as JSON if that is asked for.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use quintet_contract::run::{Run, RunEvent, RunStatus};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::follow::{Heard, event_of, follow, moment_of};
-use super::picture::{Room, picture};
+use super::follow::{Update, event_of, follow, moment_of};
+use super::render::{Size, render};
 use super::text::word;
 use super::view::View;
 use super::{path, run_of};
@@ -22,13 +22,13 @@ use crate::cli::stdout::print;
 use crate::client::http::{Http, Message};
 use crate::client::output::terminal::{self, Screen};
 
-/// Time between two pictures.
-const PICTURE: Duration = Duration::from_millis(100);
+/// Time between two redraws.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How a run is shown.
 enum Show {
-    /// A picture that is drawn over.
-    Picture(Screen),
+    /// Drawn in place.
+    InPlace(Screen),
     /// A line per event, for people.
     Lines,
     /// A line per event, as JSON.
@@ -40,7 +40,7 @@ pub(super) async fn watch(http: &Http, id: &str, global: &Global) -> Outcome {
     let mut view = View::of(run_of(&http.get(&path(id)).await?)?);
     let mut show = match global.output {
         Output::Json => Show::Json,
-        Output::Table if terminal::terminal().is_some() => Show::Picture(Screen::default()),
+        Output::Table if terminal::terminal().is_some() => Show::InPlace(Screen::default()),
         Output::Table => Show::Lines,
     };
     let interrupted = tokio::select! {
@@ -55,7 +55,7 @@ pub(super) async fn watch(http: &Http, id: &str, global: &Global) -> Outcome {
         view.ended = run.ended_at;
         view.error = run.error;
     }
-    if let Show::Picture(screen) = &mut show {
+    if let Show::InPlace(screen) = &mut show {
         draw(screen, &view)?;
     }
     if interrupted {
@@ -92,27 +92,27 @@ fn ended(status: RunStatus) -> &'static str {
 
 async fn until_end(http: &Http, id: &str, view: &mut View, show: &mut Show) -> Outcome {
     let mut events = follow(http, id);
-    let mut pictures = interval(PICTURE);
-    pictures.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut redraws = interval(REDRAW_INTERVAL);
+    redraws.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // How the run stood when the stream was opened: what its log no longer holds cannot end the watch.
     let mut at_hello = RunStatus::Pending;
     loop {
-        let heard = tokio::select! {
+        let update = tokio::select! {
             biased;
-            _ = pictures.tick() => {
-                if let Show::Picture(screen) = show {
+            _ = redraws.tick() => {
+                if let Show::InPlace(screen) = show {
                     draw(screen, view)?;
                 }
                 continue;
             }
-            heard = events.next() => heard.context("the events of the run ended")??,
+            update = events.next() => update.context("the events of the run ended")??,
         };
-        match heard {
-            Heard::Opened => view.connected = true,
-            Heard::Lost if at_hello.is_final() => return Ok(()),
-            Heard::Lost => view.connected = false,
-            Heard::Event(message) => {
-                tell(show, &message);
+        match update {
+            Update::Connected => view.connected = true,
+            Update::Disconnected if at_hello.is_final() => return Ok(()),
+            Update::Disconnected => view.connected = false,
+            Update::Event(message) => {
+                print_event(show, &message);
                 let Some(event) = event_of(&message) else {
                     continue;
                 };
@@ -122,7 +122,7 @@ async fn until_end(http: &Http, id: &str, view: &mut View, show: &mut Show) -> O
                     _ => {}
                 }
                 let ends = matches!(&event, RunEvent::Status { status, .. } if status.is_final());
-                view.hear(moment_of(&message), event);
+                view.apply(moment_of(&message), event);
                 if ends {
                     return Ok(());
                 }
@@ -135,18 +135,18 @@ fn draw(screen: &mut Screen, view: &View) -> Outcome {
     let Some((rows, columns)) = terminal::terminal() else {
         return Ok(());
     };
-    let room = Room {
+    let size = Size {
         columns,
         rows: Some(rows),
     };
-    screen.draw(&picture(view, now(), room), columns)?;
+    screen.draw(&render(view, now(), size), columns)?;
     Ok(())
 }
 
 /// Prints an event as a line, where lines are asked for.
-fn tell(show: &Show, message: &Message) {
+fn print_event(show: &Show, message: &Message) {
     match show {
-        Show::Picture(_) => {}
+        Show::InPlace(_) => {}
         Show::Json => print(json!({
             "event": message.event, "id": message.id, "data": message.data
         })),
@@ -215,12 +215,12 @@ pub(super) fn line_of(message: &Message, event: RunEvent) -> Option<String> {
     }
 }
 
-/// The picture of a run as it is now, once.
+/// Draws a run as it is now, once.
 pub(super) fn show(run: Run) -> Outcome {
-    let room = Room {
+    let size = Size {
         columns: terminal::columns(),
         rows: None,
     };
-    terminal::print_lines(&picture(&View::of(run), now(), room))?;
+    terminal::print_lines(&render(&View::of(run), now(), size))?;
     Ok(())
 }

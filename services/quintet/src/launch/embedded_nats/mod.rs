@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::cli::exit::{self, Failure};
 use crate::launch::data_dir::{Connection, DataDir, NATS_CONF};
-use crate::launch::system::{RoleCredentials, Speaker};
+use crate::launch::system::{BusIdentity, RoleCredentials};
 
 /// The oldest server that has what we use.
 const OLDEST: (u32, u32) = (2, 12);
@@ -40,8 +40,8 @@ const PORT_DEADLINE: Duration = Duration::from_secs(3);
 const PORT_TRIES: u32 = 3;
 /// How long it may take to end when asked.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// How often a start or an end is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often a start or an end is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// First wait before a server that died is started again; it doubles up to [`RESTART_MAX`].
 const RESTART_MIN: Duration = Duration::from_millis(100);
 /// Longest such wait.
@@ -59,7 +59,7 @@ pub(crate) struct NatsPlan {
 
 /// A nats-server of our own.
 #[derive(Debug)]
-pub(crate) struct OwnNats {
+pub(crate) struct EmbeddedNats {
     pub(crate) url: String,
     pub(crate) credentials: RoleCredentials,
     /// Tells the thread that looks after the server to end it.
@@ -67,7 +67,7 @@ pub(crate) struct OwnNats {
     ended: oneshot::Receiver<()>,
 }
 
-impl OwnNats {
+impl EmbeddedNats {
     /// Starts a server on the folder's store and waits until it answers.
     pub(crate) async fn start(data: &DataDir, plan: NatsPlan) -> anyhow::Result<Self> {
         check_version(&plan.program).await?;
@@ -102,7 +102,7 @@ impl OwnNats {
         std::thread::Builder::new()
             .name("nats-server".to_owned())
             .spawn(move || {
-                launch.look_after(&stops, failed);
+                launch.supervise(&stops, failed);
                 let _ = done.send(());
             })
             .context("cannot start the thread that looks after nats-server")?;
@@ -161,17 +161,17 @@ fn credentials(passwords: &BTreeMap<String, String>, agents: &[AgentId]) -> Role
     };
     let agents = agents.iter().map(|agent| {
         (
-            Speaker::Agent(agent.clone()),
+            BusIdentity::Agent(agent.clone()),
             of(Role::Agent(agent.clone())),
         )
     });
     let services = [
-        (Speaker::Edge, of(Role::Edge)),
-        (Speaker::Scheduler, of(Role::Scheduler)),
-        (Speaker::Runner, of(Role::Runner)),
-        (Speaker::Frames, of(Role::Frames)),
-        (Speaker::RunWorker, of(Role::Worker)),
-        (Speaker::Effects, of(Role::Worker)),
+        (BusIdentity::Edge, of(Role::Edge)),
+        (BusIdentity::Scheduler, of(Role::Scheduler)),
+        (BusIdentity::Runner, of(Role::Runner)),
+        (BusIdentity::Frames, of(Role::Frames)),
+        (BusIdentity::RunWorker, of(Role::Worker)),
+        (BusIdentity::Effects, of(Role::Worker)),
     ];
     RoleCredentials::Each(agents.chain(services).collect())
 }
@@ -202,7 +202,7 @@ struct Launch {
 impl Launch {
     /// Keeps the server running until it is told to stop, or until nobody is there any more to tell it. A server that
     /// ends while its start is still waited for (`failed` is heard) is not started again: it would only end again.
-    fn look_after(&self, stops: &mpsc::Receiver<()>, failed: oneshot::Sender<anyhow::Error>) {
+    fn supervise(&self, stops: &mpsc::Receiver<()>, failed: oneshot::Sender<anyhow::Error>) {
         let mut failed = Some(failed);
         let mut wait = RESTART_MIN;
         loop {
@@ -270,7 +270,7 @@ enum Ended {
 fn watch(mut child: Child, stops: &mpsc::Receiver<()>) -> Ended {
     loop {
         if !matches!(
-            stops.recv_timeout(LOOK_EVERY),
+            stops.recv_timeout(POLL_INTERVAL),
             Err(RecvTimeoutError::Timeout)
         ) {
             end(&mut child);
@@ -292,7 +292,7 @@ fn end(child: &mut Child) {
         if !matches!(child.try_wait(), Ok(None)) {
             return;
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
     warn!("nats-server did not end in time, kills it");
     let _ = child.kill();
@@ -307,7 +307,7 @@ async fn wait_until_it_answers(port: u16, log: &Path) -> anyhow::Result<()> {
         if TcpStream::connect(address).await.is_ok() {
             return Ok(());
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
     anyhow::bail!(
         "nats-server does not answer on port {port}; its log {} ends with: {}",
@@ -344,7 +344,7 @@ async fn require_free(port: u16) -> anyhow::Result<()> {
             );
             return Err(Failure::new(exit::FAILED, text).into());
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

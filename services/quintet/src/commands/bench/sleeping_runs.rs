@@ -9,14 +9,14 @@ use tokio::time::sleep;
 
 use super::idle::Up;
 use super::process::{processor_time, proportional};
-use super::{Measured, PATIENCE, per_second, push, spinner};
+use super::{Measured, TIMEOUT, per_second, push, spinner};
 use crate::cli::exit::Outcome;
 use crate::client::http::Http;
 
 /// Requests on their way at once.
 const IN_FLIGHT: usize = 64;
-/// How long the processors are looked at.
-const LOOK: Duration = Duration::from_secs(10);
+/// How long the processors are observed.
+const OBSERVED: Duration = Duration::from_secs(10);
 /// Share of a core in which everything that was begun is taken to have ended.
 const QUIET: f64 = 0.10;
 
@@ -25,7 +25,7 @@ pub(super) async fn measure(folder: &Path, count: usize, results: &mut Vec<Measu
     let up = Up::start(folder).await?;
     let http = Http::new(&up.url, None)?;
     until_quiet(&up).await?;
-    let (before, used_before) = (memory(&up)?, share(&up, LOOK).await?);
+    let (before, used_before) = (memory(&up)?, share(&up, OBSERVED).await?);
     let plan = json!({"nodes": [{"id": "rest", "kind": "sleep", "for": "1h"}]});
     let body = json!({"plan": plan});
     let began = Instant::now();
@@ -37,7 +37,7 @@ pub(super) async fn measure(folder: &Path, count: usize, results: &mut Vec<Measu
     let made = per_second(count, began);
     until_none_is_pending(&http).await?;
     until_quiet(&up).await?;
-    let (after, used_after) = (memory(&up)?, share(&up, LOOK).await?);
+    let (after, used_after) = (memory(&up)?, share(&up, OBSERVED).await?);
     let name = format!("{count} sleeping runs");
     let mut say =
         |what: &str, value, unit| push(results, &format!("{name}, {what}"), value, unit, None);
@@ -74,7 +74,7 @@ async fn until_quiet(up: &Up) -> Outcome {
     let began = Instant::now();
     while share(up, Duration::from_secs(1)).await? > QUIET {
         anyhow::ensure!(
-            began.elapsed() < PATIENCE,
+            began.elapsed() < TIMEOUT,
             "the system does not come to rest"
         );
     }
@@ -88,7 +88,7 @@ async fn until_none_is_pending(http: &Http) -> Outcome {
         if page["runs"].as_array().is_some_and(Vec::<Value>::is_empty) {
             return Ok(());
         }
-        anyhow::ensure!(began.elapsed() < PATIENCE, "the runs do not begin");
+        anyhow::ensure!(began.elapsed() < TIMEOUT, "the runs do not begin");
         sleep(Duration::from_millis(100)).await;
     }
 }

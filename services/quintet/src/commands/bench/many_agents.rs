@@ -15,63 +15,63 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::process::{Parts, processor_time};
-use super::{Measured, PATIENCE, push, spinner};
+use super::{Measured, TIMEOUT, push, spinner};
 use crate::cli::exit::Outcome;
-use crate::launch::system::Speaker;
+use crate::launch::system::BusIdentity;
 
 /// How many there are.
 const AGENTS: usize = 10_000;
 /// How often each says that it is there.
 const EVERY: Duration = Duration::from_secs(3);
-/// How long this is looked at.
+/// How many rounds of heartbeats are measured.
 const ROUNDS: u32 = 4;
 /// Silence after which an agent is lost, as configured by default.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Hellos on their way at once.
 const IN_FLIGHT: usize = 256;
 
-struct Crowd<'a> {
+struct ManyAgents<'a> {
     bus: &'a Bus,
     agents: Vec<(AgentId, AgentSession)>,
 }
 
 pub(super) async fn measure(parts: &Parts<'_>, bus: &Bus, results: &mut Vec<Measured>) -> Outcome {
     let bar = spinner("ten thousand agents");
-    let mut scheduler = parts.serve(Speaker::Scheduler, &[], Stdio::null())?;
-    let crowd = Crowd {
+    let mut scheduler = parts.serve(BusIdentity::Scheduler, &[], Stdio::null())?;
+    let agents = ManyAgents {
         bus,
         agents: (0..AGENTS)
-            .map(|number| anyhow::Ok((AgentId::parse(format!("crowd-{number}"))?, new_session())))
+            .map(|number| anyhow::Ok((AgentId::parse(format!("agent-{number}"))?, new_session())))
             .collect::<Result<_, _>>()?,
     };
-    crowd.join().await?;
-    crowd.want_what_nobody_has().await?;
+    agents.join().await?;
+    agents.submit_unplaceable_job().await?;
     let pid = scheduler.id().context("the scheduler has ended")?;
     let (before, began) = (processor_time(pid)?, Instant::now());
     let mut silent_since = began;
     for round in 0..ROUNDS {
         // In the last round the first agent says nothing any more.
         let skip = usize::from(round + 1 == ROUNDS);
-        crowd.round(round, skip).await?;
+        agents.round(round, skip).await?;
         if skip == 0 {
             silent_since = Instant::now() - EVERY;
         }
     }
     let share = (processor_time(pid)? - before).as_secs_f64() / began.elapsed().as_secs_f64();
     let what = format!(
-        "{AGENTS} agents with a heartbeat every 3 s, one job nobody can serve, share of a core"
+        "{AGENTS} agents with a heartbeat every 3 s, one job no agent can serve, share of a core"
     );
     push(results, &what, share * 100.0, "%", None);
-    let missed = crowd.until_missed(silent_since, ROUNDS).await?;
+    let missed = agents.until_missed(silent_since, ROUNDS).await?;
     let what = "an agent that fell silent was missed, after its timeout";
-    let late = missed.saturating_sub(TIMEOUT).as_secs_f64() * 1000.0;
+    let late = missed.saturating_sub(HEARTBEAT_TIMEOUT).as_secs_f64() * 1000.0;
     push(results, what, late, "ms", None);
     scheduler.kill().await?;
     bar.finish_and_clear();
     Ok(())
 }
 
-impl Crowd<'_> {
+impl ManyAgents<'_> {
     async fn join(&self) -> Outcome {
         let capabilities = json!({"slots": 1});
         let hello = Hello {
@@ -95,7 +95,7 @@ impl Crowd<'_> {
                 clock: 1,
                 reports: vec![hello],
             };
-            let answer = self.bus.request_until(&subject, &reports, PATIENCE).await;
+            let answer = self.bus.request_until(&subject, &reports, TIMEOUT).await;
             answer.map(drop)
         });
         let mut joined = joining.buffer_unordered(IN_FLIGHT);
@@ -106,13 +106,13 @@ impl Crowd<'_> {
     }
 
     /// A job that waits for an agent which never comes must not make every heartbeat a search through all agents.
-    async fn want_what_nobody_has(&self) -> Outcome {
+    async fn submit_unplaceable_job(&self) -> Outcome {
         let subject = SubmitJobs {
             pool: PoolName::default(),
         };
         let wanted = json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "nobody"}}});
         let submit: SubmitJob = serde_json::from_value(wanted)?;
-        self.bus.request_until(&subject, &submit, PATIENCE).await?;
+        self.bus.request_until(&subject, &submit, TIMEOUT).await?;
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Crowd<'_> {
             jobs: Some(Vec::new()),
             metrics: Default::default(),
         };
-        self.bus.request(&subject, &heartbeat, PATIENCE).await?;
+        self.bus.request(&subject, &heartbeat, TIMEOUT).await?;
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Crowd<'_> {
             let mut ticks = interval(Duration::from_millis(20));
             loop {
                 ticks.tick().await;
-                let found = self.bus.request(&subject, &first, PATIENCE).await?;
+                let found = self.bus.request(&subject, &first, TIMEOUT).await?;
                 if found.agent.state == AgentState::Offline {
                     return anyhow::Ok(silent_since.elapsed());
                 }

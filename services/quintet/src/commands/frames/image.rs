@@ -11,32 +11,32 @@ const MIDDLE: u8 = 128;
 
 /// Rows and columns of characters that there are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct Size {
     pub(super) rows: u16,
     pub(super) columns: u16,
 }
 
-/// The pixels of a picture in which each is one disc.
+/// The pixels of an image in which each is one disc.
 pub(super) fn read(file: &[u8]) -> anyhow::Result<Bitmap> {
     let mut reader = Decoder::new(Cursor::new(file))
         .read_info()
-        .context("the picture is no PNG")?;
+        .context("the image is no PNG")?;
     let info = reader.info();
     anyhow::ensure!(
         (info.color_type, info.bit_depth) == (ColorType::Grayscale, BitDepth::Eight),
-        "the picture is none of a display: {:?} of {:?} bits",
+        "the image is none of a display: {:?} of {:?} bits",
         info.color_type,
         info.bit_depth
     );
-    let side = |length: u32| u16::try_from(length).context("the picture is too large");
+    let side = |length: u32| u16::try_from(length).context("the image is too large");
     let canvas = Canvas {
         width: side(info.width)?,
         height: side(info.height)?,
     };
     let mut bitmap = Bitmap::dark(canvas);
     for y in 0..canvas.height {
-        let row = reader.next_row().context("the picture is broken")?;
-        let row = row.context("the picture breaks off")?;
+        let row = reader.next_row().context("the image is broken")?;
+        let row = row.context("the image breaks off")?;
         for (x, level) in (0..canvas.width).zip(row.data()) {
             bitmap.set(x, y, *level < MIDDLE);
         }
@@ -57,19 +57,19 @@ pub(super) fn half_blocks(bitmap: &Bitmap) -> Vec<String> {
     (0..canvas.height).step_by(2).map(line).collect()
 }
 
-/// The same in a frame: a display that is dark would be nothing to see. What has no room is left out, which the frame shows
+/// The same in a frame: a display that is dark would be nothing to see. What does not fit is left out, which the frame shows
 /// by being open there.
-pub(super) fn framed(bitmap: &Bitmap, room: Option<Room>) -> Vec<String> {
+pub(super) fn framed(bitmap: &Bitmap, size: Option<Size>) -> Vec<String> {
     let canvas = bitmap.canvas();
     let (width, height) = (
         usize::from(canvas.width),
         usize::from(canvas.height).div_ceil(2),
     );
-    let (columns, rows) = room.map_or((width, height), |room| {
-        let inside = |room: u16| usize::from(room.saturating_sub(2));
+    let (columns, rows) = size.map_or((width, height), |size| {
+        let inside = |size: u16| usize::from(size.saturating_sub(2));
         (
-            inside(room.columns).min(width),
-            inside(room.rows).min(height),
+            inside(size.columns).min(width),
+            inside(size.rows).min(height),
         )
     });
     let edge = |left: char, right: char| {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn black_pixels_of_a_picture_are_lit() {
+    fn black_pixels_of_an_image_are_lit() {
         let file = png(ColorType::Grayscale, &[0, 255, 255, 0, 0, 255, 255, 255, 0]);
         assert_eq!(read(&file).unwrap(), bitmap());
         assert!(read(&file[..50]).is_err());
@@ -134,8 +134,8 @@ mod tests {
     fn the_frame_is_open_where_something_is_left_out() {
         let whole = ["┌───┐", "│█▄ │", "│  ▀│", "└───┘"];
         assert_eq!(framed(&bitmap(), None), whole);
-        let room = |rows, columns| Some(Room { rows, columns });
-        assert_eq!(framed(&bitmap(), room(40, 80)), whole);
-        assert_eq!(framed(&bitmap(), room(3, 4)), ["┌───", "│█▄ "]);
+        let size = |rows, columns| Some(Size { rows, columns });
+        assert_eq!(framed(&bitmap(), size(40, 80)), whole);
+        assert_eq!(framed(&bitmap(), size(3, 4)), ["┌───", "│█▄ "]);
     }
 }

@@ -13,13 +13,13 @@ use quintet_contract::subject::GetTemplate;
 use quintet_contract::template::Template;
 use serde_json::json;
 
-use super::{Measured, PATIENCE, per_second, percentiles, push, spinner};
+use super::{Measured, TIMEOUT, per_second, percentiles, push, spinner};
 
 /// Requests on their way at once.
 const IN_FLIGHT: usize = 128;
 
 /// What the bus does without us.
-pub(super) struct Raw {
+pub(super) struct Baseline {
     /// Time of one request and its answer, the median.
     pub(super) request_p50_ms: f64,
     /// Writes by compare and swap, many on their way at once.
@@ -28,9 +28,9 @@ pub(super) struct Raw {
 
 pub(super) async fn measure(
     owner: &Bus,
-    asker: &Bus,
+    client: &Bus,
     results: &mut Vec<Measured>,
-) -> anyhow::Result<Raw> {
+) -> anyhow::Result<Baseline> {
     let bar = spinner("the raw bus");
     let mut requests = owner
         .serve::<GetTemplate>("quintet.svc.templates.get".to_owned(), None)
@@ -46,7 +46,7 @@ pub(super) async fn measure(
     };
     let ask = async || {
         let began = Instant::now();
-        let _ = asker.request(&GetTemplate {}, &message, PATIENCE).await;
+        let _ = client.request(&GetTemplate {}, &message, TIMEOUT).await;
         began.elapsed()
     };
     let mut times = Vec::new();
@@ -96,7 +96,7 @@ pub(super) async fn measure(
         None,
     );
     bar.finish_and_clear();
-    Ok(Raw {
+    Ok(Baseline {
         request_p50_ms: p50,
         writes_per_second,
     })

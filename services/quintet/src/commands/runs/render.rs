@@ -1,6 +1,6 @@
-//! The picture of a run: its graph with how each node stands, its newest checkpoints and lines of output.
+//! Draws a run: its graph with how each node stands, its newest checkpoints and lines of output.
 //!
-//! A pure function of what is known, the time and the room there is. A graph that does not fit is told as counts per
+//! A pure function of what is known, the time and the size of the terminal. A graph that does not fit is drawn as counts per
 //! layer and the nodes that something happens to.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::graph::Row;
 use super::text::{of_node, of_run, took, word};
-use super::view::{Said, State, View};
+use super::view::{Activity, State, View};
 use crate::client::output::terminal::{BAD, CARE, DIM, PLAIN, STRONG, width};
 
 /// The longest id that is aligned; longer ones push what follows.
@@ -25,17 +25,17 @@ const ITEMS: usize = 4;
 
 /// How much may be drawn.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct Size {
     pub(super) columns: u16,
     /// No limit without it.
     pub(super) rows: Option<u16>,
 }
 
-/// The picture.
-pub(super) fn picture(view: &View, now: Timestamp, room: Room) -> Vec<Line<'static>> {
+/// Draws a run into lines.
+pub(super) fn render(view: &View, now: Timestamp, size: Size) -> Vec<Line<'static>> {
     let mut lines = vec![head(view, now)];
     let foot = foot(view);
-    let free = |lines: &[Line<'_>]| match room.rows {
+    let free = |lines: &[Line<'_>]| match size.rows {
         // A line for the cursor, and one before each part.
         Some(rows) => usize::from(rows).saturating_sub(lines.len() + foot.len() + 2),
         None => usize::MAX,
@@ -44,13 +44,13 @@ pub(super) fn picture(view: &View, now: Timestamp, room: Room) -> Vec<Line<'stat
         lines.push(Line::default());
         let rows = view.graph.rows();
         let rails = rows.iter().map(Row::width).max().unwrap_or(0);
-        let fits = rows.len() <= free(&lines) && rails * 3 <= usize::from(room.columns);
+        let fits = rows.len() <= free(&lines) && rails * 3 <= usize::from(size.columns);
         match fits {
             true => lines.extend(
                 rows.iter()
-                    .map(|row| graph_line(view, row, rails, now, room)),
+                    .map(|row| graph_line(view, row, rails, now, size)),
             ),
-            false => lines.extend(layer_lines(view, now, room, free(&lines))),
+            false => lines.extend(layer_lines(view, now, size, free(&lines))),
         }
     }
     let mut more = item_lines(view, now);
@@ -108,7 +108,7 @@ fn foot(view: &View) -> Vec<Line<'static>> {
     Vec::new()
 }
 
-fn graph_line(view: &View, row: &Row, rails: usize, now: Timestamp, room: Room) -> Line<'static> {
+fn graph_line(view: &View, row: &Row, rails: usize, now: Timestamp, size: Size) -> Line<'static> {
     let Some(number) = row.node else {
         return Line::styled(row.left.clone(), DIM);
     };
@@ -120,17 +120,17 @@ fn graph_line(view: &View, row: &Row, rails: usize, now: Timestamp, room: Room) 
         Span::styled(row.right.clone(), DIM),
         Span::raw(" ".repeat(rails - row.width() + 1)),
     ];
-    spans.extend(node_spans(view, number, &state, now, room));
+    spans.extend(node_spans(view, number, &state, now, size));
     Line::from(spans)
 }
 
-/// What is said of a node behind its mark.
+/// Status and notes of a node behind its mark.
 fn node_spans(
     view: &View,
     number: usize,
     state: &State,
     now: Timestamp,
-    room: Room,
+    size: Size,
 ) -> Vec<Span<'static>> {
     let node = &view.nodes[number];
     let (_, look) = of_node(state.status);
@@ -144,7 +144,7 @@ fn node_spans(
         padded(&node.id, ids),
         if quiet { DIM } else { PLAIN },
     )];
-    if room.columns >= KINDS_FROM {
+    if size.columns >= KINDS_FROM {
         let kinds = view.nodes.iter().map(|node| width(&node.kind)).max();
         spans.push(Span::styled(padded(&node.kind, kinds.unwrap_or(0)), DIM));
     }
@@ -173,8 +173,8 @@ fn note(view: &View, number: usize, state: &State, now: Timestamp) -> Vec<Span<'
             CARE
         };
         spans.push(Span::styled(error.clone(), look));
-    } else if let (NodeStatus::Running, Some(said)) = (state.status, &state.said) {
-        spans.push(Span::styled(said.to_string(), DIM));
+    } else if let (NodeStatus::Running, Some(activity)) = (state.status, &state.activity) {
+        spans.push(Span::styled(activity.to_string(), DIM));
     } else if let (NodeStatus::Pending | NodeStatus::Skipped, Some((condition, answer))) =
         (state.status, &node.chosen_by)
     {
@@ -209,7 +209,7 @@ fn items_done(view: &View, id: &str) -> Option<String> {
     (all > 0).then(|| format!("{done} of {all} steps{failed}"))
 }
 
-impl std::fmt::Display for Said {
+impl std::fmt::Display for Activity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Checkpoint(kind, None) => write!(f, "{kind}"),
@@ -232,7 +232,7 @@ fn padded(text: &str, columns: usize) -> String {
 }
 
 /// A line per layer with how many of its nodes stand how, then the nodes that something happens to.
-fn layer_lines(view: &View, now: Timestamp, room: Room, free: usize) -> Vec<Line<'static>> {
+fn layer_lines(view: &View, now: Timestamp, size: Size, free: usize) -> Vec<Line<'static>> {
     let layers: Vec<BTreeMap<&str, (usize, NodeStatus)>> = view
         .graph
         .layers()
@@ -249,7 +249,7 @@ fn layer_lines(view: &View, now: Timestamp, room: Room, free: usize) -> Vec<Line
     let is_done = |counts: &BTreeMap<&str, (usize, NodeStatus)>| {
         counts.values().all(|(_, status)| status.is_final())
     };
-    // Half of the room is for layers, from the first that goes on.
+    // Half of the size is for layers, from the first that goes on.
     let shown = layers.len().min((free / 2).max(1));
     let from = layers.iter().position(|counts| !is_done(counts));
     let from = from.unwrap_or(layers.len()).min(layers.len() - shown);
@@ -273,7 +273,7 @@ fn layer_lines(view: &View, now: Timestamp, room: Room, free: usize) -> Vec<Line
         let state = view.state(&view.nodes[number].id);
         let (mark, look) = of_node(state.status);
         let mut spans = vec![Span::styled(format!("{mark} "), look)];
-        spans.extend(node_spans(view, number, &state, now, room));
+        spans.extend(node_spans(view, number, &state, now, size));
         lines.push(Line::from(spans));
     }
     lines
@@ -288,15 +288,15 @@ fn item_lines(view: &View, now: Timestamp) -> Vec<Line<'static>> {
     let line = |(id, state): (&str, &State)| {
         let (mark, look) = of_node(state.status);
         let time = elapsed(state, now).unwrap_or_default();
-        let said = match (&state.error, &state.said) {
+        let activity = match (&state.error, &state.activity) {
             (Some(error), _) => error.clone(),
-            (None, Some(said)) => said.to_string(),
+            (None, Some(activity)) => activity.to_string(),
             (None, None) => String::new(),
         };
         Line::from(vec![
             Span::styled(format!("{mark} "), look),
             Span::raw(format!("{id}  {time}  ")),
-            Span::styled(said, DIM),
+            Span::styled(activity, DIM),
         ])
     };
     busy.take(ITEMS).map(line).collect()
