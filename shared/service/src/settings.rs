@@ -157,6 +157,13 @@ impl Settings {
         })
     }
 
+    /// Keeps only the settings of `table`: a command prints and reads its own, while a file may name all that there are.
+    pub fn limited_to(mut self, table: &[Setting]) -> Self {
+        self.table
+            .retain(|setting| table.iter().any(|kept| kept.key == setting.key));
+        self
+    }
+
     /// Starts reading typed values.
     pub fn reader(&self) -> Reader<'_> {
         Reader::new(self)

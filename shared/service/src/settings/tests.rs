@@ -225,3 +225,20 @@ fn the_markdown_table_has_a_row_per_setting() {
         "| `job_retention` | `JOB_RETENTION` | `--job-retention` | `7days` | How long \\| ended jobs stay |"
     ));
 }
+
+#[test]
+fn a_command_reads_and_prints_its_own_settings_of_a_file_for_all() {
+    let all = load("port = 9\ntags = [\"a\"]", &[], &[]).unwrap();
+    let own: Vec<Setting> = TABLE
+        .iter()
+        .copied()
+        .filter(|setting| setting.key != "port")
+        .collect();
+    let own = all.limited_to(&own);
+    assert!(!own.print_config().contains("port"));
+    let mut read = own.reader();
+    assert_eq!(read.list("tags"), ["a"]);
+    assert_eq!(read.text("port"), "");
+    let error = read.finish(()).unwrap_err().to_string();
+    assert!(error.contains("does not declare it"), "{error}");
+}
