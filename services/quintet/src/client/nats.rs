@@ -1,5 +1,6 @@
 //! A connection to the bus for commands that inspect it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use quintet_bus::{Bus, Credentials, Secret};
@@ -9,19 +10,19 @@ use tokio::time::timeout;
 use crate::cli::exit::{self, Failure};
 use crate::launch::data_dir::connection_of;
 use crate::launch::system::BusIdentity;
-use crate::settings::Config;
+use crate::settings::nats::NatsSettings;
 
 /// How long NATS may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection as a person would have it: by the settings, else to the server of a running `up`.
-pub(crate) async fn connect(config: &Config) -> anyhow::Result<Bus> {
-    let mut settings = config.bus.clone();
-    if config.nats_url.is_none() {
-        let Some(found) = connection_of(&config.data_dir) else {
+pub(crate) async fn connect(nats: &NatsSettings, data_dir: &Path) -> anyhow::Result<Bus> {
+    let mut settings = nats.bus.clone();
+    if nats.url.is_none() {
+        let Some(found) = connection_of(data_dir) else {
             let text = format!(
                 "there is no NATS to look at: name one with --nats-url, or start `quintet up` (nothing runs in {})",
-                config.data_dir.display()
+                data_dir.display()
             );
             return Err(Failure::new(exit::UNREACHABLE, text).into());
         };

@@ -1,35 +1,48 @@
 //! Looks at the bus: `quintet tap` and `quintet decode`.
 
 use std::io::Read;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 use futures::StreamExt;
 use futures::stream::select_all;
 use quintet_bus::{Tapped, now, to_json_text};
+use quintet_service::settings::Setting;
 use serde_json::{Value, json};
 
 use crate::cli::exit::Outcome;
 use crate::cli::global::{Global, Output};
 use crate::cli::stdout::print;
-use crate::client::nats;
-use crate::settings::Flags;
+use crate::client::nats::connect;
+use crate::settings::{Flags, Groups, nats, shared};
 
 /// Bytes of a message that cannot be decoded which are shown.
 const SHOWN_BYTES: usize = 64;
+
+/// The settings by which the bus is found.
+#[derive(Clone, Debug)]
+pub(crate) struct TapGroups;
+
+impl Groups for TapGroups {
+    const TABLES: &'static [&'static [Setting]] = &[nats::TABLE, shared::DATA_DIR];
+}
 
 #[derive(Args)]
 pub(crate) struct TapCommand {
     /// Subjects, with NATS wildcards; everything of ours without any
     filters: Vec<String>,
     #[command(flatten)]
-    flags: Flags,
+    flags: Flags<TapGroups>,
 }
 
 /// Prints what passes by until it is interrupted.
 pub(super) async fn tap(command: TapCommand, global: &Global) -> Outcome {
-    let config = command.flags.read("quintet")?;
-    let bus = nats::connect(&config).await?;
+    let loaded = command
+        .flags
+        .read(|read| (nats::read(read), PathBuf::from(read.text("data_dir"))))?;
+    let (nats, data_dir) = loaded.settings;
+    let bus = connect(&nats, &data_dir).await?;
     let filters = match command.filters.is_empty() {
         true => vec![format!("{}.>", bus.prefix())],
         false => command.filters,

@@ -3,44 +3,57 @@
 use std::time::Duration;
 
 use clap::Args;
-use quintet_service::signals;
+use quintet_service::settings::Setting;
+use quintet_service::{signals, telemetry::SETTINGS};
 
 use crate::cli::exit::Outcome;
 use crate::cli::stdout::print;
 use crate::launch::system::{System, SystemConfig, run_until};
 use crate::launch::telemetry;
-use crate::settings::Flags;
+use crate::settings::{Flags, Groups, agent, nats, process};
 
 /// How long it may take to end beside the grace that its jobs have.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The settings of an agent's process.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentGroups;
+
+impl Groups for AgentGroups {
+    const TABLES: &'static [&'static [Setting]] =
+        &[nats::TABLE, agent::TABLE, process::TABLE, SETTINGS];
+}
+
 #[derive(Args)]
 pub(crate) struct AgentCommand {
     #[command(flatten)]
-    flags: Flags,
+    flags: Flags<AgentGroups>,
 }
 
 pub(crate) async fn run(command: AgentCommand) -> Outcome {
-    let config = command.flags.read("quintet-agent")?;
+    let loaded = command.flags.read(|read| {
+        let process = process::read(read, "quintet-agent");
+        (nats::read(read), agent::read(read), process)
+    })?;
     if command.flags.print_config {
-        print(config.printed.trim_end());
+        print(loaded.printed.trim_end());
         return Ok(());
     }
-    config.require_nats()?;
-    let telemetry = telemetry::start(&config)?;
+    let (nats, agent, process) = loaded.settings;
+    nats.require_nats()?;
+    let telemetry = telemetry::start(process.telemetry)?;
     let stop = signals::listen()?;
-    let deadline = config.agent.drain_grace + SHUTDOWN_TIMEOUT;
-    let agents = vec![config.agent];
+    let deadline = agent.drain_grace + SHUTDOWN_TIMEOUT;
     let system = SystemConfig {
-        bus: config.bus,
+        bus: nats.bus,
         edge: None,
         schedulers: Vec::new(),
         runners: Vec::new(),
-        agents,
+        agents: vec![agent],
         frames: Vec::new(),
         effects: Vec::new(),
         run_workers: Vec::new(),
-        metrics: config.metrics,
+        metrics: process.metrics,
     };
     let started = tokio::select! {
         biased;

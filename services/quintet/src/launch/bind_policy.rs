@@ -4,12 +4,11 @@ use quintet_edge::EdgeConfig;
 use tracing::warn;
 
 use crate::cli::exit::{self, Failure};
-use crate::settings::Config;
 
 /// Everybody knows the default token: it is for machines that nobody else can reach.
-pub(crate) fn refuse_known_token(config: &Config, insecure: bool) -> anyhow::Result<()> {
-    let reachable = !config.edge.listen.ip().is_loopback();
-    if reachable && config.edge.has_default_token() && !insecure {
+pub(crate) fn refuse_known_token(edge: &EdgeConfig, insecure: bool) -> anyhow::Result<()> {
+    let reachable = !edge.listen.ip().is_loopback();
+    if reachable && edge.has_default_token() && !insecure {
         let text = "AGENT_TOKEN is the default that everybody knows, and the edge would listen on an address that others \
                     can reach; set AGENT_TOKEN, listen on 127.0.0.1, or say --insecure-dev";
         return Err(Failure::new(exit::USAGE, text).into());

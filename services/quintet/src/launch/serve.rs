@@ -3,18 +3,36 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use quintet_service::signals;
+use quintet_service::settings::Setting;
+use quintet_service::{signals, telemetry::SETTINGS};
 
-use crate::cli::exit::{self, Failure, Outcome};
+use crate::cli::exit::Outcome;
 use crate::cli::stdout::{emit, print};
 use crate::launch::banner::scheme;
 use crate::launch::bind_policy::{refuse_known_token, warn_of_open_interface};
-use crate::launch::system::{System, SystemConfig, run_until};
+use crate::launch::system::{BusSettings, System, SystemConfig, run_until};
 use crate::launch::telemetry;
-use crate::settings::{Config, Flags};
+use crate::settings::{Flags, Groups, edge, frames, nats, process, runner, scheduler};
 
 /// How long each part may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The settings of a process with services.
+#[derive(Clone, Debug)]
+pub(crate) struct ServeGroups;
+
+impl Groups for ServeGroups {
+    const TABLES: &'static [&'static [Setting]] = &[
+        nats::TABLE,
+        nats::RETENTION,
+        edge::TABLE,
+        scheduler::TABLE,
+        runner::TABLE,
+        frames::TABLE,
+        process::TABLE,
+        SETTINGS,
+    ];
+}
 
 #[derive(Args)]
 pub(crate) struct ServeCommand {
@@ -25,7 +43,7 @@ pub(crate) struct ServeCommand {
     #[arg(long)]
     insecure_dev: bool,
     #[command(flatten)]
-    flags: Flags,
+    flags: Flags<ServeGroups>,
 }
 
 /// A service that can be started.
@@ -42,46 +60,40 @@ enum Service {
 }
 
 pub(crate) async fn run(command: ServeCommand) -> Outcome {
-    let config = command.flags.read("quintet")?;
+    let wants = |service| command.services.contains(&service);
+    // Only what is started is read: a mistake in the settings of another service is no reason to fail.
+    let loaded = command.flags.read(|read| {
+        let system = SystemConfig {
+            edge: wants(Service::Edge).then(|| edge::read(read)),
+            schedulers: Vec::from_iter(wants(Service::Scheduler).then(|| scheduler::read(read))),
+            runners: Vec::from_iter(wants(Service::Runner).then(|| runner::read(read))),
+            frames: Vec::from_iter(wants(Service::Frames).then(|| frames::read(read))),
+            agents: Vec::new(),
+            run_workers: Vec::new(),
+            effects: Vec::new(),
+            bus: BusSettings::open(""),
+            metrics: None,
+        };
+        let process = process::read(read, "quintet");
+        (nats::read_of_owner(read), system, process)
+    })?;
     if command.flags.print_config {
-        print(config.printed.trim_end());
+        print(loaded.printed.trim_end());
         return Ok(());
     }
-    let wants = |service| command.services.contains(&service);
-    if wants(Service::Edge) {
-        refuse_known_token(&config, command.insecure_dev)?;
+    let (nats, mut system, process) = loaded.settings;
+    if let Some(edge) = &system.edge {
+        refuse_known_token(edge, command.insecure_dev)?;
     }
-    config.require_nats()?;
-    let telemetry = telemetry::start(&config)?;
-    if wants(Service::Edge) {
+    nats.require_nats()?;
+    let telemetry = telemetry::start(process.telemetry)?;
+    if let Some(edge) = &system.edge {
         crate::launch::file_limit::raise_limit();
-        warn_of_open_interface(&config.edge);
+        warn_of_open_interface(edge);
     }
-    let scheme = scheme(&config.edge);
+    let scheme = system.edge.as_ref().map_or("http", scheme);
     let stop = signals::listen()?;
-    let system = SystemConfig {
-        bus: config.bus,
-        edge: wants(Service::Edge).then_some(config.edge),
-        schedulers: if wants(Service::Scheduler) {
-            vec![config.scheduler]
-        } else {
-            Vec::new()
-        },
-        runners: if wants(Service::Runner) {
-            vec![config.runner]
-        } else {
-            Vec::new()
-        },
-        frames: if wants(Service::Frames) {
-            vec![config.frames]
-        } else {
-            Vec::new()
-        },
-        agents: Vec::new(),
-        run_workers: Vec::new(),
-        effects: Vec::new(),
-        metrics: config.metrics,
-    };
+    (system.bus, system.metrics) = (nats.bus, process.metrics);
     let started = tokio::select! {
         biased;
         () = stop.cancelled() => None,

@@ -3,16 +3,12 @@
 //! Every service has a connection of its own, under the credentials of its role. They end in order: the edge first, so
 //! that nobody asks any more; then those who work, whose last reports schedulers and runners still take; then those.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
 use quintet_agent::AgentConfig;
-use quintet_bus::{Bus, BusConfig, Credentials, TlsFiles};
-use quintet_contract::id::AgentId;
-use quintet_contract::subject::Prefix;
-use quintet_contract::topology::Retention;
+use quintet_bus::{Bus, BusConfig};
 use quintet_edge::{Edge, EdgeConfig};
 use quintet_frames::FramesConfig;
 use quintet_runner::RunnerConfig;
@@ -26,109 +22,14 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use crate::settings::bus::{BusIdentity, BusSettings, RoleCredentials};
+
 /// The name of the whole in the health body.
 const SERVICE: &str = "orchestrator";
 /// Messages that a subscription of the frames service may hold unread: of the largest that NATS takes, 256 MiB.
 const FRAMES_UNREAD: usize = 256;
 /// Wait before a NATS that does not answer yet is tried again.
 const CONNECT_RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// Who speaks on the bus.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BusIdentity {
-    /// The edge.
-    Edge,
-    /// A scheduler.
-    Scheduler,
-    /// A runner.
-    Runner,
-    /// A frames service.
-    Frames,
-    /// A run worker.
-    RunWorker,
-    /// A worker that offers effects.
-    Effects,
-    /// One agent.
-    Agent(AgentId),
-}
-
-/// The credentials of every identity.
-#[derive(Clone, Debug)]
-pub enum RoleCredentials {
-    /// The same for all.
-    Same(Credentials),
-    /// Each its own.
-    Each(BTreeMap<BusIdentity, Credentials>),
-}
-
-impl From<Credentials> for RoleCredentials {
-    fn from(credentials: Credentials) -> Self {
-        Self::Same(credentials)
-    }
-}
-
-/// How services reach the bus.
-#[derive(Clone, Debug)]
-pub struct BusSettings {
-    /// Address of NATS.
-    pub url: String,
-    /// First part of every subject.
-    pub prefix: Prefix,
-    /// Copies of every stream.
-    pub replicas: usize,
-    /// How long output of jobs and logs of runs are kept.
-    pub retention: Retention,
-    /// Files of TLS.
-    pub tls: Option<TlsFiles>,
-    /// Who we are.
-    pub credentials: RoleCredentials,
-}
-
-impl BusSettings {
-    /// A NATS that lets everybody in.
-    pub fn open(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            prefix: Prefix::default(),
-            replicas: 1,
-            retention: Retention::default(),
-            tls: None,
-            credentials: Credentials::None.into(),
-        }
-    }
-
-    /// The connection of one identity.
-    pub fn config(&self, identity: &BusIdentity) -> BusConfig {
-        let (name, credentials) = match (identity, &self.credentials) {
-            (_, RoleCredentials::Same(credentials)) => (identity.name(), Some(credentials)),
-            (identity, RoleCredentials::Each(each)) => (identity.name(), each.get(identity)),
-        };
-        BusConfig {
-            url: self.url.clone(),
-            prefix: self.prefix.clone(),
-            name,
-            credentials: credentials.cloned().unwrap_or(Credentials::None),
-            tls: self.tls.clone(),
-            replicas: self.replicas,
-            unread: BusConfig::UNREAD,
-            retention: self.retention,
-        }
-    }
-}
-
-impl BusIdentity {
-    fn name(&self) -> String {
-        match self {
-            Self::Edge => "quintet edge".to_owned(),
-            Self::Scheduler => "quintet scheduler".to_owned(),
-            Self::Runner => "quintet runner".to_owned(),
-            Self::Frames => "quintet frames".to_owned(),
-            Self::RunWorker => "quintet run worker".to_owned(),
-            Self::Effects => "quintet effects".to_owned(),
-            Self::Agent(agent) => format!("quintet agent {agent}"),
-        }
-    }
-}
 
 /// What a system is made of.
 #[derive(Debug)]

@@ -5,15 +5,13 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 
 use quintet_bus::{TraceHooks, set_trace_hooks};
-use quintet_service::telemetry::{self, Telemetry, chain};
+use quintet_service::telemetry::{self, Telemetry, TelemetryConfig, chain};
 use quintet_service::trace;
 use tracing::{error, warn};
 
-use crate::settings::Config;
-
 /// Sets everything up; possible once.
-pub(crate) fn start(config: &Config) -> anyhow::Result<Telemetry> {
-    let telemetry = telemetry::init(config.telemetry.clone())?;
+pub(crate) fn start(config: TelemetryConfig) -> anyhow::Result<Telemetry> {
+    let telemetry = telemetry::init(config)?;
     set_trace_hooks(TraceHooks {
         inject: trace::inject,
         extract: |span, lookup| trace::set_parent(span, lookup),
@@ -30,12 +28,12 @@ pub(crate) async fn end(telemetry: Telemetry) {
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let said = panic.payload_as_str().unwrap_or("no text");
+    let text = panic.payload_as_str().unwrap_or("no text");
     let place = panic.location().map(ToString::to_string);
     let place = place.unwrap_or_default();
     let backtrace = Backtrace::capture();
     match backtrace.status() {
-        BacktraceStatus::Captured => error!(panic = said, place, %backtrace, "panicked"),
-        _ => error!(panic = said, place, "panicked"),
+        BacktraceStatus::Captured => error!(panic = text, place, %backtrace, "panicked"),
+        _ => error!(panic = text, place, "panicked"),
     }
 }

@@ -1,14 +1,20 @@
 //! `quintet up`: everything in one process, with a nats-server beside it unless one was named.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use quintet_agent::AgentConfig;
 use quintet_contract::id::{AgentId, WorkerId};
+use quintet_edge::EdgeConfig;
+use quintet_frames::FramesConfig;
+use quintet_runner::RunnerConfig;
+use quintet_scheduler::SchedulerConfig;
+use quintet_service::settings::{Reader, Setting};
 use quintet_service::signals;
-use quintet_service::telemetry::Telemetry;
+use quintet_service::telemetry::{SETTINGS, Telemetry};
 use quintet_workers::RunWorkerConfig;
+use quintet_workers::effects::EffectsConfig;
 use tracing::{info, warn};
 
 use crate::cli::exit::{self, Failure, Outcome};
@@ -21,12 +27,73 @@ use crate::launch::data_dir::DataDir;
 use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
 use crate::launch::system::{System, SystemConfig, run_until};
 use crate::launch::telemetry;
-use crate::settings::{Config, Flags};
+use crate::settings::nats::{EmbeddedNatsSettings, NatsSettings};
+use crate::settings::process::ProcessSettings;
+use crate::settings::{
+    Flags, Groups, agent, edge, effects, frames, nats, process, run_worker, runner, scheduler,
+    shared,
+};
 
 /// How long everything may take to become ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long each part may take to end beside the grace that running jobs have.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The settings of everything in one process.
+#[derive(Clone, Debug)]
+pub(crate) struct UpGroups;
+
+impl Groups for UpGroups {
+    const TABLES: &'static [&'static [Setting]] = &[
+        edge::TABLE,
+        scheduler::TABLE,
+        runner::TABLE,
+        frames::TABLE,
+        nats::TABLE,
+        shared::DATA_DIR,
+        nats::EMBEDDED,
+        agent::TABLE,
+        run_worker::TABLE,
+        effects::TABLE,
+        process::TABLE,
+        SETTINGS,
+    ];
+}
+
+struct UpSettings {
+    edge: EdgeConfig,
+    scheduler: SchedulerConfig,
+    runner: RunnerConfig,
+    frames: FramesConfig,
+    agent: AgentConfig,
+    run_worker: RunWorkerConfig,
+    effects: EffectsConfig,
+    /// None when jobs and commands work in the data folder.
+    work_dir: Option<PathBuf>,
+    nats: NatsSettings,
+    embedded: EmbeddedNatsSettings,
+    data_dir: PathBuf,
+    process: ProcessSettings,
+}
+
+impl UpSettings {
+    fn read(read: &mut Reader<'_>) -> Self {
+        Self {
+            edge: edge::read(read),
+            scheduler: scheduler::read(read),
+            runner: runner::read(read),
+            frames: frames::read(read),
+            agent: agent::read(read),
+            run_worker: run_worker::read(read),
+            effects: effects::read(read),
+            work_dir: read.optional("work_dir").map(PathBuf::from),
+            nats: nats::read_of_owner(read),
+            embedded: nats::read_embedded(read),
+            data_dir: PathBuf::from(read.text("data_dir")),
+            process: process::read(read, "quintet"),
+        }
+    }
+}
 
 #[derive(Args)]
 pub(crate) struct UpCommand {
@@ -46,17 +113,18 @@ pub(crate) struct UpCommand {
     #[arg(long)]
     insecure_dev: bool,
     #[command(flatten)]
-    flags: Flags,
+    flags: Flags<UpGroups>,
 }
 
 pub(crate) async fn run(command: UpCommand, global: &Global) -> Outcome {
-    let config = command.flags.read("quintet")?;
+    let loaded = command.flags.read(UpSettings::read)?;
     if command.flags.print_config {
-        print(config.printed.trim_end());
+        print(loaded.printed.trim_end());
         return Ok(());
     }
-    refuse_known_token(&config, command.insecure_dev)?;
-    let telemetry = telemetry::start(&config)?;
+    let config = loaded.settings;
+    refuse_known_token(&config.edge, command.insecure_dev)?;
+    let telemetry = telemetry::start(config.process.telemetry.clone())?;
     crate::launch::file_limit::raise_limit();
     warn_of_open_interface(&config.edge);
     let outcome = up(command, config, global, &telemetry).await;
@@ -64,15 +132,19 @@ pub(crate) async fn run(command: UpCommand, global: &Global) -> Outcome {
     outcome
 }
 
-async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Telemetry) -> Outcome {
+async fn up(
+    command: UpCommand,
+    config: UpSettings,
+    global: &Global,
+    telemetry: &Telemetry,
+) -> Outcome {
     let stop = signals::listen()?;
     let data = DataDir::open(&config.data_dir)?;
     let work_dir = config.work_dir.clone().unwrap_or_else(|| data.join("work"));
     std::fs::create_dir_all(&work_dir)?;
     let agents = agents(&config.agent, command.agents, &work_dir)?;
     let run_workers = run_workers(&config, command.run_workers, &data)?;
-    let Config {
-        mut bus,
+    let UpSettings {
         edge,
         scheduler,
         runner,
@@ -80,19 +152,21 @@ async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Tel
         effects,
         agent,
         run_worker,
-        metrics,
+        nats: NatsSettings { url, mut bus },
+        embedded,
+        process,
         ..
     } = config;
-    let own = match &config.nats_url {
+    let own = match &url {
         Some(url) => {
             info!(url, "uses an existing NATS");
             None
         }
         None => {
             let plan = NatsPlan {
-                program: config.nats_server,
-                port: config.nats_port,
-                sync_interval: config.nats_sync_interval,
+                program: embedded.program,
+                port: embedded.port,
+                sync_interval: embedded.sync_interval,
                 prefix: bus.prefix.clone(),
                 agents: agents.iter().map(|agent| agent.agent.clone()).collect(),
             };
@@ -125,7 +199,7 @@ async fn up(command: UpCommand, config: Config, global: &Global, telemetry: &Tel
             true => Vec::new(),
             false => vec![effects],
         },
-        metrics,
+        metrics: process.metrics,
     };
     let started = tokio::select! {
         biased;
@@ -201,7 +275,7 @@ fn agents(first: &AgentConfig, count: usize, work_dir: &Path) -> anyhow::Result<
 
 /// The run workers of this process: the first has the configured id, the others the same with a number.
 fn run_workers(
-    config: &Config,
+    config: &UpSettings,
     count: usize,
     data: &DataDir,
 ) -> anyhow::Result<Vec<RunWorkerConfig>> {

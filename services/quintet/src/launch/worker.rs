@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use quintet_service::signals;
+use quintet_service::settings::Setting;
+use quintet_service::{signals, telemetry::SETTINGS};
+use quintet_workers::RunWorkerConfig;
+use quintet_workers::effects::EffectsConfig;
 
 use crate::cli::exit::Outcome;
 use crate::cli::stdout::print;
 use crate::launch::system::{System, SystemConfig, run_until};
 use crate::launch::telemetry;
-use crate::settings::Flags;
+use crate::settings::{Flags, Groups, effects, nats, process, run_worker};
 
 /// How long it may take to end beside the grace that its tasks have.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -17,32 +20,70 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Subcommand)]
 pub(crate) enum WorkerCommand {
     /// Start a run worker, which takes commands of runs from queues
-    Run(WorkerFlags),
+    Run(WorkerFlags<RunWorkerGroups>),
     /// Offer the effects bouncing-dot, text and simplex-noise for the display
-    Effects(WorkerFlags),
+    Effects(WorkerFlags<EffectsGroups>),
 }
 
 #[derive(Args)]
-pub(crate) struct WorkerFlags {
+pub(crate) struct WorkerFlags<G: Groups> {
     #[command(flatten)]
-    flags: Flags,
+    flags: Flags<G>,
+}
+
+/// The settings of a run worker's process.
+#[derive(Clone, Debug)]
+pub(crate) struct RunWorkerGroups;
+
+/// The settings of the process of a worker that offers effects.
+#[derive(Clone, Debug)]
+pub(crate) struct EffectsGroups;
+
+impl Groups for RunWorkerGroups {
+    const TABLES: &'static [&'static [Setting]] =
+        &[nats::TABLE, run_worker::TABLE, process::TABLE, SETTINGS];
+}
+
+impl Groups for EffectsGroups {
+    const TABLES: &'static [&'static [Setting]] =
+        &[nats::TABLE, effects::TABLE, process::TABLE, SETTINGS];
+}
+
+/// The one worker of a process.
+enum Worker {
+    Run(RunWorkerConfig),
+    Effects(EffectsConfig),
 }
 
 pub(crate) async fn run(command: WorkerCommand) -> Outcome {
-    let (service, flags) = match &command {
-        WorkerCommand::Run(worker) => ("quintet-run-worker", &worker.flags),
-        WorkerCommand::Effects(worker) => ("quintet-effects", &worker.flags),
+    let (print_config, loaded) = match command {
+        WorkerCommand::Run(WorkerFlags { flags }) => {
+            let loaded = flags.read(|read| {
+                let process = process::read(read, "quintet-run-worker");
+                let worker = Worker::Run(run_worker::read(read));
+                (nats::read(read), worker, process)
+            });
+            (flags.print_config, loaded?)
+        }
+        WorkerCommand::Effects(WorkerFlags { flags }) => {
+            let loaded = flags.read(|read| {
+                let process = process::read(read, "quintet-effects");
+                let worker = Worker::Effects(effects::read(read));
+                (nats::read(read), worker, process)
+            });
+            (flags.print_config, loaded?)
+        }
     };
-    let config = flags.read(service)?;
-    if flags.print_config {
-        print(config.printed.trim_end());
+    if print_config {
+        print(loaded.printed.trim_end());
         return Ok(());
     }
-    config.require_nats()?;
-    let telemetry = telemetry::start(&config)?;
+    let (nats, worker, process) = loaded.settings;
+    nats.require_nats()?;
+    let telemetry = telemetry::start(process.telemetry)?;
     let stop = signals::listen()?;
     let mut system = SystemConfig {
-        bus: config.bus,
+        bus: nats.bus,
         edge: None,
         schedulers: Vec::new(),
         runners: Vec::new(),
@@ -50,17 +91,16 @@ pub(crate) async fn run(command: WorkerCommand) -> Outcome {
         agents: Vec::new(),
         run_workers: Vec::new(),
         effects: Vec::new(),
-        metrics: config.metrics,
+        metrics: process.metrics,
     };
-    let deadline = match command {
-        WorkerCommand::Run(_) => {
-            let worker = config.run_worker;
+    let deadline = match worker {
+        Worker::Run(worker) => {
             let grace = worker.drain_grace + worker.kill_grace;
             system.run_workers.push(worker);
             grace + SHUTDOWN_TIMEOUT
         }
-        WorkerCommand::Effects(_) => {
-            system.effects.push(config.effects);
+        Worker::Effects(effects) => {
+            system.effects.push(effects);
             SHUTDOWN_TIMEOUT
         }
     };

@@ -1,4 +1,4 @@
-//! Settings of frames: the display, the programs that draw for it, and the effects.
+//! Settings of frames: the display and the programs that draw for it.
 //!
 //! The file says what there is; each FLIPDISC setting stands in place of one of its words.
 
@@ -6,16 +6,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quintet_contract::frame::Fps;
-use quintet_contract::id::HolderId;
 use quintet_frames::display::Shown;
 use quintet_frames::{Display, FramesConfig};
 use quintet_service::settings::{Reader, Setting};
-use quintet_workers::effects::EffectsConfig;
 
-use super::setting;
+use super::process::holder;
+use super::shared::setting;
 
 /// The settings of this file.
-pub(super) const TABLE: &[Setting] = &[
+pub(crate) const TABLE: &[Setting] = &[
     setting(
         "frames_config",
         "FRAMES_CONFIG",
@@ -94,17 +93,11 @@ pub(super) const TABLE: &[Setting] = &[
         None,
         "microseconds between the packets of two panels; none without it and the file",
     ),
-    setting(
-        "effects_prefix",
-        "EFFECTS_PREFIX",
-        None,
-        "put before the names of the effects that a worker offers, so that those of two programs differ",
-    ),
 ];
 
-/// The frames service.
-pub(super) fn frames(read: &mut Reader<'_>, holder: HolderId) -> FramesConfig {
-    let mut frames = FramesConfig::new(holder);
+/// Reads [`TABLE`].
+pub(crate) fn read(read: &mut Reader<'_>) -> FramesConfig {
+    let mut frames = FramesConfig::new(holder());
     frames.reaper = std::env::current_exe().ok();
     if let Some(file) = read.optional("frames_config").map(PathBuf::from)
         && let Err(error) = frames.read_file(&file)
@@ -183,11 +176,4 @@ fn rate(read: &mut Reader<'_>, key: &str) -> Option<Fps> {
 fn switch(read: &mut Reader<'_>, key: &str) -> Option<bool> {
     read.optional(key)?;
     Some(read.boolean(key))
-}
-
-/// The worker that offers effects.
-pub(super) fn effects(read: &mut Reader<'_>) -> EffectsConfig {
-    EffectsConfig {
-        prefix: read.optional("effects_prefix"),
-    }
 }

@@ -23,6 +23,11 @@ pub(crate) fn text(value: &Value) -> String {
     }
 }
 
+/// Names, separated by commas.
+pub(crate) fn names(list: &[Value]) -> String {
+    list.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
 /// How long ago, roughly.
 pub(crate) fn age(at: &Value, now: Timestamp) -> String {
     let Some(at) = at.as_str().and_then(|at| at.parse::<Timestamp>().ok()) else {

@@ -1,6 +1,6 @@
 //! `quintet doctor`: looks at everything and says what to do about what is wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use quintet_bus::{Bus, Condition, RequestError};
 use quintet_contract::agent::AgentState;
 use quintet_contract::api::ListAgents;
+use quintet_contract::id::PoolName;
 use quintet_contract::subject::ListAgentsOf;
+use quintet_service::settings::{Reader, Setting};
 use quintet_service::telemetry::chain;
 use reqwest::Method;
 use reqwest::header::{DATE, HeaderMap};
@@ -25,17 +27,53 @@ use crate::client::http::Http;
 use crate::client::nats::connect;
 use crate::launch::data_dir::exposed;
 use crate::launch::embedded_nats::check_version;
-use crate::settings::{Config, Flags};
+use crate::settings::nats::NatsSettings;
+use crate::settings::{Flags, Groups, agent, nats, shared};
 
 /// How long one check may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How far clocks may be apart: HTTP tells whole seconds, and deadlines travel in wall-clock time.
 const CLOCK_TOLERANCE_S: i64 = 2;
 
+/// The settings of everything that is checked.
+#[derive(Clone, Debug)]
+pub(crate) struct DoctorGroups;
+
+impl Groups for DoctorGroups {
+    const TABLES: &'static [&'static [Setting]] = &[
+        nats::TABLE,
+        nats::RETENTION,
+        shared::DATA_DIR,
+        nats::EMBEDDED,
+        agent::TABLE,
+    ];
+}
+
+struct DoctorSettings {
+    nats: NatsSettings,
+    nats_server: PathBuf,
+    data_dir: PathBuf,
+    pool: PoolName,
+    ffmpeg: PathBuf,
+}
+
+impl DoctorSettings {
+    fn read(read: &mut Reader<'_>) -> Self {
+        let agent = agent::read(read);
+        Self {
+            nats: nats::read_of_owner(read),
+            nats_server: nats::read_embedded(read).program,
+            data_dir: PathBuf::from(read.text("data_dir")),
+            pool: agent.pool,
+            ffmpeg: agent.ffmpeg,
+        }
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct DoctorCommand {
     #[command(flatten)]
-    flags: Flags,
+    flags: Flags<DoctorGroups>,
 }
 
 /// One thing that was looked at.
@@ -56,7 +94,7 @@ enum State {
 }
 
 pub(crate) async fn run(command: DoctorCommand, global: &Global) -> Outcome {
-    let config = command.flags.read("quintet")?;
+    let config = command.flags.read(DoctorSettings::read)?.settings;
     let mut findings = Vec::new();
     bus(&config, &mut findings).await;
     edge(global, &mut findings).await;
@@ -97,8 +135,8 @@ fn note(findings: &mut Vec<Finding>, what: &str, state: State, says: impl Into<S
     });
 }
 
-async fn bus(config: &Config, findings: &mut Vec<Finding>) {
-    let bus = match connect(config).await {
+async fn bus(config: &DoctorSettings, findings: &mut Vec<Finding>) {
+    let bus = match connect(&config.nats, &config.data_dir).await {
         Ok(bus) => bus,
         Err(error) => {
             return note(
@@ -152,8 +190,8 @@ async fn bus(config: &Config, findings: &mut Vec<Finding>) {
 }
 
 /// Asks what an edge would ask: it takes permission, a leader, and an answer in time.
-async fn scheduler(bus: &Bus, config: &Config, findings: &mut Vec<Finding>) {
-    let pool = config.agent.pool.clone();
+async fn scheduler(bus: &Bus, config: &DoctorSettings, findings: &mut Vec<Finding>) {
+    let pool = config.pool.clone();
     let what = format!("scheduler of pool {pool}");
     let asked = bus
         .request(&ListAgentsOf { pool }, &ListAgents { after: None }, TIMEOUT)
@@ -262,15 +300,15 @@ fn data_dir(folder: &Path, findings: &mut Vec<Finding>) {
     }
 }
 
-async fn programs(config: &Config, findings: &mut Vec<Finding>) {
-    if config.nats_url.is_none() {
+async fn programs(config: &DoctorSettings, findings: &mut Vec<Finding>) {
+    if config.nats.url.is_none() {
         let what = config.nats_server.display().to_string();
         match check_version(&config.nats_server).await {
             Ok(version) => note(findings, &what, State::Ok, format!("version {version}")),
             Err(error) => note(findings, &what, State::Warn, error.to_string()),
         }
     }
-    for program in [config.agent.ffmpeg.as_path(), Path::new("ffprobe")] {
+    for program in [config.ffmpeg.as_path(), Path::new("ffprobe")] {
         let what = program.display().to_string();
         let asked = Command::new(program)
             .arg("-version")

@@ -17,7 +17,7 @@ use crate::cli::stdout::print;
 use crate::client::http::{Http, path_of};
 use crate::client::input::json_argument;
 use crate::client::input::pairs;
-use crate::client::output::table::{table, text};
+use crate::client::output::table::{names, table, text};
 
 #[derive(Subcommand)]
 pub(crate) enum FramesCommand {
@@ -155,10 +155,6 @@ fn unknown(id: &str, known: &[Value]) -> String {
         ),
         known => format!("there is no worker {id:?}; there are {}", names(known)),
     }
-}
-
-fn names(list: &[Value]) -> String {
-    list.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// Gets something and prints it: whole for machines, in words for people.

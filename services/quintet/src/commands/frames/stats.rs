@@ -6,12 +6,11 @@ use ratatui::text::Line;
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::names;
 use crate::cli::exit::Outcome;
 use crate::cli::global::{Global, Output};
 use crate::cli::stdout::print;
 use crate::client::http::Http;
-use crate::client::output::table::text;
+use crate::client::output::table::{names, text};
 use crate::client::output::terminal::{Screen, terminal};
 
 const PATH: &str = "/stats";

@@ -3,7 +3,8 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
-use super::{path_query, show_answer, watch};
+use super::request::{id_of, path_query, show_answer};
+use super::watch;
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::Global;
 use crate::client::http::Http;
@@ -62,7 +63,7 @@ pub(super) async fn create(http: &Http, create: &Create, global: &Global) -> Out
     ];
     let path = path_query("/v1/runs", query);
     let answer = http.post(&path, &body(create)?).await?;
-    let id = super::id_of(&answer)?;
+    let id = id_of(&answer)?;
     if create.watch {
         return watch::watch(http, &id, global).await;
     }

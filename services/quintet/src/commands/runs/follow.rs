@@ -9,7 +9,7 @@ use quintet_contract::time::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::path;
+use super::request::path;
 use crate::cli::exit::{self, Failure};
 use crate::client::http::{Http, Message, Sse};
 

@@ -5,7 +5,7 @@ use clap::Args;
 use quintet_bus::now;
 use serde_json::{Value, json};
 
-use super::path_query;
+use super::request::path_query;
 use crate::cli::exit::Outcome;
 use crate::cli::global::{Global, Output};
 use crate::cli::stdout::print;

@@ -10,17 +10,17 @@ mod graph;
 mod list;
 mod plan;
 mod render;
+mod request;
 #[cfg(test)]
 mod tests;
 mod text;
 mod view;
 mod watch;
 
-use anyhow::Context;
 use clap::Subcommand;
-use quintet_contract::run::Run;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::request::{id_of, path, run_of, show_answer};
 use crate::cli::exit::Outcome;
 use crate::cli::global::{Global, Output};
 use crate::cli::stdout::print;
@@ -65,19 +65,6 @@ pub(crate) enum RunsCommand {
         #[arg(long)]
         watch: bool,
     },
-}
-
-fn path(id: &str) -> String {
-    format!("/v1/runs/{}", path_of(id))
-}
-
-/// A path with those fields of a query that are there.
-fn path_query<const N: usize>(path: &str, query: [(&str, Option<String>); N]) -> String {
-    let fields = query.into_iter();
-    let fields: Vec<String> = fields
-        .filter_map(|(name, value)| Some(format!("{name}={}", path_of(&value?))))
-        .collect();
-    format!("{path}?{}", fields.join("&"))
 }
 
 pub(super) async fn run(command: RunsCommand, global: &Global) -> Outcome {
@@ -133,24 +120,4 @@ async fn decide(http: &Http, id: &str, node: &str, verb: &str, global: &Global) 
         _ => "rejected",
     };
     show_answer(&answer, &format!("{done} {node}"), global)
-}
-
-/// The answer to an order: whole for machines, a word for people.
-fn show_answer(answer: &Value, short: &str, global: &Global) -> Outcome {
-    match global.output {
-        Output::Json => print(format_args!("{answer:#}")),
-        Output::Table => print(short),
-    }
-    Ok(())
-}
-
-/// The id of a run that was just made.
-fn id_of(answer: &Value) -> anyhow::Result<String> {
-    let id = answer["runId"].as_str();
-    Ok(id.context("the run has no id")?.to_owned())
-}
-
-/// The run in an answer.
-fn run_of(answer: &Value) -> anyhow::Result<Run> {
-    serde_json::from_value(answer["run"].clone()).context("the answer is no run")
 }

@@ -13,9 +13,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::follow::{Update, event_of, follow, moment_of};
 use super::render::{Size, render};
+use super::request::{path, run_of};
 use super::text::word;
 use super::view::View;
-use super::{path, run_of};
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::{Global, Output};
 use crate::cli::stdout::print;
