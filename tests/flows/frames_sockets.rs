@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use quintet::system::System;
+use quintet::system::{Part, System};
 use quintet_contract::id::HolderId;
 use quintet_edge::EdgeConfig;
 use quintet_frames::FramesConfig;
@@ -29,7 +29,7 @@ async fn edge(nats: &Nats) -> (System, Api) {
     let system = part(nats, |config| {
         let mut edge = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         edge.request_timeout = Duration::from_secs(1);
-        config.edge = Some(edge);
+        config.parts.push(Part::Edge(edge));
     })
     .await;
     // It need not be ready: alone it never is.
@@ -287,7 +287,7 @@ async fn while_nobody_leads_frames_are_refused_and_a_worker_waits_to_be_greeted(
     painter.send_bytes(&frame(&[(0, 0)])).await;
     let _frames = part(&nats, |config| {
         let holder = HolderId::parse("late").unwrap();
-        config.frames.push(FramesConfig::new(holder));
+        config.parts.push(Part::Frames(FramesConfig::new(holder)));
     })
     .await;
     assert!(matches!(painter.next().await, Frame::Json(hello) if hello["type"] == "hello"));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
-use quintet::system::{System, SystemConfig};
+use quintet::system::{Part, System, SystemConfig};
 use quintet_agent::AgentConfig;
 use quintet_contract::id::{AgentId, HolderId, PoolName};
 use quintet_edge::EdgeConfig;
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 fn scheduler(config: &mut SystemConfig, pool: &PoolName) {
     let mut scheduler = SchedulerConfig::new(HolderId::parse(format!("of-{pool}")).unwrap());
     scheduler.pool = pool.clone();
-    config.schedulers.push(scheduler);
+    config.parts.push(Part::Scheduler(scheduler));
 }
 
 fn agent(config: &mut SystemConfig, id: &str, pool: &PoolName) {
     let mut agent = AgentConfig::new(AgentId::parse(id).unwrap());
     agent.pool = pool.clone();
-    config.agents.push(agent);
+    config.parts.push(Part::Agent(agent));
 }
 
 /// An edge of its own; impatient, since a test need not wait long for a leader that never comes.
@@ -30,7 +30,7 @@ async fn edge(nats: &Nats, patience: Duration) -> (System, Api) {
     let system = part(nats, |config| {
         let mut edge = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         edge.request_timeout = patience;
-        config.edge = Some(edge);
+        config.parts.push(Part::Edge(edge));
     })
     .await;
     system.ready(PATIENCE).await.unwrap();

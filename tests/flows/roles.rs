@@ -22,7 +22,7 @@ use quintet_workers::effects::EffectsConfig;
 use serde_json::json;
 use tempfile::TempDir;
 
-use quintet::system::{BusIdentity, BusSettings, RoleCredentials, System, SystemConfig};
+use quintet::system::{BusIdentity, BusSettings, Part, RoleCredentials, System, SystemConfig};
 
 fn agent(name: &str) -> AgentId {
     AgentId::parse(name).unwrap()
@@ -87,13 +87,15 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
             credentials: RoleCredentials::Each(each.into()),
             ..BusSettings::open(nats.url())
         },
-        edge: Some(EdgeConfig::new(([127, 0, 0, 1], 0).into())),
-        schedulers: vec![SchedulerConfig::new(HolderId::parse("test").unwrap())],
-        runners: vec![RunnerConfig::new(HolderId::parse("test").unwrap())],
-        frames: vec![FramesConfig::new(HolderId::parse("test").unwrap())],
-        agents: vec![AgentConfig::new(one)],
-        run_workers: vec![run_worker],
-        effects: vec![EffectsConfig::default()],
+        parts: vec![
+            Part::Edge(EdgeConfig::new(([127, 0, 0, 1], 0).into())),
+            Part::Scheduler(SchedulerConfig::new(HolderId::parse("test").unwrap())),
+            Part::Runner(RunnerConfig::new(HolderId::parse("test").unwrap())),
+            Part::Frames(FramesConfig::new(HolderId::parse("test").unwrap())),
+            Part::Agent(AgentConfig::new(one)),
+            Part::RunWorker(run_worker),
+            Part::Effects(EffectsConfig::default()),
+        ],
         metrics: None,
     };
     let system = System::start(config, Telemetry::for_tests().prometheus())

@@ -1,6 +1,6 @@
 //! Runs of the mode `k8s`, from the request to the Job and back, over runners that come and go.
 
-use quintet::system::System;
+use quintet::system::{Part, System};
 use quintet_contract::id::HolderId;
 use quintet_runner::{KubernetesConfig, RunnerConfig};
 use quintet_testkit::kubernetes::{Cluster, Fault, NAMESPACE, Verb, status};
@@ -78,7 +78,7 @@ async fn runner(nats: &Nats, folder: &TempDir) -> System {
             namespace: NAMESPACE.to_owned(),
             ..KubernetesConfig::default()
         };
-        config.runners = vec![runner];
+        config.parts.push(Part::Runner(runner));
     });
     let runner = runner.await;
     runner.ready(PATIENCE).await.unwrap();

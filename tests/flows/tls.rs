@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
-use quintet::system::{BusIdentity, BusSettings, SystemConfig};
+use quintet::system::{BusIdentity, BusSettings, Part, SystemConfig};
 use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, ConnectError, Credentials, Secret, TlsFiles};
 use quintet_contract::id::{AgentId, HolderId};
@@ -86,12 +86,12 @@ async fn server(config: String) -> Nats {
 }
 
 fn whole(config: &mut SystemConfig) {
-    config.edge = Some(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0))));
-    config
-        .schedulers
-        .push(SchedulerConfig::new(HolderId::parse("one").unwrap()));
+    let edge = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let scheduler = SchedulerConfig::new(HolderId::parse("one").unwrap());
+    config.parts.push(Part::Edge(edge));
+    config.parts.push(Part::Scheduler(scheduler));
     let agent = AgentConfig::new(AgentId::parse("agent-1").unwrap());
-    config.agents.push(agent);
+    config.parts.push(Part::Agent(agent));
 }
 
 async fn runs_a_job(api: &Api) {
@@ -107,9 +107,11 @@ async fn everything_runs_over_tls_and_strangers_stay_outside() {
     let system = part(&nats, |config| {
         whole(config);
         config.bus.tls = Some(authority.files());
-        if let Some(edge) = &mut config.edge {
-            let (cert, key) = (authority.file("cert.pem"), authority.file("key.pem"));
-            edge.tls = Some(Tls { cert, key });
+        for part in &mut config.parts {
+            if let Part::Edge(edge) = part {
+                let (cert, key) = (authority.file("cert.pem"), authority.file("key.pem"));
+                edge.tls = Some(Tls { cert, key });
+            }
         }
     })
     .await;

@@ -1,6 +1,6 @@
 //! Edges with runners, on a NATS of their own: what a test of runs over HTTP needs.
 
-use quintet::system::System;
+use quintet::system::{Part, System};
 use quintet_bus::{Bus, BusConfig};
 use quintet_contract::id::HolderId;
 use quintet_edge::EdgeConfig;
@@ -56,7 +56,7 @@ impl Runs {
 async fn start_runner(nats: &Nats) -> System {
     let runner = part(nats, |config| {
         let holder = HolderId::parse("test").unwrap();
-        config.runners = vec![RunnerConfig::new(holder)];
+        config.parts.push(Part::Runner(RunnerConfig::new(holder)));
     });
     let runner = runner.await;
     runner.ready(PATIENCE).await.unwrap();
@@ -75,7 +75,7 @@ pub async fn start_edges(
             let mut edge = EdgeConfig::new(([127, 0, 0, 1], 0).into());
             edge.run_rate = None;
             edit(&mut edge);
-            config.edge = Some(edge);
+            config.parts.push(Part::Edge(edge));
         });
         let system = system.await;
         system.ready(PATIENCE).await.unwrap();

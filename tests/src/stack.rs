@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use quintet::system::{BusSettings, System, SystemConfig};
+use quintet::system::{BusSettings, Part, System, SystemConfig};
 use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, BusConfig};
 use quintet_contract::id::{AgentId, HolderId, WorkerId};
@@ -114,15 +114,18 @@ impl Stack {
             let prefix = (number > 1).then(|| format!("effects-{number}"));
             EffectsConfig { prefix }
         });
+        let mut parts = vec![
+            Part::Edge(edge),
+            Part::Scheduler(scheduler),
+            Part::Runner(runner),
+            Part::Frames(frames),
+        ];
+        parts.extend(agents.map(Part::Agent));
+        parts.extend(run_workers.map(Part::RunWorker));
+        parts.extend(effects.map(Part::Effects));
         let config = SystemConfig {
             bus: BusSettings::open(nats.url()),
-            edge: Some(edge),
-            schedulers: vec![scheduler],
-            runners: vec![runner],
-            frames: vec![frames],
-            agents: agents.collect(),
-            run_workers: run_workers.collect(),
-            effects: effects.collect(),
+            parts,
             metrics: None,
         };
         let system = System::start(config, telemetry.prometheus()).await.unwrap();
@@ -163,13 +166,7 @@ impl Stack {
 pub async fn part(nats: &Nats, edit: impl FnOnce(&mut SystemConfig)) -> System {
     let mut config = SystemConfig {
         bus: BusSettings::open(nats.url()),
-        edge: None,
-        schedulers: Vec::new(),
-        runners: Vec::new(),
-        frames: Vec::new(),
-        agents: Vec::new(),
-        run_workers: Vec::new(),
-        effects: Vec::new(),
+        parts: Vec::new(),
         metrics: None,
     };
     edit(&mut config);

@@ -6,6 +6,7 @@ pub(crate) mod bind_policy;
 pub(crate) mod data_dir;
 pub(crate) mod embedded_nats;
 pub(crate) mod file_limit;
+pub(crate) mod part;
 pub(crate) mod serve;
 pub mod system;
 pub(crate) mod telemetry;

@@ -1,21 +1,17 @@
 //! `quintet serve`: any part against an existing NATS, any number of times.
 
-use std::time::Duration;
-
 use clap::{Args, ValueEnum};
-use quintet_service::settings::Setting;
+use quintet_service::settings::{Reader, Setting};
 use quintet_service::{signals, telemetry::SETTINGS};
 
 use crate::cli::exit::Outcome;
 use crate::cli::stdout::{emit, print};
 use crate::launch::banner::scheme;
 use crate::launch::bind_policy::{refuse_known_token, warn_of_open_interface};
-use crate::launch::system::{BusSettings, System, SystemConfig, run_until};
+use crate::launch::file_limit::raise_limit;
+use crate::launch::system::{self, Part, System, SystemConfig};
 use crate::launch::telemetry;
 use crate::settings::{Flags, Groups, edge, frames, nats, process, runner, scheduler};
-
-/// How long each part may take to end.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The settings of a process with services.
 #[derive(Clone, Debug)]
@@ -59,56 +55,57 @@ enum Service {
     Frames,
 }
 
+impl Service {
+    /// The part, with its settings.
+    fn part(self, read: &mut Reader<'_>) -> Part {
+        match self {
+            Self::Edge => Part::Edge(edge::read(read)),
+            Self::Scheduler => Part::Scheduler(scheduler::read(read)),
+            Self::Runner => Part::Runner(runner::read(read)),
+            Self::Frames => Part::Frames(frames::read(read)),
+        }
+    }
+}
+
 pub(crate) async fn run(command: ServeCommand) -> Outcome {
-    let wants = |service| command.services.contains(&service);
     // Only what is started is read: a mistake in the settings of another service is no reason to fail.
     let loaded = command.flags.read(|read| {
-        let system = SystemConfig {
-            edge: wants(Service::Edge).then(|| edge::read(read)),
-            schedulers: Vec::from_iter(wants(Service::Scheduler).then(|| scheduler::read(read))),
-            runners: Vec::from_iter(wants(Service::Runner).then(|| runner::read(read))),
-            frames: Vec::from_iter(wants(Service::Frames).then(|| frames::read(read))),
-            agents: Vec::new(),
-            run_workers: Vec::new(),
-            effects: Vec::new(),
-            bus: BusSettings::open(""),
-            metrics: None,
-        };
+        let services = command.services.iter().copied();
+        let parts: Vec<Part> = services.map(|service| service.part(read)).collect();
         let process = process::read(read, "quintet");
-        (nats::read_of_owner(read), system, process)
+        (nats::read_of_owner(read), parts, process)
     })?;
     if command.flags.print_config {
         print(loaded.printed.trim_end());
         return Ok(());
     }
-    let (nats, mut system, process) = loaded.settings;
-    if let Some(edge) = &system.edge {
+    let (nats, parts, process) = loaded.settings;
+    let edge = parts.iter().find_map(|part| match part {
+        Part::Edge(edge) => Some(edge.clone()),
+        _ => None,
+    });
+    if let Some(edge) = &edge {
         refuse_known_token(edge, command.insecure_dev)?;
     }
     nats.require_nats()?;
     let telemetry = telemetry::start(process.telemetry)?;
-    if let Some(edge) = &system.edge {
-        crate::launch::file_limit::raise_limit();
+    if let Some(edge) = &edge {
+        raise_limit();
         warn_of_open_interface(edge);
     }
-    let scheme = system.edge.as_ref().map_or("http", scheme);
+    let scheme = edge.as_ref().map_or("http", scheme);
     let stop = signals::listen()?;
-    (system.bus, system.metrics) = (nats.bus, process.metrics);
-    let started = tokio::select! {
-        biased;
-        () = stop.cancelled() => None,
-        started = System::start(system, telemetry.prometheus()) => Some(started),
+    let config = SystemConfig {
+        bus: nats.bus,
+        parts,
+        metrics: process.metrics,
     };
-    let outcome = match started {
-        None => Ok(()),
-        Some(Err(error)) => Err(error),
-        Some(Ok(system)) => {
-            if let Some(address) = system.address() {
-                emit(format_args!("listens {scheme}://{address}"));
-            }
-            run_until(system, stop, SHUTDOWN_TIMEOUT).await
+    let started = |system: &System| {
+        if let Some(address) = system.address() {
+            emit(format_args!("listens {scheme}://{address}"));
         }
     };
+    let outcome = system::run(config, &telemetry, stop, started).await;
     telemetry::end(telemetry).await;
     outcome
 }

@@ -25,7 +25,7 @@ use crate::launch::banner::{greet, scheme};
 use crate::launch::bind_policy::{refuse_known_token, warn_of_open_interface};
 use crate::launch::data_dir::DataDir;
 use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
-use crate::launch::system::{System, SystemConfig, run_until};
+use crate::launch::system::{Part, System, SystemConfig};
 use crate::launch::telemetry;
 use crate::settings::nats::{EmbeddedNatsSettings, NatsSettings};
 use crate::settings::process::ProcessSettings;
@@ -36,7 +36,7 @@ use crate::settings::{
 
 /// How long everything may take to become ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
-/// How long each part may take to end beside the grace that running jobs have.
+/// How long each part may take to end when the start failed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The settings of everything in one process.
@@ -151,7 +151,6 @@ async fn up(
         frames,
         effects,
         agent,
-        run_worker,
         nats: NatsSettings { url, mut bus },
         embedded,
         process,
@@ -182,23 +181,22 @@ async fn up(
         bus.credentials = own.credentials.clone();
     }
     let nats = bus.url.clone();
-    let grace = agent
-        .drain_grace
-        .max(run_worker.drain_grace + run_worker.kill_grace)
-        + SHUTDOWN_TIMEOUT;
     let scheme = scheme(&edge);
+    let ffmpeg = agent.ffmpeg;
+    let mut parts = vec![
+        Part::Edge(edge),
+        Part::Scheduler(scheduler),
+        Part::Runner(runner),
+        Part::Frames(frames),
+    ];
+    parts.extend(agents.into_iter().map(Part::Agent));
+    parts.extend(run_workers.into_iter().map(Part::RunWorker));
+    if !command.no_effects {
+        parts.push(Part::Effects(effects));
+    }
     let system = SystemConfig {
         bus,
-        edge: Some(edge),
-        schedulers: vec![scheduler],
-        runners: vec![runner],
-        frames: vec![frames],
-        agents,
-        run_workers,
-        effects: match command.no_effects {
-            true => Vec::new(),
-            false => vec![effects],
-        },
+        parts,
         metrics: process.metrics,
     };
     let started = tokio::select! {
@@ -219,7 +217,7 @@ async fn up(
             let demo = async {
                 let token = global.token.clone();
                 if command.demo
-                    && let Err(error) = demo::run(&address, token, &work_dir, &agent.ffmpeg).await
+                    && let Err(error) = demo::run(&address, token, &work_dir, &ffmpeg).await
                 {
                     eprintln!("demo: {error:#}");
                 }
@@ -232,7 +230,7 @@ async fn up(
                 _ = system.wait() => {}
                 () = demo => {}
             }
-            run_until(system, stop, grace).await
+            system.run_until(stop).await
         }
     };
     if let Some(own) = own {

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use super::{Measured, TIMEOUT, per_second, percentiles, push, spinner, stop};
 use crate::cli::exit::Outcome;
 use crate::client::http::Http;
-use crate::launch::system::{BusIdentity, BusSettings, System, SystemConfig};
+use crate::launch::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
 
 /// The worker that sends all frames.
 const WORKER: &str = "bench";
@@ -121,13 +121,10 @@ async fn start(settings: &BusSettings, display: Display) -> anyhow::Result<Syste
     frames.display = display;
     let config = SystemConfig {
         bus: settings.clone(),
-        edge: Some(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))),
-        schedulers: Vec::new(),
-        runners: Vec::new(),
-        frames: vec![frames],
-        agents: Vec::new(),
-        run_workers: Vec::new(),
-        effects: Vec::new(),
+        parts: vec![
+            Part::Edge(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))),
+            Part::Frames(frames),
+        ],
         metrics: None,
     };
     let system = System::start(config, Telemetry::for_tests().prometheus()).await?;

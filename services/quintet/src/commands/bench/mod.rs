@@ -46,7 +46,7 @@ use crate::cli::stdout::print;
 use crate::client::http::Http;
 use crate::launch::data_dir::DataDir;
 use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
-use crate::launch::system::{BusIdentity, BusSettings, System, SystemConfig};
+use crate::launch::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
 
 /// How long anything may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -76,7 +76,7 @@ pub(crate) struct BenchCommand {
     sleepers: usize,
     /// Measure this part alone
     #[arg(long, value_enum)]
-    only: Option<Part>,
+    only: Option<Measurement>,
     /// The program whose parts are started as processes of their own; this one without it
     #[arg(long)]
     program: Option<PathBuf>,
@@ -90,7 +90,7 @@ pub(crate) struct BenchCommand {
 
 /// What can be measured alone, beside the raw bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
+enum Measurement {
     /// Jobs, and what those that have ended cost.
     Jobs,
     /// Thousands of agents.
@@ -186,37 +186,38 @@ async fn measure(
         settings: &bus,
     };
     let wants = |part| command.only.is_none_or(|only| only == part);
-    if wants(Part::Listeners) {
+    if wants(Measurement::Listeners) {
         // While no jobs are retained: each listener begins with those.
         listeners::of_jobs(&parts, &client, command.listeners, &mut results).await?;
     }
-    if wants(Part::Runs) {
+    if wants(Measurement::Runs) {
         listeners::of_a_run(&parts, &client, command.run_listeners, &mut results).await?;
     }
-    let raw = match wants(Part::Jobs) || wants(Part::Runs) || wants(Part::Frames) {
-        true => Some(bus_baseline::measure(&owner, &client, &mut results).await?),
-        false => None,
-    };
-    if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Jobs)) {
+    let raw =
+        match wants(Measurement::Jobs) || wants(Measurement::Runs) || wants(Measurement::Frames) {
+            true => Some(bus_baseline::measure(&owner, &client, &mut results).await?),
+            false => None,
+        };
+    if let Some(raw) = raw.as_ref().filter(|_| wants(Measurement::Jobs)) {
         let config = || system_of_jobs(&bus, &agents);
         measure_jobs(command, &config, &client, raw, &mut results).await?;
     }
-    if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Runs)) {
+    if let Some(raw) = raw.as_ref().filter(|_| wants(Measurement::Runs)) {
         runs::measure(command, &bus, &client, raw, &mut results).await?;
     }
-    if let Some(raw) = raw.as_ref().filter(|_| wants(Part::Frames)) {
+    if let Some(raw) = raw.as_ref().filter(|_| wants(Measurement::Frames)) {
         frames::measure(&bus, raw.request_p50_ms, &mut results).await?;
     }
-    if wants(Part::ManyAgents) {
+    if wants(Measurement::ManyAgents) {
         many_agents::measure(&parts, &client, &mut results).await?;
     }
     owner.drain().await;
     client.drain().await;
     nats.stop().await;
-    if wants(Part::Runs) {
+    if wants(Measurement::Runs) {
         sleeping_runs::measure(&folder.join("sleepers"), command.sleepers, &mut results).await?;
     }
-    if wants(Part::Idle) {
+    if wants(Measurement::Idle) {
         idle::measure(&folder.join("idle"), &mut results).await?;
     }
     Ok(results)
@@ -224,15 +225,14 @@ async fn measure(
 
 /// What jobs are measured on.
 fn system_of_jobs(bus: &BusSettings, agents: &[AgentConfig]) -> anyhow::Result<SystemConfig> {
+    let mut parts = vec![
+        Part::Edge(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))),
+        Part::Scheduler(SchedulerConfig::new(HolderId::parse("bench")?)),
+    ];
+    parts.extend(agents.iter().cloned().map(Part::Agent));
     Ok(SystemConfig {
         bus: bus.clone(),
-        edge: Some(EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))),
-        schedulers: vec![SchedulerConfig::new(HolderId::parse("bench")?)],
-        runners: Vec::new(),
-        agents: agents.to_vec(),
-        frames: Vec::new(),
-        effects: Vec::new(),
-        run_workers: Vec::new(),
+        parts,
         metrics: None,
     })
 }

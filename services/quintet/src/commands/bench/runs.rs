@@ -28,7 +28,7 @@ use super::bus_baseline::Baseline;
 use super::{BenchCommand, Measured, TIMEOUT, per_second, percentiles, push, spinner, stop};
 use crate::cli::exit::Outcome;
 use crate::client::http::Http;
-use crate::launch::system::{BusIdentity, BusSettings, System, SystemConfig};
+use crate::launch::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
 
 /// Tasks of one run, one after the other.
 const STEPS: usize = 10;
@@ -64,13 +64,10 @@ pub(super) async fn measure(
     edge.run_rate = None;
     let config = SystemConfig {
         bus: settings.clone(),
-        edge: Some(edge),
-        schedulers: Vec::new(),
-        runners: vec![RunnerConfig::new(HolderId::parse("bench")?)],
-        agents: Vec::new(),
-        frames: Vec::new(),
-        effects: Vec::new(),
-        run_workers: Vec::new(),
+        parts: vec![
+            Part::Edge(edge),
+            Part::Runner(RunnerConfig::new(HolderId::parse("bench")?)),
+        ],
         metrics: None,
     };
     let system = System::start(config, Telemetry::for_tests().prometheus()).await?;
