@@ -9,6 +9,10 @@ readonly log_shown=".tools/setup.log"
 export PATH="$tools/bin:$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin"
 mkdir -p "$tools/bin"
 
+# What is built where nothing usable is found. The tests were written against these.
+# shellcheck disable=SC2034 # for the other scripts
+readonly nats_server_version=v2.15.3 nats_cli_version=v0.5.1
+
 # Seconds a build of a Go program may take before it counts as not to be had.
 readonly go_deadline=900
 # The same for a Rust program.
@@ -32,12 +36,14 @@ as_root() {
 apt_install() { # PACKAGE...
     command -v apt-get >/dev/null || return 1
     local get=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q --no-install-recommends)
-    {
+    (
+        # One at a time: apt-get fails while another holds its lock. What it starts must not inherit this one.
+        flock 9
         echo "== apt-get install $*"
         # The lists may be missing or older than the archive: fetch them only then.
-        as_root "${get[@]}" install "$@" ||
-            { as_root "${get[@]}" update && as_root "${get[@]}" install "$@"; }
-    } >>"$log" 2>&1 </dev/null
+        as_root "${get[@]}" install "$@" 9>&- ||
+            { as_root "${get[@]}" update 9>&- && as_root "${get[@]}" install "$@" 9>&-; }
+    ) 9>"$tools/apt.lock" >>"$log" 2>&1 </dev/null
 }
 
 # Builds a Go program, statically linked, from wherever the Go tool is configured to get modules.

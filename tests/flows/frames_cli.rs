@@ -1,9 +1,9 @@
 //! `quintet frames` against a whole system: what it prints, and what its end says to a shell.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use quintet_testkit::wait_for;
-use quintet_tests::{PATIENCE, Plan, Stack, binary};
+use quintet_tests::{PATIENCE, Plan, Stack, binary, run_to_end};
 use serde_json::{Value, json};
 
 /// A command of the client: its exit code, and what it printed.
@@ -11,10 +11,8 @@ async fn quintet(stack: &Stack, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(binary());
     command
         .args(["--url", &stack.api.url(""), "frames"])
-        .args(arguments)
-        .stdin(Stdio::null());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
-    let output = output.await.unwrap();
+        .args(arguments);
+    let output = run_to_end(command, &[]).await;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     let code = output.status.code().unwrap();
     (code, text(&output.stdout), text(&output.stderr))

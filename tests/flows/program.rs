@@ -1,13 +1,12 @@
 //! The program itself: `quintet up` on a nats-server of its own, and what people do to it.
 
 use std::fs;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use quintet_testkit::{Process, free_port, wait_for};
-use quintet_tests::{Api, PATIENCE, binary};
+use quintet_tests::{Api, PATIENCE, binary, run_to_end};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -164,13 +163,8 @@ async fn the_command_line_submits_watches_lists_and_refuses() {
     let url = program.api.url("");
     let run = async |arguments: &[&str]| {
         let mut command = Command::new(binary());
-        command
-            .args(["--url", &url])
-            .args(arguments)
-            .stdin(Stdio::null());
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-            .await
-            .unwrap();
+        command.args(["--url", &url]).args(arguments);
+        let output = run_to_end(command, &[]).await;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (
             output.status.code(),
@@ -200,17 +194,13 @@ async fn the_command_line_submits_watches_lists_and_refuses() {
     let (code, out, err) = run(&["jobs", "submit", "--wait", "--exec", "--", "false"]).await;
     assert_eq!(code, Some(1), "{out}{err}");
     assert_eq!(
-        decoded(b"\x81\xa5hello\xa5world"),
+        decoded(b"\x81\xa5hello\xa5world").await,
         "{\"hello\":\"world\"}\n"
     );
-    assert_eq!(decoded(b""), "");
+    assert_eq!(decoded(b"").await, "");
     let mut command = Command::new(binary());
-    command
-        .args(["jobs", "list", "--url", "http://127.0.0.1:1"])
-        .stdin(Stdio::null());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap();
+    command.args(["jobs", "list", "--url", "http://127.0.0.1:1"]);
+    let output = run_to_end(command, &[]).await;
     assert_eq!(
         output.status.code(),
         Some(5),
@@ -220,13 +210,8 @@ async fn the_command_line_submits_watches_lists_and_refuses() {
 }
 
 /// What `quintet decode` makes of a message, as `nats sub --translate` would start it.
-fn decoded(message: &[u8]) -> String {
-    let mut child = Command::new(binary())
-        .arg("decode")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(message).unwrap();
-    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+async fn decoded(message: &[u8]) -> String {
+    let mut command = Command::new(binary());
+    command.arg("decode");
+    String::from_utf8(run_to_end(command, message).await.stdout).unwrap()
 }

@@ -1,9 +1,8 @@
 //! `quintet runs` against a whole system: what it prints, and what its end says to a shell.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use quintet_tests::binary;
+use quintet_tests::{binary, run_to_end};
 use serde_json::{Value, json};
 
 use crate::program::Program;
@@ -13,19 +12,8 @@ async fn quintet(program: &Program, arguments: &[&str], input: Value) -> (i32, S
     let mut command = Command::new(binary());
     command
         .args(["--url", &program.api.url(""), "runs"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let output = tokio::task::spawn_blocking(move || {
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        // A command that reads nothing may have ended already.
-        let _ = stdin.write_all(input.to_string().as_bytes());
-        drop(stdin);
-        child.wait_with_output().unwrap()
-    });
-    let output = output.await.unwrap();
+        .args(arguments);
+    let output = run_to_end(command, input.to_string().as_bytes()).await;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     let code = output.status.code().unwrap();
     (code, text(&output.stdout), text(&output.stderr))

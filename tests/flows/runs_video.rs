@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use axum::Router;
 use axum::routing::get;
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{Api, PATIENCE, binary, repository};
+use quintet_tests::{Api, PATIENCE, binary, repository, run_to_end};
 use serde_json::{Value, json};
 
 use crate::program::Program;
@@ -28,16 +28,16 @@ fn example() -> PathBuf {
 }
 
 /// Half a minute of moving picture with a tone, the same bytes every time.
-fn video(file: &Path) {
-    let output = Command::new("ffmpeg")
+async fn video(file: &Path) {
+    let mut command = Command::new("ffmpeg");
+    command
         .args(["-nostdin", "-v", "error", "-f", "lavfi", "-i"])
         .arg("testsrc2=size=1280x720:rate=25")
         .args(["-f", "lavfi", "-i", "sine=frequency=440", "-t", "24"])
         .args(["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac"])
         .args(["-threads", "1", "-fflags", "+bitexact"])
-        .arg(file)
-        .output()
-        .unwrap();
+        .arg(file);
+    let output = run_to_end(command, &[]).await;
     assert!(
         output.status.success(),
         "{}",
@@ -59,9 +59,7 @@ async fn served(video: Vec<u8>) -> String {
 async fn quintet(api: &Api, arguments: &[&str]) -> String {
     let mut command = Command::new(binary());
     command.args(["--url", &api.url("")]).args(arguments);
-    command.stdin(Stdio::null());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
-    let output = output.await.unwrap();
+    let output = run_to_end(command, &[]).await;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     assert!(
         output.status.success(),
@@ -143,7 +141,7 @@ async fn a_plan_that_is_killed_while_it_transcodes_and_while_it_waits_has_the_sa
     let program = Program::start(&[("TASK_ACK_WAIT", "2s"), ("RATE_LIMIT_MAX", "0")]).await;
     let api = program.api.clone();
     let source = program.folder.path().join("video.mkv");
-    video(&source);
+    video(&source).await;
     let source = served(fs::read(source).unwrap()).await;
 
     let folder = program.folder.path().join("undisturbed");

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::process::Command;
 
 use quintet_testkit::wait_for;
-use quintet_tests::{PATIENCE, Stack};
+use quintet_tests::{PATIENCE, Stack, run_to_end};
 use serde_json::{Value, json};
 
 /// What ffprobe says about a file.
-fn probe(file: &Path) -> Value {
-    let output = Command::new("ffprobe")
+async fn probe(file: &Path) -> Value {
+    let mut command = Command::new("ffprobe");
+    command
         .args([
             "-v",
             "error",
@@ -18,9 +19,8 @@ fn probe(file: &Path) -> Value {
             "-show_format",
             "-show_streams",
         ])
-        .arg(file)
-        .output()
-        .unwrap();
+        .arg(file);
+    let output = run_to_end(command, &[]).await;
     assert!(
         output.status.success(),
         "{}",
@@ -30,8 +30,9 @@ fn probe(file: &Path) -> Value {
 }
 
 /// Spans of silence in a file, in seconds.
-fn silences(file: &Path) -> Vec<(f64, f64)> {
-    let output = Command::new("ffmpeg")
+async fn silences(file: &Path) -> Vec<(f64, f64)> {
+    let mut command = Command::new("ffmpeg");
+    command
         .args(["-hide_banner", "-nostats", "-i"])
         .arg(file)
         .args([
@@ -40,9 +41,8 @@ fn silences(file: &Path) -> Vec<(f64, f64)> {
             "-f",
             "null",
             "-",
-        ])
-        .output()
-        .unwrap();
+        ]);
+    let output = run_to_end(command, &[]).await;
     let text = String::from_utf8_lossy(&output.stderr);
     let after = |line: &str, word: &str| {
         let rest = line.split_once(word)?.1.trim();
@@ -109,7 +109,7 @@ async fn a_recording_is_silent_in_exactly_the_muted_span() {
         .expect(202);
     stack.api.until(&id, "STOPPED").await;
     let file = stack.folder.path().join("muted.mkv");
-    let facts = probe(&file);
+    let facts = probe(&file).await;
     let kinds: Vec<&Value> = facts["streams"]
         .as_array()
         .unwrap()
@@ -117,7 +117,7 @@ async fn a_recording_is_silent_in_exactly_the_muted_span() {
         .map(|stream| &stream["codec_type"])
         .collect();
     assert_eq!(kinds, ["video", "audio"]);
-    let spans = silences(&file);
+    let spans = silences(&file).await;
     assert_eq!(spans.len(), 1, "{spans:?}");
     let (from, to) = spans[0];
     assert!(
@@ -141,7 +141,7 @@ async fn a_recording_of_a_given_length_ends_by_itself_and_a_missing_source_fails
         .api
         .until(good["id"].as_str().unwrap(), "STOPPED")
         .await;
-    let seconds = probe(&stack.folder.path().join("short.mp4"))["format"]["duration"]
+    let seconds = probe(&stack.folder.path().join("short.mp4")).await["format"]["duration"]
         .as_str()
         .unwrap()
         .parse::<f64>();

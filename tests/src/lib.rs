@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a client of a test fails the test")]
 
 mod api;
+mod command;
 mod feed;
 mod owner;
 mod runs;
@@ -11,6 +12,7 @@ mod socket;
 mod stack;
 
 pub use api::{Answer, Api};
+pub use command::run_to_end;
 pub use feed::{Feed, Message};
 pub use owner::{Owner, checkpoint, line, status};
 pub use runs::{Runs, connect, start_edges};
