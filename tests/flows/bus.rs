@@ -1,14 +1,15 @@
 //! The bus as people use it: requests in JSON, the buckets, the services, and programs in other languages.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use futures::StreamExt;
 use quintet_contract::api::{ListAgents, ListJobs};
 use quintet_contract::id::PoolName;
 use quintet_contract::subject::{ListAgentsOf, ListJobsOf};
-use quintet_testkit::{Process, wait_for};
-use quintet_tests::{PATIENCE, Stack, repository};
+use quintet_testkit::nats::Backend;
+use quintet_testkit::{Nats, Process, wait_for};
+use quintet_tests::{PATIENCE, Plan, Stack, repository, run_to_end};
 use serde_json::{Value, json};
 
 use crate::python::tool;
@@ -19,25 +20,23 @@ async fn run_python(
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
 ) -> String {
-    let run = tokio::task::spawn_blocking(move || {
-        let path = repository().join(program);
-        let mut command = tool("python3");
-        command
-            .arg(path)
-            .args(arguments)
-            .envs(environment)
-            .stdin(Stdio::null());
-        command.output().unwrap()
-    });
-    let output = tokio::time::timeout(PATIENCE * 2, run)
-        .await
-        .expect("an end in time")
-        .unwrap();
+    let mut command = tool("python3");
+    command
+        .arg(repository().join(program))
+        .args(arguments)
+        .envs(environment);
+    printed(command).await
+}
+
+/// What a program printed that ended well.
+async fn printed(command: Command) -> String {
+    let shown = format!("{command:?}");
+    let output = run_to_end(command, &[]).await;
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(output.status.success(), "{out}{err}");
+    assert!(output.status.success(), "{shown}: {out}{err}");
     out.into_owned()
 }
 
@@ -91,59 +90,72 @@ async fn a_second_client_sees_services_buckets_and_gets_json_for_json() {
     assert_eq!(seen["malformed"]["code"], "BAD_REQUEST");
 }
 
+/// What the `nats` CLI prints when it is run with these arguments against the stack.
+async fn nats_cli(stack: &Stack, arguments: &[&str]) -> String {
+    let program = repository().join(".tools/bin/nats");
+    assert!(
+        program.exists(),
+        "{} is missing; `make setup` builds it",
+        program.display()
+    );
+    let mut command = Command::new(program);
+    command
+        .args(["--server", &stack.nats.url()])
+        .args(arguments);
+    printed(command).await
+}
+
 #[tokio::test]
 async fn the_nats_cli_works_against_it() {
     let stack = Stack::start().await;
     let id = stack.api.submit_noop().await;
     stack.api.until(&id, "RUNNING").await;
-    if Command::new("nats").arg("--version").output().is_err() {
-        eprintln!(
-            "NOTE: there is no nats CLI on PATH and it could not be installed; what it would show is tested with the \
-             official Python client instead (a_second_client_sees_services_buckets_and_gets_json_for_json)"
-        );
-        return;
-    }
-    let url = stack.nats.url();
-    let nats = |arguments: &[&str]| {
-        let output = Command::new("nats")
-            .args(["--server", &url])
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let services = nats(&["micro", "ls"]);
+    let services = nats_cli(&stack, &["micro", "ls"]).await;
     assert!(
         services.contains("jobs") && services.contains("templates"),
         "{services}"
     );
-    assert!(nats(&["kv", "ls"]).contains("quintet_jobs"));
+    assert!(
+        nats_cli(&stack, &["kv", "ls"])
+            .await
+            .contains("quintet_jobs")
+    );
     let translate = format!("{} decode", quintet_tests::binary().display());
-    let heard = nats(&[
-        "sub",
-        "quintet.hb.agent.>",
-        "--count",
-        "1",
-        "--raw",
-        "--translate",
-        &translate,
-    ]);
-    assert!(heard.contains(&id), "{heard}");
-    let answer = nats(&[
-        "request",
-        "--raw",
-        "quintet.svc.jobs.get",
-        &json!({"id": id}).to_string(),
-    ]);
+    let heartbeat = nats_cli(
+        &stack,
+        &[
+            "sub",
+            "quintet.hb.agent.>",
+            "--count",
+            "1",
+            "--raw",
+            "--translate",
+            &translate,
+        ],
+    )
+    .await;
+    assert!(heartbeat.contains(&id), "{heartbeat}");
+    let request = json!({"id": id}).to_string();
+    let answer = nats_cli(
+        &stack,
+        &["request", "--raw", "quintet.svc.jobs.get", &request],
+    )
+    .await;
     assert_eq!(
         serde_json::from_str::<Value>(&answer).unwrap()["job"]["id"],
         json!(id)
     );
+}
+
+#[tokio::test]
+async fn a_system_runs_on_nats_in_a_container() {
+    let stack = Stack::with(Plan {
+        nats: || Nats::options().backend(Backend::Docker),
+        ..Plan::default()
+    })
+    .await;
+    let id = stack.api.submit_noop().await;
+    stack.api.until(&id, "RUNNING").await;
 }
 
 #[tokio::test]

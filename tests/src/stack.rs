@@ -13,6 +13,7 @@ use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::telemetry::Telemetry;
 use quintet_testkit::Nats;
+use quintet_testkit::nats::Options;
 use quintet_workers::RunWorkerConfig;
 use quintet_workers::effects::EffectsConfig;
 use tempfile::TempDir;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub run_workers: usize,
     /// Workers that offer effects, each under its own prefix but for the first.
     pub effects: usize,
+    /// The NATS server that it runs on.
+    pub nats: fn() -> Options,
     /// Changes the edge's configuration.
     pub edge: fn(&mut EdgeConfig),
     /// Changes the scheduler's configuration.
@@ -45,6 +48,7 @@ impl Default for Plan {
             agents: 1,
             run_workers: 1,
             effects: 1,
+            nats: Nats::options,
             edge: |_| {},
             scheduler: |_| {},
             runner: |_| {},
@@ -83,7 +87,7 @@ impl Stack {
 
     /// A system of one's own making.
     pub async fn with(plan: Plan) -> Self {
-        let nats = Nats::start().await.unwrap();
+        let nats = (plan.nats)().start().await.unwrap();
         let (folder, telemetry) = (TempDir::new().unwrap(), Telemetry::for_tests());
         let mut edge = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         // Flows ask more often than a client should.

@@ -1,8 +1,8 @@
 //! A JetStream-enabled NATS server for one test.
 //!
-//! It runs in a container (testcontainers, image [`IMAGE`]) where a Docker engine answers and has the image, else as a
-//! local `nats-server` process with a store of its own. A machine with neither gets an error that names the commands;
-//! `QUINTET_TEST_NATS=docker|binary` forces one. Which one is used is said once per process on standard error.
+//! It runs as a local `nats-server` process with a store of its own, or, for a test that is about that, in a container
+//! (testcontainers, image [`IMAGE`]). A machine without the one that is wanted gets an error that names the commands;
+//! `QUINTET_TEST_NATS=docker|binary` chooses for every test that does not name one.
 //!
 //! ```text
 //! Running ── stop, kill ──▶ Ended ── restart ──▶ Running     same data, same port
@@ -16,17 +16,14 @@ mod disk;
 mod docker;
 mod ready;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use anyhow::Context;
 
 use binary::BinaryServer;
 use docker::DockerServer;
 
-pub use binary::find_server;
 pub use cluster::NatsCluster;
 pub use disk::Disk;
-pub use docker::{IMAGE, docker_ready};
+pub use docker::IMAGE;
 
 /// Forces a backend for every test that does not name one: `docker` or `binary`.
 pub const BACKEND_VARIABLE: &str = "QUINTET_TEST_NATS";
@@ -40,7 +37,7 @@ pub enum Backend {
     Binary,
 }
 
-/// How to start a server. The defaults: JetStream on, no users, the backend the machine offers.
+/// How to start a server. The defaults: JetStream on, no users, a local process.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     config: Option<String>,
@@ -80,9 +77,7 @@ impl Options {
 
     /// Starts the server and waits until it answers.
     pub async fn start(self) -> anyhow::Result<Nats> {
-        let (backend, why) = choose(self.backend).await?;
-        announce(backend, &why);
-        let server = match backend {
+        let server = match choose(self.backend)? {
             Backend::Docker => Server::Docker(
                 DockerServer::start(&self)
                     .await
@@ -204,45 +199,18 @@ impl Nats {
     }
 }
 
-/// The backend to use and the reason for it.
-async fn choose(named: Option<Backend>) -> anyhow::Result<(Backend, String)> {
+/// The backend to use.
+fn choose(named: Option<Backend>) -> anyhow::Result<Backend> {
     if let Some(backend) = named {
-        return Ok((backend, "the test asks for it".to_owned()));
+        return Ok(backend);
     }
     if let Ok(forced) = std::env::var(BACKEND_VARIABLE) {
-        let why = format!("{BACKEND_VARIABLE} asks for it");
         return match forced.as_str() {
-            "docker" => Ok((Backend::Docker, why)),
-            "binary" => Ok((Backend::Binary, why)),
+            "docker" => Ok(Backend::Docker),
+            "binary" => Ok(Backend::Binary),
             other => anyhow::bail!("{BACKEND_VARIABLE} is {other:?}: it must be docker or binary"),
         };
     }
-    let Err(no_docker) = docker_ready().await else {
-        return Ok((
-            Backend::Docker,
-            "a Docker engine answers and has the image".to_owned(),
-        ));
-    };
-    match find_server() {
-        Ok(_) => Ok((Backend::Binary, format!("no container: {no_docker:#}"))),
-        Err(no_binary) => anyhow::bail!(
-            "there is no NATS to test with.\nno container: {no_docker:#}\nno local server: {no_binary:#}"
-        ),
-    }
-}
-
-/// Says once per process and backend which one is used. A write, not eprintln: the harness would capture that.
-fn announce(backend: Backend, why: &str) {
-    use std::io::Write;
-
-    static SAID: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
-    if SAID[backend as usize].swap(true, Ordering::Relaxed) {
-        return;
-    }
-    let text = match backend {
-        Backend::Docker => "in containers",
-        Backend::Binary => "as local processes",
-    };
-    // A closed standard error is no reason to fail a test.
-    let _ = writeln!(std::io::stderr(), "testkit: NATS runs {text} ({why})");
+    // Starts in a fraction of a container's time.
+    Ok(Backend::Binary)
 }

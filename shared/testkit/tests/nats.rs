@@ -1,30 +1,14 @@
 //! Both backends of the test server, against a real client.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use quintet_testkit::nats::{Backend, Options, docker_ready, find_server};
+use quintet_testkit::nats::Backend;
 use quintet_testkit::{Nats, Process, wait_for};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Says loudly when this machine cannot run the backend at all; the other backend's test still runs.
-async fn options(backend: Backend) -> Option<Options> {
-    let missing = match backend {
-        Backend::Docker => docker_ready().await.err(),
-        Backend::Binary => find_server().err(),
-    };
-    if let Some(missing) = missing {
-        // Not eprintln: the harness would capture it, and nobody would see what was left out.
-        let mut stderr = std::io::stderr();
-        writeln!(stderr, "NOT TESTED: NATS by {backend:?}: {missing:#}").unwrap();
-        return None;
-    }
-    Some(Nats::options().backend(backend))
-}
 
 async fn stored_messages(jetstream: &jetstream::Context) -> Result<u64, String> {
     let stream = jetstream
@@ -35,10 +19,7 @@ async fn stored_messages(jetstream: &jetstream::Context) -> Result<u64, String> 
 }
 
 async fn keeps_its_data_and_port(backend: Backend) {
-    let Some(options) = options(backend).await else {
-        return;
-    };
-    let mut nats = options.start().await.unwrap();
+    let mut nats = Nats::options().backend(backend).start().await.unwrap();
     assert_eq!(nats.backend(), backend);
     let (url, port) = (nats.url(), nats.client_port());
 
@@ -87,10 +68,7 @@ async fn keeps_its_data_and_port(backend: Backend) {
 }
 
 async fn answers_again_after_a_pause(backend: Backend) {
-    let Some(options) = options(backend).await else {
-        return;
-    };
-    let mut nats = options.start().await.unwrap();
+    let mut nats = Nats::options().backend(backend).start().await.unwrap();
     let client = async_nats::connect(nats.url()).await.unwrap();
     nats.pause().await.unwrap();
     let silence = tokio::time::timeout(Duration::from_millis(200), client.flush_and_pong()).await;
@@ -119,11 +97,13 @@ impl Pong for async_nats::Client {
 }
 
 async fn takes_a_configuration(backend: Backend) {
-    let Some(options) = options(backend).await else {
-        return;
-    };
     let config = r#"authorization { users: [ { user: "one", password: "secret" } ] }"#;
-    let nats = options.config(config).start().await.unwrap();
+    let nats = Nats::options()
+        .backend(backend)
+        .config(config)
+        .start()
+        .await
+        .unwrap();
     assert!(
         async_nats::connect(nats.url()).await.is_err(),
         "a stranger got in"
@@ -138,10 +118,8 @@ async fn takes_a_configuration(backend: Backend) {
 }
 
 async fn says_why_it_does_not_start(backend: Backend) {
-    let Some(options) = options(backend).await else {
-        return;
-    };
-    let failure = options
+    let failure = Nats::options()
+        .backend(backend)
         .config("no_such_setting: [")
         .start()
         .await

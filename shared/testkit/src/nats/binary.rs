@@ -31,7 +31,7 @@ const PORT_TAKEN: &str = "address already in use";
 const SHOWN_LOG_LINES: usize = 15;
 /// What to do where there is none.
 const HOW_TO_INSTALL: &str = "install one with `make setup`, or with \
-    `CGO_ENABLED=0 go install github.com/nats-io/nats-server/v2@latest`, or name one in QUINTET_NATS_SERVER";
+    `CGO_ENABLED=0 go install github.com/nats-io/nats-server/v2@v2.15.3`, or name one in QUINTET_NATS_SERVER";
 
 #[derive(Debug)]
 pub(super) struct BinaryServer {
@@ -178,7 +178,7 @@ impl BinaryServer {
 
 /// A nats-server that is new enough: the one named in `QUINTET_NATS_SERVER`, else the first on PATH, else the one
 /// `make setup` built.
-pub fn find_server() -> anyhow::Result<PathBuf> {
+pub(super) fn find_server() -> anyhow::Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     FOUND
         .get_or_init(|| search().map_err(|error| format!("{error:#}")))

@@ -198,7 +198,7 @@ impl Drop for DockerServer {
 }
 
 /// The engine, when one answers and has the image; else what is missing and the command to get it.
-pub async fn docker_ready() -> anyhow::Result<Docker> {
+async fn docker_ready() -> anyhow::Result<Docker> {
     let docker = docker_client_instance()
         .await
         .context("looking for a Docker engine")?;
