@@ -1,6 +1,6 @@
 //! What the fuzz targets of tests/fuzz reach of this crate: its private borders, without sockets and without a bus.
 //!
-//! Behind the feature `fuzz`, so that nothing of it is in a real build. A broken promise is a panic, since that is what
+//! Compiled for the fuzzer alone (`cfg(fuzzing)`), so that nothing of it is in a real build. A broken promise is a panic, since that is what
 //! a fuzzer sees.
 
 use axum::http::HeaderMap;

@@ -14,7 +14,7 @@ mod config;
 mod dashboard;
 mod error;
 mod frames;
-#[cfg(feature = "fuzz")]
+#[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
 mod http;

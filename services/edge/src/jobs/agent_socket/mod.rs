@@ -11,7 +11,7 @@
 //! a restart would lose: when the edge leaves it says nothing on the bus, and the agent comes back through another.
 
 mod core;
-#[cfg(feature = "fuzz")]
+#[cfg(fuzzing)]
 pub(crate) mod fuzz;
 
 use std::collections::HashMap;
