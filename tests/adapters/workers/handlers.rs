@@ -12,7 +12,7 @@ use quintet_workers::{TaskContext, TaskFailure};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::owner::{PATIENCE, Stage};
+use super::owner::{PATIENCE, Stage};
 
 fn queue(name: &str) -> QueueName {
     QueueName::parse(name).unwrap()

@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the reaper's program is.
-pub(crate) const REAPER: &str = env!("CARGO_BIN_EXE_quintet-workers-reaper");
 
 /// A short time until a task is given to somebody else.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(1);
@@ -193,7 +192,7 @@ impl Stage {
         config.kill_grace = Duration::from_millis(500);
         config.drain_grace = Duration::from_millis(300);
         config.task_ack_wait = ACK_WAIT;
-        config.reaper = Some(REAPER.into());
+        config.reaper = Some(quintet_tests::binary());
         config
     }
 

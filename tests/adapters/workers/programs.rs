@@ -6,7 +6,7 @@ use quintet_contract::event::{LogStream, MAX_LOG_LINE_BYTES};
 use quintet_contract::task::{WorkerEvent, command_queue};
 use serde_json::{Value, json};
 
-use crate::owner::{Stage, node};
+use super::owner::{Stage, node};
 
 #[tokio::test]
 async fn a_program_is_given_its_task_in_variables_and_files_and_a_folder_of_its_own() {

@@ -5,7 +5,7 @@ use quintet_contract::frame::Fps;
 use quintet_contract::frame_api::{FrameWorkerSettings, FramesRecord, FramesState, ToFrameWorker};
 use serde_json::json;
 
-use crate::stage::{Stage, frame, id, next_tick, next_told};
+use super::stage::{Stage, frame, id, next_tick, next_told};
 
 #[tokio::test]
 async fn another_service_goes_on_with_what_people_have_set() {

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::owner::{PATIENCE, Stage};
+use super::owner::{PATIENCE, Stage};
 
 const PICTURE_AND_TONE: &str = "testsrc=size=320x240:rate=25[out0];sine=frequency=440[out1]";
 

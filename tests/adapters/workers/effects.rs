@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::owner::{PATIENCE, connect};
+use super::owner::{PATIENCE, connect};
 
 const CANVAS: Canvas = Canvas {
     width: 28,

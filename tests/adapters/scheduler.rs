@@ -1,7 +1,5 @@
 //! The scheduler against a real NATS and a scripted agent on the public link.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
-
 use std::time::Duration;
 
 use futures::future::join_all;

@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the reaper's program is.
-pub(crate) const REAPER: &str = env!("CARGO_BIN_EXE_quintet-agent-reaper");
 
 /// An owner, its NATS, and one agent.
 pub(crate) struct Stage {
@@ -77,7 +76,7 @@ impl Stage {
         let mut config = AgentConfig::new(agent_id());
         config.slots = 4;
         config.work_dir = stage.folder.path().to_owned();
-        config.reaper = Some(REAPER.into());
+        config.reaper = Some(quintet_tests::binary());
         change(&mut config);
         let bus = connect(&stage.nats.url()).await;
         stage.agent = Some(tokio::spawn(run(config, bus, stage.shutdown.clone())));

@@ -10,7 +10,7 @@ use quintet_contract::subject::{
 };
 use serde_json::json;
 
-use crate::stage::{PATIENCE, Stage, frame, id, next_tick, next_told};
+use super::stage::{PATIENCE, Stage, frame, id, next_tick, next_told};
 
 #[tokio::test]
 async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {

@@ -7,7 +7,7 @@ use quintet_frames::{FramesConfig, ProcessSpec};
 use quintet_testkit::wait_for;
 use tempfile::TempDir;
 
-use crate::stage::{PATIENCE, Stage, frame, id};
+use super::stage::{PATIENCE, Stage, frame, id};
 
 /// A program that writes down its number and what it was given, then waits; TERM ends it or not.
 fn spec(folder: &Path, name: &str, on_term: &str) -> ProcessSpec {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use crate::owner::{PATIENCE, REAPER, Stage, agent_id, connect};
+use super::owner::{PATIENCE, Stage, agent_id, connect};
 
 const SHELL_WITH_GRANDCHILD: &str =
     "trap '' TERM; sleep 1000 & echo $! > grandchild; echo up; wait; sleep 1000";
@@ -323,7 +323,7 @@ async fn agent_process_of_the_test_that_kills_it() {
     };
     let mut config = AgentConfig::new(agent_id());
     config.work_dir = std::env::var(AGENT_FOLDER).unwrap().into();
-    config.reaper = Some(REAPER.into());
+    config.reaper = Some(quintet_tests::binary());
     run(config, connect(&url).await, CancellationToken::new())
         .await
         .unwrap();

@@ -1,7 +1,5 @@
 //! The link against a real NATS and an owner that says what the test wants.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

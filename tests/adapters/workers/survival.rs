@@ -7,7 +7,7 @@ use quintet_contract::task::{WorkerEvent, command_queue};
 use quintet_testkit::wait_for;
 use serde_json::json;
 
-use crate::owner::{PATIENCE, Stage};
+use super::owner::{PATIENCE, Stage};
 
 /// Whether a process exists and is no zombie.
 fn lives(pid: &str) -> bool {

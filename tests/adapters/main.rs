@@ -1,0 +1,9 @@
+//! Adapters: what each service does with a real NATS, real processes and real files, one at a time.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod agent;
+mod frames;
+mod link;
+mod scheduler;
+mod workers;
