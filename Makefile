@@ -23,7 +23,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/quintet
 SCRIPTS := deploy/scripts
 
-.PHONY: help setup setup-build setup-run setup-lint setup-fuzz run test fuzz lint bench bench-peers schemas sim nats-image docker-stop
+.PHONY: help setup setup-build setup-run setup-lint build-tests run test test-real fuzz lint bench bench-peers schemas sim nats-image docker-stop
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -38,29 +38,33 @@ setup-run:
 	@$(SCRIPTS)/setup compiler rust nats-server ffmpeg
 
 setup-lint:
-	@$(SCRIPTS)/setup compiler rust cargo-deny
-
-setup-fuzz:
-	@$(SCRIPTS)/setup compiler rust cargo-fuzz
+	@$(SCRIPTS)/setup compiler rust cargo-tools
 
 run: setup-run ## Build, start everything with one agent, record a live stream (DEMO=0: do not; PROFILE=release)
 	cargo build --profile $(PROFILE) -p quintet
 	@exec $(PROGRAM) up --agents 1 $(if $(filter 0,$(DEMO)),,--demo) $(ARGS)
 
-test: setup ## Run every test, documentation examples included, and fuzz for a moment (not with ARGS)
+test: setup ## Run every test, documentation examples included, and fuzz for a moment (ARGS: only some tests, without the rest)
 	@$(SCRIPTS)/sweep
-	cargo test --workspace $(ARGS)
+	cargo nextest run --workspace $(ARGS)
+	@$(if $(ARGS),,cargo test --workspace --doc --quiet)
 	@$(if $(ARGS),,FUZZ_SECONDS=20 $(SCRIPTS)/fuzz)
 
-fuzz: setup-fuzz ## Feed the borders arbitrary bytes (TARGET=codec: only that one; FUZZ_SECONDS=300 each)
+build-tests: setup-build ## Build everything that `make test` runs, and run nothing
+	cargo test --workspace --no-run
+	@$(SCRIPTS)/fuzz build
+
+test-real: setup ## Build and test what takes minutes to compile or fetch (features, real models and servers)
+	@echo "test-real: nothing is in it yet; what needs a feature or a real model comes with inference and voice"
+
+fuzz: setup-build ## Feed the borders arbitrary bytes (TARGET=codec: only that one; FUZZ_SECONDS=300 each)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(SCRIPTS)/fuzz $(TARGET)
 
 lint: setup-lint ## Check formatting, lints, documentation, and the licences and sources of dependencies
 	cargo fmt --all --check
-	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
-	cargo clippy --workspace --all-targets --features quintet-edge/fuzz -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny --config deploy/deny.toml check --hide-inclusion-graph licenses bans sources; fi
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo clippy --workspace --exclude quintet-fuzz --all-targets -- -D warnings
+	cargo deny --config deploy/deny.toml check --hide-inclusion-graph licenses bans sources
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude quintet-fuzz --no-deps
 	@for script in $(SCRIPTS)/* .ci/run; do bash -n $$script; done
 	@if command -v shellcheck >/dev/null; then shellcheck --external-sources $(SCRIPTS)/* .ci/run; fi
 
