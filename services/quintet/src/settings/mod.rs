@@ -237,15 +237,15 @@ mod tests {
 
     #[test]
     fn the_table_of_the_readme_is_this_one() {
-        let readme = include_str!("../../../../README.md");
+        let readme = include_str!("../../../../deploy/README.md");
         let between = readme
             .split_once("<!-- settings:begin -->")
             .and_then(|(_, rest)| rest.split_once("<!-- settings:end -->"));
-        let (found, _) = between.expect("README.md has the markers of the settings table");
+        let (found, _) = between.expect("deploy/README.md has the markers of the settings table");
         assert_eq!(
             found.trim(),
             markdown().trim(),
-            "put the output of `quintet settings` between the markers in README.md"
+            "put the output of `quintet settings` between the markers in deploy/README.md"
         );
     }
 }
