@@ -5,6 +5,7 @@
 mod agent_socket;
 mod agents;
 mod bus;
+mod environment;
 mod events;
 mod frame_workers;
 mod frames_cli;

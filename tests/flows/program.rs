@@ -42,7 +42,14 @@ impl Program {
             .stderr(log);
         let process = Process::spawn(command).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let key = environment
+            .iter()
+            .find(|(name, _)| name == "ORCHESTRATOR_API_KEY");
         let api = Api::new(address);
+        let api = match key {
+            Some((_, key)) => api.with_key(key),
+            None => api,
+        };
         let log = folder.path().join("up.log");
         let ready = wait_for("the ready line", PATIENCE, async || {
             let text = fs::read_to_string(&log).unwrap();

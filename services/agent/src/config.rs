@@ -7,6 +7,7 @@ use std::time::Duration;
 use quintet_contract::capability::{Capabilities, Resolution};
 use quintet_contract::id::{AgentId, PoolName};
 use quintet_worker::output::LogLimits;
+use quintet_worker::process::EnvironmentFilter;
 
 /// Everything an agent can be told. [`AgentConfig::new`] has defaults for all but its id.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct AgentConfig {
     /// [`reaper::main`](quintet_worker::process::reaper::main);
     /// without it, processes started by children may outlive a killed agent.
     pub reaper: Option<PathBuf>,
+    /// Which variables of this process jobs do not inherit.
+    pub environment: EnvironmentFilter,
 }
 
 impl AgentConfig {
@@ -59,6 +62,7 @@ impl AgentConfig {
             drain_grace: Duration::from_secs(10),
             log_limits: LogLimits::default(),
             reaper: None,
+            environment: EnvironmentFilter::default(),
         }
     }
 

@@ -47,7 +47,7 @@ const LAST_TASKS: Duration = Duration::from_secs(2);
 pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> Result<(), Error> {
     let mut config = config;
     config.work_dir = make_work_dir(&config).await?;
-    let spawner = Spawner::start(config.reaper.as_deref())?;
+    let spawner = Spawner::start(config.reaper.as_deref(), config.environment.clone())?;
     let abilities = Abilities {
         ffmpeg: has_ffmpeg(&spawner, &config).await,
         work_dir: config.work_dir.clone(),

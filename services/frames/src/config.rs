@@ -12,6 +12,7 @@ use quintet_contract::display::{
 };
 use quintet_contract::frame::{Canvas, Fps};
 use quintet_contract::id::{HolderId, WorkerId};
+use quintet_worker::process::EnvironmentFilter;
 use serde::Deserialize;
 
 use crate::display::{BitOrder, Map, PanelError, Shown};
@@ -34,6 +35,8 @@ pub struct FramesConfig {
     /// [`reaper::main`](quintet_worker::process::reaper::main); without it, what programs started may outlive a killed
     /// service.
     pub reaper: Option<PathBuf>,
+    /// Which variables of this process programs do not inherit.
+    pub environment: EnvironmentFilter,
 }
 
 impl FramesConfig {
@@ -45,6 +48,7 @@ impl FramesConfig {
             processes: Vec::new(),
             kill_grace: Duration::from_secs(5),
             reaper: None,
+            environment: EnvironmentFilter::default(),
         }
     }
 
@@ -137,7 +141,7 @@ pub struct ProcessSpec {
     /// Where it works; where the service does without one.
     #[serde(default)]
     pub directory: Option<PathBuf>,
-    /// What its environment has besides that of the service.
+    /// What its environment has besides that of the service, and in place of what the service withholds.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
 }

@@ -67,7 +67,10 @@ pub async fn run(
     let map = config.display.map().map_err(ConfigError::from)?;
     let spawner = match config.processes.is_empty() {
         true => None,
-        false => Some(Spawner::start(config.reaper.as_deref())?),
+        false => Some(Spawner::start(
+            config.reaper.as_deref(),
+            config.environment.clone(),
+        )?),
     };
     let service = Service {
         config,

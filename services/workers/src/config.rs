@@ -6,6 +6,7 @@ use std::time::Duration;
 use quintet_contract::id::{QueueName, WorkerId};
 use quintet_contract::task::command_queue;
 use quintet_worker::output::LogLimits;
+use quintet_worker::process::EnvironmentFilter;
 
 /// Everything a run worker can be told. [`RunWorkerConfig::new`] has defaults for all but its id.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct RunWorkerConfig {
     /// [`reaper::main`](quintet_worker::process::reaper::main); without it, what programs started may outlive a killed
     /// worker.
     pub reaper: Option<PathBuf>,
+    /// Which variables of this process programs do not inherit.
+    pub environment: EnvironmentFilter,
 }
 
 impl RunWorkerConfig {
@@ -45,6 +48,7 @@ impl RunWorkerConfig {
             task_ack_wait: Duration::from_secs(10),
             log_limits: LogLimits::default(),
             reaper: None,
+            environment: EnvironmentFilter::default(),
         }
     }
 }

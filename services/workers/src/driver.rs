@@ -43,7 +43,7 @@ pub async fn run(
     health: ComponentHandle,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let spawner = Spawner::start(config.reaper.as_deref())?;
+    let spawner = Spawner::start(config.reaper.as_deref(), config.environment.clone())?;
     let handler = CommandHandler::new(&config, spawner).await?;
     serve(config, handler, bus, health, shutdown).await
 }

@@ -26,7 +26,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, fmt as log};
 
-pub use config::{LogFormat, Propagation, SETTINGS, TelemetryConfig};
+pub use config::{EXPORTER_VARIABLES, LogFormat, Propagation, SETTINGS, TelemetryConfig};
 pub use prometheus::Prometheus;
 
 use otlp::Exporters;

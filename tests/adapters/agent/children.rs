@@ -11,6 +11,7 @@ use quintet_contract::bucket::LeaseKey;
 use quintet_contract::event::{LogStream, MAX_LOG_LINE_BYTES};
 use quintet_contract::id::{HolderId, PoolName};
 use quintet_testkit::wait_for;
+use quintet_worker::process::EnvironmentFilter;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,27 @@ async fn a_program_runs_with_its_environment_and_folder_and_its_output_is_kept()
     );
     stage.shut_down().await.unwrap();
     assert!(stage.heard_goodbye());
+}
+
+#[tokio::test]
+async fn a_program_inherits_no_variable_that_is_withheld_but_may_set_it_itself() {
+    assert!(
+        std::env::var_os("HOME").is_some(),
+        "the test withholds HOME"
+    );
+    let stage = Stage::with(AgentSettings::default(), |config| {
+        config.environment = EnvironmentFilter::withhold(["HOME"]);
+    })
+    .await;
+    let script = "echo ${HOME-withheld}; echo ${PATH:+inherited}";
+    stage.offer("plain", shell(script)).await;
+    assert_eq!(stage.end("plain").await, None);
+    stage.logged("plain", "withheld").await;
+    stage.logged("plain", "inherited").await;
+    let own = json!({"command": script, "shell": true, "env": {"HOME": "its own"}});
+    stage.offer("own", own).await;
+    assert_eq!(stage.end("own").await, None);
+    stage.logged("own", "its own").await;
 }
 
 #[tokio::test]

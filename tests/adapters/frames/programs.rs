@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quintet_frames::{FramesConfig, ProcessSpec};
 use quintet_testkit::wait_for;
+use quintet_worker::process::EnvironmentFilter;
 use tempfile::TempDir;
 
 use super::stage::{PATIENCE, Stage, frame, id};
@@ -84,6 +85,45 @@ async fn programs_run_while_they_are_wanted_and_are_killed_when_they_do_not_end(
         .until("nothing runs", |look| look.stats.running.is_empty())
         .await;
     assert_eq!(look.stats.active, None);
+    service.end().await;
+}
+
+#[tokio::test]
+async fn programs_inherit_no_variable_that_is_withheld_but_may_be_given_it() {
+    assert!(
+        std::env::var_os("HOME").is_some(),
+        "the test withholds HOME"
+    );
+    let folder = TempDir::new().unwrap();
+    let stage = Stage::open().await;
+    let script = "echo ${HOME-withheld} ${PATH:+inherited} > $QUINTET_WORKER_ID";
+    let spec = |name: &str| ProcessSpec {
+        id: id(name),
+        command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        directory: Some(folder.path().to_owned()),
+        environment: Default::default(),
+    };
+    let mut given = spec("given");
+    let home = ("HOME".to_owned(), "given".to_owned());
+    given.environment.extend([home]);
+    let processes = vec![spec("plain"), given];
+    let service = stage
+        .serve("one", |config| {
+            config.processes = processes;
+            config.environment = EnvironmentFilter::withhold(["HOME", "QUINTET_WORKER_ID"]);
+        })
+        .await;
+    for (name, wanted) in [
+        ("plain", "withheld inherited\n"),
+        ("given", "given inherited\n"),
+    ] {
+        stage.start(name).await;
+        until(name, || {
+            let found = std::fs::read_to_string(folder.path().join(name));
+            found.is_ok_and(|found| found == wanted)
+        })
+        .await;
+    }
     service.end().await;
 }
 

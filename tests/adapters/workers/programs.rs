@@ -4,6 +4,7 @@ use std::path::Path;
 
 use quintet_contract::event::{LogStream, MAX_LOG_LINE_BYTES};
 use quintet_contract::task::{WorkerEvent, command_queue};
+use quintet_worker::process::EnvironmentFilter;
 use serde_json::{Value, json};
 
 use super::owner::{Stage, node};
@@ -38,6 +39,29 @@ async fn a_program_is_given_its_task_in_variables_and_files_and_a_folder_of_its_
     stage.until_empty(&command_queue()).await;
     let folder = stage.log("n").remove(0).1;
     assert!(folder.ends_with("/work") && !Path::new(&folder).exists());
+}
+
+#[tokio::test]
+async fn a_program_inherits_no_variable_that_is_withheld_but_its_node_may_set_it() {
+    assert!(
+        std::env::var_os("HOME").is_some(),
+        "the test withholds HOME"
+    );
+    let stage = Stage::start().await;
+    let mut config = stage.config("w");
+    config.environment = EnvironmentFilter::withhold(["HOME", "NODE_ID"]);
+    let _worker = stage.worker_with(config).await;
+    let script = "echo ${HOME-withheld} ${PATH:+inherited} $NODE_ID";
+    stage.shell("plain", script).await;
+    assert_eq!(stage.ended("plain").await, None);
+    assert_eq!(stage.log("plain")[0].1, "withheld inherited plain");
+    let own = stage.shell_with("own", script, |task| {
+        let env = &mut task.command.as_mut().unwrap().env;
+        env.insert("HOME".to_owned(), "own".to_owned());
+    });
+    own.await;
+    assert_eq!(stage.ended("own").await, None);
+    assert_eq!(stage.log("own")[0].1, "own inherited own");
 }
 
 #[tokio::test]

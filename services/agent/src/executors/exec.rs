@@ -16,7 +16,7 @@ pub(crate) struct ExecPlan {
     pub(crate) program: String,
     /// Its arguments.
     pub(crate) args: Vec<String>,
-    /// Added to the agent's own environment.
+    /// Added to what it inherits of the agent's environment.
     pub(crate) env: BTreeMap<String, String>,
     /// Where it starts.
     pub(crate) cwd: PathBuf,

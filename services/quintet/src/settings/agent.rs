@@ -6,6 +6,7 @@ use quintet_agent::AgentConfig;
 use quintet_contract::id::AgentId;
 use quintet_service::settings::{Reader, Setting};
 
+use super::environment::{self, AGENT_ENV};
 use super::process::host;
 use super::shared::{POOL, STOP_GRACE, WORK_DIR, pool, setting};
 
@@ -62,6 +63,7 @@ pub(crate) const TABLE: &[Setting] = &[
     ),
     STOP_GRACE,
     WORK_DIR,
+    AGENT_ENV,
 ];
 
 /// Reads [`TABLE`].
@@ -108,6 +110,7 @@ pub(crate) fn read(read: &mut Reader<'_>) -> AgentConfig {
         agent.work_dir = folder.into();
     }
     agent.reaper = std::env::current_exe().ok();
+    agent.environment = environment::filter(read);
     agent
 }
 

@@ -10,6 +10,7 @@ use quintet_frames::display::Shown;
 use quintet_frames::{Display, FramesConfig};
 use quintet_service::settings::{Reader, Setting};
 
+use super::environment::{self, AGENT_ENV};
 use super::process::holder;
 use super::shared::setting;
 
@@ -93,12 +94,14 @@ pub(crate) const TABLE: &[Setting] = &[
         None,
         "microseconds between the packets of two panels; none without it and the file",
     ),
+    AGENT_ENV,
 ];
 
 /// Reads [`TABLE`].
 pub(crate) fn read(read: &mut Reader<'_>) -> FramesConfig {
     let mut frames = FramesConfig::new(holder());
     frames.reaper = std::env::current_exe().ok();
+    frames.environment = environment::filter(read);
     if let Some(file) = read.optional("frames_config").map(PathBuf::from)
         && let Err(error) = frames.read_file(&file)
     {

@@ -8,6 +8,7 @@ pub(crate) mod agent;
 pub(crate) mod bus;
 pub(crate) mod edge;
 pub(crate) mod effects;
+mod environment;
 pub(crate) mod frames;
 pub(crate) mod nats;
 pub(crate) mod process;

@@ -6,6 +6,7 @@ use quintet_contract::id::{QueueName, WorkerId};
 use quintet_service::settings::{Reader, Setting};
 use quintet_workers::RunWorkerConfig;
 
+use super::environment::{self, AGENT_ENV};
 use super::process::{host, unique};
 use super::shared::{TASK_ACK_WAIT, WORK_DIR, setting};
 
@@ -46,6 +47,7 @@ pub(crate) const TABLE: &[Setting] = &[
     ),
     TASK_ACK_WAIT,
     WORK_DIR,
+    AGENT_ENV,
 ];
 
 /// Reads [`TABLE`].
@@ -71,5 +73,6 @@ pub(crate) fn read(read: &mut Reader<'_>) -> RunWorkerConfig {
     let folder = read.optional("work_dir").map(PathBuf::from);
     worker.work_dir = folder.unwrap_or_default().join("runs");
     worker.reaper = std::env::current_exe().ok();
+    worker.environment = environment::filter(read);
     worker
 }

@@ -36,6 +36,9 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
+/// Variables that the exporters read besides; a `*` at the end stands for any rest.
+pub const EXPORTER_VARIABLES: &[&str] = &["OTEL_*"];
+
 /// What telemetry a process produces.
 #[derive(Clone, Debug)]
 pub struct TelemetryConfig {

@@ -4,6 +4,7 @@
 //! worker threads come and go; so all children are started by one thread that lives as long as the worker.
 //! The signal reaches the child only. What the child started is killed by the [`reaper`].
 
+mod environment;
 mod fate;
 pub mod reaper;
 
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::clock::Moment;
+pub use environment::EnvironmentFilter;
 
 /// Why a worker cannot start child processes.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,7 @@ pub enum ProcessError {
 pub struct Spawner {
     requests: mpsc::Sender<Request>,
     reaper: Option<Arc<OwnedFd>>,
+    environment: Arc<EnvironmentFilter>,
 }
 
 #[derive(Debug)]
@@ -75,8 +78,14 @@ pub struct Group {
 }
 
 impl Spawner {
-    /// Starts the thread, and the reaper if there is a program for it.
-    pub fn start(reaper: Option<&Path>) -> Result<Self, ProcessError> {
+    /// Starts the thread, and the reaper if there is a program for it; children inherit what `environment` lets through.
+    ///
+    /// # Errors
+    /// [`ProcessError`] when the thread or the reaper cannot be started.
+    pub fn start(
+        reaper: Option<&Path>,
+        environment: EnvironmentFilter,
+    ) -> Result<Self, ProcessError> {
         let reaper = reaper.map(start_reaper).transpose()?;
         let (requests, work) = mpsc::channel::<Request>();
         let runtime = Handle::current();
@@ -90,11 +99,16 @@ impl Spawner {
             }
         });
         spawned.map_err(|source| ProcessError::Spawner { source })?;
-        Ok(Self { requests, reaper })
+        Ok(Self {
+            requests,
+            reaper,
+            environment: Arc::new(environment),
+        })
     }
 
     /// Starts a child in its own process group; `restartable` is whether it must end when this worker is not heard.
     pub async fn spawn(&self, mut command: Command, restartable: bool) -> io::Result<Started> {
+        self.environment.apply(&mut command);
         fate::share(&mut command, self.reaper.clone(), restartable);
         let (answer, started) = oneshot::channel();
         let request = Request { command, answer };
