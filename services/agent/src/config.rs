@@ -1,6 +1,6 @@
 //! What an agent is told at its start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use quintet_contract::capability::{Capabilities, Resolution};
 use quintet_contract::id::{AgentId, PoolName};
 use quintet_worker::output::LogLimits;
 use quintet_worker::process::EnvironmentFilter;
+
+use crate::executors::Executor;
 
 /// Everything an agent can be told. [`AgentConfig::new`] has defaults for all but its id.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct AgentConfig {
     pub labels: BTreeMap<String, String>,
     /// Tags that requirements match by containment.
     pub tags: Vec<String>,
+    /// What it may run; jobs for other executors are refused.
+    pub executors: BTreeSet<Executor>,
     /// Relative paths of jobs start here.
     pub work_dir: PathBuf,
     /// The ffmpeg program, a path or a name to find.
@@ -56,6 +60,7 @@ impl AgentConfig {
             max_resolution: None,
             labels: BTreeMap::new(),
             tags: Vec::new(),
+            executors: Executor::ALL.into(),
             work_dir: PathBuf::from("."),
             ffmpeg: PathBuf::from("ffmpeg"),
             stall_timeout: Duration::from_secs(15),

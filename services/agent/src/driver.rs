@@ -23,7 +23,7 @@ use crate::child::Context;
 use crate::config::AgentConfig;
 use crate::core::{Core, Event, Leaving};
 use crate::error::Error;
-use crate::executors::Abilities;
+use crate::executors::{Abilities, Executor};
 use crate::inbound;
 use crate::outbound::Outbound;
 
@@ -48,8 +48,10 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
     let mut config = config;
     config.work_dir = make_work_dir(&config).await?;
     let spawner = Spawner::start(config.reaper.as_deref(), config.environment.clone())?;
+    let may_encode = config.executors.contains(&Executor::Ffmpeg);
     let abilities = Abilities {
-        ffmpeg: has_ffmpeg(&spawner, &config).await,
+        allowed: config.executors.clone(),
+        ffmpeg: may_encode && has_ffmpeg(&spawner, &config).await,
         work_dir: config.work_dir.clone(),
     };
     let identity = AgentIdentity {

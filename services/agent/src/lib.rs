@@ -32,3 +32,4 @@ pub mod simulate;
 pub use config::AgentConfig;
 pub use driver::run;
 pub use error::Error;
+pub use executors::{Executor, UnknownExecutor};

@@ -15,7 +15,7 @@ use quintet_worker::{AgentIdentity, HeartbeatMode, Moment};
 use crate::config::AgentConfig;
 use crate::core::{AnswerId, Core, Deadline, Effect, Event, Exit};
 use crate::driver::hello;
-use crate::executors::{Abilities, Plan};
+use crate::executors::{Abilities, Executor, Plan};
 
 /// How long a process takes to end when it is killed or asked to.
 const DYING: Duration = Duration::from_millis(150);
@@ -41,6 +41,7 @@ impl Simulated {
     /// An agent that has just been started; [`Simulated::heard`] it [`Event::Woken`](link::Event::Woken) first.
     pub fn boot(config: &AgentConfig, sessions: impl FnMut() -> AgentSession + 'static) -> Self {
         let abilities = Abilities {
+            allowed: Executor::ALL.into(),
             ffmpeg: false,
             work_dir: PathBuf::new(),
         };

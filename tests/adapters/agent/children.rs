@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use quintet_agent::{AgentConfig, Error, run};
+use quintet_agent::{AgentConfig, Error, Executor, run};
 use quintet_bus::new_session;
 use quintet_contract::agent::{AgentCommand, AgentSettings};
 use quintet_contract::bucket::LeaseKey;
@@ -103,6 +103,19 @@ async fn a_program_inherits_no_variable_that_is_withheld_but_may_set_it_itself()
     stage.offer("own", own).await;
     assert_eq!(stage.end("own").await, None);
     stage.logged("own", "its own").await;
+}
+
+#[tokio::test]
+async fn an_agent_refuses_executors_that_it_may_not_run() {
+    let stage = Stage::with(AgentSettings::default(), |config| {
+        config.executors = [Executor::Noop].into();
+    })
+    .await;
+    stage.offer("program", shell("echo hi")).await;
+    let refusal = "refused: this agent may not run the executor exec, only noop";
+    stage.until("program", refusal).await;
+    stage.offer("nothing", json!({"durationMs": 1})).await;
+    assert_eq!(stage.end("nothing").await, None);
 }
 
 #[tokio::test]

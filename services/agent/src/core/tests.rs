@@ -11,6 +11,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 fn fresh(slots: u32) -> Core {
     let abilities = Abilities {
+        allowed: crate::executors::Executor::ALL.into(),
         ffmpeg: true,
         work_dir: PathBuf::from("/work"),
     };

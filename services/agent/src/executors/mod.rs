@@ -9,7 +9,10 @@ mod ffmpeg;
 mod fields;
 mod noop;
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use quintet_contract::JsonObject;
 use quintet_contract::job::executor_of;
@@ -21,9 +24,58 @@ pub(crate) use noop::{NoopEnd, NoopPlan};
 /// Commands that every executor knows.
 pub(crate) const COMMANDS: [&str; 2] = ["mute", "unmute"];
 
+/// A way to run a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Executor {
+    /// Any program.
+    Exec,
+    /// An encoder.
+    Ffmpeg,
+    /// Nothing, for a while.
+    Noop,
+}
+
+/// A name of no executor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no executor {0:?}; there are exec, ffmpeg and noop")]
+pub struct UnknownExecutor(String);
+
+impl Executor {
+    /// Every executor.
+    pub const ALL: [Self; 3] = [Self::Exec, Self::Ffmpeg, Self::Noop];
+
+    /// As configurations name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Ffmpeg => "ffmpeg",
+            Self::Noop => "noop",
+        }
+    }
+}
+
+impl fmt::Display for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Executor {
+    type Err = UnknownExecutor;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL
+            .into_iter()
+            .find(|executor| executor.as_str() == text);
+        found.ok_or_else(|| UnknownExecutor(text.to_owned()))
+    }
+}
+
 /// What this agent can do.
 #[derive(Clone, Debug)]
 pub(crate) struct Abilities {
+    /// What it may run.
+    pub(crate) allowed: BTreeSet<Executor>,
     /// Whether ffmpeg was found.
     pub(crate) ffmpeg: bool,
     /// Where relative paths start.
@@ -55,26 +107,39 @@ pub(crate) enum Verdict {
 impl Abilities {
     /// Names of the executors.
     pub(crate) fn executors(&self) -> Vec<String> {
-        let ffmpeg = self.ffmpeg.then_some("ffmpeg");
-        let all = ["exec"].into_iter().chain(ffmpeg).chain(["noop"]);
-        all.map(str::to_owned).collect()
+        let has_program = |executor: &&Executor| match executor {
+            Executor::Ffmpeg => self.ffmpeg,
+            Executor::Exec | Executor::Noop => true,
+        };
+        let usable = self.allowed.iter().filter(has_program);
+        usable.map(Executor::to_string).collect()
     }
 
     /// Reads a configuration.
     pub(crate) fn plan(&self, config: &JsonObject) -> Result<Plan, String> {
-        match executor_of(config) {
-            Some("exec") => exec::plan(config, self).map(Plan::Exec),
-            Some("ffmpeg") if self.ffmpeg => ffmpeg::plan(config, self).map(Plan::Ffmpeg),
-            Some("ffmpeg") => Err("this agent has no ffmpeg program".to_owned()),
-            Some("noop") => noop::plan(config).map(Plan::Noop),
-            Some(other) => Err(format!(
-                "this agent has no executor {other:?}, only {}",
-                self.executors().join(", ")
-            )),
-            None => Err(format!(
+        let Some(name) = executor_of(config) else {
+            return Err(format!(
                 "the configuration names no executor; set executor to one of {}, or give command, streamUrl or durationMs",
                 self.executors().join(", ")
-            )),
+            ));
+        };
+        let Ok(executor) = name.parse::<Executor>() else {
+            return Err(format!(
+                "this agent has no executor {name:?}, only {}",
+                self.executors().join(", ")
+            ));
+        };
+        if !self.allowed.contains(&executor) {
+            return Err(format!(
+                "this agent may not run the executor {executor}, only {}",
+                self.executors().join(", ")
+            ));
+        }
+        match executor {
+            Executor::Exec => exec::plan(config, self).map(Plan::Exec),
+            Executor::Ffmpeg if self.ffmpeg => ffmpeg::plan(config, self).map(Plan::Ffmpeg),
+            Executor::Ffmpeg => Err("this agent has no ffmpeg program".to_owned()),
+            Executor::Noop => noop::plan(config).map(Plan::Noop),
         }
     }
 }
@@ -110,6 +175,7 @@ mod tests {
 
     fn plan(config: serde_json::Value) -> Result<Plan, String> {
         let abilities = Abilities {
+            allowed: Executor::ALL.into(),
             ffmpeg: true,
             work_dir: PathBuf::from("/work"),
         };
@@ -129,6 +195,23 @@ mod tests {
         ));
         let record = json!({"streamUrl": "http://a/b", "outputPath": "x.mp4"});
         assert!(matches!(plan(record), Ok(Plan::Ffmpeg(_))));
+    }
+
+    #[test]
+    fn an_executor_that_is_not_allowed_is_neither_announced_nor_run() {
+        let abilities = Abilities {
+            allowed: [Executor::Noop].into(),
+            ffmpeg: false,
+            work_dir: PathBuf::from("/work"),
+        };
+        assert_eq!(abilities.executors(), ["noop"]);
+        let plan = |config: serde_json::Value| abilities.plan(config.as_object().unwrap());
+        assert!(plan(json!({"durationMs": 5})).is_ok());
+        let text = "this agent may not run the executor exec, only noop";
+        assert_eq!(plan(json!({"command": ["true"]})), Err(text.to_owned()));
+        let record = json!({"streamUrl": "http://a/b", "outputPath": "x.mp4"});
+        let text = "this agent may not run the executor ffmpeg, only noop";
+        assert_eq!(plan(record), Err(text.to_owned()));
     }
 
     #[test]
@@ -180,6 +263,7 @@ mod tests {
     #[test]
     fn an_agent_without_ffmpeg_says_so() {
         let abilities = Abilities {
+            allowed: Executor::ALL.into(),
             ffmpeg: false,
             work_dir: PathBuf::from("/work"),
         };

@@ -139,10 +139,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::executors::{Abilities, Plan};
+    use crate::executors::{Abilities, Executor, Plan};
 
     fn line(config: serde_json::Value) -> String {
         let abilities = Abilities {
+            allowed: Executor::ALL.into(),
             ffmpeg: true,
             work_dir: PathBuf::from("/work"),
         };

@@ -50,6 +50,12 @@ pub(crate) const TABLE: &[Setting] = &[
         "largest picture of the agent: 360p, 480p, 720p, 1080p, 1440p or 2160p",
     ),
     setting(
+        "agent_executors",
+        "AGENT_EXECUTORS",
+        Some("exec,ffmpeg,noop"),
+        "what the agent may run, separated by commas; jobs for other executors are refused",
+    ),
+    setting(
         "stall_timeout_ms",
         "STALL_TIMEOUT_MS",
         Some("15000"),
@@ -103,6 +109,9 @@ pub(crate) fn read(read: &mut Reader<'_>) -> AgentConfig {
             ),
         }
     }
+    agent.executors = read.parse_list("agent_executors").into_iter().collect();
+    let runs_any = !agent.executors.is_empty();
+    read.check("agent_executors", runs_any, "must name an executor");
     agent.stall_timeout = read.millis("stall_timeout_ms");
     agent.ffmpeg = PathBuf::from(read.text("ffmpeg"));
     agent.drain_grace = read.millis("stop_grace_ms");
