@@ -4,11 +4,12 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::access::{AccessKey, SecretRecord};
 use crate::agent::AgentRecord;
 use crate::frame_api::FramesRecord;
 use crate::id::{
-    AgentId, HolderId, IdempotencyKey, JobId, PoolName, RunId, RunShard, TemplateId, Token,
-    WorkerId, escape, unescape,
+    AgentId, HolderId, IdempotencyKey, JobId, KeyName, PoolName, RunId, RunShard, TemplateId,
+    Token, WorkerId, escape, unescape,
 };
 use crate::job::{JobRecord, KeyRecord};
 use crate::run::RunRecord;
@@ -87,6 +88,37 @@ bucket!(
     /// What people set about frames, written by the leading frames service.
     Frames = "frames", FramesKey => FramesRecord
 );
+
+bucket!(
+    /// API keys of the interface, written by any edge.
+    Access = "access", KeyName => AccessKey
+);
+bucket!(
+    /// Secrets that the parts of a system share, created once by whoever needs one first. Only the edge may read them.
+    Secrets = "secrets", SecretKey => SecretRecord
+);
+
+/// What a secret is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecretKey {
+    /// Signing tickets and sessions of the edge.
+    EdgeSigning,
+}
+
+impl Token for SecretKey {
+    fn to_token(&self) -> Option<std::borrow::Cow<'_, str>> {
+        match self {
+            Self::EdgeSigning => Some("edge.signing".into()),
+        }
+    }
+
+    fn from_token(token: Option<&str>) -> Option<Self> {
+        match token? {
+            "edge.signing" => Some(Self::EdgeSigning),
+            _ => None,
+        }
+    }
+}
 
 /// What of frames is kept under a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -198,6 +230,9 @@ mod tests {
             assert_eq!(Frames::parse_key(&Frames::render_key(&key)), Some(key));
         }
         assert_eq!(Leases::parse_key("frames"), Some(LeaseKey::Frames));
+        let signing = SecretKey::EdgeSigning;
+        assert_eq!(Secrets::render_key(&signing), "edge.signing");
+        assert_eq!(Secrets::parse_key("edge.signing"), Some(signing));
         let agent = AgentId::parse("a b").unwrap();
         assert_eq!(Agents::render_key(&agent), "a=20b");
         assert_eq!(Agents::parse_key("a=20b"), Some(agent));

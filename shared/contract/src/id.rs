@@ -213,7 +213,12 @@ name!(
     /// Whose requests are counted together: a digest of its name or address.
     RateIdentity, "rate identity"
 );
+name!(
+    /// An API key: whose it is, and what is recorded as the author of what was done with it.
+    KeyName, "key name"
+);
 token_of_name!(
+    KeyName,
     RateIdentity,
     AgentId,
     JobId,

@@ -20,6 +20,7 @@
 //! Enums carry an `Unknown` variant where a newer peer may send more than this version knows; new fields
 //! have defaults, so that an older sender is understood.
 
+pub mod access;
 pub mod agent;
 pub mod api;
 pub mod bucket;

@@ -11,7 +11,7 @@
 
 use std::fmt::Write;
 
-use crate::bucket::{Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Templates};
+use crate::bucket::{Access, Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Secrets, Templates};
 use crate::id::{AgentId, escape};
 use crate::subject::Prefix;
 use crate::topology::stream;
@@ -79,6 +79,8 @@ pub struct Permissions {
     pub publish: Vec<String>,
     /// What it may subscribe to.
     pub subscribe: Vec<String>,
+    /// What it may neither publish nor subscribe to, whatever else it may.
+    pub deny: Vec<String>,
 }
 
 /// Where the answers to a user go: the prefix of its reply subjects.
@@ -90,7 +92,36 @@ pub fn inbox(user: &str) -> String {
 const INBOXES: &str = "_REPLY";
 
 /// The permissions of a role under a prefix.
+///
+/// Who reads buckets in general still reads no secret, which only the edge may: a secret signs for anybody.
 pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
+    let deny = match role {
+        Role::Edge => Vec::new(),
+        Role::Scheduler
+        | Role::Runner
+        | Role::Router
+        | Role::Voice
+        | Role::Frames
+        | Role::Worker
+        | Role::Agent(_)
+        | Role::Observer
+        | Role::Operator => reads_of(&Secrets::bucket(prefix)),
+    };
+    let Allowed { publish, subscribe } = allowed(role, prefix);
+    Permissions {
+        publish,
+        subscribe,
+        deny,
+    }
+}
+
+struct Allowed {
+    publish: Vec<String>,
+    subscribe: Vec<String>,
+}
+
+/// What a role may do, but for what is denied to it.
+fn allowed(role: &Role, prefix: &Prefix) -> Allowed {
     let own = |subjects: &[&str]| {
         subjects
             .iter()
@@ -99,7 +130,7 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
     };
     let inbox = format!("{}.>", inbox(&role.user()));
     match role {
-        Role::Scheduler => Permissions {
+        Role::Scheduler => Allowed {
             publish: [
                 own(&["assign.*", "agent.*.*"]),
                 buckets(prefix),
@@ -114,13 +145,15 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
             ]
             .concat(),
         },
-        Role::Edge => Permissions {
+        Role::Edge => Allowed {
             publish: [
                 own(&["svc.>", "hb.>", "report.>", "evt.>", "rate.*.*", "frame.*"]),
                 reads(),
                 vec![
                     answers_to_scheduler(),
                     format!("$O.{}.>", stream::blobs(prefix)),
+                    format!("$KV.{}.>", Access::bucket(prefix)),
+                    format!("$KV.{}.>", Secrets::bucket(prefix)),
                 ],
             ]
             .concat(),
@@ -148,7 +181,7 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
             let queue = format!("$JS.API.DIRECT.GET.{}", stream::assignments(prefix));
             let lease = format!("$JS.API.DIRECT.GET.KV_{}.>", Leases::bucket(prefix));
             let lease_of_leader = format!("$JS.API.STREAM.MSG.GET.KV_{}", Leases::bucket(prefix));
-            Permissions {
+            Allowed {
                 publish: [
                     mine("hb"),
                     mine("report"),
@@ -163,11 +196,11 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
                 .concat(),
             }
         }
-        Role::Observer => Permissions {
+        Role::Observer => Allowed {
             publish: Vec::new(),
             subscribe: vec![inbox, format!("{prefix}.>"), "$KV.>".to_owned()],
         },
-        Role::Operator => Permissions {
+        Role::Operator => Allowed {
             publish: [own(&["svc.>"]), vec!["$SRV.>".to_owned()], reads(), lists()].concat(),
             subscribe: vec![
                 inbox,
@@ -176,7 +209,7 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
                 "$KV.>".to_owned(),
             ],
         },
-        Role::Runner => Permissions {
+        Role::Runner => Allowed {
             publish: [
                 own(&[
                     "task.*",
@@ -204,7 +237,7 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
         },
         Role::Worker => {
             let tasks = stream::tasks(prefix);
-            Permissions {
+            Allowed {
                 publish: [
                     own(&["report.run.*", "frame.*", "hb.frames.*"]),
                     vec![
@@ -222,7 +255,7 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
                 subscribe: [vec![inbox], own(&["work.*.ctl", "tick.*", "hb.frames.*"])].concat(),
             }
         }
-        Role::Frames => Permissions {
+        Role::Frames => Allowed {
             publish: [
                 own(&["tick.*", "live.frames"]),
                 vec![
@@ -240,7 +273,7 @@ pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
             ]
             .concat(),
         },
-        Role::Router | Role::Voice => Permissions {
+        Role::Router | Role::Voice => Allowed {
             publish: Vec::new(),
             subscribe: vec![inbox],
         },
@@ -286,6 +319,18 @@ fn reads() -> Vec<String> {
         "$JS.API.CONSUMER.DELETE.*.*",
         "$JS.FC.>",
     ])
+}
+
+/// Every way to read one bucket.
+fn reads_of(bucket: &str) -> Vec<String> {
+    vec![
+        format!("$KV.{bucket}.>"),
+        format!("$JS.API.STREAM.MSG.GET.KV_{bucket}"),
+        format!("$JS.API.DIRECT.GET.KV_{bucket}"),
+        format!("$JS.API.DIRECT.GET.KV_{bucket}.>"),
+        format!("$JS.API.CONSUMER.CREATE.KV_{bucket}"),
+        format!("$JS.API.CONSUMER.CREATE.KV_{bucket}.>"),
+    ]
 }
 
 /// Creating and repairing streams and buckets.
@@ -384,18 +429,26 @@ pub fn render_nats_conf(conf: &NatsConf) -> String {
         );
         let publish = match allowed.publish.as_slice() {
             [] => "{ deny: [\">\"] }".to_owned(),
-            subjects => format!("{{ allow: [{}] }}", list(subjects)),
+            subjects => format!("{{ allow: [{}]{} }}", list(subjects), denied(&allowed.deny)),
         };
         let _ = writeln!(out, "                publish: {publish}");
         let _ = writeln!(
             out,
-            "                subscribe: {{ allow: [{}] }}",
-            list(&allowed.subscribe)
+            "                subscribe: {{ allow: [{}]{} }}",
+            list(&allowed.subscribe),
+            denied(&allowed.deny)
         );
         out.push_str("            }\n        }\n");
     }
     out.push_str("    ]\n}\n");
     out
+}
+
+fn denied(subjects: &[String]) -> String {
+    match subjects {
+        [] => String::new(),
+        subjects => format!(", deny: [{}]", list(subjects)),
+    }
 }
 
 fn list(subjects: &[String]) -> String {
@@ -453,6 +506,24 @@ mod tests {
                 .iter()
                 .any(|subject| subject.starts_with("$KV."))
         );
+    }
+
+    #[test]
+    fn only_the_edge_reads_and_writes_secrets_and_writes_keys() {
+        let prefix = Prefix::default();
+        let agent = Role::Agent(AgentId::parse("a").unwrap());
+        for role in Role::SERVICES.iter().chain([&agent]) {
+            let of_role = permissions(role, &prefix);
+            let is_edge = *role == Role::Edge;
+            for way in reads_of(&Secrets::bucket(&prefix)) {
+                assert_eq!(of_role.deny.contains(&way), !is_edge, "{role:?} {way}");
+            }
+            for bucket in ["$KV.quintet_access.", "$KV.quintet_secrets."] {
+                let mut published = of_role.publish.iter();
+                let writes = published.any(|subject| subject.starts_with(bucket));
+                assert_eq!(writes, is_edge, "{role:?} {bucket}");
+            }
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use schemars::{JsonSchema, schema_for};
 use serde_json::{Value, json};
 
 use crate::{
-    agent, api, bucket, display, error, event, frame, frame_api, job, permission, plan, run,
-    run_api, socket, table, task, template,
+    access, agent, api, bucket, display, error, event, frame, frame_api, job, permission, plan,
+    run, run_api, socket, table, task, template,
 };
 
 /// A file to be committed.
@@ -71,6 +71,7 @@ schemas! {
     agent: Agent, AgentRecord, AgentReports, ReportsReply, Heartbeat, HeartbeatReply, Assignment, AgentCommand, CommandReply;
     template: Template;
     bucket: Lease;
+    access: AccessKey, SecretRecord;
     event: JobLog, JobEvent;
     error: ErrorReply;
     run: RunRecord, RunEvents;

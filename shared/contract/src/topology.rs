@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::bucket::{Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Templates};
+use crate::bucket::{Access, Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Secrets, Templates};
 use crate::subject::Prefix;
 
 /// How much a class of data survives; stated by `quintet doctor` and `/ready`.
@@ -262,5 +262,13 @@ pub fn buckets(prefix: &Prefix) -> Vec<BucketSpec> {
             "what people set about frames: who is shown, how fast, and each worker's settings",
         ),
         bucket(Leases::bucket(prefix), "leases, renewed by their holders"),
+        bucket(
+            Access::bucket(prefix),
+            "API keys by name: what each allows, and its digest",
+        ),
+        bucket(
+            Secrets::bucket(prefix),
+            "secrets that the parts of a system share; only the edge reads them",
+        ),
     ]
 }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use quintet_contract::access::{AccessKey, SecretRecord};
 use quintet_contract::agent::{AgentRecord, AgentReports, Assignment};
 use quintet_contract::bucket::Lease;
 use quintet_contract::event::{JobEvent, JobLog};
@@ -64,6 +65,8 @@ fn samples_of_every_past_version_can_be_read() {
     reads::<Assignment>("Assignment");
     reads::<Template>("Template");
     reads::<Lease>("Lease");
+    reads::<AccessKey>("AccessKey");
+    reads::<SecretRecord>("SecretRecord");
     reads::<JobLog>("JobLog");
     reads::<JobEvent>("JobEvent");
     reads::<RunRecord>("RunRecord");

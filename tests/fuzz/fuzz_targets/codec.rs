@@ -7,7 +7,9 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use quintet_bus::{Encoding, decode, encode, to_json_text};
-use quintet_contract::bucket::{Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Templates};
+use quintet_contract::bucket::{
+    Access, Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Secrets, Templates,
+};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::job::JobRecord;
 use quintet_contract::subject::{self, Request, Subject};
@@ -50,7 +52,7 @@ messages! {
     messages: AssignQueue Assigned JobLogged JobHappened LiveJobLog LiveJobEvent
         RunnerHeartbeat TaskQueue RunHappened LiveRunEvents CountRequests
         TellFrameWorker FrameWorkerHeartbeat FramesTold;
-    records: Agents Frames Jobs Keys Leases Runs Templates
+    records: Access Agents Frames Jobs Keys Leases Runs Secrets Templates
 }
 
 /// A job can be shown as it stood at any position of its timeline.

@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use libfuzzer_sys::fuzz_target;
 use quintet_contract::api::JobCursor;
-use quintet_contract::bucket::{Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Templates};
+use quintet_contract::bucket::{
+    Access, Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Secrets, Templates,
+};
 use quintet_contract::id::{
     AgentId, AgentSession, CheckpointId, HolderId, IdempotencyKey, JobId, MessageId, PoolName,
     QueueName, RunId, TemplateId, Token, WorkerId, escape, unescape,
@@ -94,6 +96,8 @@ fuzz_target!(
         same_key::<Leases>(text);
         same_key::<Runs>(text);
         same_key::<Templates>(text);
+        same_key::<Access>(text);
+        same_key::<Secrets>(text);
         same_name::<AgentId>(text);
         same_name::<JobId>(text);
         same_name::<TemplateId>(text);
