@@ -15,3 +15,4 @@ mod restarts;
 mod runners;
 mod schedulers;
 mod slow;
+mod unconfirmed;

@@ -1,12 +1,10 @@
-//! The desk that turns people away while NATS stores nothing, and finds out when it does again.
+//! Rejects requests while a bucket is unwritable. The bus finds out when it is writable again.
 //!
 //! A bucket that takes no writes stops everything a scheduler does, the lease included. Whoever asks then is told why
 //! at once, by every scheduler that notices, instead of waiting for a leader that cannot be. Reads of single records go
 //! on: the edge reads them itself.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
-use std::time::Duration;
 
 use futures::StreamExt;
 use quintet_bus::Bus;
@@ -14,15 +12,11 @@ use quintet_contract::error::ErrorReply;
 use quintet_contract::id::PoolName;
 use quintet_service::health::ComponentHandle;
 use tokio::sync::watch;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::error::Error;
 use crate::inbound::{Inbox, refusal};
-
-/// Wait between two probes of a bucket.
-const PROBE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Whether the desk may be needed again.
 #[derive(PartialEq, Eq)]
@@ -72,15 +66,12 @@ async fn turn_away(
 ) -> Result<Desk, Error> {
     let mut inbox = Inbox::services(bus, pool).await?;
     let _search = bus.search();
-    let probing = probe(bus, silent.clone());
-    tokio::pin!(probing);
     let desk = loop {
-        // Each branch is cancel-safe: the probes live on outside, a stream keeps what it was not asked for.
+        // Each branch is cancel-safe: a stream keeps what it was not asked for.
         let asked = tokio::select! {
             biased;
             () = shutdown.cancelled() => break Desk::Closed,
             _ = silent.wait_for(BTreeSet::is_empty) => break Desk::Waits,
-            never = &mut probing => match never {},
             asked = inbox.messages.next() => asked,
         };
         match asked {
@@ -90,14 +81,4 @@ async fn turn_away(
     };
     inbox.close(reply).await;
     Ok(desk)
-}
-
-async fn probe(bus: &Bus, silent: watch::Receiver<BTreeSet<String>>) -> Infallible {
-    loop {
-        let buckets = silent.borrow().clone();
-        for bucket in &buckets {
-            bus.probe(bucket).await;
-        }
-        sleep(PROBE_AGAIN).await;
-    }
 }

@@ -3,6 +3,7 @@
 //! It reconnects for ever, with a backoff of at most [`RECONNECT_MAX`]; what async-nats says on the way is
 //! logged here and drives [`Bus::link`]. Clones share the connection.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use tracing::{debug, info, warn};
 
 use crate::error::{BusError, ConnectError};
 use crate::metrics;
-use crate::storing::Storing;
+use crate::probe::{Probe, SharedWriteHealth};
+use crate::write_health::WriteHealth;
 
 /// The oldest server that works: per-message expiry, delete markers, batched direct get.
 const OLDEST_SERVER: &str = "2.12.0";
@@ -157,7 +159,9 @@ struct Shared {
     config: BusConfig,
     state: watch::Receiver<LinkState>,
     link: watch::Receiver<Link>,
-    storing: Storing,
+    write_health: SharedWriteHealth,
+    /// Runs as long as the connection is used.
+    _probe: Probe,
 }
 
 /// A connection to the bus; clones are cheap and share it.
@@ -183,11 +187,11 @@ impl Bus {
             epoch: 0,
             closed: false,
         });
-        let storing = Storing::default();
-        let noted = storing.clone();
+        let write_health = SharedWriteHealth::default();
+        let reconnected = write_health.clone();
         let options = options(&config).await?.event_callback(move |event| {
             if matches!(event, Event::Connected) {
-                noted.forget();
+                reconnected.update(WriteHealth::reconnected);
             }
             heard(event, &state, &link);
             std::future::ready(())
@@ -212,13 +216,15 @@ impl Bus {
             .ack_timeout(API_TIMEOUT)
             .max_ack_inflight(ACKS_IN_FLIGHT)
             .build(client.clone());
+        let probe = Probe::start(write_health.clone(), jetstream.clone());
         let shared = Shared {
             client,
             jetstream,
             config,
             state: state_seen,
             link: link_seen,
-            storing,
+            write_health,
+            _probe: probe,
         };
         Ok(Bus {
             shared: Arc::new(shared),
@@ -244,6 +250,12 @@ impl Bus {
     /// Whether the server is there, now and whenever that changes.
     pub fn link(&self) -> watch::Receiver<LinkState> {
         self.shared.state.clone()
+    }
+
+    /// The buckets that are unwritable: a write to them was not confirmed although the connection stands. The bus probes
+    /// them, and takes each off this list once a probe or a write is confirmed.
+    pub fn not_storing(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.shared.write_health.unwritable()
     }
 
     /// The same connection; what is sent through it names `cause` as its cause.
@@ -299,8 +311,8 @@ impl Bus {
         self.shared.link.clone()
     }
 
-    pub(crate) fn storing(&self) -> &Storing {
-        &self.shared.storing
+    pub(crate) fn write_health(&self) -> &SharedWriteHealth {
+        &self.shared.write_health
     }
 
     pub(crate) fn is_connected(&self) -> bool {

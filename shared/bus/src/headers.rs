@@ -1,7 +1,9 @@
 //! What travels beside a message: ids, deadline, contract version, trace context, stream positions.
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
-use async_nats::header::{NATS_LAST_SEQUENCE, NATS_SEQUENCE};
+use async_nats::header::{NATS_LAST_SEQUENCE, NATS_MESSAGE_TTL, NATS_SEQUENCE};
 use quintet_contract::id::MessageId;
 use quintet_contract::time::Timestamp;
 use quintet_contract::{
@@ -19,6 +21,9 @@ pub(crate) const HEADER_SERVICE_ERROR: &str = "Nats-Service-Error";
 pub(crate) const HEADER_SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
 /// Marks a bucket entry that is a deletion.
 pub(crate) const HEADER_KV_OPERATION: &str = "KV-Operation";
+
+/// How long a deletion stays visible; longer than any interruption that a watch should survive.
+pub(crate) const DELETION_TTL: Duration = Duration::from_secs(60);
 
 /// What a message carried beside its body.
 #[derive(Clone, Debug, Default)]
@@ -90,8 +95,16 @@ pub(crate) fn outgoing_request(cause: Option<MessageId>, deadline: Timestamp) ->
     headers
 }
 
+/// The headers of a deletion, whose marker stays for a while.
+pub(crate) fn delete_headers(cause: Option<MessageId>) -> HeaderMap {
+    let mut headers = outgoing(cause);
+    headers.insert(HEADER_KV_OPERATION, "DEL");
+    headers.insert(NATS_MESSAGE_TTL, ttl_text(DELETION_TTL));
+    headers
+}
+
 /// A time to live as the server reads it: whole seconds, at least one.
-pub(crate) fn ttl_text(ttl: std::time::Duration) -> String {
+pub(crate) fn ttl_text(ttl: Duration) -> String {
     let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
     seconds.max(1).to_string()
 }

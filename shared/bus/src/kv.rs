@@ -17,21 +17,17 @@ use async_nats::jetstream::context::{
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use quintet_contract::bucket::Bucket;
-use quintet_contract::id::MessageId;
+use quintet_contract::bucket::{Bucket, PROBE_KEY};
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::codec::{Encoding, decode, encode};
 use crate::connect::Bus;
 use crate::error::KvError;
 use crate::feed::{Feed, FeedError};
-use crate::headers::{HEADER_KV_OPERATION, outgoing, ttl_text};
+use crate::headers::{delete_headers, outgoing, ttl_text};
 use crate::metrics::{self, Place};
 use crate::stored::Stored;
-use crate::storing::PROBE_KEY;
-
-/// How long a deletion stays visible; longer than any interruption that a watch should survive.
-pub(crate) const DELETION_TTL: Duration = Duration::from_secs(60);
 
 /// How often a load looks whether it has reached the end before it takes "nothing pending" for an answer. Only
 /// a bucket that is written without pause gets there; what a load misses then is a record written again
@@ -152,11 +148,15 @@ impl<B: Bucket> BucketHandle<B> {
             body,
             ttl,
         };
-        let (bus, bucket, sent) = (self.bus.clone(), self.names.bucket.clone(), self.bus.sent());
+        let (bus, bucket, sent) = (
+            self.bus.clone(),
+            self.names.bucket.clone(),
+            Sent::now(&self.bus),
+        );
         let confirmation = write.send(expected).await?;
         Ok(PendingWrite(Box::pin(async move {
             let outcome = write.finish(expected, confirmation).await;
-            bus.note(&bucket, sent, &outcome);
+            record_outcome(&bus, &bucket, sent, &outcome);
             metrics::write(match &outcome {
                 Ok(_) => "ok",
                 Err(KvError::Conflict { .. }) => "conflict",
@@ -194,11 +194,11 @@ impl<B: Bucket> BucketHandle<B> {
         if let Some(Revision(expected)) = expected {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
         }
-        let sent = self.bus.sent();
+        let sent = Sent::now(&self.bus);
         let pending = publish(&self.bus, &self.names, &key, headers, Bytes::new()).await?;
         let outcome = pending.await.map(|_| ());
         let outcome = outcome.map_err(|error| failed(&self.names.bucket, &key, error));
-        self.bus.note(&self.names.bucket, sent, &outcome);
+        record_outcome(&self.bus, &self.names.bucket, sent, &outcome);
         outcome
     }
 
@@ -268,12 +268,34 @@ impl<B: Bucket> BucketHandle<B> {
     }
 }
 
-/// The headers of a deletion, whose marker stays for a while.
-pub(crate) fn delete_headers(cause: Option<MessageId>) -> HeaderMap {
-    let mut headers = outgoing(cause);
-    headers.insert(HEADER_KV_OPERATION, "DEL");
-    headers.insert(NATS_MESSAGE_TTL, ttl_text(DELETION_TTL));
-    headers
+/// When a write was sent, to judge its outcome.
+#[derive(Clone, Copy)]
+struct Sent {
+    epoch: u64,
+}
+
+impl Sent {
+    fn now(bus: &Bus) -> Self {
+        let epoch = bus.link_events().borrow().epoch;
+        Self { epoch }
+    }
+
+    /// Whether the connection has stood since then.
+    fn is_on_this_connection(self, bus: &Bus) -> bool {
+        bus.is_connected() && bus.link_events().borrow().epoch == self.epoch
+    }
+}
+
+/// Records what the outcome of a write says about the write health of its bucket.
+fn record_outcome<T>(bus: &Bus, bucket: &str, sent: Sent, outcome: &Result<T, KvError>) {
+    match outcome {
+        Ok(_) => bus.write_health().update(|health| health.confirmed(bucket)),
+        Err(KvError::Unanswered { .. }) if sent.is_on_this_connection(bus) => bus
+            .write_health()
+            .update(|health| health.unconfirmed(bucket, Instant::now())),
+        // Anything else is an answer about this one write, or the connection is lost.
+        Err(_) => {}
+    }
 }
 
 /// One compare-and-swap write; kept whole since "must not exist" may need a second try.

@@ -42,6 +42,7 @@ mod lease;
 mod load;
 pub mod metrics;
 mod micro;
+mod probe;
 mod publish;
 mod queue;
 mod raw;
@@ -51,11 +52,11 @@ mod responder;
 mod search;
 mod serve;
 mod stored;
-mod storing;
 mod tap;
 mod topology;
 mod trace;
 mod watch;
+mod write_health;
 
 pub use clock::{
     new_checkpoint_id, new_job_id, new_message_id, new_run_id, new_run_id_in, new_session, now,

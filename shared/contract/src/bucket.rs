@@ -36,6 +36,9 @@ pub trait Bucket: Send + Sync + 'static {
     }
 }
 
+/// The key of probes, in every bucket. No record has it: in the spelling of keys, "=" is followed by two digits.
+pub const PROBE_KEY: &str = "=probe";
+
 macro_rules! bucket {
     ($(#[$doc:meta])* $name:ident = $text:literal, $key:ty => $record:ty) => {
         $(#[$doc])*

@@ -11,7 +11,9 @@
 
 use std::fmt::Write;
 
-use crate::bucket::{Access, Agents, Bucket, Frames, Jobs, Keys, Leases, Runs, Secrets, Templates};
+use crate::bucket::{
+    Access, Agents, Bucket, Frames, Jobs, Keys, Leases, PROBE_KEY, Runs, Secrets, Templates,
+};
 use crate::id::{AgentId, escape};
 use crate::subject::Prefix;
 use crate::topology::stream;
@@ -222,6 +224,7 @@ fn allowed(role: &Role, prefix: &Prefix) -> Allowed {
                 vec![
                     format!("$KV.{}.>", Runs::bucket(prefix)),
                     format!("$KV.{}.runner.>", Leases::bucket(prefix)),
+                    format!("$KV.{}.{PROBE_KEY}", Leases::bucket(prefix)),
                     format!("$JS.API.CONSUMER.INFO.{}.*", stream::tasks(prefix)),
                 ],
                 reads(),
@@ -261,6 +264,7 @@ fn allowed(role: &Role, prefix: &Prefix) -> Allowed {
                 vec![
                     format!("$KV.{}.>", Frames::bucket(prefix)),
                     format!("$KV.{}.frames", Leases::bucket(prefix)),
+                    format!("$KV.{}.{PROBE_KEY}", Leases::bucket(prefix)),
                 ],
                 reads(),
                 creates(),

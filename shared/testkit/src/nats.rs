@@ -15,6 +15,7 @@ mod cluster;
 mod disk;
 mod docker;
 mod ready;
+mod stream;
 
 use anyhow::Context;
 
