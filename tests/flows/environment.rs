@@ -60,7 +60,7 @@ async fn jobs_commands_of_runs_and_frame_processes_find_no_setting_and_no_secret
     });
     let run = json!({"plan": {"nodes": [node]}});
     program.api.post("/v1/runs", run).await.expect(201);
-    program.api.order("/workers/drawer/start").await.expect(200);
+    program.api.order("/workers/drawer/start").await.expect(204);
     for (name, host) in [("job", "job"), ("run", "node"), ("frames", "display")] {
         let found = environment(&folder.path().join(name)).await;
         let secrets = [KEY, "a-token", "a-password", "authorization=secret"];

