@@ -14,20 +14,46 @@ use quintet_contract::subject::FramesTold;
 use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::chain;
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::{OnceCell, broadcast};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::error::HttpError;
 use crate::http::websocket::raw::text_frame;
+use crate::live::Part;
 
 /// What a listener may be behind; one that is further behind is told the next that comes.
 const BACKLOG: usize = 64;
 /// Wait before it is subscribed again after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The one subscription.
-pub(crate) struct StatsFeed {
+/// The one subscription, started by its first subscriber.
+pub(crate) struct StatsFeeds {
+    bus: Bus,
+    tasks: Tasks,
+    feed: OnceCell<StatsFeed>,
+}
+
+impl Part for StatsFeeds {
+    fn start(bus: &Bus, tasks: &Tasks) -> Self {
+        Self {
+            bus: bus.clone(),
+            tasks: tasks.clone(),
+            feed: OnceCell::new(),
+        }
+    }
+}
+
+impl StatsFeeds {
+    /// What is published from now on.
+    pub(crate) async fn subscribe(&self) -> Result<StatsSubscription, HttpError> {
+        let start = || StatsFeed::start(self.bus.clone(), &self.tasks);
+        Ok(self.feed.get_or_try_init(start).await?.listen())
+    }
+}
+
+/// What all subscribers share.
+struct StatsFeed {
     messages: broadcast::Sender<Bytes>,
     subscribers: Arc<AtomicUsize>,
 }

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use quintet_contract::frame_api::FrameStats;
@@ -13,7 +13,8 @@ use quintet_contract::socket::CLOSE_TOO_SLOW;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::stats_feed::{FeedItem, StatsSubscription};
+use super::client::FramesClient;
+use super::stats_feed::{FeedItem, StatsFeeds, StatsSubscription};
 use crate::access::quota::QuotaPermit;
 use crate::http::extract::Client;
 use crate::http::websocket::CLOSE_LEAVING;
@@ -66,7 +67,12 @@ async fn run(app: App, mut socket: RawSocket, _permit: QuotaPermit) {
 }
 
 async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
-    let mut subscription = app.feeds.frames().await.map_err(|_| UNAVAILABLE)?;
+    let mut subscription = app
+        .live
+        .part::<StatsFeeds>()
+        .subscribe()
+        .await
+        .map_err(|_| UNAVAILABLE)?;
     // Asked after the subscription: nothing is missed in between.
     let stats = status(app).await?.ok_or(UNAVAILABLE)?;
     let hello = json!({"type": "hello", "fps": stats.fps, "active": stats.active});
@@ -96,10 +102,11 @@ async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
 
 /// How things are; none when nobody can be asked.
 async fn status(app: &App) -> Result<Option<FrameStats>, End> {
+    let client = FramesClient::from_ref(app);
     tokio::select! {
         biased;
         () = app.shutdown.cancelled() => Err(SHUTTING_DOWN),
-        status = app.frames_status() => Ok(status.ok().map(|status| status.stats)),
+        status = client.frames_status() => Ok(status.ok().map(|status| status.stats)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use quintet_bus::{Bus, Change, Watch, WatchFrom, now};
+use quintet_bus::{Bus, Change, KvError, Watch, WatchFrom, now};
 use quintet_contract::bucket::{Agents, Jobs};
 use quintet_contract::event::JobEvent;
 use quintet_contract::id::JobId;
@@ -23,7 +23,7 @@ use tracing::warn;
 
 use super::view::View;
 use crate::http::websocket::raw::text_frame;
-use crate::live::{Snapshot, Started, unpoisoned};
+use crate::live::unpoisoned;
 
 /// Announcements that a listener may be behind; one that is further behind starts anew from a snapshot.
 const BACKLOG: usize = 4096;
@@ -50,6 +50,13 @@ pub(crate) struct Hub {
     snapshot: Mutex<Option<(u64, [Bytes; 2])>>,
 }
 
+/// Everything that a UI starts with, and the changes after it.
+pub(crate) struct Snapshot {
+    pub(crate) agents: Bytes,
+    pub(crate) jobs: Bytes,
+    pub(crate) updates: broadcast::Receiver<Update>,
+}
+
 struct Watches {
     jobs: Watch<Jobs>,
     agents: Watch<Agents>,
@@ -57,7 +64,7 @@ struct Watches {
 
 impl Hub {
     /// Reads everything there is and goes on from there.
-    pub(crate) async fn start(bus: Bus, tasks: &Tasks) -> Started<Arc<Self>> {
+    pub(crate) async fn start(bus: Bus, tasks: &Tasks) -> Result<Arc<Self>, KvError> {
         let (view, watches) = read(&bus).await?;
         let hub = Arc::new(Self {
             view: Mutex::new(view),
@@ -227,7 +234,7 @@ fn frame<P: Serialize>(kind: &str, payload: &P) -> Bytes {
 }
 
 /// Everything there is, and the watches that go on after it.
-async fn read(bus: &Bus) -> Started<(View, Watches)> {
+async fn read(bus: &Bus) -> Result<(View, Watches), KvError> {
     let (jobs, agents) = (bus.bucket::<Jobs>(), bus.bucket::<Agents>());
     let mut watches = Watches {
         jobs: jobs.watch(WatchFrom::Start).await?,

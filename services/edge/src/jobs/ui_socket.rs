@@ -13,12 +13,12 @@ use quintet_contract::socket::{CLOSE_TOO_SLOW, Envelope, SubscribePayload, ui};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_tungstenite::tungstenite::Message;
 
+use super::feeds::JobFeeds;
+use super::hub::{Snapshot, Update};
 use crate::access::quota::QuotaPermit;
 use crate::http::extract::Client;
 use crate::http::websocket::CLOSE_LEAVING;
 use crate::http::websocket::raw::{self, Frames, RawSocket};
-use crate::jobs::hub::Update;
-use crate::live::Snapshot;
 use crate::metrics::{self, OpenStream};
 use crate::state::App;
 
@@ -84,9 +84,9 @@ enum End {
 }
 
 async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Result<(), End> {
-    let mut pacer = app.pacers.register();
+    let mut pacer = app.live.pacer();
     loop {
-        let Ok(snapshot) = app.feeds.snapshot().await else {
+        let Ok(snapshot) = app.live.part::<JobFeeds>().snapshot().await else {
             return close(socket, CLOSE_TOO_SLOW, "try again later").await;
         };
         let Snapshot {
