@@ -5,8 +5,8 @@
 
 use std::convert::Infallible;
 
-use axum::extract::{FromRef, Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{FromRef, State};
+use axum::response::Response;
 use bytes::Bytes;
 use quintet_contract::frame_api::FrameStats;
 use quintet_contract::socket::CLOSE_TOO_SLOW;
@@ -15,27 +15,21 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::client::FramesClient;
 use super::stats_feed::{FeedItem, StatsFeeds, StatsSubscription};
-use crate::access::quota::QuotaPermit;
-use crate::http::extract::Client;
 use crate::http::websocket::CLOSE_LEAVING;
+use crate::http::websocket::accept::{SocketOptions, SocketUpgrade};
 use crate::http::websocket::raw::{self, Frames, RawSocket, text_frame};
-use crate::metrics::{self, OpenStream};
+use crate::metrics;
 use crate::state::App;
 
-/// Largest frame that a client may send; what it says is small.
-const MAX_FRAME: usize = 4 * 1024;
-/// How it is called in metrics.
-const KIND: &str = "frames";
+/// Clients send little.
+const OPTIONS: SocketOptions = SocketOptions {
+    kind: "frames",
+    max_message: 4 * 1024,
+    read_buffer: 512,
+};
 
-pub(crate) async fn connect(
-    State(app): State<App>,
-    Client(address): Client,
-    request: Request,
-) -> Response {
-    match app.streams.acquire(address) {
-        Ok(permit) => raw::open(request, MAX_FRAME, move |socket| run(app, socket, permit)),
-        Err(error) => error.into_response(),
-    }
+pub(crate) async fn connect(State(app): State<App>, upgrade: SocketUpgrade) -> Response {
+    upgrade.accept(OPTIONS, |socket| run(app, socket.into()))
 }
 
 /// Whether a client asks how things are.
@@ -54,8 +48,7 @@ enum End {
 const SHUTTING_DOWN: End = End::Close(CLOSE_LEAVING, "this server is leaving");
 const UNAVAILABLE: End = End::Close(CLOSE_TOO_SLOW, "try again later");
 
-async fn run(app: App, mut socket: RawSocket, _permit: QuotaPermit) {
-    let _open = OpenStream::new(KIND);
+async fn run(app: App, mut socket: RawSocket) {
     match pump(&app, &mut socket).await {
         Err(End::Gone) => {}
         Err(End::Close(code, reason)) => {
@@ -94,7 +87,7 @@ async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
         };
         match item {
             FeedItem::Message(frame) => write(socket, frame).await?,
-            FeedItem::Lagged => metrics::slow_client(KIND),
+            FeedItem::Lagged => metrics::slow_client(OPTIONS.kind),
             FeedItem::Closed => return Err(SHUTTING_DOWN),
         }
     }
@@ -125,7 +118,7 @@ async fn answer(
 async fn write(socket: &mut RawSocket, frame: Bytes) -> Result<(), End> {
     let mut frames = Frames::default();
     frames.push(frame);
-    raw::write_in_time(socket, frames, KIND)
+    raw::write_in_time(socket, frames, OPTIONS.kind)
         .await
         .map_err(|raw::Gone| End::Gone)
 }

@@ -7,13 +7,14 @@ use quintet_bus::{Bus, KvError};
 use quintet_contract::bucket::Jobs;
 use quintet_contract::id::JobId;
 use quintet_service::tasks::Tasks;
-use tokio::sync::{OnceCell, broadcast, watch};
+use tokio::sync::{OnceCell, watch};
 
 use super::hub::{Hub, Snapshot};
 use super::log_feed::{LogBatch, LogFeeds};
 use super::snapshot::JobSnapshot;
 use crate::error::HttpError;
 use crate::live::Part;
+use crate::live::topic::Subscription;
 
 /// The feeds of jobs.
 pub(crate) struct JobFeeds {
@@ -78,10 +79,7 @@ impl JobFeeds {
     }
 
     /// The output of a job from now on.
-    pub(crate) async fn logs(
-        &self,
-        id: &JobId,
-    ) -> Result<broadcast::Receiver<Arc<LogBatch>>, HttpError> {
+    pub(crate) async fn logs(&self, id: &JobId) -> Result<Subscription<Arc<LogBatch>>, HttpError> {
         self.logs.follow(id).await
     }
 }

@@ -21,7 +21,6 @@ use quintet_contract::topology::stream;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::broadcast;
 use tracing::debug;
 
 use crate::access::quota::QuotaPermit;
@@ -35,6 +34,7 @@ use crate::jobs::client::JobsClient;
 use crate::jobs::feeds::{JobFeeds, JobWatch};
 use crate::jobs::log_feed::LogBatch;
 use crate::jobs::snapshot::sse;
+use crate::live::topic::Subscription;
 use crate::metrics::OpenStream;
 use crate::state::App;
 
@@ -174,7 +174,7 @@ struct LogStream {
     last: u64,
     skip: Option<(u64, usize)>,
     ready: VecDeque<PlacedLine>,
-    live: Option<(broadcast::Receiver<Arc<LogBatch>>, JobWatch)>,
+    live: Option<(Subscription<Arc<LogBatch>>, JobWatch)>,
     /// Whether everything that is stored was read.
     is_caught_up: bool,
     is_done: bool,
