@@ -12,6 +12,7 @@
 mod access;
 mod config;
 mod dashboard;
+mod edge;
 mod error;
 mod frames;
 #[cfg(fuzzing)]
@@ -30,6 +31,7 @@ mod state;
 pub use access::identity::Role;
 pub use access::keys::{ApiKey, ApiKeyError, parse_api_keys};
 pub use config::{DEFAULT_AGENT_TOKEN, EdgeConfig, RunRateLimit, Tls};
+pub use edge::Edge;
 pub use error::Error;
 pub use router::openapi;
-pub use server::{Edge, serve_health};
+pub use server::serve_health;

@@ -1,28 +1,57 @@
-//! The description of the interface, made from the routes themselves.
+//! The router: lists the kinds of work and folds their routes into the handlers, the OpenAPI document and the list of routes.
+//! Nothing imports it but the root of the crate.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use aide::axum::ApiRouter;
 use aide::openapi::{ApiKeyLocation, Info, OpenApi, SecurityScheme};
 use aide::transform::TransformOpenApi;
-use axum::Router;
+use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::MethodRouter;
+use axum::{Extension, Router};
 use serde_json::{Map, Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::access::authorize::{self, is_guarded, takes_token};
+use crate::access::authorize::{Authorizer, authorize};
 use crate::access::cors;
 use crate::access::keys::COOKIE;
+use crate::access::policy::Policy;
 use crate::error::HttpError;
+use crate::http::route::{Kind, Limit, RouteInfo, RouteTable, Target};
 use crate::http::{access_log, error_body, request_id};
-use crate::runs::Mount;
+use crate::service::Interface;
+use crate::service::route_index::route_index;
 use crate::state::App;
 use crate::{dashboard, frames, jobs, runs, service};
 
+/// Every kind of work.
+fn kinds() -> [Kind<App>; 5] {
+    // What the handlers of a kind are documented by is made with them.
+    aide::generate::extract_schemas(true);
+    aide::generate::infer_responses(false);
+    [
+        jobs::kind(),
+        runs::kind(),
+        frames::kind(),
+        service::kind(),
+        dashboard::kind(),
+    ]
+}
+
+/// All routes, and what is declared of them.
+fn routes() -> (ApiRouter<App>, RouteTable) {
+    let mut table = Vec::new();
+    let mut router = ApiRouter::new();
+    for (info, handler) in kinds().into_iter().flat_map(Kind::into_routes) {
+        router = router.api_route(&info.path, handler);
+        table.push(info);
+    }
+    (router, RouteTable::new(table))
+}
+
 /// Whether requests without a key are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NeedsKey {
+enum NeedsKey {
     /// They are.
     Yes,
     /// They are not, as far as is known.
@@ -31,37 +60,40 @@ pub(crate) enum NeedsKey {
 
 /// The OpenAPI document of every route. Whether keys are needed is up to the edge that serves it.
 pub fn openapi() -> Value {
-    served(NeedsKey::No).clone()
+    let (router, table) = routes();
+    document(router, &table, NeedsKey::No).1
 }
 
-/// The document of an edge with or without keys.
-pub(crate) fn served(keys: NeedsKey) -> &'static Value {
-    static OPEN: LazyLock<Value> = LazyLock::new(|| document(NeedsKey::No));
-    static WITH_KEYS: LazyLock<Value> = LazyLock::new(|| document(NeedsKey::Yes));
-    match keys {
-        NeedsKey::No => &OPEN,
-        NeedsKey::Yes => &WITH_KEYS,
-    }
-}
-
-fn document(keys: NeedsKey) -> Value {
+/// The handlers, and the document of an edge with or without keys.
+fn document(router: ApiRouter<App>, table: &RouteTable, keys: NeedsKey) -> (Router<App>, Value) {
     let mut api = base();
-    let _ = routes().finish_api_with(&mut api, described);
+    let router = router.finish_api_with(&mut api, described);
     let mut document = serde_json::to_value(&api).unwrap_or_default();
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
     for (path, item) in paths.into_iter().flatten() {
-        let operations = item.as_object_mut().into_iter().flatten();
-        for operation in operations.filter_map(|(_, operation)| operation.as_object_mut()) {
-            complete(path, operation, keys);
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap_or_default();
+            if let Target::Route(route) = table.find(Some(path), &method)
+                && let Some(operation) = operation.as_object_mut()
+            {
+                complete(operation, route, keys);
+            }
         }
     }
-    document
+    (router, document)
 }
 
-/// Adds what holds for every route: the keys it asks for, and the headers that go with a status.
-fn complete(path: &str, operation: &mut Map<String, Value>, keys: NeedsKey) {
-    if is_guarded(path) {
-        operation.insert("security".to_owned(), security(path, keys));
+/// Adds what follows from the declaration of a route: the keys it asks for, and the headers that go with a status.
+fn complete(operation: &mut Map<String, Value>, route: &RouteInfo, keys: NeedsKey) {
+    if !route.policy.is_public() {
+        operation.insert("security".to_owned(), security(route.policy, keys));
+    }
+    if let Some(original) = &route.alias_of {
+        operation.insert("x-alias-of".to_owned(), json!(original));
+        // An id names one operation.
+        if let Some(Value::String(id)) = operation.get_mut("operationId") {
+            id.push_str("Alias");
+        }
     }
     let parameters = operation.get_mut("parameters");
     let parameters = parameters.and_then(Value::as_array_mut);
@@ -80,7 +112,7 @@ fn complete(path: &str, operation: &mut Map<String, Value>, keys: NeedsKey) {
     for (status, response) in responses.into_iter().flatten() {
         let header = |description: &str| json!({"description": description, "required": true, "schema": {"type": "string"}});
         let headers = &mut response["headers"];
-        if Mount::of(path).is_some() {
+        if route.limit == Limit::Shared && !route.policy.is_public() {
             for (name, description) in RATE_HEADERS {
                 headers[name] = json!({"description": description, "schema": {"type": "string"}});
             }
@@ -111,30 +143,19 @@ const RATE_HEADERS: [(&str, &str); 3] = [
 ];
 
 /// Any one of these lets a request in.
-fn security(path: &str, keys: NeedsKey) -> Value {
+fn security(policy: Policy, keys: NeedsKey) -> Value {
     let mut ways = vec![
         json!({"bearer": []}),
         json!({"header": []}),
         json!({"cookie": []}),
     ];
-    if takes_token(path) {
+    if policy.takes_tickets() {
         ways.push(json!({"token": []}));
     }
     if keys == NeedsKey::No {
         ways.push(json!({}));
     }
     Value::Array(ways)
-}
-
-/// Every documented route.
-pub(crate) fn routes() -> ApiRouter<App> {
-    aide::generate::extract_schemas(true);
-    aide::generate::infer_responses(false);
-    ApiRouter::new()
-        .merge(jobs::routes())
-        .merge(runs::routes())
-        .merge(frames::routes())
-        .merge(service::routes())
 }
 
 fn base() -> OpenApi {
@@ -171,54 +192,70 @@ fn described(api: TransformOpenApi<'_>) -> TransformOpenApi<'_> {
     .security_scheme("token", key(ApiKeyLocation::Query, "token", "the same key, for streams in a browser"))
 }
 
-/// Every socket and where it is.
-pub(crate) fn sockets() -> [(&'static str, MethodRouter<App>); 4] {
-    let [ui, agent] = jobs::sockets();
-    let [stats, worker] = frames::sockets();
-    [ui, agent, stats, worker]
-}
-
-/// Every page and where it is.
-pub(crate) fn pages() -> [(&'static str, MethodRouter<App>); 2] {
-    let [dashboard] = dashboard::pages();
-    let [docs] = service::pages();
-    [dashboard, docs]
-}
-
 /// All routes behind everything that a request passes through; see [`crate::http`].
 pub(crate) fn router(app: App) -> Router {
-    let mut api = aide::openapi::OpenApi::default();
-    let documented = routes().finish_api(&mut api);
-    let others = sockets().into_iter().chain(pages());
-    let routes = others
-        .fold(documented, |router, (path, handler)| {
-            router.route(path, handler)
-        })
+    for kind in kinds() {
+        kind.start(&app);
+    }
+    let (routes, table) = routes();
+    let keys = match app.access.keys.is_open() {
+        true => NeedsKey::No,
+        false => NeedsKey::Yes,
+    };
+    let (routes, openapi) = document(routes, &table, keys);
+    let interface = Interface {
+        routes: route_index(&table),
+        openapi,
+    };
+    let table = Arc::new(table);
+    let authorizer = Authorizer {
+        access: app.access.clone(),
+        routes: table.clone(),
+    };
+    let cors = cors::layer(&app.config.cors_origins, &table);
+    let routes = routes
         .fallback(async || HttpError::not_found())
-        .layer(from_fn_with_state(app.clone(), authorize::authorize));
-    let cors = cors::layer(&app.config.cors_origins);
-    let routes = routes.layer(from_fn_with_state(cors, cors::answer));
-    with_layers(routes).with_state(app)
+        .layer(Extension(Arc::new(interface)))
+        .layer(from_fn_with_state(authorizer, authorize))
+        .layer(from_fn_with_state(cors, cors::answer));
+    with_layers(routes, table).with_state(app)
 }
 
-/// What stands around every route, and needs to know nothing of it.
-fn with_layers<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+/// What stands around every route, and needs to know nothing of its kind.
+fn with_layers<S: Clone + Send + Sync + 'static>(
+    routes: Router<S>,
+    table: Arc<RouteTable>,
+) -> Router<S> {
     routes
-        .layer(from_fn(access_log::access_log))
+        .layer(from_fn_with_state(table, access_log::access_log))
         .layer(CatchPanicLayer::custom(error_body::render_panic))
         .layer(from_fn(request_id::request_id))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::net::SocketAddr;
+
     use axum::body::Body;
+    use axum::extract::ConnectInfo;
     use axum::http::{Request, StatusCode};
     use axum::routing::get;
+    use quintet_bus::{Bus, BusConfig};
+    use quintet_service::health::Health;
+    use quintet_service::tasks::Tasks;
+    use quintet_service::telemetry::Telemetry;
+    use quintet_testkit::Nats;
     use serde_json::Value;
+    use tokio_util::sync::CancellationToken;
     use tower::ServiceExt;
 
     use super::*;
+    use crate::access::identity::Role;
+    use crate::access::keys::parse_api_keys;
+    use crate::config::EdgeConfig;
     use crate::http::request_id::REQUEST_ID;
+    use crate::http::route::Methods;
 
     #[expect(clippy::panic, reason = "this is what is tested")]
     async fn broken() {
@@ -227,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_500_with_the_request_id_and_without_its_text() {
-        let routes: Router = with_layers(Router::new().route("/", get(broken)));
+        let routes: Router = with_layers(Router::new().route("/", get(broken)), Arc::default());
         let request = Request::get("/").header(REQUEST_ID, "mine");
         let answer = routes
             .oneshot(request.body(Body::empty()).unwrap())
@@ -242,5 +279,107 @@ mod tests {
         assert_eq!(body["code"], "INTERNAL");
         assert_eq!(body["requestId"], "mine");
         assert!(!body.to_string().contains("secret"), "{body}");
+    }
+
+    #[test]
+    fn routes_of_every_kind_are_listed_with_their_methods() {
+        let all = route_index(&routes().1).routes;
+        let methods = |path: &str| {
+            let found = all.iter().find(|route_index| route_index.path == path);
+            found.map(|route_index| route_index.methods.join(" "))
+        };
+        for (path, expected) in [
+            ("/fps", "DELETE GET POST"),
+            ("/active", "GET POST"),
+            ("/workers/:id/frame", "POST"),
+            ("/workers/:id/ws", "GET"),
+            ("/ws", "GET"),
+            ("/agent", "GET"),
+            ("/", "GET"),
+            ("/docs", "GET"),
+            ("/openapi.json", "GET"),
+            ("/routes", "GET"),
+            ("/healthz", "GET"),
+            ("/v1/jobs/:id/events", "GET"),
+            ("/runs/:id/nodes/:node/approve", "POST"),
+        ] {
+            assert_eq!(methods(path).as_deref(), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_operation_has_an_id_of_its_own_and_aliases_name_their_original() {
+        let document = openapi();
+        let mut ids = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let id = operation["operationId"].as_str();
+                let id = id.unwrap_or_else(|| panic!("{method} {path} has no id"));
+                assert!(ids.insert(id.to_owned()), "{id} names two operations");
+                let original = operation["x-alias-of"].as_str();
+                let expected = path
+                    .strip_prefix("/v1/runs")
+                    .map(|rest| format!("/runs{rest}"));
+                assert_eq!(original, expected.as_deref(), "{method} {path}");
+                let original = original.map(|original| &document["paths"][original][method]);
+                assert_ne!(original, Some(&Value::Null), "{method} {path}");
+            }
+        }
+    }
+
+    /// An edge with a viewer and an operator.
+    async fn edge(nats: &Nats) -> Router {
+        let bus = Bus::connect(BusConfig::open(nats.url(), "edge-routes"))
+            .await
+            .unwrap();
+        let mut config = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.api_keys = parse_api_keys("eve:viewer:look,oz:operator:work").unwrap();
+        let telemetry = Telemetry::for_tests();
+        let tasks = Tasks::new("edge");
+        let health = Health::new("edge");
+        router(App::start(
+            config,
+            bus,
+            health,
+            telemetry.prometheus(),
+            &tasks,
+            CancellationToken::new(),
+        ))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_not_public_asks_for_a_key_and_for_one_that_may() {
+        let nats = Nats::start().await.unwrap();
+        let edge = edge(&nats).await;
+        let (_, table) = routes();
+        for route in table.iter() {
+            let method = match &route.methods {
+                Methods::One(method) => method.clone(),
+                Methods::Any => Method::POST,
+            };
+            let path = route.path.replace(['{', '}'], "");
+            let status = async |key: Option<&str>| {
+                let address = ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 9)));
+                let mut request = Request::builder()
+                    .method(method.clone())
+                    .uri(&path)
+                    .extension(address);
+                if let Some(key) = key {
+                    request = request.header("x-api-key", key);
+                }
+                let request = request.body(Body::empty()).unwrap();
+                edge.clone().oneshot(request).await.unwrap().status()
+            };
+            let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+            if route.policy.is_public() {
+                assert!(!refused.contains(&status(None).await), "{method} {path}");
+                continue;
+            }
+            assert_eq!(status(None).await, refused[0], "{method} {path}");
+            assert_eq!(status(Some("wrong")).await, refused[0], "{method} {path}");
+            if !route.policy.access.is_given_to(Role::Viewer) {
+                assert_eq!(status(Some("look")).await, refused[1], "{method} {path}");
+            }
+        }
     }
 }

@@ -1,22 +1,24 @@
-//! What every handler gets.
+//! What every handler gets: the bus, who may do what, what is live, and the end; nothing of a kind of work.
 
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use quintet_bus::Bus;
+use quintet_contract::subject::Request;
 use quintet_service::health::Health;
+use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::Prometheus;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::authorize::AccessState;
 use crate::access::keys::Keys;
 use crate::access::quota::ConnectionQuota;
 use crate::access::rate_limit::local::LocalRateLimit;
 use crate::access::rate_limit::shared::SharedRateLimit;
 use crate::config::EdgeConfig;
-use crate::jobs::pools::Pools;
-use crate::live::Feeds;
-use crate::live::write_pacer::WritePacers;
+use crate::error::HttpError;
+use crate::live::Live;
 
 /// The edge, as its handlers see it; clones are the same.
 #[derive(Clone)]
@@ -25,26 +27,56 @@ pub(crate) struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) config: EdgeConfig,
     pub(crate) bus: Bus,
-    pub(crate) pools: Pools,
-    pub(crate) feeds: Feeds,
     pub(crate) health: Health,
     pub(crate) prometheus: Prometheus,
-    pub(crate) keys: Keys,
-    pub(crate) rate: Option<LocalRateLimit>,
-    /// The limit of requests about runs.
-    pub(crate) run_rate: Option<SharedRateLimit>,
-    /// Cancelled when the edge leaves: streams end, sockets close.
-    pub(crate) shutdown: CancellationToken,
+    pub(crate) access: Arc<AccessState>,
+    pub(crate) live: Live,
     /// Open WebSockets and event streams.
     pub(crate) streams: ConnectionQuota,
-    pub(crate) pacers: WritePacers,
-    /// Held by whoever draws a step of a large picture.
-    pub(crate) drawing: Semaphore,
+    /// The tasks of open WebSockets.
+    pub(crate) sockets: Tasks,
+    /// Cancelled when the edge shuts down: streams end, sockets close.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl App {
-    pub(crate) fn new(inner: Inner) -> Self {
-        Self(Arc::new(inner))
+    /// An edge whose tasks are `tasks`, and which shuts down with `shutdown`.
+    pub(crate) fn start(
+        config: EdgeConfig,
+        bus: Bus,
+        health: Health,
+        prometheus: Prometheus,
+        tasks: &Tasks,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let local = config.rate_limit.and_then(NonZeroU32::new);
+        let shared = config.run_rate;
+        let access = AccessState {
+            keys: Keys::new(config.api_keys.clone()),
+            local: local.map(LocalRateLimit::new),
+            shared: shared.map(|limit| SharedRateLimit::new(limit, bus.clone())),
+        };
+        Self(Arc::new(Inner {
+            access: Arc::new(access),
+            live: Live::new(bus.clone(), tasks.clone()),
+            streams: ConnectionQuota::new(config.max_streams_per_address),
+            sockets: tasks.child("sockets", ExitPolicy::Optional),
+            shutdown,
+            config,
+            bus,
+            health,
+            prometheus,
+        }))
+    }
+
+    /// Sends a request until it is answered or its time is over: for requests whose repetition changes nothing.
+    pub(crate) async fn request<S: Request>(
+        &self,
+        subject: &S,
+        message: &S::Message,
+    ) -> Result<S::Reply, HttpError> {
+        let timeout = self.config.request_timeout;
+        Ok(self.bus.request_until(subject, message, timeout).await?)
     }
 }
 

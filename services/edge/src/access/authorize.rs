@@ -1,24 +1,24 @@
-//! Who may ask: the last thing that a request passes through before its handler.
-//!
-//! Routes of runs have a limit of their own over all edges ([`crate::access::rate_limit::shared`]); all others that ask for a key have the
-//! limit per second of each edge ([`crate::access::rate_limit::local`]).
+//! Authorisation: the last thing that a request passes through before its handler. What a route asks for is in the
+//! [`RouteTable`]; no path is looked at here.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderName, Method};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderName, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use quintet_contract::error::ErrorCode;
 
-use crate::access::identity::{Caller, Role};
-use crate::access::rate_limit::shared::{RateLimitStatus, Verdict};
+use super::identity::Caller;
+use super::keys::Keys;
+use super::policy::{Access, Policy};
+use super::rate_limit::local::LocalRateLimit;
+use super::rate_limit::shared::{RateLimitStatus, SharedRateLimit, Verdict};
 use crate::error::HttpError;
-use crate::frames::{STATS_SOCKET, is_of_frames, is_worker_socket};
-use crate::runs::Mount;
-use crate::service::tickets::TICKETS;
-use crate::state::App;
+use crate::http::route::{ErrorStyle, Limit, RouteTable, Target};
 
 /// Requests about runs in a window.
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
@@ -27,30 +27,59 @@ pub(crate) const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit
 /// In how many seconds the window ends.
 pub(crate) const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
+/// On every response to a request that counts against the limit over all edges.
+pub(crate) const RATE_HEADERS: [HeaderName; 3] = [RATE_LIMIT, RATE_REMAINING, RATE_RESET];
+
 /// Longest path with its query.
 const MAX_URI_BYTES: usize = 8 * 1024;
 
-/// Finds out who asks, and whether they may, and not too often.
+/// What authorisation needs; clones are the same.
+#[derive(Clone)]
+pub(crate) struct Authorizer {
+    pub(crate) access: Arc<AccessState>,
+    pub(crate) routes: Arc<RouteTable>,
+}
+
+/// Who is known, and how often each may ask.
+pub(crate) struct AccessState {
+    pub(crate) keys: Keys,
+    /// Requests per second of this edge.
+    pub(crate) local: Option<LocalRateLimit>,
+    /// Requests of a window, over all edges.
+    pub(crate) shared: Option<SharedRateLimit>,
+}
+
+/// Authenticates the caller and checks what its route asks for: access, then nothing more often than allowed.
 pub(crate) async fn authorize(
-    State(app): State<App>,
+    State(authorizer): State<Authorizer>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let is_of_runs = Mount::of(request.uri().path()).is_some();
-    let authenticate = authenticate(&app, &request);
-    let status = match (&app.run_rate, &authenticate) {
-        (Some(rate), Ok(Some(caller))) if is_of_runs => {
-            Some(rate.check(&identity(&app, caller, address)).await)
-        }
+    let Authorizer { access, routes } = &authorizer;
+    if let Err(error) = check_uri(request.uri()) {
+        return error.into_response();
+    }
+    let Some(guard) = guard(routes, &request) else {
+        return next.run(request).await;
+    };
+    let caller = authenticate(access, &guard, &request);
+    let counted = identity(access, &caller, address);
+    let status = match (&access.shared, guard.limit) {
+        (Some(shared), Limit::Shared) => Some(shared.check(&counted).await),
         _ => None,
     };
-    let permit = authenticate.and_then(|caller| match caller {
-        None => Ok(()),
-        Some(caller) => permit(&app, address, &mut request, caller, status.as_ref()),
-    });
-    let mut response = match permit {
-        Ok(()) => next.run(request).await,
+    let limit = match (&status, &access.local, guard.limit) {
+        (Some(status), ..) if status.verdict == Verdict::Rejected => Err(rate_limited(status)),
+        (None, Some(local), Limit::Local) => local.check(&counted),
+        _ => Ok(()),
+    };
+    let allowed = limit.and(caller).and_then(|caller| permit(&guard, caller));
+    let mut response = match allowed {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(error) => error.into_response(),
     };
     if let Some(status) = &status {
@@ -62,74 +91,79 @@ pub(crate) async fn authorize(
     response
 }
 
-/// Who asks, or why that is not known.
-type Authentication = Result<Caller, HttpError>;
-
-/// Looks at a request; none for one that everybody may make.
-fn authenticate(app: &App, request: &Request) -> Result<Option<Authentication>, HttpError> {
-    if request
-        .uri()
-        .path_and_query()
-        .is_some_and(|address| address.as_str().len() > MAX_URI_BYTES)
-    {
+fn check_uri(uri: &Uri) -> Result<(), HttpError> {
+    let address = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if address.len() > MAX_URI_BYTES {
         let text = format!("the address is longer than {MAX_URI_BYTES} bytes; send less in it");
         return Err(HttpError::new(ErrorCode::UriTooLong, text));
     }
-    let path = request.uri().path();
-    if !is_guarded(path) || request.method() == Method::OPTIONS {
-        return Ok(None);
+    Ok(())
+}
+
+/// What a request must pass.
+struct Guard {
+    policy: Policy,
+    limit: Limit,
+    errors: ErrorStyle,
+}
+
+/// The guard of a request; none for one that everybody may make. A method that a path does not take is for those who may
+/// read there.
+fn guard(routes: &RouteTable, request: &Request) -> Option<Guard> {
+    if request.method() == Method::OPTIONS {
+        return None;
     }
-    let query = request.uri().query().filter(|_| takes_token(path));
-    let token = query.and_then(token_of);
-    Ok(Some(app.keys.caller(request.headers(), token.as_deref())))
+    let path = request.extensions().get::<MatchedPath>();
+    let (route, policy) = match routes.find(path.map(MatchedPath::as_str), request.method()) {
+        Target::Route(route) => (route, route.policy),
+        Target::OtherMethod(route) if route.policy.is_public() => return None,
+        Target::OtherMethod(route) => (route, Access::Read.into()),
+        Target::Nothing => return None,
+    };
+    (!policy.is_public()).then_some(Guard {
+        policy,
+        limit: route.limit,
+        errors: route.errors,
+    })
+}
+
+fn authenticate(
+    access: &AccessState,
+    guard: &Guard,
+    request: &Request,
+) -> Result<Caller, HttpError> {
+    let query = request.uri().query();
+    let token = query
+        .filter(|_| guard.policy.takes_tickets())
+        .and_then(token_of);
+    let caller = access.keys.caller(request.headers(), token.as_deref());
+    caller.map_err(|error| match guard.errors {
+        ErrorStyle::Sentence => error,
+        ErrorStyle::Word => error.said("unauthorized"),
+    })
 }
 
 /// Whose requests are counted together: those with one key, else those from one address.
-fn identity(app: &App, caller: &Authentication, address: SocketAddr) -> String {
+fn identity(
+    access: &AccessState,
+    caller: &Result<Caller, HttpError>,
+    address: SocketAddr,
+) -> String {
     match caller {
-        Ok(caller) if !app.config.api_keys.is_empty() => format!("key {}", caller.name),
+        Ok(caller) if !access.keys.is_open() => format!("key {}", caller.name),
         Ok(_) | Err(_) => format!("address {}", address.ip()),
     }
 }
 
-fn permit(
-    app: &App,
-    address: SocketAddr,
-    request: &mut Request,
-    caller: Authentication,
-    status: Option<&RateLimitStatus>,
-) -> Result<(), HttpError> {
-    let path = request.uri().path();
-    let is_of_runs = Mount::of(path).is_some();
-    match status {
-        Some(status) if status.verdict == Verdict::Rejected => return Err(rate_limited(status)),
-        Some(_) => {}
-        None if is_of_runs => {}
-        None => {
-            if let Some(rate) = &app.rate {
-                rate.check(&identity(app, &caller, address))?;
-            }
-        }
+fn permit(guard: &Guard, caller: Caller) -> Result<Caller, HttpError> {
+    if guard.policy.access.is_given_to(caller.role) {
+        return Ok(caller);
     }
-    let caller = match caller {
-        Err(error) if is_of_runs => return Err(error.said("unauthorized")),
-        caller => caller?,
-    };
-    if !only_reads(request.method(), path) && caller.role < Role::Operator {
-        let text = format!(
-            "the key of {} may only read; this needs the role operator",
-            caller.name
-        );
-        return Err(HttpError::new(ErrorCode::Forbidden, text));
-    }
-    request.extensions_mut().insert(caller);
-    Ok(())
-}
-
-/// Whether a request changes nothing. On the socket of a worker frames come in.
-fn only_reads(method: &Method, path: &str) -> bool {
-    let is_get = matches!(*method, Method::GET | Method::HEAD);
-    path == TICKETS || (is_get && !is_worker_socket(path))
+    let text = format!(
+        "the key of {} may only read; this needs the role operator",
+        caller.name
+    );
+    Err(HttpError::new(ErrorCode::Forbidden, text))
 }
 
 /// Too many requests about runs.
@@ -161,17 +195,6 @@ fn seconds(status: &RateLimitStatus) -> u64 {
         .div_ceil(1000)
         .try_into()
         .unwrap_or(u64::MAX)
-}
-
-/// Whether a path is only for those who may.
-pub(crate) fn is_guarded(path: &str) -> bool {
-    path.starts_with("/v1/") || path == "/ui" || is_of_frames(path) || Mount::of(path).is_some()
-}
-
-/// Whether the key may stand in the address: a browser's event streams and sockets cannot send headers.
-pub(crate) fn takes_token(path: &str) -> bool {
-    let is_socket = path == "/ui" || path == STATS_SOCKET || is_worker_socket(path);
-    is_socket || path.ends_with("/events") || path.ends_with("/logs")
 }
 
 fn token_of(query: &str) -> Option<String> {

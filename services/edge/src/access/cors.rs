@@ -11,9 +11,9 @@ use axum::response::Response;
 use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::access::authorize as admit;
-use crate::frames::{BUFFER_CAP, BUFFER_SIZE, RETRY_MS, SEQ_ACK};
-use crate::http::request_id as middleware;
+use super::authorize::RATE_HEADERS;
+use crate::http::request_id;
+use crate::http::route::RouteTable;
 
 /// Headers that are not safe on their own, and that this interface reads.
 const ALLOWED: [HeaderName; 12] = [
@@ -28,14 +28,14 @@ const ALLOWED: [HeaderName; 12] = [
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("x-actor-id"),
     HeaderName::from_static("x-api-key"),
-    middleware::REQUEST_ID,
+    request_id::REQUEST_ID,
 ];
 
 /// Hosts of pages on the machine of whoever looks at them.
 const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// Lets in the pages of these origins; of this machine and of the edge itself, when there are none.
-pub(crate) fn layer(origins: &[String]) -> CorsLayer {
+pub(crate) fn layer(origins: &[String], routes: &RouteTable) -> CorsLayer {
     let allowed = match origins {
         [] => AllowOrigin::predicate(|origin: &HeaderValue, parts: &Parts| {
             is_near(origin, parts.headers.get(header::HOST))
@@ -51,20 +51,20 @@ pub(crate) fn layer(origins: &[String]) -> CorsLayer {
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(AllowHeaders::list(ALLOWED))
-        .expose_headers([
-            middleware::REQUEST_ID,
-            admit::RATE_LIMIT,
-            admit::RATE_REMAINING,
-            admit::RATE_RESET,
-            BUFFER_SIZE,
-            BUFFER_CAP,
-            SEQ_ACK,
-            RETRY_MS,
-            header::ETAG,
-            header::LOCATION,
-            header::LINK,
-            header::RETRY_AFTER,
-        ])
+        .expose_headers(exposed(routes))
+}
+
+/// What scripts may read: headers of all responses, and those that single routes expose.
+fn exposed(routes: &RouteTable) -> Vec<HeaderName> {
+    let mut all = vec![request_id::REQUEST_ID];
+    all.extend(RATE_HEADERS);
+    for header in routes.iter().flat_map(|route| &route.exposes) {
+        if !all.contains(header) {
+            all.push(header.clone());
+        }
+    }
+    all.push(header::RETRY_AFTER);
+    all
 }
 
 /// Whether a page is of this machine, or of the host that is asked.

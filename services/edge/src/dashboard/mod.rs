@@ -1,11 +1,13 @@
 //! The dashboard at `/`: one file that asks nobody else for anything.
 
 use axum::response::Html;
-use axum::routing::{MethodRouter, get};
 
+use crate::access::policy::Access;
+use crate::http::route::{Kind, Routes};
 use crate::state::App;
 
-/// The page and where it is.
-pub(crate) fn pages() -> [(&'static str, MethodRouter<App>); 1] {
-    [("/", get(async || Html(include_str!("dashboard.html"))))]
+/// The page.
+pub(crate) fn kind() -> Kind<App> {
+    let page = async || Html(include_str!("dashboard.html"));
+    Kind::new("dashboard", Routes::new().page("/", Access::Public, page))
 }

@@ -1,6 +1,7 @@
-//! What the edge asks of the service of frames: one function per question. There is one service that leads; when nobody
+//! The client of the frames service: one function per request. There is one service that leads; when nobody
 //! does, questions wait for it, frames do not.
 
+use axum::extract::FromRef;
 use bytes::Bytes;
 use quintet_contract::api::Done;
 use quintet_contract::frame::RawFrame;
@@ -20,40 +21,54 @@ use crate::state::App;
 
 type Reply<T> = Result<T, HttpError>;
 
-impl App {
+/// What handlers ask about frames.
+#[derive(Clone)]
+pub(crate) struct FramesClient {
+    app: App,
+}
+
+impl FromRef<App> for FramesClient {
+    fn from_ref(app: &App) -> Self {
+        Self { app: app.clone() }
+    }
+}
+
+impl FramesClient {
     pub(crate) async fn frames_status(&self) -> Reply<FramesReply> {
-        self.request(&LookAtAllFrames {}, &LookAtFrames {}).await
+        self.app
+            .request(&LookAtAllFrames {}, &LookAtFrames {})
+            .await
     }
 
     pub(crate) async fn activate_worker(&self, activate: &ActivateWorker) -> Reply<Done> {
-        self.request(&ActivateFrameWorker {}, activate).await
+        self.app.request(&ActivateFrameWorker {}, activate).await
     }
 
     pub(crate) async fn start_worker(&self, worker: &FrameWorkerRef) -> Reply<Done> {
-        self.request(&StartFrameWorker {}, worker).await
+        self.app.request(&StartFrameWorker {}, worker).await
     }
 
     pub(crate) async fn stop_worker(&self, worker: &FrameWorkerRef) -> Reply<Done> {
-        self.request(&StopFrameWorker {}, worker).await
+        self.app.request(&StopFrameWorker {}, worker).await
     }
 
     pub(crate) async fn worker_settings(
         &self,
         worker: &FrameWorkerRef,
     ) -> Reply<FrameWorkerSettings> {
-        self.request(&GetFrameWorkerSettings {}, worker).await
+        self.app.request(&GetFrameWorkerSettings {}, worker).await
     }
 
     pub(crate) async fn configure_worker(&self, configure: &ConfigureFrameWorker) -> Reply<Done> {
-        self.request(&ConfigureFrameWorkers {}, configure).await
+        self.app.request(&ConfigureFrameWorkers {}, configure).await
     }
 
     pub(crate) async fn set_fps(&self, set: &SetFps) -> Reply<Done> {
-        self.request(&SetFrameRate {}, set).await
+        self.app.request(&SetFrameRate {}, set).await
     }
 
     pub(crate) async fn picture(&self, get: &GetPicture) -> Reply<PictureReply> {
-        self.request(&GetDisplayPicture {}, get).await
+        self.app.request(&GetDisplayPicture {}, get).await
     }
 
     /// Asked once: when it fails there is a newer frame to send.
@@ -71,7 +86,7 @@ impl App {
         subject: &S,
         frame: Bytes,
     ) -> Reply<S::Reply> {
-        let patience = self.config.request_timeout;
-        Ok(self.bus.request_raw(subject, frame, patience).await?)
+        let patience = self.app.config.request_timeout;
+        Ok(self.app.bus.request_raw(subject, frame, patience).await?)
     }
 }

@@ -13,14 +13,13 @@ mod worker_socket;
 use std::marker::PhantomData;
 
 use aide::OperationInput;
-use aide::axum::ApiRouter;
 use aide::generate::GenContext;
 use aide::openapi::Operation as Documented;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::header;
 use axum::http::request::Parts;
-use axum::routing::{MethodRouter, any, get};
 use quintet_contract::JsonObject;
 use quintet_contract::error::ErrorCode;
 use quintet_contract::id::WorkerId;
@@ -28,67 +27,121 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub(crate) use self::routes::ingest::{BUFFER_CAP, BUFFER_SIZE, RETRY_MS, SEQ_ACK};
+use self::routes::{control, image, ingest, status};
+use crate::access::policy::Access;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded};
 use crate::http::extract::{bytes, json};
+use crate::http::route::{Kind, Routes};
 use crate::state::App;
 
-/// The socket on which everybody may look on.
-pub(crate) const STATS_SOCKET: &str = "/ws";
-/// The socket of a worker.
-pub(crate) const WORKER_SOCKET: &str = "/workers/{id}/ws";
-
-/// Where the routes of frames are, and whatever lies under them.
-const ROOTS: [&str; 11] = [
-    "/routes",
-    "/config",
-    "/active",
-    "/workers",
-    "/fps",
-    "/stats",
-    "/sources",
-    "/frame.png",
-    "/debug",
-    "/ingest",
-    STATS_SOCKET,
-];
-
-pub(crate) fn routes() -> ApiRouter<App> {
-    let named = ApiRouter::new()
-        .merge(routes::status::routes())
-        .merge(routes::control::routes())
-        .merge(routes::ingest::routes())
-        .merge(routes::image::routes());
+/// Every route of frames.
+pub(crate) fn kind() -> Kind<App> {
+    let routes = Routes::new()
+        .get("/config", Access::Read, status::config, status::config_docs)
+        .get("/stats", Access::Read, status::stats, status::stats_docs)
+        .quiet()
+        .get(
+            "/sources",
+            Access::Read,
+            status::sources,
+            status::sources_docs,
+        )
+        .get(
+            "/v1/display",
+            Access::Read,
+            status::display,
+            status::display_docs,
+        )
+        .get("/active", Access::Read, status::active, status::active_docs)
+        .post(
+            "/active",
+            Access::Write,
+            control::activate,
+            control::activate_docs,
+        )
+        .get("/fps", Access::Read, status::fps, status::fps_docs)
+        .post(
+            "/fps",
+            Access::Write,
+            control::set_fps,
+            control::set_fps_docs,
+        )
+        .delete(
+            "/fps",
+            Access::Write,
+            control::reset_fps,
+            control::reset_fps_docs,
+        )
+        .post(
+            "/workers/{id}/start",
+            Access::Write,
+            control::start,
+            control::start_docs,
+        )
+        .post(
+            "/workers/{id}/stop",
+            Access::Write,
+            control::stop,
+            control::stop_docs,
+        )
+        .get(
+            "/workers/{id}/config",
+            Access::Read,
+            control::settings,
+            control::settings_docs,
+        )
+        .quiet()
+        .post(
+            "/workers/{id}/config",
+            Access::Write,
+            control::configure,
+            control::configure_docs,
+        )
+        .post(
+            "/workers/{id}/frame",
+            Access::Write,
+            ingest::frame,
+            ingest::frame_docs,
+        )
+        .quiet()
+        .post(
+            "/ingest/rbm",
+            Access::Write,
+            ingest::ingest,
+            ingest::ingest_docs,
+        )
+        .quiet()
+        .exposes(&[
+            ingest::BUFFER_SIZE,
+            ingest::BUFFER_CAP,
+            ingest::SEQ_ACK,
+            ingest::RETRY_MS,
+        ])
+        .get("/frame.png", Access::Read, image::frame, image::frame_docs)
+        .quiet()
+        .exposes(&[header::ETAG])
+        .get(
+            "/debug/panel.png",
+            Access::Read,
+            image::panel,
+            image::panel_docs,
+        )
+        .quiet()
+        .exposes(&[header::ETAG])
+        .socket("/ws", Access::Read.or_ticket(), stats_socket::connect)
+        // Frames come in on it.
+        .socket(
+            "/workers/{id}/ws",
+            Access::Write.or_ticket(),
+            worker_socket::connect,
+        );
     // An empty id is no part of a path that could be matched.
-    ["start", "stop", "config", "frame", "ws"]
-        .into_iter()
-        .fold(named, |router, rest| {
-            let nobody = any(async || unknown_worker());
-            router.route(&format!("/workers//{rest}"), nobody)
-        })
-}
-
-/// Every socket of this folder and where it is.
-pub(crate) fn sockets() -> [(&'static str, MethodRouter<App>); 2] {
-    [
-        (STATS_SOCKET, get(stats_socket::connect)),
-        (WORKER_SOCKET, get(worker_socket::connect)),
-    ]
-}
-
-/// Whether a path is one of frames.
-pub(crate) fn is_of_frames(path: &str) -> bool {
-    ROOTS.iter().any(|root| {
-        let rest = path.strip_prefix(root);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
-}
-
-/// Whether a path is the socket of a worker, on which frames come in.
-pub(crate) fn is_worker_socket(path: &str) -> bool {
-    let rest = path.strip_prefix("/workers/");
-    rest.is_some_and(|rest| rest.ends_with("/ws"))
+    let nobody = ["start", "stop", "config", "frame", "ws"].map(|rest| format!("/workers//{rest}"));
+    let routes = nobody.into_iter().fold(routes, |routes, path| {
+        routes.any(path, Access::Write, async || unknown_worker())
+    });
+    Kind::new("frames", routes)
 }
 
 /// The `{id}` of the path; what cannot be an id is no worker's.
@@ -173,33 +226,5 @@ impl<T: JsonSchema> OperationInput for Said<T> {
 impl OperationInput for RawBody {
     fn operation_input(ctx: &mut GenContext, operation: &mut Documented) {
         Bytes::operation_input(ctx, operation);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_of_frames_or_not() {
-        for (path, expected) in [
-            ("/active", true),
-            ("/workers/a/start", true),
-            ("/workers//start", true),
-            ("/frame.png", true),
-            ("/debug/panel.png", true),
-            ("/ingest/rbm", true),
-            ("/ws", true),
-            ("/routes", true),
-            ("/activex", false),
-            ("/", false),
-            ("/healthz", false),
-            ("/v1/jobs", false),
-            ("/wsx", false),
-        ] {
-            assert_eq!(is_of_frames(path), expected, "{path}");
-        }
-        assert!(is_worker_socket("/workers/a/ws") && is_worker_socket(WORKER_SOCKET));
-        assert!(!is_worker_socket("/ws") && !is_worker_socket("/workers/a/frame"));
     }
 }

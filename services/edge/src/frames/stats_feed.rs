@@ -1,84 +1,97 @@
-//! What goes on with frames, for everybody who looks on at this edge: one subscription, and every message made into a
+//! The live statistics of frames for all clients of this edge: one subscription of the bus, and every message encoded as a
 //! frame of a WebSocket once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-
 use bytes::Bytes;
-use futures::StreamExt;
-use quintet_bus::{Bus, Deliveries};
+use quintet_bus::Bus;
 use quintet_contract::error::ErrorReply;
 use quintet_contract::frame_api::FrameStats;
 use quintet_contract::subject::FramesTold;
 use quintet_service::tasks::{ExitPolicy, Tasks};
-use quintet_service::telemetry::chain;
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tokio::sync::OnceCell;
 
 use crate::error::HttpError;
 use crate::http::websocket::raw::text_frame;
+use crate::live::Part;
+use crate::live::topic::{RecvError, Subscription, Topic, relay};
 
-/// What a listener may be behind; one that is further behind is told the next that comes.
-const BACKLOG: usize = 64;
-/// Wait before it is subscribed again after a failure.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Bytes that a client may be behind; one that is further behind gets the next message.
+const BACKLOG_BYTES: usize = 256 * 1024;
 
-/// The one subscription.
-pub(crate) struct StatsFeed {
-    messages: broadcast::Sender<Bytes>,
-    subscribers: Arc<AtomicUsize>,
+/// The one subscription, started by its first subscriber.
+pub(crate) struct StatsFeeds {
+    bus: Bus,
+    tasks: Tasks,
+    feed: OnceCell<StatsFeed>,
 }
 
-/// One who looks on; counted as long as it lives.
+impl Part for StatsFeeds {
+    fn start(bus: &Bus, tasks: &Tasks) -> Self {
+        Self {
+            bus: bus.clone(),
+            tasks: tasks.clone(),
+            feed: OnceCell::new(),
+        }
+    }
+}
+
+impl StatsFeeds {
+    /// What is published from now on.
+    pub(crate) async fn subscribe(&self) -> Result<StatsSubscription, HttpError> {
+        let start = || StatsFeed::start(self.bus.clone(), &self.tasks);
+        Ok(self.feed.get_or_try_init(start).await?.listen())
+    }
+}
+
+/// What all subscribers share.
+struct StatsFeed {
+    messages: Topic<Bytes>,
+}
+
+/// One subscriber; counted as long as it lives.
 pub(crate) struct StatsSubscription {
-    messages: broadcast::Receiver<Bytes>,
-    subscribers: Arc<AtomicUsize>,
+    messages: Subscription<Bytes>,
 }
 
-/// What a listener is told.
+/// What a subscriber gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FeedItem {
     /// A message, as a frame of a WebSocket.
     Message(Bytes),
-    /// It did not listen for so long that messages are lost to it.
+    /// It did not read for so long that messages are lost to it.
     Lagged,
     /// There will be no more.
     Closed,
 }
 
 impl StatsFeed {
-    /// Everything that is said after this call is told.
-    pub(crate) async fn start(bus: Bus, tasks: &Tasks) -> Result<Self, HttpError> {
+    /// Everything that is published after this call reaches the subscribers.
+    async fn start(bus: Bus, tasks: &Tasks) -> Result<Self, HttpError> {
         let unavailable =
             || ErrorReply::unavailable("the bus does not answer now; try again in a moment");
-        let deliveries = subscribe(&bus).await.map_err(|_| unavailable())?;
+        let filter = FramesTold::filter(bus.prefix());
+        let deliveries = bus.subscribe::<FramesTold>(filter.clone()).await;
+        let deliveries = deliveries.map_err(|_| unavailable())?;
         bus.flush().await.map_err(|_| unavailable())?;
-        let feed = Self {
-            messages: broadcast::Sender::new(BACKLOG),
-            subscribers: Arc::default(),
-        };
-        let following = run(
-            bus,
-            deliveries,
-            feed.messages.clone(),
-            feed.subscribers.clone(),
-            tasks.token(),
-        );
+        let messages = Topic::new(BACKLOG_BYTES);
+        let (topic, stop) = (messages.clone(), tasks.token());
+        let relaying = relay(bus, filter, deliveries, stop, move |delivery| {
+            if topic.subscribers() > 0 {
+                let frame = stats_frame(&delivery.message, topic.subscribers());
+                let bytes = frame.len();
+                topic.publish(frame, bytes);
+            }
+        });
         tasks.spawn("frames", ExitPolicy::Essential, async move {
-            following.await;
+            relaying.await;
             Ok::<_, std::convert::Infallible>(())
         });
-        Ok(feed)
+        Ok(Self { messages })
     }
 
-    pub(crate) fn listen(&self) -> StatsSubscription {
-        self.subscribers.fetch_add(1, Ordering::Relaxed);
+    fn listen(&self) -> StatsSubscription {
         StatsSubscription {
             messages: self.messages.subscribe(),
-            subscribers: self.subscribers.clone(),
         }
     }
 }
@@ -88,75 +101,27 @@ impl StatsSubscription {
     pub(crate) async fn next(&mut self) -> FeedItem {
         match self.messages.recv().await {
             Ok(frame) => FeedItem::Message(frame),
-            Err(broadcast::error::RecvError::Closed) => FeedItem::Closed,
-            Err(broadcast::error::RecvError::Lagged(_)) => {
+            Err(RecvError::Closed) => FeedItem::Closed,
+            Err(RecvError::Lagged) => {
                 // What is still kept is as old as what was lost.
-                self.messages = self.messages.resubscribe();
+                self.messages.skip_backlog();
                 FeedItem::Lagged
             }
         }
     }
 
-    /// The same message for this listener alone.
+    /// The same message for this subscriber alone.
     pub(crate) fn frame(&self, stats: &FrameStats) -> Bytes {
-        stats_frame(stats, &self.subscribers)
-    }
-}
-
-impl Drop for StatsSubscription {
-    fn drop(&mut self) {
-        self.subscribers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-type StatsDeliveries = Deliveries<FramesTold>;
-
-async fn subscribe(bus: &Bus) -> Result<StatsDeliveries, quintet_bus::SubscribeError> {
-    bus.subscribe::<FramesTold>(FramesTold::filter(bus.prefix()))
-        .await
-}
-
-async fn run(
-    bus: Bus,
-    mut deliveries: StatsDeliveries,
-    messages: broadcast::Sender<Bytes>,
-    subscribers: Arc<AtomicUsize>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        // Cancel-safe: a message is taken only when it is returned.
-        let next = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            next = deliveries.next() => next,
-        };
-        if let Some(delivery) = next {
-            if messages.receiver_count() > 0 {
-                let _ = messages.send(stats_frame(&delivery.message, &subscribers));
-            }
-            continue;
-        }
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(RETRY_DELAY) => {}
-        }
-        match subscribe(&bus).await {
-            Ok(again) => deliveries = again,
-            Err(error) => {
-                warn!(error = %chain(&error), "cannot listen to what goes on with frames")
-            }
-        }
+        stats_frame(stats, self.messages.subscribers())
     }
 }
 
 /// A message of the socket.
-fn stats_frame(stats: &FrameStats, subscribers: &AtomicUsize) -> Bytes {
+fn stats_frame(stats: &FrameStats, subscribers: usize) -> Bytes {
     let mut message = json!(stats);
     if let Value::Object(fields) = &mut message {
         fields.insert("type".to_owned(), "stats".into());
-        let connections = subscribers.load(Ordering::Relaxed);
-        fields.insert("wsConnections".to_owned(), connections.into());
+        fields.insert("wsConnections".to_owned(), subscribers.into());
     }
     text_frame(&message.to_string())
 }
@@ -167,8 +132,7 @@ mod tests {
 
     fn feed() -> StatsFeed {
         StatsFeed {
-            messages: broadcast::Sender::new(BACKLOG),
-            subscribers: Arc::default(),
+            messages: Topic::new(BACKLOG_BYTES),
         }
     }
 
@@ -198,13 +162,12 @@ mod tests {
         let feed = feed();
         let mut slow = feed.listen();
         let messages = |text: &str| FeedItem::Message(Bytes::copy_from_slice(text.as_bytes()));
-        for number in 0..BACKLOG + 1 {
-            feed.messages
-                .send(Bytes::from(format!("{number}")))
-                .unwrap();
+        for number in 0..10 {
+            let message = Bytes::from(format!("{number}"));
+            feed.messages.publish(message, BACKLOG_BYTES / 8);
         }
         assert_eq!(slow.next().await, FeedItem::Lagged);
-        feed.messages.send(Bytes::from_static(b"new")).unwrap();
+        feed.messages.publish(Bytes::from_static(b"new"), 3);
         assert_eq!(slow.next().await, messages("new"));
         drop(feed);
         assert_eq!(slow.next().await, FeedItem::Closed);

@@ -5,36 +5,31 @@
 
 use std::convert::Infallible;
 
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{FromRef, State};
+use axum::response::Response;
 use bytes::Bytes;
 use quintet_contract::frame_api::FrameStats;
 use quintet_contract::socket::CLOSE_TOO_SLOW;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::stats_feed::{FeedItem, StatsSubscription};
-use crate::access::quota::QuotaPermit;
-use crate::http::extract::Client;
+use super::client::FramesClient;
+use super::stats_feed::{FeedItem, StatsFeeds, StatsSubscription};
 use crate::http::websocket::CLOSE_LEAVING;
+use crate::http::websocket::accept::{SocketOptions, SocketUpgrade};
 use crate::http::websocket::raw::{self, Frames, RawSocket, text_frame};
-use crate::metrics::{self, OpenStream};
+use crate::metrics;
 use crate::state::App;
 
-/// Largest frame that a client may send; what it says is small.
-const MAX_FRAME: usize = 4 * 1024;
-/// How it is called in metrics.
-const KIND: &str = "frames";
+/// Clients send little.
+const OPTIONS: SocketOptions = SocketOptions {
+    kind: "frames",
+    max_message: 4 * 1024,
+    read_buffer: 512,
+};
 
-pub(crate) async fn connect(
-    State(app): State<App>,
-    Client(address): Client,
-    request: Request,
-) -> Response {
-    match app.streams.acquire(address) {
-        Ok(permit) => raw::open(request, MAX_FRAME, move |socket| run(app, socket, permit)),
-        Err(error) => error.into_response(),
-    }
+pub(crate) async fn connect(State(app): State<App>, upgrade: SocketUpgrade) -> Response {
+    upgrade.accept(OPTIONS, |socket| run(app, socket.into()))
 }
 
 /// Whether a client asks how things are.
@@ -53,8 +48,7 @@ enum End {
 const SHUTTING_DOWN: End = End::Close(CLOSE_LEAVING, "this server is leaving");
 const UNAVAILABLE: End = End::Close(CLOSE_TOO_SLOW, "try again later");
 
-async fn run(app: App, mut socket: RawSocket, _permit: QuotaPermit) {
-    let _open = OpenStream::new(KIND);
+async fn run(app: App, mut socket: RawSocket) {
     match pump(&app, &mut socket).await {
         Err(End::Gone) => {}
         Err(End::Close(code, reason)) => {
@@ -66,7 +60,12 @@ async fn run(app: App, mut socket: RawSocket, _permit: QuotaPermit) {
 }
 
 async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
-    let mut subscription = app.feeds.frames().await.map_err(|_| UNAVAILABLE)?;
+    let mut subscription = app
+        .live
+        .part::<StatsFeeds>()
+        .subscribe()
+        .await
+        .map_err(|_| UNAVAILABLE)?;
     // Asked after the subscription: nothing is missed in between.
     let stats = status(app).await?.ok_or(UNAVAILABLE)?;
     let hello = json!({"type": "hello", "fps": stats.fps, "active": stats.active});
@@ -88,7 +87,7 @@ async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
         };
         match item {
             FeedItem::Message(frame) => write(socket, frame).await?,
-            FeedItem::Lagged => metrics::slow_client(KIND),
+            FeedItem::Lagged => metrics::slow_client(OPTIONS.kind),
             FeedItem::Closed => return Err(SHUTTING_DOWN),
         }
     }
@@ -96,10 +95,11 @@ async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
 
 /// How things are; none when nobody can be asked.
 async fn status(app: &App) -> Result<Option<FrameStats>, End> {
+    let client = FramesClient::from_ref(app);
     tokio::select! {
         biased;
         () = app.shutdown.cancelled() => Err(SHUTTING_DOWN),
-        status = app.frames_status() => Ok(status.ok().map(|status| status.stats)),
+        status = client.frames_status() => Ok(status.ok().map(|status| status.stats)),
     }
 }
 
@@ -118,7 +118,7 @@ async fn answer(
 async fn write(socket: &mut RawSocket, frame: Bytes) -> Result<(), End> {
     let mut frames = Frames::default();
     frames.push(frame);
-    raw::write_in_time(socket, frames, KIND)
+    raw::write_in_time(socket, frames, OPTIONS.kind)
         .await
         .map_err(|raw::Gone| End::Gone)
 }

@@ -11,12 +11,10 @@
 //! Frames are read only as fast as the bus takes them. What the worker does not read in time is replaced by the newest.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use futures::StreamExt;
 use futures::stream::SplitStream;
 use quintet_bus::{Bus, Deliveries, LinkState, SubscribeError};
@@ -24,15 +22,16 @@ use quintet_contract::frame_api::{FrameWorkerBeat, ToFrameWorker, Via};
 use quintet_contract::id::WorkerId;
 use quintet_contract::subject::{FrameWorkerHeartbeat, TellFrameWorker, WorkerFrame};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite::Message;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::access::quota::QuotaPermit;
 use crate::frames::WorkerOf;
-use crate::http::extract::Client;
 use crate::http::websocket::CLOSE_LEAVING;
+use crate::http::websocket::accept::{Socket, SocketOptions, SocketUpgrade};
 use crate::http::websocket::latest_queue::ConflatingQueue;
-use crate::metrics::{self, OpenStream};
+use crate::http::websocket::ping::{Activity, Due, Pings};
+use crate::metrics;
 use crate::state::App;
 
 /// Close code of a socket whose worker has opened a newer one.
@@ -41,32 +40,24 @@ const CLOSE_REPLACED: u16 = 4000;
 const CLOSE_UNREADABLE: u16 = 1009;
 /// How often the worker's signs of life are said.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a socket is pinged.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// Pings without any message in between after which the other end counts as gone.
-const MISSED_PINGS: u32 = 2;
-/// Bytes that are read at once; every socket keeps room for as much.
-const READ: usize = 8 * 1024;
 /// How long the last words may take, to the worker and to the bus.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How it is called in metrics.
-const KIND: &str = "frame_worker";
+/// Messages that wait for a worker that does not read: the newest of each kind, in this order.
+const MESSAGE_KINDS: usize = 3;
+
+type Queue = ConflatingQueue<MESSAGE_KINDS>;
 
 pub(crate) async fn connect(
     State(app): State<App>,
     WorkerOf(worker): WorkerOf,
-    Client(address): Client,
-    upgrade: WebSocketUpgrade,
+    upgrade: SocketUpgrade,
 ) -> Response {
-    let limit = app.config.body_limit;
-    match app.streams.acquire(address) {
-        Ok(permit) => upgrade
-            .max_message_size(limit)
-            .max_frame_size(limit)
-            .read_buffer_size(READ)
-            .on_upgrade(move |socket| serve(app, worker, socket, permit)),
-        Err(error) => error.into_response(),
-    }
+    let options = SocketOptions {
+        kind: "frame_worker",
+        max_message: app.config.body_limit,
+        read_buffer: 8 * 1024,
+    };
+    upgrade.accept(options, |socket| serve(app, worker, socket))
 }
 
 /// Why a socket ends.
@@ -82,15 +73,14 @@ enum End {
     ShuttingDown,
 }
 
-async fn serve(app: App, worker: WorkerId, socket: WebSocket, _permit: QuotaPermit) {
-    let _open = OpenStream::new(KIND);
+async fn serve(app: App, worker: WorkerId, socket: Socket) {
     let (sink, mut stream) = socket.split();
-    let queue = ConflatingQueue::start(sink);
+    let queue = Queue::start(sink, &app.sockets);
     let session = Session {
         app,
         worker,
         id: Uuid::now_v7().hyphenated().to_string(),
-        received: AtomicBool::new(true),
+        activity: Activity::default(),
     };
     let end = session
         .run(&mut stream, &queue)
@@ -108,24 +98,21 @@ struct Session {
     worker: WorkerId,
     /// Later sockets have greater ones.
     id: String,
-    /// Whether anything came since the last ping.
-    received: AtomicBool,
+    activity: Activity,
 }
 
 impl Session {
     async fn run(
         &self,
-        stream: &mut SplitStream<WebSocket>,
-        queue: &ConflatingQueue,
+        stream: &mut SplitStream<Socket>,
+        queue: &Queue,
     ) -> Result<End, SubscribeError> {
         // Before the first beat, so that its answer is heard.
         let (mut messages, mut heartbeats) = self.subscribe().await?;
         let mut greeting = Greeting::default();
         let mut reading = pin!(self.read(stream));
         let mut heartbeating = pin!(self.heartbeat());
-        let (mut pings, mut silent_pings) = (interval(PING_INTERVAL), 0);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        pings.reset();
+        let mut pings = Pings::start();
         loop {
             // Cancel-safe: messages are taken only when they are returned; the other two go on where they were.
             tokio::select! {
@@ -141,13 +128,10 @@ impl Session {
                     None => return Ok(End::ShuttingDown),
                 },
                 () = &mut heartbeating => return Ok(End::ShuttingDown),
-                _ = pings.tick() => {
-                    silent_pings = if self.received.swap(false, Ordering::Relaxed) { 1 } else { silent_pings + 1 };
-                    if silent_pings > MISSED_PINGS {
-                        return Ok(End::Gone);
-                    }
-                    queue.ping();
-                }
+                due = pings.due(&self.activity) => match due {
+                    Due::Gone => return Ok(End::Gone),
+                    Due::Ping => queue.ping(),
+                },
                 end = &mut reading => return Ok(end),
             }
         }
@@ -170,7 +154,7 @@ impl Session {
     }
 
     /// Publishes what the worker sends, each when the bus has taken the one before; ends with the stream.
-    async fn read(&self, stream: &mut SplitStream<WebSocket>) -> End {
+    async fn read(&self, stream: &mut SplitStream<Socket>) -> End {
         let link = self.app.bus.link();
         let subject = WorkerFrame {
             worker: self.worker.clone(),
@@ -179,7 +163,7 @@ impl Session {
             let Ok(message) = read else {
                 return End::Unreadable;
             };
-            self.received.store(true, Ordering::Relaxed);
+            self.activity.record();
             match message {
                 // A picture that would be sent when the bus is back is of no use then.
                 Message::Binary(_) if *link.borrow() == LinkState::Disconnected => {
@@ -193,7 +177,7 @@ impl Session {
                 }
                 Message::Close(_) => return End::Gone,
                 // A hello says nothing that matters here, and nothing else is known.
-                Message::Text(_) | Message::Ping(_) | Message::Pong(_) => {}
+                Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
         End::Gone
@@ -228,7 +212,7 @@ impl Session {
     }
 
     /// The last words. A worker that is replaced has not left.
-    async fn finish(self, end: End, stream: SplitStream<WebSocket>, queue: ConflatingQueue) {
+    async fn finish(self, end: End, stream: SplitStream<Socket>, queue: Queue) {
         let (code, reason) = match end {
             End::Gone => (1000, "bye"),
             End::Unreadable => (CLOSE_UNREADABLE, "a message is too large or none"),
@@ -280,15 +264,29 @@ fn is_newer(heartbeat: &FrameWorkerBeat, session: &str) -> bool {
     heartbeat.via == Via::Socket && !heartbeat.leaves && heartbeat.session.as_str() > session
 }
 
+/// Queues a message by its kind. Start and stop are for workers on the bus.
+fn put(queue: &Queue, message: &ToFrameWorker) {
+    let kind = match message {
+        ToFrameWorker::Hello { .. } => 0,
+        ToFrameWorker::Config { .. } => 1,
+        ToFrameWorker::Tick { .. } => 2,
+        ToFrameWorker::Start | ToFrameWorker::Stop | ToFrameWorker::Unknown => return,
+    };
+    // Plain data: it can always be written.
+    if let Ok(text) = serde_json::to_string(message) {
+        queue.put(kind, text);
+    }
+}
+
 /// How the worker was greeted: nothing is passed on before that.
 #[derive(Debug, Default)]
 struct Greeting(Option<ToFrameWorker>);
 
 impl Greeting {
     /// Passes on what the worker is told. Start and stop are for workers on the bus: a socket is open as long as it runs.
-    fn forward(&mut self, message: ToFrameWorker, queue: &ConflatingQueue) {
+    fn forward(&mut self, message: ToFrameWorker, queue: &Queue) {
         if self.is_wanted(&message) {
-            queue.put(&message);
+            put(queue, &message);
         }
     }
 

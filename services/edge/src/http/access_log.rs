@@ -1,8 +1,9 @@
 //! The access log: every request is traced, measured and logged as one line "answered".
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -10,18 +11,26 @@ use quintet_service::trace::set_parent;
 use tracing::{Instrument, info_span};
 
 use super::request_id::RequestId;
+use super::route::{Level, RouteTable, Target};
 use crate::metrics;
 
 /// Traces, measures and logs.
-pub(crate) async fn access_log(request: Request, next: Next) -> Response {
+pub(crate) async fn access_log(
+    State(routes): State<Arc<RouteTable>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let method = method_name(request.method());
+    let path = request.extensions().get::<MatchedPath>();
+    let path = path.map(MatchedPath::as_str);
+    let (kind, level) = match routes.find(path, request.method()) {
+        Target::Route(route) => (route.kind, route.level),
+        Target::OtherMethod(route) => (route.kind, Level::Normal),
+        Target::Nothing => ("none", Level::Normal),
+    };
     // Requests that match nothing share one name: a label is never made by a client.
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("none", MatchedPath::as_str)
-        .to_owned();
+    let route = path.unwrap_or("none").to_owned();
     let id = request
         .extensions()
         .get::<RequestId>()
@@ -33,6 +42,7 @@ pub(crate) async fn access_log(request: Request, next: Next) -> Response {
         .to_owned();
     let span = info_span!(
         "http",
+        kind,
         method,
         route,
         request_id = id,
@@ -46,24 +56,13 @@ pub(crate) async fn access_log(request: Request, next: Next) -> Response {
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.record("status", status);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    let is_high_frequency = is_high_frequency(method, &route);
-    span.in_scope(|| match status {
-        500.. => tracing::warn!(method, route, status, took_us, "answered"),
-        _ if is_high_frequency => tracing::debug!(method, route, status, took_us, "answered"),
-        _ => tracing::info!(method, route, status, took_us, "answered"),
+    span.in_scope(|| match (status, level) {
+        (500.., _) => tracing::warn!(method, route, status, took_us, "answered"),
+        (_, Level::Quiet) => tracing::debug!(method, route, status, took_us, "answered"),
+        (_, Level::Normal) => tracing::info!(method, route, status, took_us, "answered"),
     });
     metrics::request(method, route, status, took);
     response
-}
-
-/// Whether it is what machines ask all the time, which is not worth a line each.
-fn is_high_frequency(method: &str, route: &str) -> bool {
-    match route {
-        "/healthz" | "/health" | "/ready" | "/metrics" => true,
-        "/workers/{id}/frame" | "/ingest/rbm" | "/frame.png" | "/debug/panel.png" => true,
-        "/workers/{id}/config" | "/stats" => method == "GET",
-        _ => false,
-    }
 }
 
 fn method_name(method: &Method) -> &'static str {

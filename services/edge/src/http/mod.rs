@@ -11,5 +11,6 @@ pub(crate) mod docs;
 pub(crate) mod error_body;
 pub(crate) mod extract;
 pub(crate) mod request_id;
+pub(crate) mod route;
 pub(crate) mod sse;
 pub(crate) mod websocket;

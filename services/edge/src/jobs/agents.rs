@@ -1,7 +1,5 @@
 //! Agents: list, get, drain, forget.
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::extract::State;
 use quintet_contract::agent::Agent;
@@ -13,47 +11,46 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::http::extract::{Body, Id};
-use crate::state::App;
+use crate::jobs::client::JobsClient;
 
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new()
-        .api_route("/v1/agents", get_with(list, list_docs))
-        .api_route(
-            "/v1/agents/{id}",
-            get_with(get, get_docs).delete_with(forget, forget_docs),
-        )
-        .api_route("/v1/agents/{id}/drain", post_with(drain, drain_docs))
+pub(crate) async fn list(State(jobs): State<JobsClient>) -> Result<Json<Vec<Agent>>, HttpError> {
+    Ok(Json(jobs.agents().await?))
 }
 
-async fn list(State(app): State<App>) -> Result<Json<Vec<Agent>>, HttpError> {
-    Ok(Json(app.agents().await?))
-}
-
-fn list_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn list_docs(operation: Operation<'_>) -> Operation<'_> {
     guarded(operation)
+        .id("listAgents")
         .summary("List agents in order of registration")
         .description("Offline ones stay listed until they are forgotten.")
         .tag("agents")
         .response::<200, Json<Vec<Agent>>>()
 }
 
-async fn get(State(app): State<App>, Id(id): Id<AgentId>) -> Result<Json<Agent>, HttpError> {
-    Ok(Json(app.agent(id).await?.agent))
+pub(crate) async fn get(
+    State(jobs): State<JobsClient>,
+    Id(id): Id<AgentId>,
+) -> Result<Json<Agent>, HttpError> {
+    Ok(Json(jobs.agent(id).await?.agent))
 }
 
-fn get_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("getAgent")
         .summary("Get an agent")
         .tag("agents")
         .response::<200, Json<Agent>>()
 }
 
-async fn forget(State(app): State<App>, Id(id): Id<AgentId>) -> Result<Json<Done>, HttpError> {
-    Ok(Json(app.forget(id).await?))
+pub(crate) async fn forget(
+    State(jobs): State<JobsClient>,
+    Id(id): Id<AgentId>,
+) -> Result<Json<Done>, HttpError> {
+    Ok(Json(jobs.forget(id).await?))
 }
 
-fn forget_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn forget_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("forgetAgent")
         .summary("Forget an offline agent")
         .tag("agents")
         .response::<200, Json<Done>>()
@@ -69,27 +66,28 @@ pub(crate) struct Drain {
 
 /// Done, and the agent as it is now.
 #[derive(Serialize, JsonSchema)]
-struct OkAgent {
+pub(crate) struct OkAgent {
     /// Always true.
     ok: bool,
     /// The agent as it is now.
     agent: Agent,
 }
 
-async fn drain(
-    State(app): State<App>,
+pub(crate) async fn drain(
+    State(jobs): State<JobsClient>,
     Id(id): Id<AgentId>,
     Body(Drain { drain }): Body<Drain>,
 ) -> Result<Json<OkAgent>, HttpError> {
-    let reply = app.drain(&DrainAgent { id, drain }).await?;
+    let reply = jobs.drain(&DrainAgent { id, drain }).await?;
     Ok(Json(OkAgent {
         ok: true,
         agent: reply.agent,
     }))
 }
 
-fn drain_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn drain_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(with_body(operation))
+        .id("drainAgent")
         .summary("Give an agent no more jobs, or jobs again")
         .description("The flag is the operator's: it survives reconnects of the agent and restarts of every service.")
         .tag("agents")

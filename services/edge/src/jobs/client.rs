@@ -1,5 +1,8 @@
-//! What the edge asks of the bus: one function per question.
+//! The client of the schedulers: one function per request.
 
+use std::sync::Arc;
+
+use axum::extract::FromRef;
 use quintet_bus::RequestError;
 use quintet_contract::agent::Agent;
 use quintet_contract::api::{
@@ -15,30 +18,35 @@ use quintet_contract::job::Job;
 use quintet_contract::subject::{
     ControlJobs, DeleteTemplate, DrainAgents, DryRunJob, ExplainJob, ForgetAgent, GetAgent, GetJob,
     GetTemplate, ListAgentsOf, ListJobsOf, ListStoredTemplates, PatchJobMetadata,
-    PutStoredTemplate, Request, StopJob, SubmitJobBatch, SubmitJobs,
+    PutStoredTemplate, StopJob, SubmitJobBatch, SubmitJobs,
 };
 
+use super::pools::Pools;
 use crate::error::HttpError;
 use crate::state::App;
 
 type Reply<T> = Result<T, HttpError>;
 
-impl App {
-    /// Asks until there is an answer or the request's time is over: for questions whose repetition changes nothing.
-    pub(crate) async fn request<S: Request>(
-        &self,
-        subject: &S,
-        message: &S::Message,
-    ) -> Reply<S::Reply> {
-        Ok(self
-            .bus
-            .request_until(subject, message, self.config.request_timeout)
-            .await?)
-    }
+/// What handlers ask about jobs, agents and templates.
+#[derive(Clone)]
+pub(crate) struct JobsClient {
+    app: App,
+    pub(crate) pools: Arc<Pools>,
+}
 
+impl FromRef<App> for JobsClient {
+    fn from_ref(app: &App) -> Self {
+        Self {
+            app: app.clone(),
+            pools: app.live.part(),
+        }
+    }
+}
+
+impl JobsClient {
     pub(crate) async fn submit(&self, submit: &SubmitJob) -> Reply<SubmitReply> {
         let pool = submit.pool.clone().unwrap_or_default();
-        self.request(&SubmitJobs { pool }, submit).await
+        self.app.request(&SubmitJobs { pool }, submit).await
     }
 
     pub(crate) async fn submit_batch(
@@ -46,16 +54,16 @@ impl App {
         pool: PoolName,
         batch: &SubmitBatch,
     ) -> Reply<BatchReply> {
-        self.request(&SubmitJobBatch { pool }, batch).await
+        self.app.request(&SubmitJobBatch { pool }, batch).await
     }
 
     pub(crate) async fn dry_run(&self, submit: &SubmitJob) -> Reply<DryRunReply> {
         let pool = submit.pool.clone().unwrap_or_default();
-        self.request(&DryRunJob { pool }, submit).await
+        self.app.request(&DryRunJob { pool }, submit).await
     }
 
     pub(crate) async fn list_jobs(&self, pool: PoolName, list: &ListJobs) -> Reply<JobPage> {
-        self.request(&ListJobsOf { pool }, list).await
+        self.app.request(&ListJobsOf { pool }, list).await
     }
 
     /// A job as its scheduler knows it; as it is stored, when nobody leads.
@@ -65,8 +73,9 @@ impl App {
         };
         let message = JobRef { id: id.clone() };
         match self
+            .app
             .bus
-            .request(&subject, &message, self.config.request_timeout)
+            .request(&subject, &message, self.app.config.request_timeout)
             .await
         {
             Ok(reply) => Ok(reply.job),
@@ -81,6 +90,7 @@ impl App {
     /// A job as it is stored.
     pub(crate) async fn stored_job(&self, id: &JobId) -> Reply<Option<Job>> {
         Ok(self
+            .app
             .bus
             .bucket::<Jobs>()
             .get(id)
@@ -92,7 +102,7 @@ impl App {
         let subject = StopJob {
             pool: self.pools.of_job(&id).await?,
         };
-        Ok(self.request(&subject, &JobRef { id }).await?.job)
+        Ok(self.app.request(&subject, &JobRef { id }).await?.job)
     }
 
     /// Asked once: a live command may do something each time.
@@ -100,22 +110,22 @@ impl App {
         let subject = ControlJobs {
             pool: self.pools.of_job(&control.id).await?,
         };
-        let timeout = self.config.request_timeout + std::time::Duration::from_secs(2);
-        Ok(self.bus.request(&subject, control, timeout).await?)
+        let timeout = self.app.config.request_timeout + std::time::Duration::from_secs(2);
+        Ok(self.app.bus.request(&subject, control, timeout).await?)
     }
 
     pub(crate) async fn patch_metadata(&self, patch: &PatchMetadata) -> Reply<MetadataReply> {
         let subject = PatchJobMetadata {
             pool: self.pools.of_job(&patch.id).await?,
         };
-        self.request(&subject, patch).await
+        self.app.request(&subject, patch).await
     }
 
     pub(crate) async fn explain(&self, id: JobId) -> Reply<Explanation> {
         let subject = ExplainJob {
             pool: self.pools.of_job(&id).await?,
         };
-        self.request(&subject, &JobRef { id }).await
+        self.app.request(&subject, &JobRef { id }).await
     }
 
     /// All agents of all pools in order of registration.
@@ -125,7 +135,7 @@ impl App {
             let mut list = ListAgents::default();
             loop {
                 let subject = ListAgentsOf { pool: pool.clone() };
-                let page: AgentPage = self.request(&subject, &list).await?;
+                let page: AgentPage = self.app.request(&subject, &list).await?;
                 agents.extend(page.agents);
                 list.after = page.next;
                 if list.after.is_none() {
@@ -141,38 +151,39 @@ impl App {
         let subject = GetAgent {
             pool: self.pools.of_agent(&id).await?,
         };
-        self.request(&subject, &AgentRef { id }).await
+        self.app.request(&subject, &AgentRef { id }).await
     }
 
     pub(crate) async fn drain(&self, drain: &DrainAgent) -> Reply<AgentReply> {
         let subject = DrainAgents {
             pool: self.pools.of_agent(&drain.id).await?,
         };
-        self.request(&subject, drain).await
+        self.app.request(&subject, drain).await
     }
 
     pub(crate) async fn forget(&self, id: AgentId) -> Reply<Done> {
         let subject = ForgetAgent {
             pool: self.pools.of_agent(&id).await?,
         };
-        self.request(&subject, &AgentRef { id }).await
+        self.app.request(&subject, &AgentRef { id }).await
     }
 
     pub(crate) async fn templates(&self) -> Reply<TemplateList> {
-        self.request(&ListStoredTemplates {}, &ListTemplates::default())
+        self.app
+            .request(&ListStoredTemplates {}, &ListTemplates::default())
             .await
     }
 
     pub(crate) async fn template(&self, template: &TemplateRef) -> Reply<TemplateReply> {
-        self.request(&GetTemplate {}, template).await
+        self.app.request(&GetTemplate {}, template).await
     }
 
     pub(crate) async fn put_template(&self, put: &PutTemplate) -> Reply<TemplateReply> {
-        self.request(&PutStoredTemplate {}, put).await
+        self.app.request(&PutStoredTemplate {}, put).await
     }
 
     pub(crate) async fn delete_template(&self, template: &TemplateRef) -> Reply<Done> {
-        self.request(&DeleteTemplate {}, template).await
+        self.app.request(&DeleteTemplate {}, template).await
     }
 }
 

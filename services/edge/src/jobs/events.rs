@@ -5,10 +5,8 @@
 
 use std::collections::VecDeque;
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{FromRef, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
@@ -20,21 +18,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::quota::QuotaPermit;
 use crate::error::{ErrorBody, HttpError};
-use crate::http::docs::{guarded, of_one};
+use crate::http::docs::{Operation, guarded, of_one};
 use crate::http::extract::{Client, Headers, Id, Params};
 use crate::http::sse::{event_stream_content, last_event_id, retry_event, sse_response};
+use crate::jobs::client::JobsClient;
+use crate::jobs::feeds::{JobFeeds, JobWatch};
 use crate::jobs::snapshot::{JobSnapshot, sse};
-use crate::live::JobWatch;
 use crate::live::write_pacer::WritePacer;
 use crate::metrics::OpenStream;
 use crate::state::App;
 
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new().api_route(
-        "/v1/jobs/{id}/events",
-        get_with(events, |operation| {
-            of_one(guarded(operation))
-                .summary("Follow a job's statuses (server-sent events)")
+pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+                .id("followJob").summary("Follow a job's statuses (server-sent events)")
                 .description(
                     "`job.status` for every status in order, with `id` for `Last-Event-ID` (also `?lastEventId=`); \
                      `job.event` for what else happens. The stream ends after the last status.",
@@ -43,8 +39,6 @@ pub(crate) fn routes() -> ApiRouter<App> {
                 .input::<(Query<EventParams>, Headers<EventHeaders>)>()
                 .response_with::<200, String, _>(|response| event_stream_content(response.description("the events")))
                 .response::<422, Json<ErrorBody>>()
-        }),
-    )
 }
 
 /// Documents the parameters.
@@ -67,7 +61,7 @@ struct EventHeaders {
     last_event_id: Option<String>,
 }
 
-async fn events(
+pub(crate) async fn events(
     State(app): State<App>,
     Client(address): Client,
     Id(id): Id<JobId>,
@@ -76,10 +70,10 @@ async fn events(
 ) -> Result<Response, HttpError> {
     let position = last_event_id(&headers, &params, |text| text.parse().ok())?.unwrap_or(0);
     let permit = app.streams.acquire(address)?;
-    let job = app.feeds.job(&id).await?;
+    let job = app.live.part::<JobFeeds>().job(&id).await?;
     if job.latest.borrow().job.is_none() {
         // What was stored a moment ago may not have reached the feed.
-        let found = app.job(&id).await?;
+        let found = JobsClient::from_ref(&app).job(&id).await?;
         if job.latest.borrow().job.is_none() && found.status.is_final() {
             return Err(HttpError::not_found());
         }
@@ -91,7 +85,7 @@ async fn events(
         seen_events,
         ready: VecDeque::new(),
         is_done: false,
-        pacer: app.pacers.register(),
+        pacer: app.live.pacer(),
         shutdown: app.shutdown.clone(),
         _place: permit,
         _open: OpenStream::new("events"),

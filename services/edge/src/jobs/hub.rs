@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use quintet_bus::{Bus, Change, Watch, WatchFrom, now};
+use quintet_bus::{Bus, Change, KvError, Watch, WatchFrom, now};
 use quintet_contract::bucket::{Agents, Jobs};
 use quintet_contract::event::JobEvent;
 use quintet_contract::id::JobId;
@@ -17,16 +17,18 @@ use quintet_contract::subject::LiveJobEvent;
 use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::chain;
 use serde::Serialize;
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::view::View;
 use crate::http::websocket::raw::text_frame;
-use crate::live::{Snapshot, Started, unpoisoned};
+use crate::live::topic::{self, Subscription, Topic};
+use crate::live::unpoisoned;
 
-/// Announcements that a listener may be behind; one that is further behind starts anew from a snapshot.
-const BACKLOG: usize = 4096;
+/// Bytes that a client may be behind; one that is further behind starts again from a snapshot.
+const BACKLOG_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes that an update takes besides its frames.
+const UPDATE_BYTES: usize = 64;
 /// Wait before the buckets are watched again after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -43,11 +45,29 @@ pub(crate) enum Update {
     Resync,
 }
 
+impl Update {
+    /// Bytes of its frames.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Job(_, frames) => frames.iter().map(Bytes::len).sum(),
+            Self::Agent(frame) | Self::Event(_, frame) => frame.len(),
+            Self::Resync => 0,
+        }
+    }
+}
+
 pub(crate) struct Hub {
     view: Mutex<View>,
-    updates: broadcast::Sender<Update>,
+    updates: Topic<Update>,
     /// The frames of the newest snapshot, and of which version of the view it is.
     snapshot: Mutex<Option<(u64, [Bytes; 2])>>,
+}
+
+/// Everything that a UI starts with, and the changes after it.
+pub(crate) struct Snapshot {
+    pub(crate) agents: Bytes,
+    pub(crate) jobs: Bytes,
+    pub(crate) updates: Subscription<Update>,
 }
 
 struct Watches {
@@ -57,19 +77,23 @@ struct Watches {
 
 impl Hub {
     /// Reads everything there is and goes on from there.
-    pub(crate) async fn start(bus: Bus, tasks: &Tasks) -> Started<Arc<Self>> {
+    pub(crate) async fn start(bus: Bus, tasks: &Tasks) -> Result<Arc<Self>, KvError> {
         let (view, watches) = read(&bus).await?;
         let hub = Arc::new(Self {
             view: Mutex::new(view),
-            updates: broadcast::Sender::new(BACKLOG),
+            updates: Topic::new(BACKLOG_BYTES),
             snapshot: Mutex::default(),
         });
         let following = hub
             .clone()
             .watch_changes(bus.clone(), watches, tasks.token());
-        tasks.spawn("feeds", ExitPolicy::Essential, infallible(following));
+        tasks.spawn(
+            "jobs and agents",
+            ExitPolicy::Essential,
+            infallible(following),
+        );
         let listening = hub.clone().watch_events(bus, tasks.token());
-        tasks.spawn("happenings", ExitPolicy::Essential, infallible(listening));
+        tasks.spawn("job events", ExitPolicy::Essential, infallible(listening));
         Ok(hub)
     }
 
@@ -136,7 +160,7 @@ impl Hub {
             let mut view = self.view();
             let before = std::mem::replace(&mut *view, again.0);
             view.replace(before);
-            let _ = self.updates.send(Update::Resync);
+            self.publish(Update::Resync);
         }
     }
 
@@ -146,12 +170,12 @@ impl Hub {
                 let id = record.job.id.clone();
                 let mut view = self.view();
                 let states = view.put_job(record.job);
-                if self.updates.receiver_count() > 0 {
+                if self.updates.subscribers() > 0 {
                     let frames = states
                         .iter()
                         .map(|job| frame(ui::JOB_UPDATE, job))
                         .collect();
-                    let _ = self.updates.send(Update::Job(id, frames));
+                    self.publish(Update::Job(id, frames));
                 }
             }
             Change::Gone { key, .. } => self.view().remove_job(&key),
@@ -165,46 +189,37 @@ impl Hub {
                 let frame = frame(ui::AGENT_UPDATE, &record.agent);
                 let mut view = self.view();
                 view.put_agent(record.agent);
-                let _ = self.updates.send(Update::Agent(frame));
+                self.publish(Update::Agent(frame));
             }
             Change::Gone { key, .. } => self.view().remove_agent(&key),
             Change::UpToDate => {}
         }
     }
 
-    /// Passes happenings on as they come.
+    /// Passes events on as they come.
     async fn watch_events(self: Arc<Self>, bus: Bus, shutdown: CancellationToken) {
-        loop {
-            match bus
-                .subscribe::<LiveJobEvent>(LiveJobEvent::filter(bus.prefix(), None))
-                .await
-            {
-                Ok(mut events) => loop {
-                    let event = tokio::select! {
-                        biased;
-                        () = shutdown.cancelled() => return,
-                        event = events.next() => event,
-                    };
-                    let Some(event) = event else { break };
-                    self.event_received(event.message);
-                },
-                Err(error) => {
-                    warn!(error = %chain(&error), "cannot listen to the happenings of jobs")
-                }
-            }
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(RETRY_DELAY) => {}
-            }
-        }
+        let filter = LiveJobEvent::filter(bus.prefix(), None);
+        let deliveries = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            deliveries = topic::subscribe::<LiveJobEvent>(&bus, &filter) => deliveries,
+        };
+        topic::relay(bus, filter, deliveries, shutdown, |event| {
+            self.event_received(event.message);
+        })
+        .await;
+    }
+
+    fn publish(&self, update: Update) {
+        let bytes = UPDATE_BYTES + update.bytes();
+        self.updates.publish(update, bytes);
     }
 
     fn event_received(&self, event: JobEvent) {
         self.view().record_event(&event);
-        if self.updates.receiver_count() > 0 {
+        if self.updates.subscribers() > 0 {
             let frame = frame(ui::JOB_EVENT, &event);
-            let _ = self.updates.send(Update::Event(event.job_id, frame));
+            self.publish(Update::Event(event.job_id, frame));
         }
     }
 }
@@ -227,7 +242,7 @@ fn frame<P: Serialize>(kind: &str, payload: &P) -> Bytes {
 }
 
 /// Everything there is, and the watches that go on after it.
-async fn read(bus: &Bus) -> Started<(View, Watches)> {
+async fn read(bus: &Bus) -> Result<(View, Watches), KvError> {
     let (jobs, agents) = (bus.bucket::<Jobs>(), bus.bucket::<Agents>());
     let mut watches = Watches {
         jobs: jobs.watch(WatchFrom::Start).await?,

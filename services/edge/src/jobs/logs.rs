@@ -7,11 +7,9 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::{FromRef, Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
@@ -23,19 +21,20 @@ use quintet_contract::topology::stream;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::broadcast;
 use tracing::debug;
 
 use crate::access::quota::QuotaPermit;
 use crate::error::{ErrorBody, HttpError};
-use crate::http::docs::{guarded, of_one};
+use crate::http::docs::{Operation, guarded, of_one};
 use crate::http::extract::{Client, Headers, Id, Params};
 use crate::http::sse::{
     EVENT_STREAM, last_event_id, or_event_stream_content, retry_event, sse_response,
 };
+use crate::jobs::client::JobsClient;
+use crate::jobs::feeds::{JobFeeds, JobWatch};
 use crate::jobs::log_feed::LogBatch;
 use crate::jobs::snapshot::sse;
-use crate::live::JobWatch;
+use crate::live::topic::Subscription;
 use crate::metrics::OpenStream;
 use crate::state::App;
 
@@ -44,12 +43,9 @@ const PAGE: usize = 256;
 /// Longest tail.
 const MAX_TAIL: usize = 100_000;
 
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new().api_route(
-        "/v1/jobs/{id}/logs",
-        get_with(logs, |operation| {
-            of_one(guarded(operation))
-                .summary("Read or follow a job's output")
+pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+                .id("readJobLogs").summary("Read or follow a job's output")
                 .description(
                     "Lines of text, or server-sent events when `Accept` asks for them. `?tail=N` begins with the newest N \
                      lines, `?follow=true` goes on until the job ends; events carry an `id` for `Last-Event-ID`.",
@@ -58,8 +54,6 @@ pub(crate) fn routes() -> ApiRouter<App> {
                 .input::<(Query<LogParams>, Headers<LogHeaders>)>()
                 .response_with::<200, String, _>(|response| or_event_stream_content(response.description("the lines")))
                 .response::<422, Json<ErrorBody>>()
-        }),
-    )
 }
 
 /// Documents the parameters.
@@ -95,7 +89,7 @@ struct PlacedLine {
     line: LogLine,
 }
 
-async fn logs(
+pub(crate) async fn logs(
     State(app): State<App>,
     Client(address): Client,
     Id(id): Id<JobId>,
@@ -112,7 +106,7 @@ async fn logs(
         .and_then(|accept| accept.to_str().ok())
         .unwrap_or_default();
     let as_events = accepts.contains(EVENT_STREAM);
-    app.job(&id).await?;
+    JobsClient::from_ref(&app).job(&id).await?;
     let permit = app.streams.acquire(address)?;
     let mut reader = LogStream::new(app, id, permit, after);
     if follow {
@@ -180,7 +174,7 @@ struct LogStream {
     last: u64,
     skip: Option<(u64, usize)>,
     ready: VecDeque<PlacedLine>,
-    live: Option<(broadcast::Receiver<Arc<LogBatch>>, JobWatch)>,
+    live: Option<(Subscription<Arc<LogBatch>>, JobWatch)>,
     /// Whether everything that is stored was read.
     is_caught_up: bool,
     is_done: bool,
@@ -205,8 +199,9 @@ impl LogStream {
     }
 
     async fn follow(&mut self) -> Result<(), HttpError> {
-        let live = self.app.feeds.logs(&self.id).await?;
-        let job = self.app.feeds.job(&self.id).await?;
+        let feeds = self.app.live.part::<JobFeeds>();
+        let live = feeds.logs(&self.id).await?;
+        let job = feeds.job(&self.id).await?;
         self.live = Some((live, job));
         Ok(())
     }

@@ -12,9 +12,11 @@ use futures::StreamExt;
 use quintet_bus::{Bus, Change, WatchFrom};
 use quintet_contract::bucket::{Agents, Jobs, LeaseKey, Leases};
 use quintet_contract::id::{AgentId, JobId, PoolName};
+use quintet_service::tasks::{ExitPolicy, Tasks};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::HttpError;
+use crate::live::Part;
 
 /// Wait before the watch is made again after it ended.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -27,17 +29,25 @@ pub(crate) struct Pools {
     is_loaded: Arc<AtomicBool>,
 }
 
-impl Pools {
-    pub(crate) fn new(bus: Bus) -> Self {
-        Self {
-            bus,
+impl Part for Pools {
+    fn start(bus: &Bus, tasks: &Tasks) -> Self {
+        let pools = Self {
+            bus: bus.clone(),
             known: Arc::default(),
             is_loaded: Arc::default(),
-        }
+        };
+        let following = pools.clone().follow(tasks.token());
+        tasks.spawn("pools", ExitPolicy::Essential, async move {
+            following.await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        pools
     }
+}
 
+impl Pools {
     /// Follows the leases until `shutdown`. A pool whose leader is gone stays known: its jobs are still there.
-    pub(crate) async fn follow(self, shutdown: CancellationToken) {
+    async fn follow(self, shutdown: CancellationToken) {
         loop {
             tokio::select! {
                 biased;

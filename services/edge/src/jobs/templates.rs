@@ -1,7 +1,5 @@
 //! Stored job templates.
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,36 +14,30 @@ use serde::Deserialize;
 use crate::error::HttpError;
 use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::http::extract::{Body, Id};
-use crate::state::App;
+use crate::jobs::client::JobsClient;
 
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new()
-        .api_route("/v1/templates", get_with(list, list_docs))
-        .api_route(
-            "/v1/templates/{id}",
-            get_with(get, get_docs)
-                .put_with(put, put_docs)
-                .delete_with(delete, delete_docs),
-        )
+pub(crate) async fn list(State(jobs): State<JobsClient>) -> Result<Json<Vec<Template>>, HttpError> {
+    Ok(Json(jobs.templates().await?.templates))
 }
 
-async fn list(State(app): State<App>) -> Result<Json<Vec<Template>>, HttpError> {
-    Ok(Json(app.templates().await?.templates))
-}
-
-fn list_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn list_docs(operation: Operation<'_>) -> Operation<'_> {
     guarded(operation)
+        .id("listTemplates")
         .summary("List templates")
         .tag("templates")
         .response::<200, Json<Vec<Template>>>()
 }
 
-async fn get(State(app): State<App>, Id(id): Id<TemplateId>) -> Result<Json<Template>, HttpError> {
-    Ok(Json(app.template(&TemplateRef { id }).await?.template))
+pub(crate) async fn get(
+    State(jobs): State<JobsClient>,
+    Id(id): Id<TemplateId>,
+) -> Result<Json<Template>, HttpError> {
+    Ok(Json(jobs.template(&TemplateRef { id }).await?.template))
 }
 
-fn get_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("getTemplate")
         .summary("Get a template")
         .tag("templates")
         .response::<200, Json<Template>>()
@@ -72,13 +64,13 @@ pub(crate) struct NewTemplate {
     requirements: Requirements,
 }
 
-async fn put(
-    State(app): State<App>,
+pub(crate) async fn put(
+    State(jobs): State<JobsClient>,
     Id(id): Id<TemplateId>,
     Body(new): Body<NewTemplate>,
 ) -> Result<(StatusCode, Json<Template>), HttpError> {
     let template = named(id, new)?;
-    let reply = app.put_template(&PutTemplate { template }).await?;
+    let reply = jobs.put_template(&PutTemplate { template }).await?;
     let status = if reply.created {
         StatusCode::CREATED
     } else {
@@ -110,8 +102,9 @@ pub(crate) fn named(id: TemplateId, new: NewTemplate) -> Result<Template, HttpEr
     Ok(template)
 }
 
-fn put_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn put_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(with_body(operation))
+        .id("putTemplate")
         .summary("Store a template")
         .description(
             "Names an executor, its configuration with `{{param}}` places, values for places that a job does not name, \
@@ -123,12 +116,16 @@ fn put_docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<409, Json<crate::error::ErrorBody>>()
 }
 
-async fn delete(State(app): State<App>, Id(id): Id<TemplateId>) -> Result<Json<Done>, HttpError> {
-    Ok(Json(app.delete_template(&TemplateRef { id }).await?))
+pub(crate) async fn delete(
+    State(jobs): State<JobsClient>,
+    Id(id): Id<TemplateId>,
+) -> Result<Json<Done>, HttpError> {
+    Ok(Json(jobs.delete_template(&TemplateRef { id }).await?))
 }
 
-fn delete_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn delete_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("deleteTemplate")
         .summary("Delete a template")
         .tag("templates")
         .response::<200, Json<Done>>()

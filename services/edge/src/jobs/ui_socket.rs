@@ -5,37 +5,33 @@
 
 use std::collections::HashSet;
 
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::response::Response;
 use bytes::Buf;
 use quintet_contract::id::JobId;
 use quintet_contract::socket::{CLOSE_TOO_SLOW, Envelope, SubscribePayload, ui};
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::access::quota::QuotaPermit;
-use crate::http::extract::Client;
+use super::feeds::JobFeeds;
+use super::hub::{Snapshot, Update};
 use crate::http::websocket::CLOSE_LEAVING;
+use crate::http::websocket::accept::{SocketOptions, SocketUpgrade};
 use crate::http::websocket::raw::{self, Frames, RawSocket};
-use crate::jobs::hub::Update;
-use crate::live::Snapshot;
-use crate::metrics::{self, OpenStream};
+use crate::live::topic::RecvError;
+use crate::metrics;
 use crate::state::App;
 
-/// Largest frame that a client may send; what it says is small.
-const MAX_FRAME: usize = 64 * 1024;
+/// Clients send little.
+const OPTIONS: SocketOptions = SocketOptions {
+    kind: "ui",
+    max_message: 64 * 1024,
+    read_buffer: 512,
+};
 /// From so many bytes on, what is told is written before more is taken from the feed.
 const WRITE_BYTES: usize = 256 * 1024;
 
-pub(crate) async fn connect(
-    State(app): State<App>,
-    Client(address): Client,
-    request: Request,
-) -> Response {
-    match app.streams.acquire(address) {
-        Ok(place) => raw::open(request, MAX_FRAME, move |socket| run(app, socket, place)),
-        Err(error) => error.into_response(),
-    }
+pub(crate) async fn connect(State(app): State<App>, upgrade: SocketUpgrade) -> Response {
+    upgrade.accept(OPTIONS, |socket| run(app, socket.into()))
 }
 
 /// Which jobs a client wants to see.
@@ -70,8 +66,7 @@ impl Interest {
     }
 }
 
-async fn run(app: App, mut socket: RawSocket, _place: QuotaPermit) {
-    let _open = OpenStream::new("ui");
+async fn run(app: App, mut socket: RawSocket) {
     let mut interest = Interest::default();
     // Every end of this function ends the connection; there is nobody to tell about a failed write.
     let _ = pump(&app, &mut socket, &mut interest).await;
@@ -84,9 +79,9 @@ enum End {
 }
 
 async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Result<(), End> {
-    let mut pacer = app.pacers.register();
+    let mut pacer = app.live.pacer();
     loop {
-        let Ok(snapshot) = app.feeds.snapshot().await else {
+        let Ok(snapshot) = app.live.part::<JobFeeds>().snapshot().await else {
             return close(socket, CLOSE_TOO_SLOW, "try again later").await;
         };
         let Snapshot {
@@ -118,20 +113,16 @@ async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Res
                 }
             };
             let mut frames = Frames::default();
-            let mut next = update.map_err(|error| match error {
-                RecvError::Lagged(missed) => TryRecvError::Lagged(missed),
-                RecvError::Closed => TryRecvError::Closed,
-            });
-            loop {
-                match next {
+            let mut next = Some(update);
+            while let Some(update) = next {
+                match update {
                     Ok(Update::Resync) => is_current = false,
                     Ok(update) => interest.collect(update, &mut frames),
-                    Err(TryRecvError::Lagged(_)) => {
-                        metrics::slow_client("ui");
+                    Err(RecvError::Lagged) => {
+                        metrics::slow_client(OPTIONS.kind);
                         is_current = false;
                     }
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Closed) => return Err(End::Gone),
+                    Err(RecvError::Closed) => return Err(End::Gone),
                 }
                 if !is_current || frames.remaining() >= WRITE_BYTES {
                     break;
@@ -150,7 +141,7 @@ async fn close(socket: &mut RawSocket, code: u16, reason: &'static str) -> Resul
 }
 
 async fn write(socket: &mut RawSocket, frames: Frames) -> Result<(), End> {
-    raw::write_in_time(socket, frames, "ui")
+    raw::write_in_time(socket, frames, OPTIONS.kind)
         .await
         .map_err(|raw::Gone| End::Gone)
 }

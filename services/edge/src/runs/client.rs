@@ -1,10 +1,11 @@
-//! What the edge asks of the runners: one function per question. Which runner is asked follows from the id of the run.
+//! The client of the runners: one function per request. Which runner is asked follows from the id of the run.
 //!
 //! Every request may be sent again, since ids are made here. Where a repetition is refused because the first time had
 //! been heard after all, it counts as done.
 
 use std::time::Duration;
 
+use axum::extract::FromRef;
 use futures::future::try_join_all;
 use quintet_bus::{RequestError, new_run_id};
 use quintet_contract::bucket::{RunKey, Runs};
@@ -20,8 +21,8 @@ use quintet_contract::subject::{
     PlanRuns, Request,
 };
 
+use super::payloads;
 use crate::error::HttpError;
-use crate::runs::payloads as blobs;
 use crate::state::App;
 
 /// How long the first answer to a request that changes a run may take before it is asked again.
@@ -35,14 +36,26 @@ enum Outcome<T> {
     RejectedOnRetry(ErrorReply),
 }
 
-impl App {
+/// What handlers ask about runs.
+#[derive(Clone)]
+pub(crate) struct RunsClient {
+    app: App,
+}
+
+impl FromRef<App> for RunsClient {
+    fn from_ref(app: &App) -> Self {
+        Self { app: app.clone() }
+    }
+}
+
+impl RunsClient {
     pub(crate) async fn plan_run(&self, plan: &PlanRun) -> Result<PlanReply, HttpError> {
-        self.request(&PlanRuns {}, plan).await
+        self.app.request(&PlanRuns {}, plan).await
     }
 
     pub(crate) async fn create_run(&self, create: &CreateRun) -> Result<Run, HttpError> {
         let shard = RunShard::of(create.run_id);
-        Ok(self.request(&CreateRuns { shard }, create).await?.run)
+        Ok(self.app.request(&CreateRuns { shard }, create).await?.run)
     }
 
     /// A run as its owner knows it; as it is stored, when it has ended.
@@ -51,7 +64,11 @@ impl App {
             shard: RunShard::of(run_id),
         };
         let message = RunRef { run_id };
-        let asked = self.bus.request(&subject, &message, FIRST_TIMEOUT).await;
+        let asked = self
+            .app
+            .bus
+            .request(&subject, &message, FIRST_TIMEOUT)
+            .await;
         let error = match asked {
             Ok(reply) => return Ok(reply),
             Err(error) => error,
@@ -63,7 +80,7 @@ impl App {
         match stored {
             Ok(Some(ended)) if ended.run.status.is_final() => Ok(ended),
             // What is stored of a run that goes on may be old: only its owner knows.
-            Ok(_) | Err(_) => match self.request(&subject, &message).await {
+            Ok(_) | Err(_) => match self.app.request(&subject, &message).await {
                 Err(error) if error.reply.code == ErrorCode::NotFound => {
                     self.stored_run(run_id).await?.ok_or_else(run_not_found)
                 }
@@ -73,7 +90,7 @@ impl App {
     }
 
     async fn stored_run(&self, run_id: RunId) -> Result<Option<RunReply>, HttpError> {
-        let found = self.bus.bucket::<Runs>().get(&RunKey(run_id)).await?;
+        let found = self.app.bus.bucket::<Runs>().get(&RunKey(run_id)).await?;
         Ok(found.map(|found| RunReply {
             run: found.record.run,
             entries: found.record.private.entries,
@@ -99,7 +116,7 @@ impl App {
                 before,
                 ..list.clone()
             };
-            let page = match self.request(&ListRunsOf { shard }, &next).await {
+            let page = match self.app.request(&ListRunsOf { shard }, &next).await {
                 Err(error) if error.reply.code == ErrorCode::PayloadTooLarge && limit > 1 => {
                     part = limit / 2;
                     continue;
@@ -134,7 +151,7 @@ impl App {
     }
 
     pub(crate) async fn add_checkpoint(&self, add: AddCheckpoint) -> Result<(), HttpError> {
-        let add = match blobs::needs_offload(&add)? {
+        let add = match payloads::needs_offload(&add)? {
             None => add,
             Some(data) => {
                 // What the runner would refuse is not stored first.
@@ -142,7 +159,7 @@ impl App {
                 if status.is_final() {
                     return Err(bad_transition(status, RunStatus::Running));
                 }
-                blobs::offload(&self.bus, add, &data).await?
+                payloads::offload(&self.app.bus, add, &data).await?
             }
         };
         let subject = AddRunCheckpoint {
@@ -230,14 +247,14 @@ impl App {
         message: &S::Message,
         to: RunStatus,
     ) -> Result<Outcome<S::Reply>, HttpError> {
-        let first = self.bus.request(subject, message, FIRST_TIMEOUT).await;
+        let first = self.app.bus.request(subject, message, FIRST_TIMEOUT).await;
         let is_unanswered = |error: &RequestError| {
             matches!(error, RequestError::Timeout { .. }) || error.is_worth_retrying()
         };
         let (answer, is_retry) = match first {
             Err(error) if is_unanswered(&error) => {
-                let patience = self.config.request_timeout;
-                let again = self.bus.request_until(subject, message, patience).await;
+                let patience = self.app.config.request_timeout;
+                let again = self.app.bus.request_until(subject, message, patience).await;
                 (again, true)
             }
             answer => (answer, false),

@@ -8,15 +8,13 @@ pub(crate) mod events;
 pub(crate) mod payloads;
 pub(crate) mod routes;
 
-use aide::OperationInput;
-use aide::axum::ApiRouter;
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
+use axum::http::header;
 use quintet_contract::id::RunId;
 
 pub(crate) use self::routes::read::RunOf;
 use self::routes::{checkpoints, create, list, one};
-use crate::error::HttpError;
+use crate::access::policy::Access;
+use crate::http::route::{ErrorStyle, Kind, Limit, Routes};
 use crate::state::App;
 
 /// Where the routes of runs are.
@@ -24,27 +22,16 @@ use crate::state::App;
 pub(crate) enum Mount {
     /// `/runs`.
     Root,
-    /// `/v1/runs`.
+    /// `/v1/runs`, another name of the same.
     Versioned,
 }
 
 impl Mount {
-    pub(crate) const ALL: [Self; 2] = [Self::Root, Self::Versioned];
-
-    pub(crate) const fn path(self) -> &'static str {
+    const fn path(self) -> &'static str {
         match self {
             Self::Root => "/runs",
             Self::Versioned => "/v1/runs",
         }
-    }
-
-    /// Under which of the two a path is; none for one that is not of runs.
-    pub(crate) fn of(path: &str) -> Option<Self> {
-        let is_under = |mount: &Self| {
-            let rest = path.strip_prefix(mount.path());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        Self::ALL.into_iter().find(is_under)
     }
 
     /// Where a run is.
@@ -53,46 +40,65 @@ impl Mount {
     }
 }
 
-impl FromRequestParts<App> for Mount {
-    type Rejection = HttpError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
-        Self::of(parts.uri.path()).ok_or_else(HttpError::not_found)
-    }
+/// Every route of runs.
+pub(crate) fn kind() -> Kind<App> {
+    let [root, versioned] = [Mount::Root, Mount::Versioned].map(Mount::path);
+    let routes = mounted(Mount::Root).merge(mounted(Mount::Versioned).alias(versioned, root));
+    Kind::new("runs", routes)
 }
 
-impl OperationInput for Mount {}
-
-pub(crate) fn routes() -> ApiRouter<App> {
-    Mount::ALL
-        .into_iter()
-        .fold(ApiRouter::new(), |router, mount| {
-            let path = mount.path();
-            router
-                .merge(create::routes(path))
-                .merge(list::routes(path))
-                .merge(one::routes(path))
-                .merge(checkpoints::routes(path))
-        })
-        .merge(events::routes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_of_runs_or_not() {
-        for (path, mount) in [
-            ("/runs", Some(Mount::Root)),
-            ("/runs/x/events", Some(Mount::Root)),
-            ("/v1/runs", Some(Mount::Versioned)),
-            ("/v1/runs/x", Some(Mount::Versioned)),
-            ("/runsx", None),
-            ("/v1/jobs", None),
-            ("/v1/runsx/y", None),
-        ] {
-            assert_eq!(Mount::of(path), mount, "{path}");
-        }
-    }
+fn mounted(mount: Mount) -> Routes<App> {
+    let at = |rest: &str| format!("{}{rest}", mount.path());
+    Routes::new()
+        .limited(Limit::Shared)
+        .errors(ErrorStyle::Word)
+        .get(at(""), Access::Read, list::list, list::docs)
+        .post(at(""), Access::Write, create::create, create::create_docs)
+        .exposes(&[header::LOCATION])
+        .get(at("/{id}"), Access::Read, one::get, one::get_docs)
+        .delete(at("/{id}"), Access::Write, one::cancel, one::cancel_docs)
+        .post(
+            at("/{id}/retry"),
+            Access::Write,
+            create::retry,
+            create::retry_docs,
+        )
+        .exposes(&[header::LOCATION])
+        .post(
+            at("/{id}/complete"),
+            Access::Write,
+            one::complete,
+            one::complete_docs,
+        )
+        .post(
+            at("/{id}/nodes/{node}/approve"),
+            Access::Write,
+            one::approve,
+            one::approve_docs,
+        )
+        .post(
+            at("/{id}/nodes/{node}/reject"),
+            Access::Write,
+            one::reject,
+            one::reject_docs,
+        )
+        .get(
+            at("/{id}/checkpoints"),
+            Access::Read,
+            checkpoints::list,
+            checkpoints::list_docs,
+        )
+        .post(
+            at("/{id}/checkpoints"),
+            Access::Write,
+            checkpoints::add,
+            checkpoints::add_docs,
+        )
+        .sse(
+            at("/{id}/events"),
+            Access::Read.or_ticket(),
+            events::events,
+            events::docs,
+        )
+        .with(mount)
 }

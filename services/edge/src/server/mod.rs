@@ -1,61 +1,55 @@
-//! The listener: binds, serves, and leaves without cutting anybody off.
+//! The listener: binds, serves, and shuts down without cutting open requests off.
 
 pub(crate) mod accept;
 mod health;
+mod tls;
 
 pub use self::health::serve_health;
 
 use std::net::{SocketAddr, TcpListener};
-use std::num::NonZeroU32;
 use std::time::Duration;
 
+use axum::Router;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use quintet_bus::Bus;
-use quintet_service::health::Health;
 use quintet_service::tasks::{ExitPolicy, Tasks};
-use quintet_service::telemetry::Prometheus;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::access::keys::Keys;
+use self::accept::ConnectionLimiter;
 use crate::access::quota::ConnectionQuota;
-use crate::access::rate_limit::local::LocalRateLimit;
-use crate::access::rate_limit::shared::SharedRateLimit;
 use crate::config::EdgeConfig;
 use crate::error::Error;
-use crate::jobs::pools::Pools;
-use crate::live::Feeds;
-use crate::live::write_pacer::WritePacers;
-use crate::router::router;
-use crate::server::accept::ConnectionLimiter;
-use crate::service::ready::watch_bus;
-use crate::state::{App, Inner};
 
 /// Most bytes of the head of a request; more is answered 431.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Requests at once of one connection of HTTP/2.
 const MAX_HTTP2_STREAMS: u32 = 200;
-/// Large pictures that are drawn at the same time; the others wait for their next step.
-const CONCURRENT_DRAWINGS: usize = 1;
-/// How long the edge's own tasks may take to end after its last request.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// An edge that listens but does not serve yet.
+/// An address that is taken, and not served yet.
 #[derive(Debug)]
-pub struct Edge {
-    config: EdgeConfig,
+pub(crate) struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<RustlsConfig>,
 }
 
-impl Edge {
+/// How connections are served.
+#[derive(Clone, Debug)]
+pub(crate) struct ServeOptions {
+    /// How many one address may have.
+    pub(crate) connections: ConnectionQuota,
+    /// How long a client may take to send the head of a request.
+    pub(crate) head_timeout: Duration,
+    /// How long open requests may take to finish after the shutdown.
+    pub(crate) grace: Duration,
+}
+
+impl Listener {
     /// Takes the address, and reads the certificate if there is one.
-    pub async fn bind(config: EdgeConfig) -> Result<Self, Error> {
+    pub(crate) async fn bind(config: &EdgeConfig) -> Result<Self, Error> {
         let failed = |source| Error::Listen {
             address: config.listen,
             source,
@@ -65,103 +59,62 @@ impl Edge {
         let address = listener.local_addr().map_err(failed)?;
         let tls = match &config.tls {
             None => None,
-            Some(files) => Some(
-                RustlsConfig::from_pem_file(&files.cert, &files.key)
-                    .await
-                    .map_err(|source| Error::Tls {
-                        cert: files.cert.clone(),
-                        key: files.key.clone(),
-                        source,
-                    })?,
-            ),
+            Some(files) => Some(tls::load(files).await?),
         };
         Ok(Self {
-            config,
             listener,
             address,
             tls,
         })
     }
 
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown`; then tells streams to go elsewhere, finishes requests and returns.
-    pub async fn serve(
+    /// Serves until `shutdown`, then finishes open requests.
+    pub(crate) async fn serve(
         self,
-        bus: Bus,
-        health: Health,
-        prometheus: Prometheus,
+        router: Router,
+        options: ServeOptions,
+        tasks: &Tasks,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
+        let ServeOptions {
+            connections,
+            head_timeout,
+            grace,
+        } = options;
         let Self {
-            config,
             listener,
             address,
             tls,
         } = self;
-        let tasks = Tasks::new("edge");
-        let (grace, timeout) = (config.shutdown_grace, config.head_timeout);
-        let connections = ConnectionQuota::new(config.max_connections_per_address);
-        let pools = Pools::new(bus.clone());
-        tasks.spawn(
-            "pools",
-            ExitPolicy::Essential,
-            infallible(pools.clone().follow(tasks.token())),
-        );
-        let watching = watch_bus(bus.clone(), health.component("bus"), tasks.token());
-        tasks.spawn("bus", ExitPolicy::Essential, infallible(watching));
-        let app = App::new(Inner {
-            feeds: Feeds::new(bus.clone(), tasks.clone()),
-            keys: Keys::new(config.api_keys.clone()),
-            rate: config
-                .rate_limit
-                .and_then(NonZeroU32::new)
-                .map(LocalRateLimit::new),
-            run_rate: config
-                .run_rate
-                .map(|limit| SharedRateLimit::new(limit, bus.clone())),
-            shutdown: shutdown.child_token(),
-            streams: ConnectionQuota::new(config.max_streams_per_address),
-            pacers: WritePacers::default(),
-            drawing: Semaphore::new(CONCURRENT_DRAWINGS),
-            config,
-            bus,
-            pools,
-            health,
-            prometheus,
-        });
-        let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let handle = Handle::new();
-        let leaving = drain(handle.clone(), shutdown, grace);
-        tasks.spawn("leave", ExitPolicy::Optional, infallible(leaving));
+        let draining = drain(handle.clone(), shutdown, grace);
+        tasks.spawn("drain", ExitPolicy::Optional, infallible(draining));
         info!(%address, "serves");
         let served = match tls {
             None => match axum_server::from_tcp(listener) {
                 Ok(server) => {
-                    let mut server =
-                        server.map(|inner| ConnectionLimiter::new(inner, connections, timeout));
-                    set_limits(server.http_builder(), timeout);
+                    let mut server = server
+                        .map(|inner| ConnectionLimiter::new(inner, connections, head_timeout));
+                    set_limits(server.http_builder(), head_timeout);
                     server.handle(handle).serve(service).await
                 }
                 Err(error) => Err(error),
             },
             Some(tls) => match axum_server::from_tcp_rustls(listener, tls) {
                 Ok(server) => {
-                    let mut server =
-                        server.map(|inner| ConnectionLimiter::new(inner, connections, timeout));
-                    set_limits(server.http_builder(), timeout);
+                    let mut server = server
+                        .map(|inner| ConnectionLimiter::new(inner, connections, head_timeout));
+                    set_limits(server.http_builder(), head_timeout);
                     server.handle(handle).serve(service).await
                 }
                 Err(error) => Err(error),
             },
         };
-        let report = tasks.shutdown(SHUTDOWN_TIMEOUT).await;
-        if !report.is_clean() {
-            warn!(aborted = ?report.aborted, "some tasks of the edge did not end in time");
-        }
         served.map_err(|source| Error::Serve { address, source })
     }
 }

@@ -1,25 +1,56 @@
 //! The edge itself: health, metrics, tickets, and the interface's own description.
 
+pub(crate) mod docs_page;
 pub(crate) mod health;
+pub(crate) mod metrics;
 pub(crate) mod ready;
 pub(crate) mod route_index;
 pub(crate) mod tickets;
 
-use aide::axum::ApiRouter;
-use axum::response::Html;
-use axum::routing::{MethodRouter, get};
+use serde_json::Value;
 
+use self::route_index::RouteList;
+use crate::access::policy::Access;
+use crate::http::route::{Kind, Routes};
 use crate::state::App;
 
-/// Every documented route of this folder.
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new()
-        .merge(tickets::routes())
-        .merge(route_index::routes())
-        .merge(health::routes())
+/// What the interface says of itself; a fold over the routes of all kinds.
+#[derive(Debug)]
+pub(crate) struct Interface {
+    pub(crate) routes: RouteList,
+    pub(crate) openapi: Value,
 }
 
-/// Every page of this folder and where it is.
-pub(crate) fn pages() -> [(&'static str, MethodRouter<App>); 1] {
-    [("/docs", get(async || Html(include_str!("docs_page.html"))))]
+/// Every route of the edge itself.
+pub(crate) fn kind() -> Kind<App> {
+    let routes = Routes::new()
+        // It changes nothing: who may read may have a ticket.
+        .post("/v1/tickets", Access::Read, tickets::issue, tickets::docs)
+        .get(
+            "/routes",
+            Access::Read,
+            route_index::list,
+            route_index::docs,
+        )
+        .get(
+            "/healthz",
+            Access::Public,
+            health::healthz,
+            health::healthz_docs,
+        )
+        .quiet()
+        .get(
+            "/health",
+            Access::Public,
+            health::health,
+            health::health_docs,
+        )
+        .quiet()
+        .get("/ready", Access::Public, health::ready, health::ready_docs)
+        .quiet()
+        .get("/metrics", Access::Public, metrics::metrics, metrics::docs)
+        .quiet()
+        .page("/openapi.json", Access::Public, docs_page::openapi)
+        .page("/docs", Access::Public, docs_page::page);
+    Kind::new("service", routes)
 }

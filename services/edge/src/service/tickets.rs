@@ -1,7 +1,5 @@
 //! Tickets for streams: `POST /v1/tickets`.
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::post_with;
 use axum::extract::State;
 use axum::{Extension, Json};
 use quintet_bus::now;
@@ -10,39 +8,35 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::identity::Caller;
-use crate::http::docs::guarded;
+use crate::http::docs::{Operation, guarded};
 use crate::state::App;
 
-/// The only route that changes nothing and is no GET: whoever may read may ask for a ticket.
-pub(crate) const TICKETS: &str = "/v1/tickets";
-
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new().api_route(
-        TICKETS,
-        post_with(issue, |operation| {
-            guarded(operation)
-                .summary("Get a ticket for streams")
-                .description(
-                    "For browsers, whose event streams and sockets cannot send headers: it stands in for the key as `?token=` \
-                     of a stream, on every edge, for a minute.",
-                )
-                .tag("service")
-                .response::<200, Json<Ticket>>()
-        }),
-    )
+pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
+    guarded(operation)
+        .id("issueTicket")
+        .summary("Get a ticket for streams")
+        .description(
+            "For browsers, whose event streams and sockets cannot send headers: it stands in for the key as `?token=` \
+             of a stream, on every edge, for a minute.",
+        )
+        .tag("service")
+        .response::<200, Json<Ticket>>()
 }
 
 /// A ticket.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Ticket {
+pub(crate) struct Ticket {
     /// What to send as `?token=`.
     ticket: String,
     /// Until when a stream may be opened with it; an open one goes on.
     expires_at: Timestamp,
 }
 
-async fn issue(State(app): State<App>, Extension(caller): Extension<Caller>) -> Json<Ticket> {
-    let (ticket, expires_at) = app.keys.tickets().issue(&caller, now());
+pub(crate) async fn issue(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Ticket> {
+    let (ticket, expires_at) = app.access.keys.tickets().issue(&caller, now());
     Json(Ticket { ticket, expires_at })
 }

@@ -1,7 +1,5 @@
 //! Setting what a person decides: whose frames are shown, how fast, who runs, and what workers are set to.
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,50 +10,29 @@ use quintet_contract::{JsonObject, nesting};
 use schemars::JsonSchema;
 use serde_json::Value;
 
-use super::status::{active, active_docs, fps, fps_docs};
 use crate::error::{ErrorBody, HttpError};
+use crate::frames::client::FramesClient;
 use crate::frames::{Said, WorkerOf, of_frames, unknown_worker, with_body, wrong};
 use crate::http::docs::Operation;
-use crate::state::App;
 
 /// Nothing faster than this can be said on the bus; the display's own limit is far below.
 const MAX_RATE: f64 = 1e12;
 
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new()
-        .api_route(
-            "/active",
-            get_with(active, active_docs).post_with(activate, activate_docs),
-        )
-        .api_route(
-            "/fps",
-            get_with(fps, fps_docs)
-                .post_with(set_fps, set_fps_docs)
-                .delete_with(reset_fps, reset_fps_docs),
-        )
-        .api_route("/workers/{id}/start", post_with(start, start_docs))
-        .api_route("/workers/{id}/stop", post_with(stop, stop_docs))
-        .api_route(
-            "/workers/{id}/config",
-            get_with(settings, settings_docs).post_with(configure, configure_docs),
-        )
-}
-
 /// Whose frames shall be shown.
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "describes the body")]
-struct Activation {
+pub(crate) struct Activation {
     /// The worker; nobody's when it is null or left out.
     #[serde(default)]
     id: Option<WorkerId>,
 }
 
-async fn activate(
-    State(app): State<App>,
+pub(crate) async fn activate(
+    State(frames): State<FramesClient>,
     Said(body, ..): Said<Activation>,
 ) -> Result<StatusCode, HttpError> {
     let id = chosen(body.get("id"))?;
-    app.activate_worker(&ActivateWorker { id }).await?;
+    frames.activate_worker(&ActivateWorker { id }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -71,8 +48,9 @@ fn chosen(id: Option<&Value>) -> Result<Option<WorkerId>, HttpError> {
     }
 }
 
-fn activate_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn activate_docs(operation: Operation<'_>) -> Operation<'_> {
     with_body(operation)
+        .id("activateWorker")
         .summary("Show the frames of a worker")
         .description("It is started if it does not run, and the one before it is stopped. Without an id nobody's are shown.")
         .response::<204, ()>()
@@ -81,19 +59,19 @@ fn activate_docs(operation: Operation<'_>) -> Operation<'_> {
 /// How fast frames shall be shown.
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "describes the body")]
-struct NewRate {
+pub(crate) struct NewRate {
     /// Frames per second: 1 or more, at most what the display can show.
     fps: f64,
 }
 
-async fn set_fps(
-    State(app): State<App>,
+pub(crate) async fn set_fps(
+    State(frames): State<FramesClient>,
     Said(body, ..): Said<NewRate>,
 ) -> Result<StatusCode, HttpError> {
     let number = body.get("fps").and_then(Value::as_f64);
     let fps = number.and_then(rate);
     let fps = fps.ok_or_else(|| wrong("fps must be a number"))?;
-    app.set_fps(&SetFps { fps: Some(fps) }).await?;
+    frames.set_fps(&SetFps { fps: Some(fps) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -110,43 +88,53 @@ fn rate(number: f64) -> Option<Thousandths> {
     Some(Thousandths(rounded.0 + beside))
 }
 
-fn set_fps_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn set_fps_docs(operation: Operation<'_>) -> Operation<'_> {
     with_body(operation)
+        .id("setFrameRate")
         .summary("Show frames at another rate")
         .response::<204, ()>()
 }
 
-async fn reset_fps(State(app): State<App>) -> Result<StatusCode, HttpError> {
-    app.set_fps(&SetFps { fps: None }).await?;
+pub(crate) async fn reset_fps(State(frames): State<FramesClient>) -> Result<StatusCode, HttpError> {
+    frames.set_fps(&SetFps { fps: None }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn reset_fps_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn reset_fps_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("resetFrameRate")
         .summary("Show frames at the rate of the display again")
         .response::<204, ()>()
 }
 
-async fn start(State(app): State<App>, WorkerOf(id): WorkerOf) -> Result<StatusCode, HttpError> {
-    app.start_worker(&FrameWorkerRef { id }).await?;
+pub(crate) async fn start(
+    State(frames): State<FramesClient>,
+    WorkerOf(id): WorkerOf,
+) -> Result<StatusCode, HttpError> {
+    frames.start_worker(&FrameWorkerRef { id }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn start_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn start_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("startFrameWorker")
         .summary("Start a worker of frames")
         .description("One that runs already goes on.")
         .response::<204, ()>()
         .response::<400, Json<ErrorBody>>()
 }
 
-async fn stop(State(app): State<App>, WorkerOf(id): WorkerOf) -> Result<StatusCode, HttpError> {
-    app.stop_worker(&FrameWorkerRef { id }).await?;
+pub(crate) async fn stop(
+    State(frames): State<FramesClient>,
+    WorkerOf(id): WorkerOf,
+) -> Result<StatusCode, HttpError> {
+    frames.stop_worker(&FrameWorkerRef { id }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("stopFrameWorker")
         .summary("Stop a worker of frames")
         .response::<204, ()>()
         .response::<400, Json<ErrorBody>>()
@@ -155,25 +143,26 @@ fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
 /// What a worker is set to; its fields are the worker's own.
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "describes the body")]
-struct Settings(JsonObject);
+pub(crate) struct Settings(JsonObject);
 
-async fn settings(
-    State(app): State<App>,
+pub(crate) async fn settings(
+    State(frames): State<FramesClient>,
     WorkerOf(id): WorkerOf,
 ) -> Result<Json<JsonObject>, HttpError> {
-    let found = app.worker_settings(&FrameWorkerRef { id }).await?;
+    let found = frames.worker_settings(&FrameWorkerRef { id }).await?;
     Ok(Json(found.settings))
 }
 
-fn settings_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn settings_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("getFrameWorkerSettings")
         .summary("Get what a worker of frames is set to")
         .response::<200, Json<Settings>>()
         .response::<400, Json<ErrorBody>>()
 }
 
-async fn configure(
-    State(app): State<App>,
+pub(crate) async fn configure(
+    State(frames): State<FramesClient>,
     WorkerOf(id): WorkerOf,
     Said(settings, ..): Said<Settings>,
 ) -> Result<StatusCode, HttpError> {
@@ -183,12 +172,13 @@ async fn configure(
         return Err(wrong(text));
     }
     let configure = ConfigureFrameWorker { id, settings };
-    app.configure_worker(&configure).await?;
+    frames.configure_worker(&configure).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn configure_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn configure_docs(operation: Operation<'_>) -> Operation<'_> {
     with_body(operation)
+        .id("configureFrameWorker")
         .summary("Change what a worker of frames is set to")
         .description(
             "Fields that are named are replaced, the others stay; the worker is told at once.",

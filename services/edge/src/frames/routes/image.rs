@@ -1,45 +1,45 @@
 //! What the display shows, as a PNG. A client that has the picture already is told so, without its pixels travelling at all.
 
 use std::num::IntErrorKind;
+use std::sync::Arc;
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
 use aide::transform::TransformResponse;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::{FromRef, Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use quintet_bus::Bus;
 use quintet_contract::error::ErrorCode;
 use quintet_contract::frame::{Bitmap, Rbm};
 use quintet_contract::frame_api::{GetPicture, PictureReply};
+use quintet_service::tasks::Tasks;
 use quintet_service::telemetry::chain;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::error::{ErrorBody, HttpError};
+use crate::frames::client::FramesClient;
 use crate::frames::png::{MAX_SCALE, PngDrawing};
 use crate::frames::{of_frames, wrong};
 use crate::http::docs::Operation;
 use crate::http::docs::{Presence, with_header};
 use crate::http::extract::Params;
+use crate::live::Part;
 use crate::state::App;
 
 /// What a PNG is called.
 const PNG: &str = "image/png";
 /// Pixels for one of the display when nothing is said.
 const SCALE: u16 = 10;
+/// Large images that are drawn at the same time; the others wait for their next step.
+const CONCURRENT_DRAWINGS: usize = 1;
 /// Up to so many pixels a picture is drawn at once; that takes about a millisecond. A larger one is drawn in steps.
 const MAX_PIXELS_AT_ONCE: u64 = 256 * 1024;
-
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new()
-        .api_route("/frame.png", get_with(frame, frame_docs))
-        .api_route("/debug/panel.png", get_with(panel, panel_docs))
-}
 
 /// Any: what is too small or too large is as good as the limit.
 fn integer(_: &mut SchemaGenerator) -> Schema {
@@ -68,7 +68,7 @@ struct PanelQuery {
     scale: Option<i64>,
 }
 
-async fn frame(
+pub(crate) async fn frame(
     State(app): State<App>,
     params: Params,
     headers: HeaderMap,
@@ -76,13 +76,14 @@ async fn frame(
     respond(&app, None, &params, &headers).await
 }
 
-fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
     image_docs(operation)
+        .id("getFrameImage")
         .summary("Get what the display shows")
         .input::<Query<ImageQuery>>()
 }
 
-async fn panel(
+pub(crate) async fn panel(
     State(app): State<App>,
     params: Params,
     headers: HeaderMap,
@@ -92,8 +93,9 @@ async fn panel(
     respond(&app, Some(id), &params, &headers).await
 }
 
-fn panel_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn panel_docs(operation: Operation<'_>) -> Operation<'_> {
     image_docs(operation)
+        .id("getPanelImage")
         .summary("Get what one panel shows")
         .description("As it is mounted: cut out of the canvas, then turned.")
         .input::<Query<PanelQuery>>()
@@ -131,7 +133,7 @@ async fn respond(
         panel,
         unless: known.digests.first().cloned(),
     };
-    let picture = app.picture(&get).await?;
+    let picture = FramesClient::from_ref(app).picture(&get).await?;
     let tag = format!("\"{}-{scale}\"", picture.digest);
     let tag = HeaderValue::from_str(&tag).map_err(|_| unreadable())?;
     let head = [
@@ -145,7 +147,7 @@ async fn respond(
     let drawing = PngDrawing::new(bitmap, scale).map_err(undrawable)?;
     let body = match drawing.pixels() {
         ..=MAX_PIXELS_AT_ONCE => Body::from(drawing.whole().map_err(undrawable)?),
-        _ => in_steps(app.clone(), drawing),
+        _ => in_steps(app.live.part(), drawing),
     };
     Ok((head, [(CONTENT_TYPE, PNG)], body).into_response())
 }
@@ -157,16 +159,25 @@ fn bitmap_of(picture: &PictureReply) -> Option<Bitmap> {
     Some(Rbm::read(bytes, canvas).ok()?.bitmap(canvas))
 }
 
+/// Held while a step of a large image is drawn: few at a time, so that they leave the processor to others.
+struct DrawingTurns(Semaphore);
+
+impl Part for DrawingTurns {
+    fn start(_: &Bus, _: &Tasks) -> Self {
+        Self(Semaphore::new(CONCURRENT_DRAWINGS))
+    }
+}
+
 /// Draws a step whenever the client has read the one before, so that none who is slow holds a thread.
-fn in_steps(app: App, drawing: PngDrawing) -> Body {
-    let parts = futures::stream::try_unfold((app, drawing), async |(app, mut drawing)| {
+fn in_steps(turns: Arc<DrawingTurns>, drawing: PngDrawing) -> Body {
+    let parts = futures::stream::try_unfold((turns, drawing), async |(turns, mut drawing)| {
         // Few at a time: large pictures for many clients must not take the processor from everybody else.
-        let place = app.drawing.acquire().await.map_err(std::io::Error::other)?;
+        let place = turns.0.acquire().await.map_err(std::io::Error::other)?;
         // Ends by itself after a few milliseconds.
         let step = spawn_blocking(move || drawing.part().map(|part| (part, drawing)));
         let (part, drawing) = step.await.map_err(std::io::Error::other)??;
         drop(place);
-        Ok::<_, std::io::Error>(part.map(|part| (Bytes::from(part), (app, drawing))))
+        Ok::<_, std::io::Error>(part.map(|part| (Bytes::from(part), (turns, drawing))))
     });
     Body::from_stream(parts)
 }

@@ -1,7 +1,5 @@
 //! Sending frames: of a worker, which are checked, de-duplicated and throttled, and straight to the display.
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::post_with;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::RETRY_AFTER;
@@ -11,10 +9,10 @@ use quintet_contract::frame_api::RETRY_AFTER_MS;
 use serde_json::Value;
 
 use crate::error::{ErrorBody, HttpError};
+use crate::frames::client::FramesClient;
 use crate::frames::{RawBody, WorkerOf, with_body};
 use crate::http::docs::Operation;
 use crate::http::docs::{Presence, with_header};
-use crate::state::App;
 
 /// Frames that wait, this one counted.
 pub(crate) const BUFFER_SIZE: HeaderName = HeaderName::from_static("x-buffer-size");
@@ -25,23 +23,18 @@ pub(crate) const SEQ_ACK: HeaderName = HeaderName::from_static("x-seq-ack");
 /// After how many milliseconds there is room again.
 pub(crate) const RETRY_MS: HeaderName = HeaderName::from_static("x-retry-after-ms");
 
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new()
-        .api_route("/workers/{id}/frame", post_with(frame, frame_docs))
-        .api_route("/ingest/rbm", post_with(ingest, ingest_docs))
-}
-
-async fn frame(
-    State(app): State<App>,
+pub(crate) async fn frame(
+    State(frames): State<FramesClient>,
     WorkerOf(id): WorkerOf,
     RawBody(frame): RawBody,
 ) -> Result<StatusCode, HttpError> {
-    app.worker_frame(id, frame).await?;
+    frames.worker_frame(id, frame).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
     with_body(operation)
+        .id("sendWorkerFrame")
         .summary("Send a frame of a worker")
         .description(
             "RBM: a header of 16 bytes, then one bit for every pixel. 204 says that it is sound; it is shown if the worker is the \
@@ -50,8 +43,11 @@ fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<204, ()>()
 }
 
-async fn ingest(State(app): State<App>, RawBody(frame): RawBody) -> Result<Response, HttpError> {
-    let reply = app.ingest_frame(frame).await.map_err(with_wait)?;
+pub(crate) async fn ingest(
+    State(frames): State<FramesClient>,
+    RawBody(frame): RawBody,
+) -> Result<Response, HttpError> {
+    let reply = frames.ingest_frame(frame).await.map_err(with_wait)?;
     let headers = [
         (BUFFER_SIZE, reply.size.to_string()),
         (BUFFER_CAP, reply.capacity.to_string()),
@@ -72,8 +68,9 @@ fn with_wait(error: HttpError) -> HttpError {
         .header(RETRY_MS, ms.into())
 }
 
-fn ingest_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn ingest_docs(operation: Operation<'_>) -> Operation<'_> {
     with_body(operation)
+        .id("ingestFrame")
         .summary("Put a frame on the display")
         .description(
             "Past all that frames of workers go through. A display without room answers 429 and stores nothing.",

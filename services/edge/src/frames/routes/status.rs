@@ -1,7 +1,5 @@
 //! Looking at frames: who draws, how fast, what became of it, and what the display is made of.
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
 use axum::Json;
 use axum::extract::State;
 use quintet_contract::display::{DisplayConfig, DisplayStats};
@@ -12,34 +10,32 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::HttpError;
+use crate::frames::client::FramesClient;
 use crate::frames::of_frames;
 use crate::http::docs::Operation;
-use crate::state::App;
 
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new()
-        .api_route("/config", get_with(config, config_docs))
-        .api_route("/stats", get_with(stats, stats_docs))
-        .api_route("/sources", get_with(sources, sources_docs))
-        .api_route("/v1/display", get_with(display, display_docs))
+pub(crate) async fn config(
+    State(frames): State<FramesClient>,
+) -> Result<Json<DisplayConfig>, HttpError> {
+    Ok(Json(frames.frames_status().await?.config))
 }
 
-async fn config(State(app): State<App>) -> Result<Json<DisplayConfig>, HttpError> {
-    Ok(Json(app.frames_status().await?.config))
-}
-
-fn config_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn config_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("getDisplayConfig")
         .summary("Say what the display is made of")
         .response::<200, Json<DisplayConfig>>()
 }
 
-async fn stats(State(app): State<App>) -> Result<Json<FrameStats>, HttpError> {
-    Ok(Json(app.frames_status().await?.stats))
+pub(crate) async fn stats(
+    State(frames): State<FramesClient>,
+) -> Result<Json<FrameStats>, HttpError> {
+    Ok(Json(frames.frames_status().await?.stats))
 }
 
-fn stats_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn stats_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("getFrameStats")
         .summary("Say what goes on with frames")
         .description(
             "The socket `/ws` tells the same once a second and whenever something changes.",
@@ -49,7 +45,7 @@ fn stats_docs(operation: Operation<'_>) -> Operation<'_> {
 
 /// Who draws, and who could.
 #[derive(Serialize, JsonSchema)]
-struct Sources {
+pub(crate) struct Sources {
     /// Who has sent frames.
     sources: Vec<WorkerId>,
     /// Who may be activated.
@@ -58,8 +54,10 @@ struct Sources {
     running: Vec<WorkerId>,
 }
 
-async fn sources(State(app): State<App>) -> Result<Json<Sources>, HttpError> {
-    let look = app.frames_status().await?;
+pub(crate) async fn sources(
+    State(frames): State<FramesClient>,
+) -> Result<Json<Sources>, HttpError> {
+    let look = frames.frames_status().await?;
     Ok(Json(Sources {
         sources: look.stats.sources,
         known: look.known,
@@ -67,18 +65,22 @@ async fn sources(State(app): State<App>) -> Result<Json<Sources>, HttpError> {
     }))
 }
 
-fn sources_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn sources_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("listFrameSources")
         .summary("List workers of frames")
         .response::<200, Json<Sources>>()
 }
 
-async fn display(State(app): State<App>) -> Result<Json<DisplayStats>, HttpError> {
-    Ok(Json(app.frames_status().await?.display))
+pub(crate) async fn display(
+    State(frames): State<FramesClient>,
+) -> Result<Json<DisplayStats>, HttpError> {
+    Ok(Json(frames.frames_status().await?.display))
 }
 
-fn display_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn display_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("getDisplay")
         .summary("Say what the display does")
         .response::<200, Json<DisplayStats>>()
 }
@@ -92,8 +94,8 @@ pub(crate) struct Active {
     running: Vec<WorkerId>,
 }
 
-pub(crate) async fn active(State(app): State<App>) -> Result<Json<Active>, HttpError> {
-    let stats = app.frames_status().await?.stats;
+pub(crate) async fn active(State(frames): State<FramesClient>) -> Result<Json<Active>, HttpError> {
+    let stats = frames.frames_status().await?.stats;
     Ok(Json(Active {
         active: stats.active,
         running: stats.running,
@@ -102,6 +104,7 @@ pub(crate) async fn active(State(app): State<App>) -> Result<Json<Active>, HttpE
 
 pub(crate) fn active_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("getActiveWorker")
         .summary("Say whose frames are shown")
         .response::<200, Json<Active>>()
 }
@@ -115,8 +118,8 @@ pub(crate) struct Rate {
     manual: bool,
 }
 
-pub(crate) async fn fps(State(app): State<App>) -> Result<Json<Rate>, HttpError> {
-    let look = app.frames_status().await?;
+pub(crate) async fn fps(State(frames): State<FramesClient>) -> Result<Json<Rate>, HttpError> {
+    let look = frames.frames_status().await?;
     Ok(Json(Rate {
         fps: look.stats.fps,
         manual: look.manual,
@@ -125,6 +128,7 @@ pub(crate) async fn fps(State(app): State<App>) -> Result<Json<Rate>, HttpError>
 
 pub(crate) fn fps_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
+        .id("getFrameRate")
         .summary("Say how fast frames are shown")
         .response::<200, Json<Rate>>()
 }

@@ -1,43 +1,40 @@
-//! What waits to be written to a worker's socket: at most one message of each kind, the newest. A worker that does not
-//! read misses ticks, which are worth nothing later.
+//! A queue for a WebSocket that keeps the newest message of each kind only: a client that does not read misses what is worth
+//! nothing later.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::ws::{Message, WebSocket};
 use futures::SinkExt;
 use futures::stream::SplitSink;
-use quintet_contract::frame_api::ToFrameWorker;
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use quintet_service::tasks::{ExitPolicy, Tasks};
+use tokio::sync::{Notify, oneshot};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
+use super::accept::Socket;
 use super::close;
 
-/// Messages that wait, in the order in which they are written.
-#[derive(Debug, Default)]
-struct Waiting {
-    hello: Option<String>,
-    config: Option<String>,
-    tick: Option<String>,
+/// Messages that wait: at most one of each of `N` kinds, which are written in their order.
+#[derive(Debug)]
+struct Waiting<const N: usize> {
+    texts: [Option<String>; N],
     ping: bool,
     close: Option<(u16, &'static str)>,
 }
 
-impl Waiting {
-    /// Takes the place of an older message of the same kind.
-    fn put(&mut self, message: &ToFrameWorker) {
-        let place = match message {
-            ToFrameWorker::Hello { .. } => &mut self.hello,
-            ToFrameWorker::Config { .. } => &mut self.config,
-            ToFrameWorker::Tick { .. } => &mut self.tick,
-            ToFrameWorker::Start | ToFrameWorker::Stop | ToFrameWorker::Unknown => return,
-        };
-        // Plain data: it can always be written.
-        *place = serde_json::to_string(message).ok();
+impl<const N: usize> Default for Waiting<N> {
+    fn default() -> Self {
+        Self {
+            texts: [const { None }; N],
+            ping: false,
+            close: None,
+        }
     }
+}
 
+impl<const N: usize> Waiting<N> {
     fn take(&mut self) -> Option<Message> {
-        let texts = [&mut self.hello, &mut self.config, &mut self.tick];
-        let text = texts.into_iter().find_map(Option::take);
+        let text = self.texts.iter_mut().find_map(Option::take);
         if let Some(text) = text {
             return Some(Message::text(text));
         }
@@ -49,13 +46,13 @@ impl Waiting {
 }
 
 #[derive(Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
+struct Shared<const N: usize> {
+    waiting: Mutex<Waiting<N>>,
     filled: Notify,
 }
 
-impl Shared {
-    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+impl<const N: usize> Shared<N> {
+    fn change(&self, change: impl FnOnce(&mut Waiting<N>)) {
         change(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         self.filled.notify_one();
     }
@@ -68,45 +65,65 @@ impl Shared {
     }
 }
 
-/// The sending half of a worker's socket.
-pub(crate) struct ConflatingQueue {
-    shared: Arc<Shared>,
-    writer: JoinHandle<()>,
+/// The sending half of a socket; `N` kinds of messages.
+pub(crate) struct ConflatingQueue<const N: usize> {
+    shared: Arc<Shared<N>>,
+    stop: CancellationToken,
+    /// Closed when the last message is written.
+    written: oneshot::Receiver<Infallible>,
 }
 
-impl ConflatingQueue {
-    pub(crate) fn start(sink: SplitSink<WebSocket, Message>) -> Self {
-        let shared = Arc::<Shared>::default();
-        // Lives as long as its socket, whose session ends it.
-        let writer = tokio::spawn(write(sink, shared.clone()));
-        Self { shared, writer }
+impl<const N: usize> ConflatingQueue<N> {
+    pub(crate) fn start(sink: SplitSink<Socket, Message>, tasks: &Tasks) -> Self {
+        let (shared, stop) = (Arc::<Shared<N>>::default(), CancellationToken::new());
+        let (end, written) = oneshot::channel();
+        let (waiting, stopped) = (shared.clone(), stop.clone());
+        // Ends with its socket, whose session drops the queue.
+        tasks.spawn("conflating queue", ExitPolicy::Optional, async move {
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                () = write(sink, waiting) => {}
+            }
+            drop(end);
+            Ok::<_, Infallible>(())
+        });
+        Self {
+            shared,
+            stop,
+            written,
+        }
     }
 
-    /// Writes a message when there is room for it.
-    pub(crate) fn put(&self, message: &ToFrameWorker) {
-        self.shared.change(|waiting| waiting.put(message));
+    /// Writes a text when there is room for it, unless a newer one of its kind comes first.
+    pub(crate) fn put(&self, kind: usize, text: String) {
+        self.shared.change(|waiting| {
+            if let Some(place) = waiting.texts.get_mut(kind) {
+                *place = Some(text);
+            }
+        });
     }
 
     pub(crate) fn ping(&self) {
         self.shared.change(|waiting| waiting.ping = true);
     }
 
-    /// Writes what waits, then says goodbye.
+    /// Writes what waits, then the close frame.
     pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
         self.shared
             .change(|waiting| waiting.close = Some((code, reason)));
         // It fails only when the other end is gone.
-        let _ = (&mut self.writer).await;
+        let _ = (&mut self.written).await;
     }
 }
 
-impl Drop for ConflatingQueue {
+impl<const N: usize> Drop for ConflatingQueue<N> {
     fn drop(&mut self) {
-        self.writer.abort();
+        self.stop.cancel();
     }
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Message>, shared: Arc<Shared>) {
+async fn write<const N: usize>(mut sink: SplitSink<Socket, Message>, shared: Arc<Shared<N>>) {
     loop {
         while let Some(message) = shared.take() {
             let is_last = matches!(message, Message::Close(_));
@@ -120,40 +137,29 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, shared: Arc<Shared>) {
 
 #[cfg(test)]
 mod tests {
-    use quintet_contract::frame::{Canvas, Fps, Thousandths};
-    use serde_json::{Value, json};
-
     use super::*;
-
-    fn tick(t: f64) -> ToFrameWorker {
-        let t = Thousandths::of(t).unwrap();
-        ToFrameWorker::Tick { t }
-    }
 
     #[test]
     fn the_newest_of_each_kind_waits_and_they_leave_in_order() {
-        let mut waiting = Waiting::default();
-        waiting.put(&tick(0.033));
-        waiting.close = Some((1012, "bye"));
-        waiting.put(&ToFrameWorker::Config {
-            data: Default::default(),
-        });
-        waiting.put(&ToFrameWorker::Start);
-        waiting.put(&tick(1.0));
-        waiting.put(&ToFrameWorker::Hello {
-            fps: Fps::new(30.0).unwrap(),
-            canvas: Canvas {
-                width: 28,
-                height: 14,
-            },
-        });
+        let shared = Shared::<3>::default();
+        let put = |kind: usize, text: &str| {
+            shared.change(|waiting| waiting.texts[kind] = Some(text.to_owned()));
+        };
+        put(2, "tick 1");
+        shared.change(|waiting| waiting.close = Some((1012, "bye")));
+        put(1, "config");
+        shared.change(|waiting| waiting.ping = true);
+        put(2, "tick 2");
+        put(0, "hello");
         let mut left = Vec::new();
-        while let Some(Message::Text(text)) = waiting.take() {
-            left.push(serde_json::from_str::<Value>(&text).unwrap());
+        while let Some(Message::Text(text)) = shared.take() {
+            left.push(text.to_string());
         }
-        let hello = json!({"type": "hello", "fps": 30, "canvas": {"width": 28, "height": 14}});
-        let config = json!({"type": "config", "data": {}});
-        assert_eq!(left, [hello, config, json!({"type": "tick", "t": 1})]);
-        assert!(waiting.take().is_none(), "the close was the last");
+        assert_eq!(left, ["hello", "config", "tick 2"]);
+        assert!(
+            matches!(shared.take(), Some(Message::Close(_))),
+            "the ping was taken just before"
+        );
+        assert!(shared.take().is_none(), "the close was the last");
     }
 }

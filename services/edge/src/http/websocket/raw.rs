@@ -8,27 +8,16 @@ use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use quintet_contract::error::ErrorCode;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
-use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::error::HttpError;
+use super::accept::Socket;
+use super::close;
 use crate::metrics;
 
-/// Bytes that are read at once: these clients say little.
-const READ: usize = 512;
 /// How long a client may take to read what is written at once before it is let go.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// First byte of a whole frame that holds text.
@@ -96,39 +85,14 @@ impl Buf for Frames {
     }
 }
 
-/// The server's end of a WebSocket.
+/// A socket that is written to in whole frames.
 #[derive(Debug)]
-pub(crate) struct RawSocket(WebSocketStream<TokioIo<Upgraded>>);
+pub(crate) struct RawSocket(Socket);
 
-/// Answers the request that opens a socket, and runs `serve` on it.
-pub(crate) fn open<F>(
-    mut request: Request,
-    max_frame: usize,
-    serve: impl FnOnce(RawSocket) -> F + Send + 'static,
-) -> Response
-where
-    F: Future<Output = ()> + Send,
-{
-    let Ok(answer) = create_response_with_body(&request, Body::empty) else {
-        let text = "this address takes WebSockets only; see /docs for what they say";
-        return HttpError::new(ErrorCode::BadRequest, text).into_response();
-    };
-    let upgrade = hyper::upgrade::on(&mut request);
-    // Lives as long as its connection.
-    tokio::spawn(async move {
-        // What cannot be upgraded is gone, and nobody is left to tell.
-        if let Ok(upgraded) = upgrade.await {
-            let config = WebSocketConfig::default()
-                .read_buffer_size(READ)
-                .write_buffer_size(0)
-                .max_message_size(Some(max_frame))
-                .max_frame_size(Some(max_frame));
-            let io = TokioIo::new(upgraded);
-            let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-            serve(RawSocket(socket)).await;
-        }
-    });
-    answer
+impl From<Socket> for RawSocket {
+    fn from(socket: Socket) -> Self {
+        Self(socket)
+    }
 }
 
 impl RawSocket {
@@ -145,13 +109,9 @@ impl RawSocket {
         self.0.get_mut().write_all_buf(frames).await
     }
 
-    /// Says goodbye.
-    pub(crate) async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), Error> {
-        let frame = CloseFrame {
-            code: code.into(),
-            reason: reason.into(),
-        };
-        self.0.send(Message::Close(Some(frame))).await
+    /// Writes a close frame.
+    async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), Error> {
+        self.0.send(close(code, reason)).await
     }
 }
 
@@ -188,6 +148,9 @@ pub(crate) async fn close_in_time(
 
 #[cfg(test)]
 mod tests {
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
     use super::*;
 
     #[tokio::test]

@@ -1,66 +1,76 @@
-//! The sending half of an agent's socket: a queue, bounded in frames and in bytes, and a task that writes it.
+//! A queue of messages for one WebSocket, bounded in messages and in bytes, and the task that writes it. A client that does
+//! not read overflows it, and its socket is closed.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
 use futures::SinkExt;
 use futures::stream::SplitSink;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use quintet_service::tasks::{ExitPolicy, Tasks};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::accept::Socket;
 use super::close;
 
-/// Frames that wait to be read by the agent; when full, the socket is closed 1013.
-const MAX_FRAMES: usize = 256;
-/// Bytes of frames that wait; when there are more, the socket is closed as well. One frame may be larger.
+/// Messages that wait to be read by the client; when full, the queue overflows.
+const MAX_MESSAGES: usize = 256;
+/// Bytes of messages that wait; when there are more, the queue overflows as well. One message may be larger.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// How long a close frame may take to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+type Sink = SplitSink<Socket, Message>;
+
+/// The sending half of a socket.
 pub(crate) struct SendQueue {
     queue: Option<mpsc::Sender<Message>>,
-    /// Bytes of the frames that wait.
+    /// Bytes of the messages that wait.
     bytes: Arc<AtomicUsize>,
     overflow: CancellationToken,
-    task: JoinHandle<SplitSink<WebSocket, Message>>,
+    /// The sink, when the task has ended.
+    written: oneshot::Receiver<Sink>,
 }
 
 impl SendQueue {
-    pub(crate) fn start(mut sink: SplitSink<WebSocket, Message>) -> Self {
-        let (queue, mut waiting) = mpsc::channel::<Message>(MAX_FRAMES);
+    pub(crate) fn start(mut sink: Sink, tasks: &Tasks) -> Self {
+        let (queue, mut waiting) = mpsc::channel::<Message>(MAX_MESSAGES);
         let (overflow, bytes) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
         let (stop, waiting_bytes) = (overflow.clone(), bytes.clone());
-        // Lives as long as its socket, which waits for it.
-        let task = tokio::spawn(async move {
+        let (done, written) = oneshot::channel();
+        // Ends with its socket, whose session drops the queue.
+        tasks.spawn("send queue", ExitPolicy::Optional, async move {
             while let Some(message) = waiting.recv().await {
-                let size = size(&message);
-                let written = tokio::select! {
+                let size = message.len();
+                let sent = tokio::select! {
                     biased;
                     () = stop.cancelled() => break,
-                    written = sink.send(message) => written,
+                    sent = sink.send(message) => sent,
                 };
                 waiting_bytes.fetch_sub(size, Ordering::Relaxed);
-                if written.is_err() {
+                if sent.is_err() {
                     break;
                 }
             }
-            sink
+            // A session that does not close the socket does not wait for it.
+            let _ = done.send(sink);
+            Ok::<_, Infallible>(())
         });
         Self {
             queue: Some(queue),
             bytes,
             overflow,
-            task,
+            written,
         }
     }
 
-    /// Queues a frame.
+    /// Queues a message.
     pub(crate) fn send(&self, message: Message) {
-        let size = size(&message);
+        let size = message.len();
         let before = self.bytes.fetch_add(size, Ordering::Relaxed);
         let full = self.queue.as_ref().is_some_and(|queue| {
             matches!(
@@ -82,23 +92,13 @@ impl SendQueue {
     pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
         self.queue = None;
         let closing = async {
-            if let Ok(mut sink) = (&mut self.task).await {
+            if let Ok(mut sink) = (&mut self.written).await {
                 let _ = sink.send(close(code, reason)).await;
                 let _ = sink.close().await;
             }
         };
-        if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
-            self.task.abort();
-        }
-    }
-}
-
-/// Bytes that a frame keeps.
-fn size(message: &Message) -> usize {
-    match message {
-        Message::Text(text) => text.len(),
-        Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
-        Message::Close(_) => 0,
+        // When it is over, dropping the queue ends the task.
+        let _ = timeout(CLOSE_TIMEOUT, closing).await;
     }
 }
 

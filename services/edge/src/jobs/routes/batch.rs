@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::post_with;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
@@ -22,16 +20,12 @@ use crate::access::identity::Caller;
 use crate::error::HttpError;
 use crate::http::docs::{Operation, with_body};
 use crate::http::extract::{Headers, Items, read};
-use crate::state::App;
+use crate::jobs::client::JobsClient;
 
 /// Jobs per message on the bus: its answer, which holds every job, must fit a message too.
 const CHUNK_JOBS: usize = 250;
 /// Bytes per message on the bus, for the same reason.
 const CHUNK_BYTES: usize = 256 * 1024;
-
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new().api_route("/v1/jobs/batch", post_with(submit, docs))
-}
 
 /// Documents the body.
 #[derive(JsonSchema)]
@@ -49,7 +43,7 @@ struct BatchHeaders {
 
 /// What became of one entry.
 #[derive(Clone, Serialize, JsonSchema)]
-struct Entry {
+pub(crate) struct Entry {
     /// The HTTP status that it would have got by itself.
     status: u16,
     /// The job.
@@ -68,8 +62,8 @@ struct Chunk {
     bytes: usize,
 }
 
-async fn submit(
-    State(app): State<App>,
+pub(crate) async fn submit(
+    State(jobs): State<JobsClient>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Items(items): Items,
@@ -112,7 +106,7 @@ async fn submit(
     let answers = join_all(
         chunks
             .into_iter()
-            .map(|(pool, chunk)| send(&app, pool, chunk)),
+            .map(|(pool, chunk)| send(&jobs, pool, chunk)),
     )
     .await;
     for (place, entry) in answers.into_iter().flatten() {
@@ -148,12 +142,12 @@ pub(crate) fn parse_entry(
     Ok(submit)
 }
 
-async fn send(app: &App, pool: PoolName, chunk: Chunk) -> Vec<(usize, Entry)> {
+async fn send(client: &JobsClient, pool: PoolName, chunk: Chunk) -> Vec<(usize, Entry)> {
     let Chunk { places, jobs, .. } = chunk;
     if jobs.is_empty() {
         return Vec::new();
     }
-    match app.submit_batch(pool, &SubmitBatch { jobs }).await {
+    match client.submit_batch(pool, &SubmitBatch { jobs }).await {
         Ok(reply) => places
             .into_iter()
             .zip(reply.results.into_iter().map(entry))
@@ -207,8 +201,9 @@ fn rejected(reply: ErrorReply) -> Entry {
     }
 }
 
-fn docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
     with_body(operation)
+        .id("submitJobs")
         .summary("Submit up to 1000 jobs")
         .description("An array of what POST /v1/jobs takes. Answered entry by entry, in order.")
         .tag("jobs")

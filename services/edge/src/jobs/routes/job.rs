@@ -1,7 +1,5 @@
 //! Jobs: submit, read, stop, mute, control, metadata, explain.
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::{get_with, post_with};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,27 +20,12 @@ use crate::error::HttpError;
 use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::http::docs::{Presence, with_header};
 use crate::http::extract::{Body, Headers, Id, Params};
-use crate::state::App;
+use crate::jobs::client::JobsClient;
 
 /// Asks that a known key be refused when its request differs.
 pub(crate) const STRICT: HeaderName = HeaderName::from_static("idempotency-strict");
 /// The key, for clients that send it beside the body.
 pub(crate) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new()
-        .api_route("/v1/jobs", post_with(submit, submit_docs))
-        .api_route("/v1/jobs/{id}", get_with(get, get_docs))
-        .api_route("/v1/jobs/{id}/stop", post_with(stop, stop_docs))
-        .api_route("/v1/jobs/{id}/mute", post_with(mute, mute_docs))
-        .api_route("/v1/jobs/{id}/unmute", post_with(unmute, mute_docs))
-        .api_route("/v1/jobs/{id}/control", post_with(control, control_docs))
-        .api_route(
-            "/v1/jobs/{id}/metadata",
-            get_with(metadata, metadata_docs).put_with(put_metadata, put_metadata_docs),
-        )
-        .api_route("/v1/jobs/{id}/explain", get_with(explain, explain_docs))
-}
 
 /// Done, and the job as it is now.
 #[derive(Serialize, JsonSchema)]
@@ -64,8 +47,8 @@ enum Known {
     DryRun(DryRunReply),
 }
 
-async fn submit(
-    State(app): State<App>,
+pub(crate) async fn submit(
+    State(jobs): State<JobsClient>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     params: Params,
@@ -74,9 +57,9 @@ async fn submit(
     let submit = with_request_context(submit, &caller, &headers)?;
     submit.check()?;
     if params.flag("dryRun")? {
-        return Ok(Json(app.dry_run(&submit).await?).into_response());
+        return Ok(Json(jobs.dry_run(&submit).await?).into_response());
     }
-    let reply = app.submit(&submit).await?;
+    let reply = jobs.submit(&submit).await?;
     let status = if reply.created {
         StatusCode::CREATED
     } else {
@@ -141,8 +124,9 @@ struct SubmitHeaders {
     idempotency_strict: Option<String>,
 }
 
-fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
     with_body(operation)
+        .id("submitJob")
         .summary("Submit a job")
         .description(
             "Exactly one of `templateId` and `inlineConfig`. With `?dryRun=true` nothing is stored, and the answer says \
@@ -163,51 +147,73 @@ fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<404, Json<crate::error::ErrorBody>>()
 }
 
-async fn get(State(app): State<App>, Id(id): Id<JobId>) -> Result<Json<Job>, HttpError> {
-    Ok(Json(app.job(&id).await?))
+pub(crate) async fn get(
+    State(jobs): State<JobsClient>,
+    Id(id): Id<JobId>,
+) -> Result<Json<Job>, HttpError> {
+    Ok(Json(jobs.job(&id).await?))
 }
 
-fn get_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("getJob")
         .summary("Get a job")
         .tag("jobs")
         .response::<200, Json<Job>>()
 }
 
-async fn stop(State(app): State<App>, Id(id): Id<JobId>) -> Result<Response, HttpError> {
-    accepted(app.stop(id).await?)
+pub(crate) async fn stop(
+    State(jobs): State<JobsClient>,
+    Id(id): Id<JobId>,
+) -> Result<Response, HttpError> {
+    accepted(jobs.stop(id).await?)
 }
 
 fn accepted(job: Job) -> Result<Response, HttpError> {
     Ok((StatusCode::ACCEPTED, Json(OkJob { ok: true, job })).into_response())
 }
 
-fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("stopJob")
         .summary("Stop a job")
         .description("A job that waits is canceled, one that runs is told to stop, one that ended stays as it is.")
         .tag("jobs")
         .response::<202, Json<OkJob>>()
 }
 
-async fn mute(State(app): State<App>, Id(id): Id<JobId>) -> Result<Response, HttpError> {
-    command(&app, id, "mute").await
+pub(crate) async fn mute(
+    State(jobs): State<JobsClient>,
+    Id(id): Id<JobId>,
+) -> Result<Response, HttpError> {
+    command(&jobs, id, "mute").await
 }
 
-async fn unmute(State(app): State<App>, Id(id): Id<JobId>) -> Result<Response, HttpError> {
-    command(&app, id, "unmute").await
+pub(crate) async fn unmute(
+    State(jobs): State<JobsClient>,
+    Id(id): Id<JobId>,
+) -> Result<Response, HttpError> {
+    command(&jobs, id, "unmute").await
 }
 
-async fn command(app: &App, id: JobId, command: &str) -> Result<Response, HttpError> {
+async fn command(jobs: &JobsClient, id: JobId, command: &str) -> Result<Response, HttpError> {
     let control = ControlJob {
         id,
         command: command.to_owned(),
         args: JsonObject::new(),
     };
-    accepted(app.control(&control).await?.job)
+    accepted(jobs.control(&control).await?.job)
 }
 
-fn mute_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn mute_docs(operation: Operation<'_>) -> Operation<'_> {
+    muting_docs(operation).id("muteJob")
+}
+
+pub(crate) fn unmute_docs(operation: Operation<'_>) -> Operation<'_> {
+    muting_docs(operation).id("unmuteJob")
+}
+
+fn muting_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
         .summary("Turn a job's sound off or on")
         .description("`streamMetadata.isMuted` follows when the agent has done it. An agent that cannot do it: 422.")
@@ -238,12 +244,12 @@ struct OkControl {
     answer: Option<JsonObject>,
 }
 
-async fn control(
-    State(app): State<App>,
+pub(crate) async fn control(
+    State(jobs): State<JobsClient>,
     Id(id): Id<JobId>,
     Body(Control { command, args }): Body<Control>,
 ) -> Result<Response, HttpError> {
-    let reply = app.control(&ControlJob { id, command, args }).await?;
+    let reply = jobs.control(&ControlJob { id, command, args }).await?;
     let body = OkControl {
         ok: true,
         job: reply.job,
@@ -252,8 +258,9 @@ async fn control(
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }
 
-fn control_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn control_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(with_body(operation))
+        .id("controlJob")
         .summary("Send a live command to a running job")
         .description("Answered by the agent. An unknown command is answered 422 with the ones the agent published.")
         .tag("jobs")
@@ -261,16 +268,17 @@ fn control_docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<409, Json<crate::error::ErrorBody>>()
 }
 
-async fn metadata(
-    State(app): State<App>,
+pub(crate) async fn metadata(
+    State(jobs): State<JobsClient>,
     Id(id): Id<JobId>,
 ) -> Result<Json<MetadataReply>, HttpError> {
-    let metadata = app.job(&id).await?.stream_metadata.unwrap_or_default();
+    let metadata = jobs.job(&id).await?.stream_metadata.unwrap_or_default();
     Ok(Json(MetadataReply { metadata }))
 }
 
-fn metadata_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn metadata_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("getJobMetadata")
         .summary("Get a job's stream metadata")
         .tag("jobs")
         .response::<200, Json<MetadataReply>>()
@@ -279,24 +287,24 @@ fn metadata_docs(operation: Operation<'_>) -> Operation<'_> {
 /// The fields to merge.
 #[derive(Deserialize, JsonSchema)]
 #[serde(transparent)]
-struct Patch(#[schemars(with = "StreamMetadata")] JsonObject);
+pub(crate) struct Patch(#[schemars(with = "StreamMetadata")] JsonObject);
 
 /// Done, and the metadata as it is now.
 #[derive(Serialize, JsonSchema)]
-struct OkMetadata {
+pub(crate) struct OkMetadata {
     /// Always true.
     ok: bool,
     /// All fields.
     metadata: JsonObject,
 }
 
-async fn put_metadata(
-    State(app): State<App>,
+pub(crate) async fn put_metadata(
+    State(jobs): State<JobsClient>,
     Id(id): Id<JobId>,
     Body(Patch(metadata)): Body<Patch>,
 ) -> Result<Json<OkMetadata>, HttpError> {
     let patch = patch(id, metadata)?;
-    let reply = app.patch_metadata(&patch).await?;
+    let reply = jobs.patch_metadata(&patch).await?;
     Ok(Json(OkMetadata {
         ok: true,
         metadata: reply.metadata,
@@ -310,23 +318,25 @@ pub(crate) fn patch(id: JobId, metadata: JsonObject) -> Result<PatchMetadata, Ht
     Ok(PatchMetadata { id, metadata })
 }
 
-fn put_metadata_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn put_metadata_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(with_body(operation))
+        .id("mergeJobMetadata")
         .summary("Merge fields into a job's stream metadata")
         .description("A shallow merge: unknown fields are kept, null removes a field, known fields are type-checked.")
         .tag("jobs")
         .response::<200, Json<OkMetadata>>()
 }
 
-async fn explain(
-    State(app): State<App>,
+pub(crate) async fn explain(
+    State(jobs): State<JobsClient>,
     Id(id): Id<JobId>,
 ) -> Result<Json<Explanation>, HttpError> {
-    Ok(Json(app.explain(id).await?))
+    Ok(Json(jobs.explain(id).await?))
 }
 
-fn explain_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn explain_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("explainJob")
         .summary("Say why a job is where it is")
         .tag("jobs")
         .response::<200, Json<Explanation>>()

@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -21,15 +19,11 @@ use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded};
 use crate::http::docs::{Presence, with_header};
 use crate::http::extract::Params;
-use crate::state::App;
+use crate::jobs::client::JobsClient;
 
-const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
+pub(crate) const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 /// Jobs that are written at once when everything is streamed.
 const WRITE_JOBS: usize = 256;
-
-pub(crate) fn routes() -> ApiRouter<App> {
-    ApiRouter::new().api_route("/v1/jobs", get_with(list, docs))
-}
 
 /// Documents the parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -48,7 +42,10 @@ struct Filter {
     cursor: Option<String>,
 }
 
-async fn list(State(app): State<App>, params: Params) -> Result<Response, HttpError> {
+pub(crate) async fn list(
+    State(jobs): State<JobsClient>,
+    params: Params,
+) -> Result<Response, HttpError> {
     let statuses = JobStatus::ALL.map(JobStatus::as_str).join(", ");
     let filter = ListJobs {
         status: params.parse("status", &format!("one of {statuses}"))?,
@@ -64,7 +61,7 @@ async fn list(State(app): State<App>, params: Params) -> Result<Response, HttpEr
             format!("limit must be a number from 1 to {MAX_PAGE}"),
         ));
     }
-    let merged = Merged::new(app, filter);
+    let merged = Merged::new(jobs, filter);
     match limit {
         Some(limit) => page(merged, limit as usize, &params).await,
         None => everything(merged).await,
@@ -177,7 +174,7 @@ async fn write(first: Job, mut before: u8, mut merged: Box<Merged>) -> Written {
 
 /// The jobs of all pools as one list.
 struct Merged {
-    app: App,
+    client: JobsClient,
     filter: ListJobs,
     /// How many to ask for at once.
     page: Option<u32>,
@@ -192,8 +189,8 @@ struct Pool {
 }
 
 impl Merged {
-    fn new(app: App, filter: ListJobs) -> Self {
-        let pools = app.pools.all().into_iter().map(|name| Pool {
+    fn new(client: JobsClient, filter: ListJobs) -> Self {
+        let pools = client.pools.all().into_iter().map(|name| Pool {
             name,
             jobs: VecDeque::new(),
             after: filter.after.clone(),
@@ -201,7 +198,7 @@ impl Merged {
         });
         let pools = pools.collect();
         Self {
-            app,
+            client,
             filter,
             page: None,
             pools,
@@ -216,7 +213,7 @@ impl Merged {
                     limit: self.page,
                     ..self.filter.clone()
                 };
-                let page = self.app.list_jobs(pool.name.clone(), &list).await?;
+                let page = self.client.list_jobs(pool.name.clone(), &list).await?;
                 pool.jobs = page.jobs.into();
                 pool.is_done = page.next.is_none();
                 pool.after = page.next;
@@ -232,8 +229,9 @@ impl Merged {
     }
 }
 
-fn docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
     guarded(operation)
+        .id("listJobs")
         .summary("List jobs, oldest first")
         .description("Without a limit all of them.")
         .tag("jobs")

@@ -19,7 +19,7 @@ use super::encode::EncodedEvent;
 use super::follower::Follower;
 use super::replay_buffer::{Mark, Replay, ReplayBuffer};
 use crate::error::HttpError;
-use crate::live::unpoisoned;
+use crate::live::{Part, unpoisoned};
 
 /// How long a follower may take to begin, or to find what was asked for.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,15 +71,17 @@ pub(crate) struct RunSubscription {
     state: watch::Receiver<State>,
 }
 
-impl RunFeeds {
-    pub(crate) fn new(bus: Bus, tasks: Tasks) -> Self {
+impl Part for RunFeeds {
+    fn start(bus: &Bus, tasks: &Tasks) -> Self {
         Self {
-            bus,
-            tasks,
+            bus: bus.clone(),
+            tasks: tasks.clone(),
             feeds: Feeds::default(),
         }
     }
+}
 
+impl RunFeeds {
     /// Listens to a run: everything that is stored after this call is told.
     pub(crate) async fn subscribe(&self, run_id: RunId) -> Result<RunSubscription, HttpError> {
         let mut subscription = self.subscription(run_id);

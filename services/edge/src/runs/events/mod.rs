@@ -11,10 +11,8 @@ mod stream;
 
 use std::str::FromStr;
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{FromRef, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use quintet_contract::time::Timestamp;
@@ -26,10 +24,11 @@ pub(crate) use self::feed::{RunFeeds, RunSubscription};
 pub(crate) use self::replay_buffer::{Mark, Replay};
 use self::stream::RunEventStream;
 use crate::error::{ErrorBody, HttpError};
-use crate::http::docs::{guarded, of_one};
+use crate::http::docs::{Operation, guarded, of_one};
 use crate::http::extract::{Client, Headers, Params};
 use crate::http::sse::{event_stream_content, last_event_id, sse_response};
-use crate::runs::{Mount, RunOf};
+use crate::runs::RunOf;
+use crate::runs::client::RunsClient;
 use crate::state::App;
 
 /// Checkpoints that a new listener is told when it does not say how many.
@@ -40,14 +39,9 @@ const MAX_REPLAY: usize = 100;
 const LAST_PATTERN: &str = "^([0-9]{1,15}|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:\
      [0-5][0-9][.][0-9]{3}Z(_[0-9]{1,15})?)?$";
 
-pub(crate) fn routes() -> ApiRouter<App> {
-    Mount::ALL.into_iter().fold(ApiRouter::new(), |router, mount| {
-        let path = format!("{}/{{id}}/events", mount.path());
-        router.api_route(
-            &path,
-            get_with(events, |operation| {
-                of_one(guarded(operation))
-                    .summary("Follow a run (server-sent events)")
+pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
+    of_one(guarded(operation))
+                    .id("followRun").summary("Follow a run (server-sent events)")
                     .description(
                         "First `hello`, then `status`, `node`, `checkpoint`, `output`, `progress` and `log`, each with an `id` \
                          for `Last-Event-ID` (also `?lastEventId=`), which may as well be a time (all that is later) or the \
@@ -58,9 +52,6 @@ pub(crate) fn routes() -> ApiRouter<App> {
                     .input::<(Query<EventParams>, Headers<EventHeaders>)>()
                     .response_with::<200, String, _>(|response| event_stream_content(response.description("the events")))
                     .response::<422, Json<ErrorBody>>()
-            }),
-        )
-    })
 }
 
 /// Documents the parameters.
@@ -114,7 +105,7 @@ impl FromStr for Last {
     }
 }
 
-async fn events(
+pub(crate) async fn events(
     State(app): State<App>,
     Client(address): Client,
     RunOf(id): RunOf,
@@ -132,8 +123,8 @@ async fn events(
     }
     let permit = app.streams.acquire(address)?;
     // Who listens first and asks then misses nothing that the answer does not tell.
-    let found = app.run(id).await?;
-    let subscription = app.feeds.run(id).await?;
+    let found = RunsClient::from_ref(&app).run(id).await?;
+    let subscription = app.live.part::<RunFeeds>().subscribe(id).await?;
     let mut stream = RunEventStream::new(app, id, subscription, permit);
     stream.begin(&found, last, replay.unwrap_or(REPLAY)).await?;
     Ok(sse_response(futures::stream::unfold(

@@ -68,7 +68,7 @@ impl RunEventStream {
             end: None,
             ready: VecDeque::new(),
             is_done: false,
-            pacer: app.pacers.register(),
+            pacer: app.live.pacer(),
             shutdown: app.shutdown.clone(),
             _permit: permit,
             _open: OpenStream::new("runs"),

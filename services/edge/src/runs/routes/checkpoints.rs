@@ -3,11 +3,9 @@
 use std::collections::VecDeque;
 use std::io;
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -29,17 +27,14 @@ use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::http::extract;
 use crate::live::log_reader::LogReader;
 use crate::runs::RunOf;
+use crate::runs::client::RunsClient;
 use crate::state::App;
 
-pub(crate) fn routes(path: &str) -> ApiRouter<App> {
-    ApiRouter::new().api_route(
-        &format!("{path}/{{id}}/checkpoints"),
-        get_with(list, list_docs).post_with(add, add_docs),
-    )
-}
-
-async fn list(State(app): State<App>, RunOf(run_id): RunOf) -> Result<Response, HttpError> {
-    let entries = app.run(run_id).await?.entries;
+pub(crate) async fn list(
+    State(app): State<App>,
+    RunOf(run_id): RunOf,
+) -> Result<Response, HttpError> {
+    let entries = RunsClient::from_ref(&app).run(run_id).await?.entries;
     let mut listed = Listed {
         reader: LogReader::new(app.bus.clone(), run_id),
         entries,
@@ -117,8 +112,9 @@ impl Listed {
     }
 }
 
-fn list_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn list_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("listCheckpoints")
         .summary("List the checkpoints of a run, oldest first")
         .tag("runs")
         .response::<200, Json<CheckpointPage>>()
@@ -146,7 +142,7 @@ struct Given {
     data: Option<Value>,
 }
 
-async fn add(
+pub(crate) async fn add(
     State(app): State<App>,
     RunOf(run_id): RunOf,
     request: Request,
@@ -155,7 +151,7 @@ async fn add(
     let body = extract::body(request, limit).await?;
     let add = checkpoint(run_id, &body)?;
     let checkpoint_id = add.checkpoint_id;
-    app.add_checkpoint(add).await?;
+    RunsClient::from_ref(&app).add_checkpoint(add).await?;
     Ok((StatusCode::CREATED, Json(CheckpointReply { checkpoint_id })).into_response())
 }
 
@@ -187,8 +183,9 @@ fn invalid_type() -> HttpError {
     reply.with("details", json!([detail])).into()
 }
 
-fn add_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn add_docs(operation: Operation<'_>) -> Operation<'_> {
     let mut operation = of_one(with_body(operation))
+        .id("addCheckpoint")
         .summary("Add a checkpoint to a run")
         .description("The id, the run and the time are set by the server. At most 1 MiB. A run that has ended: 409.")
         .tag("runs")

@@ -1,11 +1,9 @@
 //! New runs: `POST /runs`, and saying what a plan would do without making one.
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::post_with;
-use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use quintet_bus::new_run_id;
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{MAX_NAME_BYTES, RunId};
@@ -21,8 +19,8 @@ use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::http::docs::{Presence, with_header};
 use crate::http::extract::{Body, Headers, Params};
+use crate::runs::client::RunsClient;
 use crate::runs::{Mount, RunOf};
-use crate::state::App;
 
 /// Who creates a run, as they say.
 pub(crate) const ACTOR: HeaderName = HeaderName::from_static("x-actor-id");
@@ -30,15 +28,6 @@ pub(crate) const ACTOR: HeaderName = HeaderName::from_static("x-actor-id");
 const MAX_RUN_NAME: usize = 256;
 /// What may stand after `?mode=`.
 const MODES: [&str; 4] = ["plan", "queue", "redis", "k8s"];
-
-pub(crate) fn routes(path: &str) -> ApiRouter<App> {
-    ApiRouter::new()
-        .api_route(path, post_with(create, create_docs))
-        .api_route(
-            &format!("{path}/{{id}}/retry"),
-            post_with(retry, retry_docs),
-        )
-}
 
 /// What is wanted of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +40,7 @@ enum Wanted {
 
 /// What makes a run.
 #[derive(Deserialize, JsonSchema)]
-struct NewRun {
+pub(crate) struct NewRun {
     /// What it does; without one an outside program does it.
     #[serde(default)]
     #[schemars(with = "Option<Plan>")]
@@ -114,9 +103,9 @@ struct CreateHeaders {
     x_actor_id: Option<String>,
 }
 
-async fn create(
-    State(app): State<App>,
-    mount: Mount,
+pub(crate) async fn create(
+    State(runs): State<RunsClient>,
+    Extension(mount): Extension<Mount>,
     headers: HeaderMap,
     params: Params,
     Body(new): Body<NewRun>,
@@ -126,7 +115,7 @@ async fn create(
     check(&new)?;
     let mode = match wanted {
         Wanted::Run(mode) => mode,
-        Wanted::Plan => return plan(&app, new.plan).await,
+        Wanted::Plan => return plan(&runs, new.plan).await,
     };
     let create = CreateRun {
         run_id: new_run_id(),
@@ -139,16 +128,16 @@ async fn create(
         retry_of: None,
         finished: Default::default(),
     };
-    Ok(created(mount, app.create_run(&create).await?))
+    Ok(created(mount, runs.create_run(&create).await?))
 }
 
-async fn plan(app: &App, plan: Option<Value>) -> Result<Response, HttpError> {
+async fn plan(runs: &RunsClient, plan: Option<Value>) -> Result<Response, HttpError> {
     let Some(plan) = plan else {
         let text = "there is no plan to look at; send one, or ask for mode=queue";
         return Err(invalid_plan("missing", text));
     };
     let mode = RunMode::Queue;
-    let plan = app.plan_run(&PlanRun { plan, mode }).await?.plan;
+    let plan = runs.plan_run(&PlanRun { plan, mode }).await?.plan;
     Ok(Json(Planned { mode: "plan", plan }).into_response())
 }
 
@@ -227,8 +216,9 @@ fn invalid_plan(code: &str, message: impl Into<String>) -> HttpError {
     reply.with("problems", json!([problem])).into()
 }
 
-fn create_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn create_docs(operation: Operation<'_>) -> Operation<'_> {
     let operation = with_body(operation)
+        .id("createRun")
         .summary("Make a run, or say what a plan would do")
         .description(
             "With `mode=plan` nothing is stored. A run with a plan is executed; one without belongs to an outside program, \
@@ -247,17 +237,18 @@ fn created_docs(operation: Operation<'_>) -> Operation<'_> {
     })
 }
 
-async fn retry(
-    State(app): State<App>,
-    mount: Mount,
+pub(crate) async fn retry(
+    State(runs): State<RunsClient>,
+    Extension(mount): Extension<Mount>,
     RunOf(id): RunOf,
 ) -> Result<Response, HttpError> {
-    let run = app.retry_run(id).await?;
+    let run = runs.retry_run(id).await?;
     Ok(created(mount, run))
 }
 
-fn retry_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn retry_docs(operation: Operation<'_>) -> Operation<'_> {
     let operation = of_one(guarded(operation))
+        .id("retryRun")
         .summary("Continue an ended run in a new one")
         .description("The new run has the same plan and inputs; what succeeded in the old one is not done again.")
         .tag("runs")

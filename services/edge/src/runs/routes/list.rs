@@ -2,8 +2,6 @@
 
 use std::cmp::Reverse;
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
 use axum::Json;
 use axum::extract::{Query, State};
 use quintet_contract::id::RunId;
@@ -15,14 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded};
 use crate::http::extract::Params;
-use crate::state::App;
+use crate::runs::client::RunsClient;
 
 /// Runs of a page whose size is not said.
 const PAGE: u32 = 50;
-
-pub(crate) fn routes(path: &str) -> ApiRouter<App> {
-    ApiRouter::new().api_route(path, get_with(list, docs))
-}
 
 /// Documents the query.
 #[derive(Deserialize, JsonSchema)]
@@ -43,7 +37,7 @@ struct Filter {
 /// A page of runs.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Page {
+pub(crate) struct Page {
     /// Newest first, without their plans and without what their nodes put out.
     runs: Vec<Run>,
     /// The `cursor` of the next page; absent on the last one.
@@ -51,7 +45,10 @@ struct Page {
     next_cursor: Option<RunId>,
 }
 
-async fn list(State(app): State<App>, params: Params) -> Result<Json<Page>, HttpError> {
+pub(crate) async fn list(
+    State(runs): State<RunsClient>,
+    params: Params,
+) -> Result<Json<Page>, HttpError> {
     let expected = format!("a number from 1 to {MAX_RUNS_PAGE}");
     let limit = params.parse::<u32>("limit", &expected)?.unwrap_or(PAGE);
     if limit == 0 || limit > MAX_RUNS_PAGE {
@@ -68,7 +65,7 @@ async fn list(State(app): State<App>, params: Params) -> Result<Json<Page>, Http
         status: params.parse("status", &format!("one of {statuses}"))?,
         owner: params.text("owner").map(str::to_owned),
     };
-    let pages = app.list_runs(&list).await?;
+    let pages = runs.list_runs(&list).await?;
     Ok(Json(merged(pages, limit as usize)))
 }
 
@@ -82,8 +79,9 @@ fn merged(pages: Vec<Vec<Run>>, limit: usize) -> Page {
     Page { runs, next_cursor }
 }
 
-fn docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
     guarded(operation)
+        .id("listRuns")
         .summary("List runs, newest first")
         .tag("runs")
         .input::<Query<Filter>>()

@@ -1,7 +1,5 @@
 //! One run: read, cancel, complete, and the decisions about its gates.
 
-use aide::axum::ApiRouter;
-use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -17,40 +15,18 @@ use super::read::{Fitting, NodeOf, misfit};
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::runs::RunOf;
-use crate::state::App;
-
-pub(crate) fn routes(path: &str) -> ApiRouter<App> {
-    let one = |rest: &str| format!("{path}/{{id}}{rest}");
-    ApiRouter::new()
-        .api_route(
-            &one(""),
-            get_with(get, get_docs).delete_with(cancel, cancel_docs),
-        )
-        .api_route(&one("/complete"), post_with(complete, complete_docs))
-        .api_route(
-            &one("/nodes/{node}/approve"),
-            post_with(approve, |operation| {
-                gate_docs(operation, "Approve a waiting gate")
-            }),
-        )
-        .api_route(
-            &one("/nodes/{node}/reject"),
-            post_with(reject, |operation| {
-                gate_docs(operation, "Reject a waiting gate")
-            }),
-        )
-}
+use crate::runs::client::RunsClient;
 
 /// A run.
 #[derive(Serialize, JsonSchema)]
-struct OneRun {
+pub(crate) struct OneRun {
     /// The run.
     run: Run,
 }
 
 /// Done, and where the run stands.
 #[derive(Serialize, JsonSchema)]
-struct OkStatus {
+pub(crate) struct OkStatus {
     /// Always true.
     ok: bool,
     /// Where the run stands now.
@@ -59,7 +35,7 @@ struct OkStatus {
 
 /// Done, and the run as it is now.
 #[derive(Serialize, JsonSchema)]
-struct OkRun {
+pub(crate) struct OkRun {
     /// Always true.
     ok: bool,
     /// Where the run stands now.
@@ -78,25 +54,33 @@ impl OkRun {
     }
 }
 
-async fn get(State(app): State<App>, RunOf(id): RunOf) -> Result<Json<OneRun>, HttpError> {
-    let run = app.run(id).await?.run;
+pub(crate) async fn get(
+    State(runs): State<RunsClient>,
+    RunOf(id): RunOf,
+) -> Result<Json<OneRun>, HttpError> {
+    let run = runs.run(id).await?.run;
     Ok(Json(OneRun { run }))
 }
 
-fn get_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("getRun")
         .summary("Get a run and how its nodes stand")
         .tag("runs")
         .response::<200, Json<OneRun>>()
 }
 
-async fn cancel(State(app): State<App>, RunOf(id): RunOf) -> Result<Json<OkStatus>, HttpError> {
-    let status = app.cancel_run(id).await?;
+pub(crate) async fn cancel(
+    State(runs): State<RunsClient>,
+    RunOf(id): RunOf,
+) -> Result<Json<OkStatus>, HttpError> {
+    let status = runs.cancel_run(id).await?;
     Ok(Json(OkStatus { ok: true, status }))
 }
 
-fn cancel_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn cancel_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
+        .id("cancelRun")
         .summary("Cancel a run")
         .description("What runs of it is stopped. A run that has ended is answered 409 with `from` and `to`.")
         .tag("runs")
@@ -106,9 +90,9 @@ fn cancel_docs(operation: Operation<'_>) -> Operation<'_> {
 
 /// How an outside program ends its run.
 #[derive(Deserialize, JsonSchema)]
-struct Completion {
+pub(crate) struct Completion {
     /// How it ended.
-    status: End,
+    status: CompletionStatus,
     /// Why it failed.
     #[serde(default)]
     error: Option<String>,
@@ -120,15 +104,15 @@ struct Completion {
 /// The ends that a program may say.
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-enum End {
+enum CompletionStatus {
     /// It ended well.
     Completed,
     /// It failed.
     Failed,
 }
 
-async fn complete(
-    State(app): State<App>,
+pub(crate) async fn complete(
+    State(runs): State<RunsClient>,
     RunOf(run_id): RunOf,
     Fitting(completion): Fitting<Completion>,
 ) -> Result<Json<OkRun>, HttpError> {
@@ -143,13 +127,13 @@ async fn complete(
     let complete = CompleteRun {
         run_id,
         status: match status {
-            End::Completed => RunStatus::Completed,
-            End::Failed => RunStatus::Failed,
+            CompletionStatus::Completed => RunStatus::Completed,
+            CompletionStatus::Failed => RunStatus::Failed,
         },
         error,
         output,
     };
-    Ok(OkRun::of(app.complete_run(&complete).await?))
+    Ok(OkRun::of(runs.complete_run(&complete).await?))
 }
 
 /// A value that could be stored, but not read again.
@@ -161,8 +145,9 @@ pub(crate) fn too_deep(field: &str) -> HttpError {
     )
 }
 
-fn complete_docs(operation: Operation<'_>) -> Operation<'_> {
+pub(crate) fn complete_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(with_body(operation))
+        .id("completeRun")
         .summary("End a run that has no plan")
         .description("For the outside program that does the work. A run with a plan, or one that has ended: 409.")
         .tag("runs")
@@ -170,26 +155,26 @@ fn complete_docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<409, Json<ErrorBody>>()
 }
 
-async fn approve(
-    State(app): State<App>,
+pub(crate) async fn approve(
+    State(runs): State<RunsClient>,
     RunOf(id): RunOf,
     NodeOf(node): NodeOf,
     headers: HeaderMap,
 ) -> Result<Json<OkRun>, HttpError> {
-    decide(&app, id, node, Decision::Approve, &headers).await
+    decide(&runs, id, node, Decision::Approve, &headers).await
 }
 
-async fn reject(
-    State(app): State<App>,
+pub(crate) async fn reject(
+    State(runs): State<RunsClient>,
     RunOf(id): RunOf,
     NodeOf(node): NodeOf,
     headers: HeaderMap,
 ) -> Result<Json<OkRun>, HttpError> {
-    decide(&app, id, node, Decision::Reject, &headers).await
+    decide(&runs, id, node, Decision::Reject, &headers).await
 }
 
 async fn decide(
-    app: &App,
+    runs: &RunsClient,
     run_id: RunId,
     node_id: NodeId,
     decision: Decision,
@@ -203,7 +188,15 @@ async fn decide(
         decision,
         by,
     };
-    Ok(OkRun::of(app.decide_gate(&decide).await?))
+    Ok(OkRun::of(runs.decide_gate(&decide).await?))
+}
+
+pub(crate) fn approve_docs(operation: Operation<'_>) -> Operation<'_> {
+    gate_docs(operation, "Approve a waiting gate").id("approveGate")
+}
+
+pub(crate) fn reject_docs(operation: Operation<'_>) -> Operation<'_> {
+    gate_docs(operation, "Reject a waiting gate").id("rejectGate")
 }
 
 fn gate_docs<'t>(operation: Operation<'t>, summary: &str) -> Operation<'t> {

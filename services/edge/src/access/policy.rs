@@ -1,0 +1,71 @@
+//! Access policies: what a route asks of its callers. There is no default, so that a route cannot be open by oversight.
+
+use super::identity::Role;
+
+/// What a caller needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Access {
+    /// Nothing.
+    Public,
+    /// A key that may read.
+    Read,
+    /// A key that may change things.
+    Write,
+    /// A key that may administer this edge.
+    #[expect(dead_code, reason = "no route is for administrators only yet")]
+    Admin,
+}
+
+impl Access {
+    /// A ticket besides, for browsers, whose event streams and sockets cannot send headers.
+    pub(crate) const fn or_ticket(self) -> Policy {
+        Policy {
+            access: self,
+            tickets: Tickets::Accepted,
+        }
+    }
+
+    /// Whether this role has it.
+    pub(crate) fn is_given_to(self, role: Role) -> bool {
+        match self {
+            Self::Public | Self::Read => true,
+            Self::Write | Self::Admin => role >= Role::Operator,
+        }
+    }
+}
+
+/// Whether a route takes a token in its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tickets {
+    /// It does.
+    Accepted,
+    /// It does not.
+    Ignored,
+}
+
+/// The policy of one route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) access: Access,
+    pub(crate) tickets: Tickets,
+}
+
+impl From<Access> for Policy {
+    fn from(access: Access) -> Self {
+        Self {
+            access,
+            tickets: Tickets::Ignored,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether everybody may make the request.
+    pub(crate) fn is_public(self) -> bool {
+        self.access == Access::Public
+    }
+
+    pub(crate) fn takes_tickets(self) -> bool {
+        self.tickets == Tickets::Accepted
+    }
+}

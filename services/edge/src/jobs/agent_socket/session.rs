@@ -1,0 +1,318 @@
+//! The session of one agent's socket: moves frames between the socket, the core and the agent's link on the bus.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+
+use axum::extract::State;
+use axum::response::Response;
+use futures::StreamExt;
+use futures::stream::SplitStream;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use quintet_bus::Responder;
+use quintet_contract::JsonObject;
+use quintet_contract::agent::{AgentReport, CommandReply};
+use quintet_contract::event::JobLog;
+use quintet_contract::id::JobId;
+use quintet_contract::socket::{CLOSE_NO_HELLO, CLOSE_TOO_SLOW, CLOSE_UNAUTHORIZED, HelloPayload};
+use quintet_contract::subject::JobLogged;
+use quintet_worker::{AgentIdentity, AgentLink, HeartbeatMode, LinkEvent, LinkHandle, LinkOptions};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::Message;
+use tracing::debug;
+
+use super::core::{Core, Inbound, Outbound};
+use crate::access::keys::same_secret;
+use crate::http::websocket::CLOSE_LEAVING;
+use crate::http::websocket::accept::{Socket, SocketOptions, SocketUpgrade};
+use crate::http::websocket::ping::{Activity, Due, Pings};
+use crate::http::websocket::send_queue::SendQueue;
+use crate::metrics;
+use crate::state::App;
+
+const OPTIONS: SocketOptions = SocketOptions {
+    kind: "agent",
+    max_message: 1024 * 1024,
+    read_buffer: 4 * 1024,
+};
+/// Log lines per second of one socket, also as a burst; what is over is dropped and counted.
+const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).expect("a constant above zero");
+
+pub(crate) async fn connect(State(app): State<App>, upgrade: SocketUpgrade) -> Response {
+    upgrade.accept(OPTIONS, |socket| serve(app, socket))
+}
+
+/// Why a socket ends.
+enum End {
+    /// The other end closed, or is gone.
+    Gone,
+    /// We close, with this code and reason.
+    Close(u16, &'static str),
+    /// A newer session of the same agent took over.
+    Replaced,
+    /// It does not read.
+    TooSlow,
+    /// The edge leaves.
+    ShuttingDown,
+}
+
+async fn serve(app: App, socket: Socket) {
+    let (sink, stream) = socket.split();
+    let mut session = Session {
+        core: Core::default(),
+        stream,
+        queue: SendQueue::start(sink, &app.sockets),
+        app,
+        link: None,
+        commands: HashMap::new(),
+        lines: RateLimiter::direct(Quota::per_second(LOG_LINES_PER_SECOND)),
+        activity: Activity::default(),
+    };
+    let end = session.run().await;
+    session.finish(end).await;
+}
+
+/// One socket.
+struct Session {
+    app: App,
+    core: Core,
+    stream: SplitStream<Socket>,
+    queue: SendQueue,
+    link: Option<(LinkHandle, Receiver<LinkEvent>)>,
+    /// Commands that wait for the agent's word, by job and by what it was told.
+    commands: HashMap<(JobId, &'static str), Responder<CommandReply>>,
+    lines: DefaultDirectRateLimiter,
+    activity: Activity,
+}
+
+impl Session {
+    async fn run(&mut self) -> End {
+        let hello_until = Instant::now() + self.app.config.hello_timeout;
+        let mut pings = Pings::start();
+        loop {
+            // Cancel-safe: frames and link events are taken only when they are returned.
+            let handle_inbound = tokio::select! {
+                biased;
+                () = self.app.shutdown.cancelled() => return End::ShuttingDown,
+                () = self.queue.overflowed() => return End::TooSlow,
+                event = next_event(&mut self.link) => match self.handle_link_event(event).await {
+                    Some(end) => return end,
+                    None => continue,
+                },
+                frame = self.stream.next() => match frame {
+                    Some(Ok(Message::Text(text))) => self.core.receive(text.as_bytes()),
+                    Some(Ok(Message::Binary(bytes))) => self.core.receive(&bytes),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => { self.activity.record(); continue }
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
+                },
+                () = sleep_until(hello_until), if self.link.is_none() => {
+                    return End::Close(CLOSE_NO_HELLO, "no hello in time");
+                }
+                due = pings.due(&self.activity) => match due {
+                    Due::Gone => return End::Gone,
+                    Due::Ping => {
+                        self.queue.send(Message::Ping(Default::default()));
+                        continue;
+                    }
+                },
+            };
+            self.activity.record();
+            if let Some(end) = self.handle_inbound(handle_inbound).await {
+                return end;
+            }
+        }
+    }
+
+    /// What the agent said.
+    async fn handle_inbound(&mut self, handle_inbound: Inbound) -> Option<End> {
+        match handle_inbound {
+            Inbound::Ignored(kind) => metrics::ignored_frame(kind),
+            Inbound::Hello(hello) => return self.hello(*hello).await,
+            Inbound::Heartbeat(metrics) => {
+                if let Some((link, _)) = &self.link {
+                    let _ = link.heartbeat(metrics).await;
+                }
+            }
+            Inbound::Report(report) => self.report(report).await,
+            Inbound::Muted {
+                job,
+                verb,
+                report,
+                success,
+            } => {
+                if let Some(responder) = self.commands.remove(&(job, verb)) {
+                    let mut answer = JsonObject::new();
+                    answer.insert("success".to_owned(), success.into());
+                    if !success {
+                        answer.insert(
+                            "reason".to_owned(),
+                            "the agent said that it did not work".into(),
+                        );
+                    }
+                    responder.ok(&CommandReply { answer }).await;
+                }
+                self.report(report).await;
+            }
+            Inbound::Log(log) => self.log(log).await,
+        }
+        None
+    }
+
+    async fn report(&mut self, report: AgentReport) {
+        let Some((link, _)) = &self.link else {
+            return metrics::ignored_frame("before_hello");
+        };
+        link.set_jobs(self.core.jobs());
+        // An error means that the link has ended, which its own event says.
+        let _ = link.report(report).await;
+    }
+
+    async fn hello(&mut self, hello: HelloPayload) -> Option<End> {
+        let token = hello
+            .auth
+            .as_ref()
+            .and_then(|auth| auth.token.as_deref())
+            .unwrap_or_default();
+        if !same_secret(token, self.app.config.agent_token.expose()) {
+            return Some(End::Close(CLOSE_UNAUTHORIZED, "Unauthorized"));
+        }
+        let identity = AgentIdentity {
+            agent: hello.agent_id.clone(),
+            pool: hello.pool.clone().unwrap_or_default(),
+        };
+        if let Some((before, _)) = self.link.take() {
+            // The same socket speaks for another agent now, or announces itself anew.
+            match self.core.speaks_for(&identity.agent) {
+                true => before.close(),
+                false => drop(before.goodbye("its socket speaks for another agent").await),
+            }
+        }
+        let hello = self.core.greet(hello);
+        let options = LinkOptions {
+            heartbeat: HeartbeatMode::Forwarded,
+        };
+        self.link = Some(AgentLink::open(
+            self.app.bus.clone(),
+            identity,
+            hello,
+            options,
+        ));
+        None
+    }
+
+    async fn log(&mut self, log: JobLog) {
+        let count = u32::try_from(log.lines.len())
+            .ok()
+            .and_then(NonZeroU32::new);
+        let Some(count) = count else { return };
+        if !matches!(self.lines.check_n(count), Ok(Ok(()))) {
+            return metrics::ignored_frame("log_rate");
+        }
+        let subject = JobLogged {
+            job: log.job_id.clone(),
+        };
+        match self.app.bus.store(&subject, &log, None).await {
+            // Lines are stored in order; nobody waits for each.
+            Ok(confirmation) => drop(confirmation),
+            Err(error) => debug!(%error, "cannot store log lines"),
+        }
+    }
+
+    /// What the bus says to the agent.
+    async fn handle_link_event(&mut self, event: Option<LinkEvent>) -> Option<End> {
+        match event {
+            None | Some(LinkEvent::Closed) => {
+                return Some(End::Close(CLOSE_LEAVING, "the bus is away"));
+            }
+            Some(LinkEvent::Replaced) => return Some(End::Replaced),
+            Some(LinkEvent::Command {
+                command, responder, ..
+            }) => match self.core.command(command) {
+                Outbound::Notify(frame) => {
+                    self.queue.send(Message::text(frame));
+                    responder.ok(&CommandReply::default()).await;
+                }
+                Outbound::Request { frame, job, verb } => {
+                    self.queue.send(Message::text(frame));
+                    self.commands.insert((job, verb), responder);
+                }
+                Outbound::Reject(error) => responder.err(&error).await,
+            },
+            Some(LinkEvent::Assigned { assignment, .. }) => {
+                let frame = self.core.offer(assignment);
+                self.queue.send(Message::text(frame));
+            }
+            Some(LinkEvent::Kill(placement)) => {
+                let frame = self.core.kill(&placement);
+                self.queue.send(Message::text(frame));
+            }
+            Some(LinkEvent::Welcome(settings)) => {
+                self.queue.send(Message::text(self.core.welcome(settings)))
+            }
+            Some(LinkEvent::Stored(reports)) => {
+                for report in &reports {
+                    if let AgentReport::JobStopped { job_id, .. } = report {
+                        // Nobody will answer a command to a job that has ended.
+                        self.commands.retain(|(job, _), _| job != job_id);
+                    }
+                }
+                if self.core.stored(&reports)
+                    && let Some((link, _)) = &self.link
+                {
+                    link.set_jobs(self.core.jobs());
+                }
+            }
+            Some(LinkEvent::Refused { report, error }) => {
+                debug!(%error, "a report of an agent was refused");
+                if matches!(*report, AgentReport::Hello { .. }) {
+                    // It is not registered: the pool takes no new agents.
+                    return Some(End::Close(CLOSE_TOO_SLOW, "refused; try again later"));
+                }
+            }
+            Some(_) => {}
+        }
+        None
+    }
+
+    async fn finish(mut self, end: End) {
+        let link = self.link.take();
+        match end {
+            End::Gone => send_goodbye(link, "link closed").await,
+            End::TooSlow => {
+                metrics::slow_client("agent");
+                self.queue.close(CLOSE_TOO_SLOW, "too slow").await;
+                send_goodbye(link, "did not read its socket").await;
+            }
+            End::Close(code, reason) => {
+                self.queue.close(code, reason).await;
+                send_goodbye(link, reason).await;
+            }
+            End::Replaced => self.queue.close(1000, "Replaced by new connection").await,
+            End::ShuttingDown => {
+                if let Some((link, _)) = link {
+                    // No goodbye: the agent comes back through another edge before anybody misses it.
+                    link.close();
+                }
+                self.queue
+                    .close(CLOSE_LEAVING, "this server is leaving")
+                    .await;
+            }
+        }
+    }
+}
+
+async fn send_goodbye(link: Option<(LinkHandle, Receiver<LinkEvent>)>, reason: &str) {
+    if let Some((link, _events)) = link
+        && let Err(error) = link.goodbye(reason).await
+    {
+        debug!(%error, "a goodbye was not heard");
+    }
+}
+
+/// Waits for the link's next event; for ever while there is no link.
+async fn next_event(link: &mut Option<(LinkHandle, Receiver<LinkEvent>)>) -> Option<LinkEvent> {
+    match link {
+        Some((_, events)) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
