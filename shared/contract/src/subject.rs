@@ -150,10 +150,11 @@ macro_rules! subjects {
             doc: $doc,
             message: stringify!($message),
             reply: {
-                #[allow(unused_mut, unused_assignments)]
-                let mut reply = "";
-                $(reply = stringify!($reply);)?
-                reply
+                const REPLY: &[&str] = &[$(stringify!($reply))?];
+                match REPLY {
+                    [reply] => reply,
+                    _ => "",
+                }
             },
         }),*];
 
@@ -173,9 +174,9 @@ macro_rules! subjects {
             }
 
             fn parse(prefix: &Prefix, subject: &str) -> Option<Self> {
-                #[allow(unused_mut, unused_variables)]
                 let mut fields = split(prefix, $pattern, subject)?.into_iter();
-                Some(Self { $($field: Token::from_token(fields.next()?)?),* })
+                let found = Self { $($field: Token::from_token(fields.next()?)?),* };
+                fields.next().is_none().then_some(found)
             }
         }
 

@@ -3,7 +3,10 @@
 //!
 //! The tie is to the starting thread, not to the process (prctl(2)), and a test's thread ends with its test:
 //! [`crate::Process`] therefore starts every child from one thread that lives as long as the process.
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "what a child does between fork and exec has no safe form"
+)]
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;

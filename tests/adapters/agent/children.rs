@@ -370,7 +370,7 @@ async fn a_killed_agent_takes_its_children_and_grandchildren_along() {
     let mut agent = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "children::agent_process_of_the_test_that_kills_it",
+            "agent::children::agent_process_of_the_test_that_kills_it",
         ])
         .env(AGENT_OF, stage.nats.url())
         .env(AGENT_FOLDER, stage.folder.path())

@@ -13,7 +13,7 @@ use super::stage::{PATIENCE, Stage, frame, id};
 /// A program that writes down its number and what it was given, then waits; TERM ends it or not.
 fn spec(folder: &Path, name: &str, on_term: &str) -> ProcessSpec {
     let script = format!(
-        "trap '{on_term}' TERM; echo $$ >> {name}; echo $QUINTET_WORKER_ID $COLOUR > {name}.env; echo hello >&2; while :; do sleep 0.05; done"
+        "trap '{on_term}' TERM; echo $QUINTET_WORKER_ID $COLOUR > {name}.env; echo $$ >> {name}; echo hello >&2; while :; do sleep 0.05; done"
     );
     ProcessSpec {
         id: id(name),

@@ -66,7 +66,7 @@ async fn optional_tasks_may_end_or_panic_without_stopping_anything() {
     });
     tasks.spawn("cache", ExitPolicy::Optional, async {
         panic!("twice");
-        #[allow(unreachable_code, reason = "gives the future its type")]
+        #[expect(unreachable_code, reason = "gives the future its type")]
         Ok::<(), Infallible>(())
     });
     assert!(no_end_within(&tasks, Duration::from_secs(60)).await);

@@ -1,6 +1,9 @@
 //! Ties a child process to the thread that starts it: the kernel kills the child when that thread ends, also on
 //! `kill -9` of the whole process. The only unsafe code of the program.
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "what a child does between fork and exec has no safe form"
+)]
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
