@@ -159,7 +159,7 @@ impl Simulated {
                         continue;
                     }
                     link::Effect::Offer(assignment, _) => vec![Event::Assigned(assignment)],
-                    link::Effect::Tell(told) => of_told(told),
+                    link::Effect::Notify(told) => of_told(told),
                     link::Effect::Flushed(_) => continue,
                     link::Effect::Leave => {
                         self.has_left = true;
@@ -227,21 +227,21 @@ impl Simulated {
     }
 }
 
-fn of_told(told: link::Told) -> Vec<Event> {
+fn of_told(told: link::Notification) -> Vec<Event> {
     match told {
-        link::Told::Welcome(settings) => vec![Event::Welcome(settings)],
-        link::Told::Confirmed(placement) => vec![Event::Confirmed(placement)],
-        link::Told::Kill(placement) => vec![Event::Unwanted(placement)],
-        link::Told::Stored(reports) => {
+        link::Notification::Welcome(settings) => vec![Event::Welcome(settings)],
+        link::Notification::Confirmed(placement) => vec![Event::Confirmed(placement)],
+        link::Notification::Kill(placement) => vec![Event::Unwanted(placement)],
+        link::Notification::Stored(reports) => {
             let finals = reports.into_iter().filter_map(crate::inbound::final_of);
             finals.map(Event::FinalStored).collect()
         }
-        link::Told::Refused(report, _) => {
+        link::Notification::Refused(report, _) => {
             let last = crate::inbound::final_of(*report);
             last.map(Event::FinalStored).into_iter().collect()
         }
-        link::Told::Fence => vec![Event::Fenced],
-        link::Told::Replaced => vec![Event::Replaced],
-        link::Told::Contact => Vec::new(),
+        link::Notification::Fence => vec![Event::Fenced],
+        link::Notification::Replaced => vec![Event::Replaced],
+        link::Notification::Contact => Vec::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! The life of a run worker: its queues, its commands, and its end.
+//! The task_run of a run worker: its queues, its commands, and its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use tracing::{info, warn};
 
 use crate::command::CommandHandler;
 use crate::config::RunWorkerConfig;
-use crate::desk::Desk;
+use crate::in_flight::InFlight;
 use crate::error::Error;
 use crate::handler::Handler;
-use crate::life::{Worker, live};
+use crate::task_run::{Worker, run_task};
 use crate::outbox::Outboxes;
 use crate::slots::Slots;
 
@@ -62,17 +62,17 @@ pub async fn serve<H: Handler>(
         .serve::<CommandWorker>(filter, None)
         .await
         .map_err(|source| Error::Subscribe { source })?;
-    let desk = Arc::new(Desk::default());
+    let in_flight = Arc::new(InFlight::default());
     let mut services = JoinSet::new();
     let outboxes = Outboxes::start(&bus, &mut services);
-    services.spawn(obey(commands, desk.clone()));
+    services.spawn(handle_commands(commands, in_flight.clone()));
     let slots = Slots::new(config.slots);
     let (drain_grace, queues) = (config.drain_grace, config.queues.clone());
     let worker = Arc::new(Worker {
         config,
         handler,
         outboxes,
-        desk: desk.clone(),
+        in_flight: in_flight.clone(),
         closing: shutdown.clone(),
     });
     let open = async {
@@ -95,7 +95,7 @@ pub async fn serve<H: Handler>(
     let drain = async {
         shutdown.cancelled().await;
         sleep(drain_grace).await;
-        desk.stop_all();
+        in_flight.stop_all();
         std::future::pending::<()>().await;
     };
     let served = tokio::select! {
@@ -142,7 +142,7 @@ async fn serve_queue<H: Handler>(
     slots: &Slots,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    let mut in_hand = JoinSet::new();
+    let mut running = JoinSet::new();
     let mut free = slots.free();
     loop {
         let room = *free.borrow_and_update();
@@ -150,16 +150,16 @@ async fn serve_queue<H: Handler>(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            Some(ended) = in_hand.join_next(), if !in_hand.is_empty() => check(ended),
+            Some(ended) = running.join_next(), if !running.is_empty() => check(ended),
             Ok(()) = free.changed() => {}
             pulled = pull.next(room) => match pulled {
-                Some(pulled) => begin(worker, pulled, slots, &mut in_hand).await,
+                Some(pulled) => begin(worker, pulled, slots, &mut running).await,
                 None => return Err(Error::BusClosed),
             },
         }
     }
     pull.close().await;
-    while let Some(ended) = in_hand.join_next().await {
+    while let Some(ended) = running.join_next().await {
         check(ended);
     }
     Ok(())
@@ -170,15 +170,15 @@ async fn begin<H: Handler>(
     worker: &Arc<Worker<H>>,
     pulled: Pulled,
     slots: &Slots,
-    in_hand: &mut JoinSet<()>,
+    running: &mut JoinSet<()>,
 ) {
     match slots.take() {
-        Some(slot) => drop(in_hand.spawn(live(worker.clone(), pulled, slot))),
+        Some(slot) => drop(running.spawn(run_task(worker.clone(), pulled, slot))),
         None => pulled.held.give_back().await,
     }
 }
 
-/// A task's life ends by itself; handlers that panic are caught in it.
+/// A task's task_run ends by itself; handlers that panic are caught in it.
 fn check(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
@@ -187,14 +187,14 @@ fn check(ended: Result<(), JoinError>) {
     }
 }
 
-async fn obey(mut commands: Requests<CommandWorker>, desk: Arc<Desk>) {
+async fn handle_commands(mut commands: Requests<CommandWorker>, in_flight: Arc<InFlight>) {
     while let Some(request) = commands.next().await {
         match request.message {
             WorkerCommand::Cancel {
                 run_id,
                 node_id,
                 attempt,
-            } => desk.cancel(run_id, node_id, attempt),
+            } => in_flight.cancel(run_id, node_id, attempt),
             WorkerCommand::Unknown => warn!("was told something that a newer version knows"),
         }
         request.responder.ok(&Done { ok: true }).await;

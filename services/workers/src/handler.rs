@@ -11,7 +11,7 @@ use quintet_contract::task::{Task, WorkerEvent};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::outbox::{Account, Stop};
+use crate::outbox::{TaskReporter, Stop};
 
 /// Does tasks, each when it is granted.
 ///
@@ -48,7 +48,7 @@ where
     async fn handle(&self, task: TaskContext) -> Result<JsonObject, TaskFailure> {
         let mut stop = task.stop.clone();
         let work = self(task);
-        // What is dropped here did not end and says nothing: the life of the task knows why.
+        // What is dropped here did not end and says nothing: the task_run of the task knows why.
         tokio::select! {
             biased;
             done = work => done,
@@ -98,7 +98,7 @@ pub struct TaskContext {
     task: Arc<Task>,
     attempt: Attempt,
     resume_state: Option<Value>,
-    account: Arc<Account>,
+    reporter: Arc<TaskReporter>,
     stop: watch::Receiver<Option<Stop>>,
 }
 
@@ -107,14 +107,14 @@ impl TaskContext {
         task: Arc<Task>,
         attempt: Attempt,
         resume_state: Option<Value>,
-        account: Arc<Account>,
+        reporter: Arc<TaskReporter>,
     ) -> Self {
-        let stop = account.stopping();
+        let stop = reporter.stopping();
         Self {
             task,
             attempt,
             resume_state,
-            account,
+            reporter,
             stop,
         }
     }
@@ -147,17 +147,17 @@ impl TaskContext {
     /// Marks where another attempt can go on. Waits only while much is unanswered.
     pub async fn checkpoint(&self, name: Option<String>, data: Option<Value>) {
         let event = WorkerEvent::Checkpoint { name, data };
-        self.account.tell(event).await;
+        self.reporter.report(event).await;
     }
 
     /// Adds to the node's output.
     pub async fn output(&self, data: JsonObject) {
-        self.account.tell(WorkerEvent::Output { data }).await;
+        self.reporter.report(WorkerEvent::Output { data }).await;
     }
 
     /// Tells how far it is; of what comes faster than four times a second the newest counts.
     pub async fn progress(&self, data: JsonObject) {
-        self.account.progress(data).await;
+        self.reporter.progress(data).await;
     }
 
     /// Adds a line to the log of the run. Never waits: what is too much is dropped and counted.
@@ -166,12 +166,12 @@ impl TaskContext {
     }
 
     pub(crate) fn log_from(&self, stream: LogStream, line: &str) {
-        self.account.log(stream, line);
+        self.reporter.log(stream, line);
     }
 
     /// Says something of the worker's own in the log.
     pub(crate) fn note(&self, line: String) {
-        self.account.note(line);
+        self.reporter.note(line);
     }
 
     /// Resolves when the task is to be stopped. Cancel-safe: it only looks.
@@ -181,7 +181,7 @@ impl TaskContext {
 }
 
 async fn stopping(stop: &mut watch::Receiver<Option<Stop>>) {
-    // Fails only without the account, and whoever asks holds it.
+    // Fails only without the reporter, and whoever asks holds it.
     if stop.wait_for(Option::is_some).await.is_err() {
         std::future::pending::<()>().await;
     }

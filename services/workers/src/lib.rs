@@ -19,12 +19,12 @@
 
 mod command;
 mod config;
-mod desk;
+mod in_flight;
 mod driver;
 pub mod effects;
 mod error;
 mod handler;
-mod life;
+mod task_run;
 pub mod metrics;
 mod outbox;
 mod slots;

@@ -1,9 +1,9 @@
 //! Looks after one child process from its start to its end.
 //!
 //! One task per child owns its process group, so that nobody signals a group that is gone. Readers drain its
-//! output, a desk passes live commands on; what matters comes back to the driver as events.
+//! output, stdin passes live commands on; what matters comes back to the driver as events.
 
-mod desk;
+mod stdin;
 mod output;
 
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use crate::core::{AnswerId, Event, Exit};
 use crate::executors::{ExecPlan, FfmpegPlan, Output};
 use crate::ffmpeg::{self, Progress, StallWatch};
 use crate::logs::{self, LogSink, NoteSink};
-use desk::Language;
+use stdin::Language;
 use output::{Dialog, Readers};
 
 /// Live commands that wait for a child; when full, further ones fail.
@@ -64,14 +64,14 @@ pub(crate) enum Work {
 /// How a child is told things.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    pressure: watch::Sender<Pressure>,
+    stop_level: watch::Sender<StopLevel>,
     commands: mpsc::Sender<LiveCommand>,
     notes: NoteSink,
 }
 
 /// What is to be done to end a child; it only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Pressure {
+enum StopLevel {
     None,
     Terminate,
     Kill,
@@ -88,18 +88,18 @@ pub(crate) struct LiveCommand {
 impl Handle {
     /// Asks the whole group to end.
     pub(crate) fn terminate(&self) {
-        self.press(Pressure::Terminate);
+        self.escalate(StopLevel::Terminate);
     }
 
     /// Ends the whole group.
     pub(crate) fn kill(&self) {
-        self.press(Pressure::Kill);
+        self.escalate(StopLevel::Kill);
     }
 
-    fn press(&self, more: Pressure) {
-        self.pressure.send_if_modified(|pressure| {
-            let grows = more > *pressure;
-            *pressure = more.max(*pressure);
+    fn escalate(&self, more: StopLevel) {
+        self.stop_level.send_if_modified(|stop_level| {
+            let grows = more > *stop_level;
+            *stop_level = more.max(*stop_level);
             grows
         });
     }
@@ -124,11 +124,11 @@ pub(crate) fn start(
     work: Work,
     restartable: bool,
 ) -> Handle {
-    let (pressure, pressed) = watch::channel(Pressure::None);
+    let (stop_level, stop_requested) = watch::channel(StopLevel::None);
     let (commands, asked) = mpsc::channel(COMMANDS);
     let (sink, shipment, shipped) = logs::channel(context.log_limits);
     let handle = Handle {
-        pressure,
+        stop_level,
         commands,
         notes: sink.notes(),
     };
@@ -139,28 +139,28 @@ pub(crate) fn start(
         ExitPolicy::Optional,
         shipping.instrument(span.clone()),
     );
-    let tender = Tender {
+    let tender = ChildSupervisor {
         context: context.clone(),
         placement,
         restartable,
-        pressed,
+        stop_requested,
     };
-    let tending = tender.tend(work, sink, asked, shipped);
+    let tending = tender.run(work, sink, asked, shipped);
     context
         .tasks
         .spawn("child", ExitPolicy::Optional, tending.instrument(span));
     handle
 }
 
-struct Tender {
+struct ChildSupervisor {
     context: Context,
     placement: JobAttempt,
     restartable: bool,
-    pressed: watch::Receiver<Pressure>,
+    stop_requested: watch::Receiver<StopLevel>,
 }
 
-impl Tender {
-    async fn tend(
+impl ChildSupervisor {
+    async fn run(
         mut self,
         work: Work,
         sink: LogSink,
@@ -209,7 +209,7 @@ impl Tender {
             // Both are cancel-safe: a watch keeps what is unseen, and waiting for a child only looks.
             tokio::select! {
                 biased;
-                Ok(()) = self.pressed.changed() => self.press(&group),
+                Ok(()) = self.stop_requested.changed() => self.escalate(&group),
                 status = child.wait() => break status,
             }
         };
@@ -248,8 +248,8 @@ impl Tender {
             // All are cancel-safe: a watch keeps what is unseen, an interval and a wait only look.
             tokio::select! {
                 biased;
-                Ok(()) = self.pressed.changed() => {
-                    self.press(&group);
+                Ok(()) = self.stop_requested.changed() => {
+                    self.escalate(&group);
                     second_term = Some(Instant::now() + SECOND_TERM_AFTER);
                 }
                 status = child.wait() => break status,
@@ -280,7 +280,7 @@ impl Tender {
     }
 
     fn open_desk(&self, child: &mut Child, language: Language, asked: mpsc::Receiver<LiveCommand>) {
-        let desk = desk::serve(
+        let desk = stdin::serve(
             self.placement.clone(),
             child.stdin.take(),
             language,
@@ -292,11 +292,11 @@ impl Tender {
             .spawn("commands", ExitPolicy::Optional, desk.in_current_span());
     }
 
-    fn press(&mut self, group: &Group) {
-        match *self.pressed.borrow_and_update() {
-            Pressure::None => {}
-            Pressure::Terminate => group.signal(Signal::TERM),
-            Pressure::Kill => group.signal(Signal::KILL),
+    fn escalate(&mut self, group: &Group) {
+        match *self.stop_requested.borrow_and_update() {
+            StopLevel::None => {}
+            StopLevel::Terminate => group.signal(Signal::TERM),
+            StopLevel::Kill => group.signal(Signal::KILL),
         }
     }
 

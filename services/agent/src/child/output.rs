@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::ffmpeg::{Progress, ProgressReader, Said, said};
+use crate::ffmpeg::{Progress, ProgressReader, StderrLine, said};
 use crate::logs::LogSink;
 
 /// Bytes read at once.
@@ -80,10 +80,10 @@ impl Readers {
         });
         let (log, tail) = (sink.clone(), readers.tail.clone());
         readers.read(child.stderr.take(), move |line| match said(line) {
-            Said::Obeyed => replies.send_modify(|replies| replies.obeyed += 1),
-            Said::Refused => replies.send_modify(|replies| replies.refused += 1),
-            Said::Prompt => {}
-            Said::Talk => {
+            StderrLine::Obeyed => replies.send_modify(|replies| replies.obeyed += 1),
+            StderrLine::Refused => replies.send_modify(|replies| replies.refused += 1),
+            StderrLine::Prompt => {}
+            StderrLine::Talk => {
                 tail.push(line);
                 log.push(LogStream::Stderr, line);
             }

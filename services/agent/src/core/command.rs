@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Core;
 use super::event::{AnswerId, Effect, Request};
-use super::job::Fate;
+use super::job::EndReason;
 use crate::executors::Verdict;
 
 impl Core {
@@ -22,7 +22,7 @@ impl Core {
         }
         match request {
             Request::Stop { deadline } => {
-                self.stop(placement, Fate::Asked, deadline);
+                self.stop(placement, EndReason::Asked, deadline);
                 self.reply(answer, JsonObject::new());
             }
             Request::Kill => {

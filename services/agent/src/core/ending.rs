@@ -6,17 +6,17 @@ use quintet_contract::job::{JobAttempt, JobStatus};
 
 use super::Core;
 use super::event::{Deadline, Effect, Leaving};
-use super::job::{Fate, Job, Pressure, Stage};
+use super::job::{EndReason, Job, StopLevel, Stage};
 
 impl Core {
     /// Begins to stop a job; only what was not under way before has effects.
-    pub(super) fn stop(&mut self, placement: JobAttempt, why: Fate, grace: Duration) {
+    pub(super) fn stop(&mut self, placement: JobAttempt, why: EndReason, grace: Duration) {
         let Some(job) = self.jobs.get_mut(&placement) else {
             return;
         };
         match &mut job.stage {
-            Stage::Accepted if why == Fate::Shutdown => {
-                self.withdraw(placement, "this agent is about to leave");
+            Stage::Accepted if why == EndReason::Shutdown => {
+                self.rescind_acceptance(placement, "this agent is about to leave");
             }
             Stage::Accepted => {
                 let ended = why.end_unstarted();
@@ -25,16 +25,16 @@ impl Core {
             Stage::Live {
                 status,
                 fate,
-                pressure,
+                stop_level,
             } => {
-                if *fate == Fate::Own || (*fate == Fate::Shutdown && why == Fate::Asked) {
+                if *fate == EndReason::Own || (*fate == EndReason::Shutdown && why == EndReason::Asked) {
                     *fate = why;
                 }
-                if *status == JobStatus::Stopping || *pressure == Pressure::Killed {
+                if *status == JobStatus::Stopping || *stop_level == StopLevel::Killed {
                     return;
                 }
                 *status = JobStatus::Stopping;
-                *pressure = Pressure::Terminated;
+                *stop_level = StopLevel::Terminated;
                 self.update(&placement, JobStatus::Stopping);
                 self.effects.push(Effect::Terminate(placement.clone()));
                 self.effects
@@ -46,10 +46,10 @@ impl Core {
 
     pub(super) fn kill(&mut self, placement: JobAttempt) {
         match self.jobs.get_mut(&placement).map(|job| &mut job.stage) {
-            Some(Stage::Accepted) => self.end(placement, Fate::Asked.end_unstarted()),
+            Some(Stage::Accepted) => self.end(placement, EndReason::Asked.end_unstarted()),
             Some(Stage::Live { fate, .. }) => {
-                if matches!(fate, Fate::Own | Fate::Shutdown) {
-                    *fate = Fate::Asked;
+                if matches!(fate, EndReason::Own | EndReason::Shutdown) {
+                    *fate = EndReason::Asked;
                 }
                 self.press_kill(&placement);
             }
@@ -59,19 +59,19 @@ impl Core {
 
     pub(super) fn press_kill(&mut self, placement: &JobAttempt) {
         if let Some(Job {
-            stage: Stage::Live { pressure, .. },
+            stage: Stage::Live { stop_level, .. },
             ..
         }) = self.jobs.get_mut(placement)
-            && *pressure != Pressure::Killed
+            && *stop_level != StopLevel::Killed
         {
-            *pressure = Pressure::Killed;
+            *stop_level = StopLevel::Killed;
             self.effects.push(Effect::Kill(placement.clone()));
         }
     }
 
     pub(super) fn stop_overdue(&mut self, placement: &JobAttempt) {
         if let Some(Stage::Live {
-            pressure: Pressure::Terminated,
+            stop_level: StopLevel::Terminated,
             ..
         }) = self.stage_of(placement)
         {
@@ -85,7 +85,7 @@ impl Core {
     pub(super) fn silence(&mut self, placement: &JobAttempt) {
         match self.jobs.get_mut(placement).map(|job| &mut job.stage) {
             Some(Stage::Live { fate, .. }) => {
-                *fate = Fate::Silenced;
+                *fate = EndReason::Silenced;
                 self.press_kill(placement);
             }
             Some(Stage::Accepted | Stage::Ended { .. }) => {
@@ -129,7 +129,7 @@ impl Core {
         self.leaving = Some(Leaving::Drained);
         let all: Vec<JobAttempt> = self.jobs.keys().cloned().collect();
         for placement in all {
-            self.stop(placement, Fate::Shutdown, grace);
+            self.stop(placement, EndReason::Shutdown, grace);
         }
     }
 

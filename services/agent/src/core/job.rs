@@ -23,9 +23,9 @@ pub(super) enum Stage {
         /// STARTING, RUNNING or STOPPING.
         status: JobStatus,
         /// What its end will mean.
-        fate: Fate,
+        fate: EndReason,
         /// What was done to end it.
-        pressure: Pressure,
+        stop_level: StopLevel,
     },
     /// Gone; its end is on its way to the owner.
     Ended {
@@ -36,7 +36,7 @@ pub(super) enum Stage {
 
 /// What the end of a process will mean.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Fate {
+pub(super) enum EndReason {
     /// What its exit says.
     Own,
     /// It was asked to stop: that it ended is well.
@@ -51,7 +51,7 @@ pub(super) enum Fate {
 
 /// What was done to end a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pressure {
+pub(super) enum StopLevel {
     None,
     Terminated,
     Killed,
@@ -62,13 +62,13 @@ impl Stage {
     pub(super) const fn live() -> Self {
         Self::Live {
             status: JobStatus::Starting,
-            fate: Fate::Own,
-            pressure: Pressure::None,
+            fate: EndReason::Own,
+            stop_level: StopLevel::None,
         }
     }
 }
 
-impl Fate {
+impl EndReason {
     /// How a job ends that was not started or whose exit says nothing.
     pub(super) fn end_unstarted(&self) -> Result<(), JobError> {
         match self {
@@ -88,7 +88,7 @@ impl Job {
         match &self.stage {
             Stage::Accepted => Some(JobStatus::Accepted),
             Stage::Live {
-                fate: Fate::Silenced,
+                fate: EndReason::Silenced,
                 ..
             } => None,
             Stage::Live { status, .. } => Some(*status),

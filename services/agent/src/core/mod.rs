@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::executors::Abilities;
 pub(crate) use event::{AnswerId, Deadline, Effect, Event, Exit, Leaving, Request};
-use job::{Fate, Job, Stage};
+use job::{EndReason, Job, Stage};
 
 /// Placements that are remembered after they were answered, so that an offer that comes again is one job.
 const REMEMBERED: usize = 4096;
@@ -134,7 +134,7 @@ impl Core {
             return;
         }
         if self.has_newer(&placement) {
-            return self.turn_down(
+            return self.reject(
                 placement,
                 "this agent has a newer attempt of the job".to_owned(),
             );
@@ -144,14 +144,14 @@ impl Core {
             self.silence(&older);
         }
         if self.leaving.is_some() {
-            return self.turn_down(placement, "this agent is about to leave".to_owned());
+            return self.reject(placement, "this agent is about to leave".to_owned());
         }
         let plan = match self.abilities.plan(&assignment.config) {
             Ok(plan) => plan,
-            Err(reason) => return self.turn_down(placement, reason),
+            Err(reason) => return self.reject(placement, reason),
         };
         if self.used_slots() >= self.slots {
-            return self.turn_down(placement, "this agent has no free slot".to_owned());
+            return self.reject(placement, "this agent has no free slot".to_owned());
         }
         let job = Job {
             plan,
@@ -171,7 +171,7 @@ impl Core {
             .push(Effect::Schedule(placement, deadline, after));
     }
 
-    fn turn_down(&mut self, placement: JobAttempt, reason: String) {
+    fn reject(&mut self, placement: JobAttempt, reason: String) {
         self.effects.push(Effect::Report(AgentReport::AssignAck {
             job_id: placement.job_id,
             attempt: Some(placement.attempt),
@@ -218,19 +218,19 @@ impl Core {
 
     fn not_confirmed(&mut self, placement: JobAttempt) {
         let text = "the acceptance was not confirmed in time, so the job was not started";
-        self.withdraw(placement, text);
+        self.rescind_acceptance(placement, text);
     }
 
     /// Takes an acceptance back: the job was not started, and may go to somebody else whatever its policy says. It is
     /// listed until the owner has stored that, or it would be missed.
-    fn withdraw(&mut self, placement: JobAttempt, why: &str) {
+    fn rescind_acceptance(&mut self, placement: JobAttempt, why: &str) {
         if let Some(job) = self.jobs.get_mut(&placement)
             && job.stage == Stage::Accepted
         {
             job.stage = Stage::Ended {
                 last: JobStatus::Accepted,
             };
-            self.turn_down(placement, why.to_owned());
+            self.reject(placement, why.to_owned());
         }
     }
 
@@ -276,14 +276,14 @@ impl Core {
         if let Some(Job {
             stage:
                 Stage::Live {
-                    fate: fate @ Fate::Own,
+                    fate: fate @ EndReason::Own,
                     ..
                 },
             ..
         }) = self.jobs.get_mut(&placement)
         {
             let text = format!("no frame and no byte for {} ms", after.as_millis());
-            *fate = Fate::Failed(JobError::new("STALLED", text.clone()));
+            *fate = EndReason::Failed(JobError::new("STALLED", text.clone()));
             self.happened(placement.clone(), "stalled", text, None);
             self.press_kill(&placement);
         }
@@ -298,16 +298,16 @@ impl Core {
             return;
         };
         let ended = match fate {
-            Fate::Silenced => {
+            EndReason::Silenced => {
                 self.jobs.remove(&placement);
                 return;
             }
-            Fate::Own => exit.into_result(),
-            Fate::Asked => Ok(()),
-            Fate::Failed(error) => Err(exit.explain(error.clone())),
+            EndReason::Own => exit.into_result(),
+            EndReason::Asked => Ok(()),
+            EndReason::Failed(error) => Err(exit.explain(error.clone())),
             // Its owner starts it again elsewhere, if its policy says so; that needs a failure.
-            Fate::Shutdown if restartable => Fate::Shutdown.end_unstarted(),
-            Fate::Shutdown => Ok(()),
+            EndReason::Shutdown if restartable => EndReason::Shutdown.end_unstarted(),
+            EndReason::Shutdown => Ok(()),
         };
         self.end(placement, ended);
     }
@@ -343,7 +343,7 @@ impl Core {
     /// Whether the job runs here and may be spoken of.
     fn is_speaking(&self, placement: &JobAttempt) -> bool {
         let stage = self.stage_of(placement);
-        matches!(stage, Some(Stage::Live { fate, .. }) if *fate != Fate::Silenced)
+        matches!(stage, Some(Stage::Live { fate, .. }) if *fate != EndReason::Silenced)
     }
 
     fn update(&mut self, placement: &JobAttempt, status: JobStatus) {

@@ -26,7 +26,7 @@ pub(crate) fn volume_command(muted: bool) -> &'static str {
 
 /// What a line of standard error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum StderrLine {
     /// A filter graph obeyed a command.
     Obeyed,
     /// A filter graph did not.
@@ -38,19 +38,19 @@ pub(crate) enum Said {
 }
 
 /// Tells answers to commands from talk.
-pub(crate) fn said(line: &str) -> Said {
+pub(crate) fn parse(line: &str) -> StderrLine {
     if let Some(reply) = line.strip_prefix("Command reply for stream ") {
         return match reply.split_once("ret:") {
             Some((_, result)) if result.trim_start().starts_with("0 ") || result.trim() == "0" => {
-                Said::Obeyed
+                StderrLine::Obeyed
             }
-            _ => Said::Refused,
+            _ => StderrLine::Refused,
         };
     }
     if line.is_empty() || line.starts_with("Enter command: ") {
-        return Said::Prompt;
+        return StderrLine::Prompt;
     }
-    Said::Talk
+    StderrLine::Talk
 }
 
 #[cfg(test)]
@@ -59,16 +59,16 @@ mod tests {
 
     #[test]
     fn answers_are_told_from_talk() {
-        assert_eq!(said("Command reply for stream 1: ret:0 res:"), Said::Obeyed);
+        assert_eq!(said("Command reply for stream 1: ret:0 res:"), StderrLine::Obeyed);
         assert_eq!(
             said("Command reply for stream 0: ret:-38 res:"),
-            Said::Refused
+            StderrLine::Refused
         );
         assert_eq!(
             said("Enter command: <target>|all <time>|-1 <command>"),
-            Said::Prompt
+            StderrLine::Prompt
         );
-        assert_eq!(said(""), Said::Prompt);
-        assert_eq!(said("Input #0, lavfi, from 'testsrc':"), Said::Talk);
+        assert_eq!(said(""), StderrLine::Prompt);
+        assert_eq!(said("Input #0, lavfi, from 'testsrc':"), StderrLine::Talk);
     }
 }

@@ -19,7 +19,7 @@ use crate::handler::TaskContext;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
-/// Longest line of standard error, or said error, that a failure repeats.
+/// Longest line of standard error, or line error, that a failure repeats.
 const LAST_LINE_BYTES: usize = 500;
 /// How long pipes are read after the end: a process that left the group may hold them open.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct LastWords {
     /// The message of its last `error` event.
     pub(super) error: Option<String>,
-    /// Whether that said that another attempt may help.
+    /// Whether that line that another attempt may help.
     pub(super) retryable: Option<bool>,
     /// Its last line of standard error that says anything.
     pub(super) stderr: Option<String>,
@@ -97,20 +97,20 @@ impl Readers {
 }
 
 /// What a line of standard output is.
-enum Said {
+enum OutputLine {
     Event(ProgramEvent),
     Line(String),
     /// Too long to be kept whole, with its length.
     TooLong(usize),
 }
 
-fn said(line: Line<'_>) -> Said {
+fn parse(line: Line<'_>) -> OutputLine {
     let Some(whole) = line.whole() else {
-        return Said::TooLong(line.len());
+        return OutputLine::TooLong(line.len());
     };
     match ProgramEvent::read(whole) {
-        Some(event) => Said::Event(event),
-        None => Said::Line(line.text(MAX_LOG_LINE_BYTES).into_owned()),
+        Some(event) => OutputLine::Event(event),
+        None => OutputLine::Line(line.text(MAX_LOG_LINE_BYTES).into_owned()),
     }
 }
 
@@ -120,23 +120,23 @@ struct Teller {
 }
 
 impl Teller {
-    async fn tell(&self, said: Said) {
-        match said {
-            Said::Event(event) => self.tell_event(event).await,
-            Said::Line(line) => self.task.log(&line),
-            Said::TooLong(length) => self
+    async fn report(&self, line: OutputLine) {
+        match line {
+            OutputLine::Event(event) => self.report_event(event).await,
+            OutputLine::Line(line) => self.task.log(&line),
+            OutputLine::TooLong(length) => self
                 .task
                 .note(format!("a line of {length} bytes was dropped")),
         }
     }
 
-    async fn tell_event(&self, event: ProgramEvent) {
+    async fn report_event(&self, event: ProgramEvent) {
         match event {
             ProgramEvent::Checkpoint { name, data } => self.task.checkpoint(name, data).await,
             ProgramEvent::Output(data) => self.task.output(data).await,
             ProgramEvent::Progress(data) => self.task.progress(data).await,
             ProgramEvent::Log { stream, line } => self.task.log_from(stream, &line),
-            // Said by the worker as long as the program runs.
+            // OutputLine by the worker as long as the program runs.
             ProgramEvent::Heartbeat => {}
             ProgramEvent::Error { message, retryable } => {
                 let mut last = self.last.words();
@@ -157,16 +157,16 @@ async fn read_events(pipe: impl AsyncRead + Unpin, enough: CancellationToken, te
     let mut lines = Vec::new();
     let mut chunks = Chunks::new(pipe, enough);
     while let Some(chunk) = chunks.next().await {
-        splitter.feed(chunk, |line| lines.push(said(line)));
-        for said in lines.drain(..) {
-            teller.tell(said).await;
+        splitter.feed(chunk, |line| lines.push(parse(line)));
+        for line in lines.drain(..) {
+            teller.report(line).await;
         }
         // A program that prints without end must not keep a worker thread to itself.
         tokio::task::consume_budget().await;
     }
-    splitter.finish(|line| lines.push(said(line)));
-    for said in lines.drain(..) {
-        teller.tell(said).await;
+    splitter.finish(|line| lines.push(parse(line)));
+    for line in lines.drain(..) {
+        teller.report(line).await;
     }
 }
 

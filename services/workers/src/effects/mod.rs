@@ -3,13 +3,13 @@
 //! - `bouncing_dot`, `text`, `simplex_noise`: what they draw follows from their settings, the time and what they drew
 //!   before; `options` says what is done with every picture.
 //! - `player`: the core of one of them, which decides when it draws and what it says.
-//! - `stage`: the driver, which connects players with the bus.
+//! - `runner`: the driver, which connects players with the bus.
 
 mod bouncing_dot;
 mod options;
 mod player;
 mod simplex_noise;
-mod stage;
+mod runner;
 mod text;
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ use quintet_contract::frame::{Bitmap, Canvas};
 
 use options::Options;
 
-pub use stage::{EffectsConfig, run};
+pub use runner::{EffectsConfig, run};
 
 /// An effect that draws one frame after the other.
 trait Effect: Send {

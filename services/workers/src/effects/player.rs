@@ -38,9 +38,9 @@ const ANY_CANVAS: Canvas = Canvas {
 /// What happened.
 pub(super) enum Event {
     /// It was told something.
-    Told(ToFrameWorker),
+    MessageReceived(ToFrameWorker),
     /// Somebody, perhaps it itself, beat in its name.
-    Heard(FrameWorkerBeat),
+    HeartbeatReceived(FrameWorkerBeat),
     /// A frame is drawn.
     Drawn(Drawn),
     /// Another second went by; a session that was never used comes along.
@@ -50,15 +50,15 @@ pub(super) enum Event {
 }
 
 /// What is to be done about it.
-pub(super) enum Act {
+pub(super) enum Effect {
     /// Beat.
-    Say(FrameWorkerBeat),
+    Publish(FrameWorkerBeat),
     /// Draw a frame.
     Draw(Draw),
     /// Send a frame.
     Send(Vec<u8>),
     /// Let people know that settings are of no use.
-    Complain(SettingError),
+    ReportError(SettingError),
 }
 
 /// A frame to be drawn.
@@ -137,10 +137,10 @@ impl Player {
         }
     }
 
-    pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Act> {
+    pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
-            Event::Told(told) => self.told(told),
-            Event::Heard(beat) => self.heard(&beat, now),
+            Event::MessageReceived(told) => self.message_received(told),
+            Event::HeartbeatReceived(beat) => self.heartbeat_received(&beat, now),
             Event::Drawn(drawn) => self.drawn(drawn),
             Event::SecondPassed(fresh) => self.second_passed(fresh, now),
             Event::Reconnected(fresh) => self.reconnected(fresh),
@@ -170,15 +170,15 @@ impl Player {
         })
     }
 
-    fn say(&self) -> Vec<Act> {
-        self.beat().map(Act::Say).into_iter().collect()
+    fn heartbeat(&self) -> Vec<Effect> {
+        self.beat().map(Effect::Publish).into_iter().collect()
     }
 
-    fn told(&mut self, told: ToFrameWorker) -> Vec<Act> {
+    fn message_received(&mut self, message: ToFrameWorker) -> Vec<Effect> {
         if let State::Quiet { .. } = self.state {
             return Vec::new();
         }
-        match told {
+        match message {
             ToFrameWorker::Hello { fps: _, canvas } => self.resize(canvas),
             ToFrameWorker::Config { data } => self.configure(data),
             ToFrameWorker::Tick { t } => match self.state {
@@ -195,22 +195,22 @@ impl Player {
     }
 
     /// Begins anew, unless it has begun; whoever asked for it hears at once that it runs.
-    fn start(&mut self) -> Vec<Act> {
+    fn start(&mut self) -> Vec<Effect> {
         if let State::Asleep = self.state {
             self.state = State::Awake;
             self.due = None;
             self.remake();
         }
-        self.say()
+        self.heartbeat()
     }
 
-    fn stop(&mut self) -> Vec<Act> {
+    fn stop(&mut self) -> Vec<Effect> {
         self.state = State::Asleep;
         self.remake();
-        self.say()
+        self.heartbeat()
     }
 
-    fn resize(&mut self, canvas: Canvas) -> Vec<Act> {
+    fn resize(&mut self, canvas: Canvas) -> Vec<Effect> {
         if self.canvas != Some(canvas) {
             self.canvas = Some(canvas);
             self.remake();
@@ -232,7 +232,7 @@ impl Player {
         self.kind.make(&self.settings, self.canvas?).ok()
     }
 
-    fn configure(&mut self, settings: JsonObject) -> Vec<Act> {
+    fn configure(&mut self, settings: JsonObject) -> Vec<Effect> {
         match self.check(&settings) {
             Ok(options) => {
                 self.options = options;
@@ -242,7 +242,7 @@ impl Player {
             Err(error) if self.complaint.as_ref() == Some(&error) => return Vec::new(),
             Err(error) => {
                 self.complaint = Some(error.clone());
-                return vec![Act::Complain(error)];
+                return vec![Effect::ReportError(error)];
             }
         }
         match self.effect.take() {
@@ -267,7 +267,7 @@ impl Player {
     }
 
     /// Begins the frame of the latest tick, unless one is being drawn.
-    fn draw(&mut self) -> Vec<Act> {
+    fn draw(&mut self) -> Vec<Effect> {
         let Some(at) = self.due.filter(|_| !self.is_drawing) else {
             return Vec::new();
         };
@@ -276,7 +276,7 @@ impl Player {
         };
         self.due = None;
         self.is_drawing = true;
-        vec![Act::Draw(Draw {
+        vec![Effect::Draw(Draw {
             number: self.number,
             effect,
             options: self.options,
@@ -284,22 +284,22 @@ impl Player {
         })]
     }
 
-    fn drawn(&mut self, drawn: Drawn) -> Vec<Act> {
+    fn drawn(&mut self, drawn: Drawn) -> Vec<Effect> {
         self.is_drawing = false;
-        let mut acts = Vec::new();
+        let mut effects = Vec::new();
         if drawn.number == self.number {
             self.effect = match std::mem::take(&mut self.is_outdated) {
                 true => self.refreshed(drawn.effect),
                 false => Some(drawn.effect),
             };
-            acts.push(Act::Send(drawn.bitmap.to_rbm(self.seq, 0)));
+            effects.push(Effect::Send(drawn.bitmap.to_rbm(self.seq, 0)));
             self.seq = self.seq.wrapping_add(1);
         }
-        acts.extend(self.draw());
-        acts
+        effects.extend(self.draw());
+        effects
     }
 
-    fn heard(&mut self, beat: &FrameWorkerBeat, now: Instant) -> Vec<Act> {
+    fn heartbeat_received(&mut self, beat: &FrameWorkerBeat, now: Instant) -> Vec<Effect> {
         if beat.session <= self.session {
             return Vec::new();
         }
@@ -312,7 +312,7 @@ impl Player {
         Vec::new()
     }
 
-    fn second_passed(&mut self, fresh: String, now: Instant) -> Vec<Act> {
+    fn second_passed(&mut self, fresh: String, now: Instant) -> Vec<Effect> {
         match self.state {
             State::Quiet { until } if now < until => return Vec::new(),
             State::Quiet { .. } => {
@@ -323,14 +323,14 @@ impl Player {
             State::Awake if self.canvas.is_none() => self.session = fresh,
             State::Asleep | State::Awake => {}
         }
-        self.say()
+        self.heartbeat()
     }
 
-    fn reconnected(&mut self, fresh: String) -> Vec<Act> {
+    fn reconnected(&mut self, fresh: String) -> Vec<Effect> {
         match self.state {
             State::Quiet { .. } => {}
             State::Asleep | State::Awake => self.session = fresh,
         }
-        self.say()
+        self.heartbeat()
     }
 }

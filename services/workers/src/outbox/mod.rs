@@ -9,9 +9,9 @@
 //! What waits is sent as soon as the message before is answered, so that the busier a worker is the more goes with one
 //! message. When an answer is late, or more waits than a message holds, further ones are sent meanwhile.
 
-mod account;
+mod task_reporter;
 mod event;
-mod flight;
+mod batch;
 mod waiting;
 
 use std::time::Duration;
@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-pub(crate) use account::{Account, Entry, Stop};
-use waiting::{Waiting, landed};
+pub(crate) use reporter::{TaskReporter, Entry, Stop};
+use waiting::{Waiting, completed};
 
 /// Reports of one shard that wait for its outbox; when full, lines of output are dropped and tasks wait.
 const QUEUE: usize = 8 * 1024;
@@ -85,7 +85,7 @@ async fn deliver(bus: Bus, shard: RunShard, mut queue: mpsc::Receiver<Entry>) {
                 break;
             }
             last_sent = Instant::now();
-            flights.push(flight::fly(bus.clone(), shard, batch));
+            flights.push(batch::send_batch(bus.clone(), shard, batch));
         }
         let may_send_more = waiting.len() > 0 && flights.len() < IN_FLIGHT;
         let late = last_sent + LATE;
@@ -93,7 +93,7 @@ async fn deliver(bus: Bus, shard: RunShard, mut queue: mpsc::Receiver<Entry>) {
         // Every branch is cancel-safe: futures that are kept, a channel, a timer.
         tokio::select! {
             biased;
-            Some(accounts) = flights.next(), if !flights.is_empty() => landed(&accounts),
+            Some(reporters) = flights.next(), if !flights.is_empty() => completed(&reporters),
             count = queue.recv_many(&mut arrived, MAX_REPORTS), if is_open => {
                 is_open = count > 0;
                 arrived.drain(..).for_each(|entry| waiting.push(entry));

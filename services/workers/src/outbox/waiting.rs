@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use quintet_contract::task::{MAX_REPORTS, RunReport};
 
-use super::account::{Account, Answer, Entry};
+use super::task_reporter::{TaskReporter, Answer, Entry};
 use super::event::EventKind;
 
 /// Most bytes of a message, about; a report that is larger goes alone.
@@ -16,7 +16,7 @@ const MESSAGE_BYTES: usize = 448 * 1024;
 /// A report with its number, and who wants to know what is answered.
 #[derive(Debug)]
 pub(crate) struct Numbered {
-    pub(crate) account: Arc<Account>,
+    pub(crate) reporter: Arc<TaskReporter>,
     pub(crate) report: RunReport,
     pub(crate) kind: EventKind,
     pub(crate) answer: Answer,
@@ -31,15 +31,15 @@ impl Waiting {
     /// Takes a report in and gives it its number.
     pub(crate) fn push(&mut self, entry: Entry) {
         let Entry {
-            account,
+            reporter,
             event,
             bytes,
             answer,
         } = entry;
         let kind = EventKind::of(&event);
-        let report = account.number(event);
+        let report = reporter.number(event);
         self.0.push_back(Numbered {
-            account,
+            reporter,
             report,
             kind,
             answer,
@@ -57,7 +57,7 @@ impl Waiting {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut left = VecDeque::new();
         while let Some(next) = self.0.pop_front() {
-            if next.account.in_flight.load(Ordering::Relaxed) {
+            if next.reporter.in_flight.load(Ordering::Relaxed) {
                 left.push_back(next);
                 continue;
             }
@@ -73,16 +73,16 @@ impl Waiting {
             self.0.push_front(last);
         }
         for next in &batch {
-            next.account.in_flight.store(true, Ordering::Relaxed);
+            next.reporter.in_flight.store(true, Ordering::Relaxed);
         }
         batch
     }
 }
 
 /// The message of these reports was answered, or is no longer wanted: more of their tasks may be sent.
-pub(crate) fn landed(accounts: &[Arc<Account>]) {
-    for account in accounts {
-        account.in_flight.store(false, Ordering::Relaxed);
+pub(crate) fn completed(reporters: &[Arc<TaskReporter>]) {
+    for reporter in reporters {
+        reporter.in_flight.store(false, Ordering::Relaxed);
     }
 }
 
@@ -96,16 +96,16 @@ mod tests {
 
     use super::*;
 
-    fn account(node: &str) -> Arc<Account> {
+    fn reporter(node: &str) -> Arc<TaskReporter> {
         let key = (quintet_bus::new_run_id(), NodeId::parse(node).unwrap());
         let (outbox, _) = mpsc::channel(1);
         let worker = WorkerId::parse("w").unwrap();
-        Account::new(key, worker, outbox, LogLimits::default())
+        TaskReporter::new(key, worker, outbox, LogLimits::default())
     }
 
-    fn entry(account: &Arc<Account>, bytes: usize) -> Entry {
+    fn entry(reporter: &Arc<TaskReporter>, bytes: usize) -> Entry {
         Entry {
-            account: account.clone(),
+            reporter: reporter.clone(),
             event: WorkerEvent::Log {
                 stream: LogStream::Stdout,
                 line: String::new(),
@@ -116,45 +116,45 @@ mod tests {
     }
 
     fn told(batch: &[Numbered]) -> Vec<(String, u64)> {
-        let told = |next: &Numbered| (next.account.node_id.to_string(), next.report.seq);
+        let told = |next: &Numbered| (next.reporter.node_id.to_string(), next.report.seq);
         batch.iter().map(told).collect()
     }
 
     #[test]
     fn reports_of_a_task_stay_in_order_and_do_not_overtake_each_other() {
-        let (a, b) = (account("a"), account("b"));
+        let (a, b) = (reporter("a"), reporter("b"));
         let mut waiting = Waiting::default();
         waiting.push(entry(&a, 1));
         waiting.push(entry(&a, 1));
         let first = waiting.take();
         assert_eq!(told(&first), [("a".to_owned(), 1), ("a".to_owned(), 2)]);
-        for account in [&a, &b, &a] {
-            waiting.push(entry(account, 1));
+        for reporter in [&a, &b, &a] {
+            waiting.push(entry(reporter, 1));
         }
         assert_eq!(told(&waiting.take()), [("b".to_owned(), 1)]);
         assert!(waiting.take().is_empty(), "a is on its way");
-        landed(&[a]);
+        completed(&[a]);
         let rest = told(&waiting.take());
         assert_eq!(rest, [("a".to_owned(), 3), ("a".to_owned(), 4)]);
     }
 
     #[test]
     fn a_message_is_full_by_count_or_by_bytes_and_one_large_report_goes_alone() {
-        let a = account("a");
+        let a = reporter("a");
         let mut waiting = Waiting::default();
         for _ in 0..MAX_REPORTS + 1 {
             waiting.push(entry(&a, 1));
         }
         assert_eq!(waiting.take().len(), MAX_REPORTS);
-        landed(std::slice::from_ref(&a));
+        completed(std::slice::from_ref(&a));
         assert_eq!(waiting.take().len(), 1);
-        landed(std::slice::from_ref(&a));
+        completed(std::slice::from_ref(&a));
         waiting.push(entry(&a, 1));
         waiting.push(entry(&a, 2 * MESSAGE_BYTES));
         waiting.push(entry(&a, 1));
         for seq in [258, 259, 260] {
             assert_eq!(told(&waiting.take()), [("a".to_owned(), seq)]);
-            landed(std::slice::from_ref(&a));
+            completed(std::slice::from_ref(&a));
         }
     }
 }

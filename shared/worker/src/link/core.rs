@@ -21,7 +21,7 @@ use super::offers::Offers;
 use super::outbox::Outbox;
 use super::{AgentIdentity, HeartbeatMode};
 use crate::clock::Moment;
-pub use event::{Answer, Effect, Event, Leadership, Mark, Now, Told};
+pub use event::{Answer, Effect, Event, Leadership, Mark, Now, Notification};
 
 /// First wait before a message is sent again; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -150,7 +150,7 @@ impl Core {
         // Before anything else: after a suspend the jobs may run elsewhere already.
         if self.mode == HeartbeatMode::Automatic {
             let change = self.contact.check(now.moment, self.limit());
-            self.effects.extend(change.map(tell_contact));
+            self.effects.extend(change.map(contact_changed));
         }
         self.handle(event, now);
         if self.stage != Stage::Left {
@@ -261,13 +261,13 @@ impl Core {
                     hello: self.hello.clone(),
                 };
                 self.effects
-                    .push(Effect::Tell(Told::Refused(Box::new(report), error)));
+                    .push(Effect::Notify(Notification::Refused(Box::new(report), error)));
                 self.retry_later(now);
             }
             Answer::Refused(error) => match self.outbox.refused() {
                 Some(report) => {
                     self.effects
-                        .push(Effect::Tell(Told::Refused(Box::new(report), error)));
+                        .push(Effect::Notify(Notification::Refused(Box::new(report), error)));
                 }
                 None => self.retry_later(now),
             },
@@ -299,7 +299,7 @@ impl Core {
             (Flight::Reports, _) => {
                 let stored = self.outbox.acknowledged();
                 if !stored.is_empty() {
-                    self.effects.push(Effect::Tell(Told::Stored(stored)));
+                    self.effects.push(Effect::Notify(Notification::Stored(stored)));
                 }
             }
             (Flight::Hello | Flight::None, _) => {}
@@ -309,13 +309,13 @@ impl Core {
             reply
                 .start
                 .into_iter()
-                .map(|job| Effect::Tell(Told::Confirmed(job))),
+                .map(|job| Effect::Notify(Notification::Confirmed(job))),
         );
         self.effects.extend(
             reply
                 .kill
                 .into_iter()
-                .map(|job| Effect::Tell(Told::Kill(job))),
+                .map(|job| Effect::Notify(Notification::Kill(job))),
         );
     }
 
@@ -326,7 +326,7 @@ impl Core {
             self.heartbeat_at = Some(now.moment.after(self.heartbeat_deadline()));
         }
         self.effects
-            .push(Effect::Tell(Told::Welcome(self.settings)));
+            .push(Effect::Notify(Notification::Welcome(self.settings)));
     }
 
     fn heartbeat_answered(&mut self, sent: Moment, answer: Answer<HeartbeatReply>, now: Now) {
@@ -340,7 +340,7 @@ impl Core {
                     reply
                         .kill
                         .into_iter()
-                        .map(|job| Effect::Tell(Told::Kill(job))),
+                        .map(|job| Effect::Notify(Notification::Kill(job))),
                 );
             }
             Standing::HelloRequired => self.reopen(now),
@@ -380,14 +380,14 @@ impl Core {
 
     fn replaced(&mut self) {
         self.stage = Stage::Left;
-        self.effects.push(Effect::Tell(Told::Replaced));
+        self.effects.push(Effect::Notify(Notification::Replaced));
         self.effects.push(Effect::Leave);
     }
 
     fn heard(&mut self, sent: Moment, now: Now) {
         if self.mode == HeartbeatMode::Automatic {
             let change = self.contact.acknowledged(sent, now.moment, self.limit());
-            self.effects.extend(change.map(tell_contact));
+            self.effects.extend(change.map(contact_changed));
         }
     }
 
@@ -506,10 +506,10 @@ fn placement(assignment: &Assignment) -> JobAttempt {
     }
 }
 
-fn tell_contact(change: Change) -> Effect {
-    Effect::Tell(match change {
-        Change::Lost => Told::Fence,
-        Change::Regained => Told::Contact,
+fn contact_changed(change: Change) -> Effect {
+    Effect::Notify(match change {
+        Change::Lost => Notification::Fence,
+        Change::Regained => Notification::Contact,
     })
 }
 

@@ -19,8 +19,8 @@ use quintet_contract::subject::{Assigned, CommandAgent, Subject};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Span, info, warn};
 
-use super::core::{Core, Effect, Event, Mark, Now, Told};
-use super::handle::{Ends, Order};
+use super::core::{Core, Effect, Event, Mark, Now, Notification};
+use super::handle::{HandleEnd, Order};
 use super::outbox::job_of;
 use super::{AgentIdentity, LinkEvent};
 use crate::clock::moment;
@@ -54,7 +54,7 @@ pub(super) async fn run(
     bus: Bus,
     identity: AgentIdentity,
     core: Core,
-    ends: Ends,
+    ends: HandleEnd,
     events: mpsc::Sender<LinkEvent>,
 ) {
     let end = ends.end.clone();
@@ -126,7 +126,7 @@ impl Driver {
         &mut self,
         mut offers: Deliveries<Assigned>,
         mut requests: Requests<CommandAgent>,
-        mut ends: Ends,
+        mut ends: HandleEnd,
         events: &mpsc::Sender<LinkEvent>,
     ) {
         let mut link = self.bus.link();
@@ -191,7 +191,7 @@ impl Driver {
 
     /// Steps the core, after telling it what the agent's watches say: a hello or heartbeat must list the jobs
     /// as they are now.
-    fn step(&mut self, event: Event, ends: &mut Ends) {
+    fn step(&mut self, event: Event, ends: &mut HandleEnd) {
         if let Some(jobs) = newest(&mut ends.jobs) {
             self.decide(Event::JobsChanged(jobs));
         }
@@ -242,7 +242,7 @@ impl Driver {
                 self.backlog
                     .push_back(LinkEvent::Assigned { assignment, meta });
             }
-            Effect::Tell(told) => self.tell(told),
+            Effect::Notify(notification) => self.notify(notification),
             Effect::Flushed(mark) => {
                 if let Some(waiter) = self.waiters.remove(&mark) {
                     // Fails when the flush met its deadline; then nobody wants to know.
@@ -253,37 +253,37 @@ impl Driver {
         }
     }
 
-    fn tell(&mut self, told: Told) {
+    fn notify(&mut self, notification: Notification) {
         let agent = &self.identity.agent;
-        let event = match told {
-            Told::Welcome(settings) => {
+        let event = match notification {
+            Notification::Welcome(settings) => {
                 info!(%agent, "welcome");
                 LinkEvent::Welcome(settings)
             }
-            Told::Confirmed(job) => LinkEvent::Confirmed(job),
-            Told::Kill(job) => LinkEvent::Kill(job),
-            Told::Stored(reports) => {
+            Notification::Confirmed(job) => LinkEvent::Confirmed(job),
+            Notification::Kill(job) => LinkEvent::Kill(job),
+            Notification::Stored(reports) => {
                 metrics::reports(reports.len());
                 self.forget_spans(&reports);
                 LinkEvent::Stored(reports)
             }
-            Told::Refused(report, error) => {
+            Notification::Refused(report, error) => {
                 warn!(%agent, %error, "a report was refused");
                 self.forget_spans(std::slice::from_ref(&*report));
                 LinkEvent::Refused { report, error }
             }
-            Told::Fence => {
+            Notification::Fence => {
                 warn!(%agent, "no contact with the scheduler, fencing");
                 metrics::fenced();
                 self.search = Some(self.bus.search());
                 LinkEvent::Fence
             }
-            Told::Contact => {
+            Notification::Contact => {
                 info!(%agent, "contact with the scheduler again");
                 self.search = None;
                 LinkEvent::Contact
             }
-            Told::Replaced => {
+            Notification::Replaced => {
                 warn!(%agent, "another session took over");
                 LinkEvent::Replaced
             }
@@ -299,7 +299,7 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, incoming: Incoming<CommandAgent>, ends: &mut Ends) {
+    fn command(&mut self, incoming: Incoming<CommandAgent>, ends: &mut HandleEnd) {
         if let AgentCommand::Replaced { current } = incoming.message {
             self.step(Event::ReplacedBy(current), ends);
             let responder = incoming.responder;
@@ -313,7 +313,7 @@ impl Driver {
         });
     }
 
-    fn offered(&mut self, delivery: Delivery<Assigned>, ends: &mut Ends) {
+    fn offered(&mut self, delivery: Delivery<Assigned>, ends: &mut HandleEnd) {
         let event = Event::Offered {
             assignment: Box::new(delivery.message),
             sequence: delivery.meta.sequence,
@@ -324,7 +324,7 @@ impl Driver {
         self.decide_with(event, Some(delivery.meta));
     }
 
-    fn ordered(&mut self, order: Order, ends: &mut Ends) {
+    fn ordered(&mut self, order: Order, ends: &mut HandleEnd) {
         let event = match order {
             Order::Reports(reports) => {
                 let reports = reports.into_iter().map(|(report, span)| {

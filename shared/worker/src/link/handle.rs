@@ -55,7 +55,7 @@ pub(super) enum Order {
 
 /// The link's ends of the handle's channels.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct HandleEnd {
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) jobs: watch::Receiver<Vec<ActiveJob>>,
     pub(super) metrics: watch::Receiver<JsonObject>,
@@ -63,13 +63,13 @@ pub(super) struct Ends {
     pub(super) end: CancellationToken,
 }
 
-pub(super) fn pair(jobs: Vec<ActiveJob>) -> (LinkHandle, Ends) {
+pub(super) fn channel(jobs: Vec<ActiveJob>) -> (LinkHandle, HandleEnd) {
     let (orders, orders_end) = mpsc::channel(ORDER_CAPACITY);
     let (jobs, jobs_end) = watch::channel(jobs);
     let (metrics, metrics_end) = watch::channel(JsonObject::new());
     let (fences_at_end, fences_at) = watch::channel(None);
     let end = CancellationToken::new();
-    let ends = Ends {
+    let ends = HandleEnd {
         orders: orders_end,
         jobs: jobs_end,
         metrics: metrics_end,
@@ -174,7 +174,7 @@ impl LinkHandle {
         said.map_err(late)?
     }
 
-    /// Ends the link at once, without a goodbye.
+    /// HandleEnd the link at once, without a goodbye.
     pub fn close(&self) {
         self.end.cancel();
     }

@@ -121,7 +121,7 @@ impl AgentLink {
         options: LinkOptions,
     ) -> (LinkHandle, mpsc::Receiver<LinkEvent>) {
         let (events, heard) = mpsc::channel(EVENT_CAPACITY);
-        let (handle, ends) = handle::pair(hello.active_jobs.clone());
+        let (handle, ends) = handle::channel(hello.active_jobs.clone());
         let core = core::Core::new(identity.clone(), hello, options.heartbeat);
         // The task ends by itself, with its handles; there is nobody above a link who would stop it.
         tokio::spawn(driver::run(bus, identity, core, ends, events));

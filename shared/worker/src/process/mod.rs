@@ -5,7 +5,7 @@
 //! The signal reaches the child only. What the child started is killed by the [`reaper`].
 
 mod environment;
-mod fate;
+mod pre_exec;
 pub mod reaper;
 
 use std::io;
@@ -109,7 +109,7 @@ impl Spawner {
     /// Starts a child in its own process group; `restartable` is whether it must end when this worker is not heard.
     pub async fn spawn(&self, mut command: Command, restartable: bool) -> io::Result<Started> {
         self.environment.apply(&mut command);
-        fate::share(&mut command, self.reaper.clone(), restartable);
+        pre_exec::tie_to_parent(&mut command, self.reaper.clone(), restartable);
         let (answer, started) = oneshot::channel();
         let request = Request { command, answer };
         let gone = || io::Error::other("the thread that starts child processes has ended");
@@ -130,7 +130,7 @@ impl Spawner {
     pub fn fence_at(&self, at: Moment) {
         if let Some(reaper) = &self.reaper {
             let line = format!("={}\n", at.since_start().as_millis());
-            fate::tell(reaper.as_fd(), line.as_bytes());
+            pre_exec::notify(reaper.as_fd(), line.as_bytes());
         }
     }
 }
@@ -152,7 +152,7 @@ impl Drop for Group {
         self.signal(Signal::KILL);
         if let Some(reaper) = &self.reaper {
             let line = format!("-{}\n", self.id.as_raw_nonzero());
-            fate::tell(reaper.as_fd(), line.as_bytes());
+            pre_exec::notify(reaper.as_fd(), line.as_bytes());
         }
     }
 }

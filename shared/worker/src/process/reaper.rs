@@ -50,7 +50,7 @@ pub fn main() {
         }
         match input.read(&mut chunk) {
             Ok(0) | Err(_) => break,
-            Ok(length) => watch.hear(chunk.get(..length).unwrap_or_default()),
+            Ok(length) => watch.receive(chunk.get(..length).unwrap_or_default()),
         }
     }
     kill(watch.all());
@@ -74,7 +74,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn hear(&mut self, bytes: &[u8]) {
+    fn receive(&mut self, bytes: &[u8]) {
         self.rest.extend_from_slice(bytes);
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
@@ -134,21 +134,21 @@ mod tests {
     #[test]
     fn groups_that_were_not_taken_back_are_left_over() {
         let mut watch = Watch::default();
-        watch.hear(b"+10\n~11\n-10\nnonsense\n+1\n+-5\n+0\n+1");
-        watch.hear(b"2\n+13");
+        watch.receive(b"+10\n~11\n-10\nnonsense\n+1\n+-5\n+0\n+1");
+        watch.receive(b"2\n+13");
         assert_eq!(watch.all(), [11, 12]);
     }
 
     #[test]
     fn what_may_run_elsewhere_ends_when_the_agent_was_not_heard_until_the_moment_it_named() {
         let mut watch = Watch::default();
-        watch.hear(b"+10\n~11\n=5000\n");
+        watch.receive(b"+10\n~11\n=5000\n");
         assert!(watch.due(at(4_000)).is_empty());
-        watch.hear(b"=8000\n");
+        watch.receive(b"=8000\n");
         assert!(watch.due(at(6_000)).is_empty(), "it was heard meanwhile");
         assert_eq!(watch.due(at(8_001)), [11]);
         assert!(watch.due(at(9_000)).is_empty(), "once");
-        watch.hear(b"=9000\n~12\n-11\n");
+        watch.receive(b"=9000\n~12\n-11\n");
         assert_eq!(watch.due(at(9_001)), [12]);
     }
 }

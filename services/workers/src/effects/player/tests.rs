@@ -16,7 +16,7 @@ struct Theatre {
     drawing: Option<Draw>,
     beats: Vec<(String, bool)>,
     frames: Vec<Vec<u8>>,
-    complaints: Vec<String>,
+    errors: Vec<String>,
 }
 
 impl Theatre {
@@ -26,7 +26,7 @@ impl Theatre {
             drawing: None,
             beats: Vec::new(),
             frames: Vec::new(),
-            complaints: Vec::new(),
+            errors: Vec::new(),
         }
     }
 
@@ -40,19 +40,19 @@ impl Theatre {
     fn step(&mut self, event: Event) {
         for act in self.player.step(event, Instant::now()) {
             match act {
-                Act::Say(beat) => self.beats.push((beat.session, beat.running)),
-                Act::Draw(draw) => {
+                Effect::Publish(beat) => self.beats.push((beat.session, beat.running)),
+                Effect::Draw(draw) => {
                     assert!(self.drawing.is_none(), "two frames at a time");
                     self.drawing = Some(draw);
                 }
-                Act::Send(frame) => self.frames.push(frame),
-                Act::Complain(error) => self.complaints.push(error.to_string()),
+                Effect::Send(frame) => self.frames.push(frame),
+                Effect::ReportError(error) => self.errors.push(error.to_string()),
             }
         }
     }
 
     fn tell(&mut self, told: ToFrameWorker) {
-        self.step(Event::Told(told));
+        self.step(Event::MessageReceived(told));
     }
 
     fn hello(&mut self, canvas: Canvas) {
@@ -86,7 +86,7 @@ impl Theatre {
 
     fn beat_of_another(&mut self, session: &str, leaves: bool) {
         let text = json!({"session": session, "leaves": leaves});
-        self.step(Event::Heard(serde_json::from_value(text).unwrap()));
+        self.step(Event::HeartbeatReceived(serde_json::from_value(text).unwrap()));
     }
 
     async fn second(&mut self, fresh: &str) -> Option<(String, bool)> {
@@ -167,7 +167,7 @@ fn wrong_settings_are_complained_of_once_and_the_last_good_ones_hold() {
     }
     theatre.config(json!({"threshold": 255, "invert": 1}));
     assert_eq!(
-        theatre.complaints,
+        theatre.errors,
         ["threshold must be a number", "invert must be true or false"]
     );
     let mut lit = Bitmap::dark(CANVAS);

@@ -128,7 +128,7 @@ pub enum Effect {
     /// Hand the offer that this event brought to the agent.
     Offer(Box<Assignment>, Option<u64>),
     /// Tell the agent.
-    Tell(Told),
+    Notify(Notification),
     /// Everything before this mark is acknowledged.
     Flushed(Mark),
     /// The link ends.
@@ -137,7 +137,7 @@ pub enum Effect {
 
 /// What the agent is told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum Notification {
     /// See [`LinkEvent::Welcome`](crate::LinkEvent::Welcome).
     Welcome(AgentSettings),
     /// See [`LinkEvent::Confirmed`](crate::LinkEvent::Confirmed).

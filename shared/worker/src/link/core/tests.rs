@@ -76,7 +76,7 @@ fn current(mode: HeartbeatMode) -> Core {
     let mut core = fresh(mode);
     core.step(Event::SessionOpened(session(1)), now(0));
     let effects = core.step(answered(0, reply(Standing::Current)), now(0));
-    assert!(matches!(effects[..], [Effect::Tell(Told::Welcome(_))]));
+    assert!(matches!(effects[..], [Effect::Notify(Notification::Welcome(_))]));
     core
 }
 
@@ -124,8 +124,8 @@ fn reports_are_repeated_in_order_until_they_are_stored() {
     assert_eq!(again.reports, [goodbye("x"), goodbye("y")]);
     assert!(again.clock > sent_reports(&first).unwrap().clock);
     let effects = core.step(answered(2, reply(Standing::Current)), now(2));
-    let stored = Told::Stored(vec![goodbye("x"), goodbye("y")]);
-    assert!(effects.contains(&Effect::Tell(stored)));
+    let stored = Notification::Stored(vec![goodbye("x"), goodbye("y")]);
+    assert!(effects.contains(&Effect::Notify(stored)));
 }
 
 #[test]
@@ -184,16 +184,16 @@ fn silence_fences_unless_nobody_leads() {
     assert!(
         !core
             .step(Event::Woken, now(TIMEOUT + 6))
-            .contains(&Effect::Tell(Told::Fence))
+            .contains(&Effect::Notify(Notification::Fence))
     );
     let effects = core.step(Event::Woken, now(TIMEOUT + 7));
-    assert_eq!(effects[0], Effect::Tell(Told::Fence));
+    assert_eq!(effects[0], Effect::Notify(Notification::Fence));
     assert_eq!(core.step(Event::Woken, now(TIMEOUT + 8)), [], "said once");
     let effects = core.step(
         heartbeat_answered(TIMEOUT + 7, Standing::Current),
         now(TIMEOUT + 8),
     );
-    assert_eq!(effects[0], Effect::Tell(Told::Contact));
+    assert_eq!(effects[0], Effect::Notify(Notification::Contact));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_held_lease_or_a_call_for_a_hello_is_no_contact() {
     core.step(held, now(9));
     core.step(heartbeat_answered(3, Standing::HelloRequired), now(9));
     let effects = core.step(Event::Woken, now(TIMEOUT + 1));
-    assert!(effects.contains(&Effect::Tell(Told::Fence)));
+    assert!(effects.contains(&Effect::Notify(Notification::Fence)));
 }
 
 #[test]
@@ -215,9 +215,9 @@ fn after_a_suspend_the_first_step_fences_whatever_it_is_about() {
     let mut core = current(HeartbeatMode::Automatic);
     core.step(Event::Woken, now(3));
     let effects = core.step(heartbeat_answered(3, Standing::Current), now(3600));
-    assert_eq!(effects[0], Effect::Tell(Told::Fence));
+    assert_eq!(effects[0], Effect::Notify(Notification::Fence));
     assert!(
-        !effects.contains(&Effect::Tell(Told::Contact)),
+        !effects.contains(&Effect::Notify(Notification::Contact)),
         "the answer is an hour old"
     );
 }
@@ -235,7 +235,7 @@ fn an_agent_behind_a_gateway_is_never_told_to_fence() {
 fn a_newer_session_ends_the_link_and_its_own_name_does_not() {
     let mut core = current(HeartbeatMode::Automatic);
     assert_eq!(core.step(Event::ReplacedBy(session(1)), now(1)), []);
-    let end = [Effect::Tell(Told::Replaced), Effect::Leave];
+    let end = [Effect::Notify(Notification::Replaced), Effect::Leave];
     assert_eq!(core.step(Event::ReplacedBy(session(2)), now(1)), end);
     assert_eq!(core.step(Event::Reported(vec![goodbye("x")]), now(1)), []);
     let mut core = current(HeartbeatMode::Automatic);
@@ -271,6 +271,6 @@ fn confirmations_and_kills_are_passed_on() {
         ..ReportsReply::default()
     });
     let effects = core.step(answered(1, answer), now(1));
-    assert!(effects.contains(&Effect::Tell(Told::Confirmed(job("start")))));
-    assert!(effects.contains(&Effect::Tell(Told::Kill(job("kill")))));
+    assert!(effects.contains(&Effect::Notify(Notification::Confirmed(job("start")))));
+    assert!(effects.contains(&Effect::Notify(Notification::Kill(job("kill")))));
 }

@@ -21,7 +21,7 @@ use rustix::process::{Pid, getpid, getppid};
 const LINE: usize = 16;
 
 /// The child gets a process group of its own, dies with the thread that starts it, and tells the reaper.
-pub(super) fn share(command: &mut Command, reaper: Option<Arc<OwnedFd>>, restartable: bool) {
+pub(super) fn tie_to_parent(command: &mut Command, reaper: Option<Arc<OwnedFd>>, restartable: bool) {
     command.process_group(0);
     let worker = getpid();
     let sign = if restartable { b'~' } else { b'+' };
@@ -34,7 +34,7 @@ pub(super) fn share(command: &mut Command, reaper: Option<Arc<OwnedFd>>, restart
             if let Some(reaper) = &reaper {
                 let mut line = [0; LINE];
                 let length = register(sign, getpid(), &mut line);
-                tell(reaper.as_fd(), line.get(..length).unwrap_or_default());
+                notify(reaper.as_fd(), line.get(..length).unwrap_or_default());
             }
             Ok(())
         });
@@ -43,7 +43,7 @@ pub(super) fn share(command: &mut Command, reaper: Option<Arc<OwnedFd>>, restart
 
 /// Says something to the reaper. One that is gone or does not listen cannot be helped; its absence must not
 /// kill or block the sender, hence a socket without SIGPIPE.
-pub(super) fn tell(reaper: BorrowedFd<'_>, line: &[u8]) {
+pub(super) fn notify(reaper: BorrowedFd<'_>, line: &[u8]) {
     let _ = send(reaper, line, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
 }
 

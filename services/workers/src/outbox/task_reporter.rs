@@ -42,7 +42,7 @@ pub(crate) enum Stop {
 /// One thing to report.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) account: Arc<Account>,
+    pub(crate) reporter: Arc<TaskReporter>,
     pub(crate) event: WorkerEvent,
     /// About how many bytes it is in a message.
     pub(crate) bytes: usize,
@@ -60,7 +60,7 @@ pub(crate) enum Answer {
 
 /// Everything about one task that is reported.
 #[derive(Debug)]
-pub(crate) struct Account {
+pub(crate) struct TaskReporter {
     pub(crate) run_id: RunId,
     pub(crate) node_id: NodeId,
     worker: WorkerId,
@@ -88,7 +88,7 @@ struct Output {
     progressed: Option<Instant>,
 }
 
-impl Account {
+impl TaskReporter {
     pub(crate) fn new(
         (run_id, node_id): (RunId, NodeId),
         worker: WorkerId,
@@ -182,7 +182,7 @@ impl Account {
     }
 
     /// Reports something; waits while too much is unanswered.
-    pub(crate) async fn tell(self: &Arc<Self>, event: WorkerEvent) {
+    pub(crate) async fn report(self: &Arc<Self>, event: WorkerEvent) {
         let bytes = size(&event);
         // Fails only when the room is closed, which it never is.
         let permit = self.room.clone().acquire_many_owned(units(bytes)).await;
@@ -190,9 +190,9 @@ impl Account {
     }
 
     async fn send(self: &Arc<Self>, event: WorkerEvent, bytes: usize, answer: Answer) {
-        let account = self.clone();
+        let reporter = self.clone();
         let entry = Entry {
-            account,
+            reporter,
             event,
             bytes,
             answer,
@@ -215,10 +215,10 @@ impl Account {
         bytes: usize,
         room: Option<OwnedSemaphorePermit>,
     ) -> bool {
-        let account = self.clone();
+        let reporter = self.clone();
         let answer = Answer::Noted(room);
         let entry = Entry {
-            account,
+            reporter,
             event,
             bytes,
             answer,
@@ -226,14 +226,14 @@ impl Account {
         self.outbox.try_send(entry).is_ok()
     }
 
-    /// Says that the task is still worked on, unless the last such word is unanswered, and what progress is kept back.
+    /// Says that the task is still worked on, unless the last such disposition is unanswered, and what progress is kept back.
     pub(crate) fn beat(self: &Arc<Self>) {
         if self.beats.swap(true, Ordering::Relaxed) {
             return;
         }
-        let account = self.clone();
+        let reporter = self.clone();
         let entry = Entry {
-            account,
+            reporter,
             event: WorkerEvent::Heartbeat,
             bytes: AROUND,
             answer: Answer::Noted(None),
@@ -258,7 +258,7 @@ impl Account {
         let allowed = output.limiter.allows(line.len(), Instant::now());
         let dropped = output.dropped;
         drop(output);
-        if allowed && dropped > 0 && self.say_dropped(dropped) {
+        if allowed && dropped > 0 && self.report_dropped(dropped) {
             self.output().dropped -= dropped;
         }
         let line = line.to_owned();
@@ -279,7 +279,7 @@ impl Account {
         }
     }
 
-    fn say_dropped(self: &Arc<Self>, count: u64) -> bool {
+    fn report_dropped(self: &Arc<Self>, count: u64) -> bool {
         let line = format!("{count} lines dropped");
         let stream = LogStream::Agent;
         self.try_tell(WorkerEvent::Log { stream, line })
@@ -288,7 +288,7 @@ impl Account {
     /// Reports progress, or keeps it back for a moment.
     pub(crate) async fn progress(self: &Arc<Self>, data: JsonObject) {
         if let Some(data) = self.due_progress(data) {
-            self.tell(WorkerEvent::Progress { data }).await;
+            self.report(WorkerEvent::Progress { data }).await;
         }
     }
 
@@ -312,13 +312,13 @@ impl Account {
     }
 
     /// Reports what was kept back, if there is room for it.
-    pub(crate) fn last_words(self: &Arc<Self>) {
+    pub(crate) fn flush_output(self: &Arc<Self>) {
         if let Some(data) = self.kept_progress() {
             self.try_tell(WorkerEvent::Progress { data });
         }
         let dropped = std::mem::take(&mut self.output().dropped);
         if dropped > 0 {
-            self.say_dropped(dropped);
+            self.report_dropped(dropped);
         }
     }
 
@@ -339,7 +339,7 @@ impl Account {
             Verdict::Gone { reason } => self.stop(Stop::Gone(reason)),
             Verdict::Refused { reason } => {
                 warn!(run = %self.run_id, node = %self.node_id, reason, "a report was refused");
-                // Said in the log itself, unless it is the log that is refused.
+                // OutputLine in the log itself, unless it is the log that is refused.
                 if event == EventKind::Content {
                     self.note(reason);
                 }

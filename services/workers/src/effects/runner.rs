@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Kind;
-use super::player::{Act, Drawn, Event, Player};
+use super::player::{Effect, Drawn, Event, Player};
 use crate::error::Error;
 use crate::metrics;
 
@@ -55,8 +55,8 @@ pub async fn run(
     let mut stages = JoinSet::new();
     for kind in Kind::ALL {
         let id = config.id(kind)?;
-        let stage = Stage::open(kind, id, bus.clone()).await?;
-        stages.spawn(stage.run(shutdown.clone()));
+        let runner = EffectRunner::open(kind, id, bus.clone()).await?;
+        stages.spawn(runner.run(shutdown.clone()));
     }
     health.ready();
     info!("effects started");
@@ -75,7 +75,7 @@ pub async fn run(
 }
 
 /// One effect and all that it is connected with.
-struct Stage {
+struct EffectRunner {
     kind: Kind,
     id: WorkerId,
     bus: Bus,
@@ -96,7 +96,7 @@ enum Woken {
     Nothing,
 }
 
-impl Stage {
+impl EffectRunner {
     async fn open(kind: Kind, id: WorkerId, bus: Bus) -> Result<Self, Error> {
         let refused = |source: SubscribeError| Error::Subscribe { source };
         let told = TellFrameWorker::filter(bus.prefix(), Some(&id));
@@ -136,11 +136,11 @@ impl Stage {
                 },
                 _ = beats.tick() => Woken::By(Event::SecondPassed(new_session().to_string())),
                 heard = self.heard.next() => match heard {
-                    Some(beat) => Woken::By(Event::Heard(beat.message)),
+                    Some(beat) => Woken::By(Event::HeartbeatReceived(beat.message)),
                     None => Woken::BusClosed,
                 },
                 told = self.told.next() => match told {
-                    Some(told) => Woken::By(Event::Told(told.message)),
+                    Some(told) => Woken::By(Event::MessageReceived(told.message)),
                     None => Woken::BusClosed,
                 },
             };
@@ -150,7 +150,7 @@ impl Stage {
                 Woken::BusClosed => return Err(Error::BusClosed),
                 Woken::Shutdown => {
                     if let Some(goodbye) = self.player.goodbye() {
-                        self.say(&goodbye).await;
+                        self.publish(&goodbye).await;
                     }
                     return Ok(());
                 }
@@ -164,9 +164,9 @@ impl Stage {
         }
         for act in self.player.step(event, Instant::now()) {
             match act {
-                Act::Say(beat) => self.say(&beat).await,
-                Act::Draw(draw) => self.drawing = Some(Box::pin(aside(move || draw.run()))),
-                Act::Send(frame) => {
+                Effect::Publish(beat) => self.publish(&beat).await,
+                Effect::Draw(draw) => self.drawing = Some(Box::pin(aside(move || draw.run()))),
+                Effect::Send(frame) => {
                     let subject = WorkerFrame {
                         worker: self.id.clone(),
                     };
@@ -174,14 +174,14 @@ impl Stage {
                     metrics::frame_drawn(self.kind.name());
                     self.note(sent);
                 }
-                Act::Complain(error) => {
+                Effect::ReportError(error) => {
                     warn!(worker = %self.id, %error, "settings are of no use; the last good ones hold");
                 }
             }
         }
     }
 
-    async fn say(&mut self, beat: &FrameWorkerBeat) {
+    async fn publish(&mut self, beat: &FrameWorkerBeat) {
         let subject = FrameWorkerHeartbeat {
             worker: self.id.clone(),
         };

@@ -1,4 +1,4 @@
-//! One task, from the moment it is pulled to the word to its queue.
+//! One task, from the moment it is pulled to the disposition to its queue.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -17,17 +17,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::config::RunWorkerConfig;
-use crate::desk::{Desk, Seat};
+use crate::in_flight::{InFlight, InFlightGuard};
 use crate::handler::{Handler, TaskContext, TaskFailure};
 use crate::metrics;
-use crate::outbox::{Account, Outboxes, Stop};
+use crate::outbox::{TaskReporter, Outboxes, Stop};
 use crate::slots::Slot;
 
-/// Longest wait between two signs of life: what the runner says to them reaches us also when its command did not.
-const BEAT_MAX: Duration = Duration::from_secs(5);
+/// Longest wait between two signs of task_run: what the runner says to them reaches us also when its command did not.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 /// Shortest such wait, whatever a plan asks for.
-const BEAT_MIN: Duration = Duration::from_millis(100);
-/// How long after its grace a handler that was told to stop may take to notice; then it is dropped.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+/// How long after its grace a handler that was reported to stop may take to notice; then it is dropped.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// What every task needs.
@@ -35,24 +35,24 @@ pub(crate) struct Worker<H> {
     pub(crate) config: RunWorkerConfig,
     pub(crate) handler: H,
     pub(crate) outboxes: Outboxes,
-    pub(crate) desk: Arc<Desk>,
+    pub(crate) in_flight: Arc<InFlight>,
     /// Cancelled when no task may begin any more.
     pub(crate) closing: CancellationToken,
 }
 
-/// What the queue is told of a task.
+/// What the queue is reported of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+enum Disposition {
     /// It is done with.
-    Done,
+    Ack,
     /// Somebody else shall have it, now.
-    GiveBack,
+    Nak,
     /// Nothing: it comes again, later.
-    Nothing,
+    Abandon,
 }
 
-/// Lives a task's life.
-pub(crate) async fn live<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled, slot: Slot) {
+/// Lives a task's task_run.
+pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled, slot: Slot) {
     let Pulled {
         task,
         delivered,
@@ -67,42 +67,42 @@ pub(crate) async fn live<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled, slo
     let config = &worker.config;
     let (outbox, limits): (_, LogLimits) = (worker.outboxes.of(&task), config.log_limits);
     let key = (task.run_id, task.node_id.clone());
-    let account = Account::new(key, config.worker.clone(), outbox, limits);
-    let life = Life {
+    let reporter = TaskReporter::new(key, config.worker.clone(), outbox, limits);
+    let task_run = TaskRun {
         worker: &worker,
-        account,
+        reporter,
         task: Arc::new(task),
     };
-    let word = hold(&held, config.task_ack_wait / 3, life.run(take)).await;
+    let disposition = hold(&held, config.task_ack_wait / 3, task_run.run(take)).await;
     drop(slot);
-    match word {
-        Word::Done => held.done().await,
-        Word::GiveBack => held.give_back().await,
-        Word::Nothing => drop(held),
+    match disposition {
+        Disposition::Ack => held.done().await,
+        Disposition::Nak => held.give_back().await,
+        Disposition::Abandon => drop(held),
     }
 }
 
 /// Tells the queue again and again that the task is worked on, until it is not any more.
-async fn hold(held: &Held, period: Duration, life: impl Future<Output = Word>) -> Word {
-    let mut life = pin!(life);
+async fn hold(held: &Held, period: Duration, task_run: impl Future<Output = Disposition>) -> Disposition {
+    let mut task_run = pin!(task_run);
     loop {
-        // A life that is not finished is looked at again.
+        // A task_run that is not finished is looked at again.
         tokio::select! {
             biased;
-            word = &mut life => return word,
+            disposition = &mut task_run => return disposition,
             () = sleep(period) => held.working().await,
         }
     }
 }
 
-struct Life<'w, H> {
+struct TaskRun<'w, H> {
     worker: &'w Arc<Worker<H>>,
-    account: Arc<Account>,
+    reporter: Arc<TaskReporter>,
     task: Arc<Task>,
 }
 
-impl<H: Handler> Life<'_, H> {
-    async fn run(&self, take: WorkerEvent) -> Word {
+impl<H: Handler> TaskRun<'_, H> {
+    async fn run(&self, take: WorkerEvent) -> Disposition {
         let taken = tokio::select! {
             biased;
             () = self.worker.closing.cancelled() => None,
@@ -110,57 +110,57 @@ impl<H: Handler> Life<'_, H> {
         };
         let Some(taken) = taken else {
             metrics::task("given_back");
-            return Word::GiveBack;
+            return Disposition::Nak;
         };
-        let (seat, verdict) = taken;
+        let (guard, verdict) = taken;
         match verdict {
             Some(Verdict::Granted {
                 attempt,
                 resume_state,
                 heartbeat_ms,
             }) => {
-                seat.grant(attempt);
+                guard.grant(attempt);
                 let done = self.work(attempt, resume_state, heartbeat_ms).await;
-                self.tell(done).await
+                self.report_end(done).await
             }
             Some(Verdict::Gone { reason }) => {
                 debug!(run = %self.task.run_id, node = %self.task.node_id, reason, "a task is not wanted any more");
                 metrics::task("gone");
-                Word::Done
+                Disposition::Ack
             }
             answer @ (Some(Verdict::Ok | Verdict::Refused { .. }) | None) => {
                 warn!(run = %self.task.run_id, node = %self.task.node_id, ?answer, "a task was not granted");
                 metrics::task("forgotten");
-                Word::Nothing
+                Disposition::Abandon
             }
         }
     }
 
     /// Waits for an earlier delivery to end, then asks whether to begin.
-    async fn take(&self, take: WorkerEvent) -> (Seat, Option<Verdict>) {
-        let seat = loop {
-            match self.worker.desk.sit(&self.account) {
-                Ok(seat) => break seat,
+    async fn take(&self, take: WorkerEvent) -> (InFlightGuard, Option<Verdict>) {
+        let guard = loop {
+            match self.worker.in_flight.try_claim(&self.reporter) {
+                Ok(guard) => break guard,
                 Err(earlier) => earlier.ended().await,
             }
         };
-        let verdict = self.account.ask(take).await;
-        (seat, verdict)
+        let verdict = self.reporter.ask(take).await;
+        (guard, verdict)
     }
 
-    /// Lets the handler do it; `None` when it was told to stop and did not.
+    /// Lets the handler do it; `None` when it was reported to stop and did not.
     async fn work(
         &self,
         attempt: Attempt,
         resume_state: Option<Value>,
         heartbeat_ms: Option<u64>,
     ) -> Option<Result<JsonObject, TaskFailure>> {
-        let account = self.account.clone();
-        let context = TaskContext::new(self.task.clone(), attempt, resume_state, account);
-        let mut stop = self.account.stopping();
+        let reporter = self.reporter.clone();
+        let context = TaskContext::new(self.task.clone(), attempt, resume_state, reporter);
+        let mut stop = self.reporter.stopping();
         let handled = AssertUnwindSafe(self.worker.handler.handle(context)).catch_unwind();
         let mut handled = pin!(handled);
-        let period = beat_period(heartbeat_ms);
+        let period = heartbeat_period(heartbeat_ms);
         let mut beat = interval_at(Instant::now() + period, period);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let patience = self.worker.config.kill_grace + SLACK;
@@ -175,15 +175,15 @@ impl<H: Handler> Life<'_, H> {
                     deadline = Some(Instant::now() + patience);
                 }
                 () = sleep_until(late), if deadline.is_some() => return None,
-                _ = beat.tick() => self.account.beat(),
+                _ = beat.tick() => self.reporter.beat(),
             }
         }
     }
 
     /// Says how it ended, to whoever wants to know.
-    async fn tell(&self, done: Option<Result<JsonObject, TaskFailure>>) -> Word {
-        self.account.last_words();
-        let mut stop = self.account.stopping();
+    async fn report_end(&self, done: Option<Result<JsonObject, TaskFailure>>) -> Disposition {
+        self.reporter.flush_output();
+        let mut stop = self.reporter.stopping();
         let why = stop.borrow_and_update().clone();
         match why {
             Some(Stop::Gone(reason)) => return self.gone(&reason),
@@ -196,24 +196,24 @@ impl<H: Handler> Life<'_, H> {
                 .await
                 .is_ok()
         };
-        let told = tokio::select! {
+        let reported = tokio::select! {
             biased;
-            word = self.last_report(outcome, event) => Some(word),
+            disposition = self.last_report(outcome, event) => Some(disposition),
             true = drained => None,
         };
-        match told {
-            Some(word) => word,
+        match reported {
+            Some(disposition) => disposition,
             // The end is not stored: somebody else comes to it from the last checkpoint.
             None => self.give_back().await,
         }
     }
 
-    async fn last_report(&self, outcome: &'static str, event: WorkerEvent) -> Word {
-        let verdict = match self.account.ask(event).await {
+    async fn last_report(&self, outcome: &'static str, event: WorkerEvent) -> Disposition {
+        let verdict = match self.reporter.ask(event).await {
             Some(Verdict::Refused { reason }) => {
                 let error = format!("its end could not be stored: {reason}");
                 let retryable = false;
-                self.account
+                self.reporter
                     .ask(WorkerEvent::Failed { error, retryable })
                     .await
             }
@@ -223,26 +223,26 @@ impl<H: Handler> Life<'_, H> {
             Some(Verdict::Gone { reason }) => self.gone(&reason),
             Some(Verdict::Ok | Verdict::Granted { .. } | Verdict::Refused { .. }) => {
                 metrics::task(outcome);
-                Word::Done
+                Disposition::Ack
             }
             None => {
                 metrics::task("forgotten");
-                Word::Nothing
+                Disposition::Abandon
             }
         }
     }
 
-    fn gone(&self, reason: &str) -> Word {
-        let attempt = self.account.attempt();
+    fn gone(&self, reason: &str) -> Disposition {
+        let attempt = self.reporter.attempt();
         debug!(run = %self.task.run_id, node = %self.task.node_id, %attempt, reason, "a task is no longer ours");
         metrics::task("gone");
-        Word::Done
+        Disposition::Ack
     }
 
-    async fn give_back(&self) -> Word {
-        self.account.settle().await;
+    async fn give_back(&self) -> Disposition {
+        self.reporter.settle().await;
         metrics::task("given_back");
-        Word::GiveBack
+        Disposition::Nak
     }
 }
 
@@ -264,9 +264,9 @@ fn ending(
     }
 }
 
-fn beat_period(heartbeat_ms: Option<u64>) -> Duration {
-    let asked = heartbeat_ms.map_or(BEAT_MAX, |millis| Duration::from_millis(millis) / 3);
-    asked.clamp(BEAT_MIN, BEAT_MAX)
+fn heartbeat_period(heartbeat_ms: Option<u64>) -> Duration {
+    let asked = heartbeat_ms.map_or(HEARTBEAT_MAX, |millis| Duration::from_millis(millis) / 3);
+    asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX)
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskFailure {
@@ -274,6 +274,6 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskFailure {
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     TaskFailure::new(format!(
         "the handler panicked: {}",
-        text.unwrap_or("without a word")
+        text.unwrap_or("without a disposition")
     ))
 }

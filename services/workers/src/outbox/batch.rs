@@ -12,7 +12,7 @@ use quintet_service::telemetry::chain;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::account::{Account, Answer};
+use super::task_reporter::{TaskReporter, Answer};
 use super::event::EventKind;
 use super::waiting::Numbered;
 use crate::metrics;
@@ -28,23 +28,23 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Who wants to know what is answered to one report.
 struct Waiter {
-    account: Arc<Account>,
+    reporter: Arc<TaskReporter>,
     kind: EventKind,
     answer: Answer,
 }
 
 impl Waiter {
-    fn hear(self, verdict: Verdict) {
+    fn receive(self, verdict: Verdict) {
         match self.answer {
             // Fails when nobody waits any more.
             Answer::Asked(answer) => drop(answer.send(verdict)),
-            Answer::Noted(_room) => self.account.noted(self.kind, verdict),
+            Answer::Noted(_room) => self.reporter.noted(self.kind, verdict),
         }
     }
 }
 
 /// Sends reports until they are answered, or until nobody wants to know any more. Gives the tasks that they are of.
-pub(super) async fn fly(bus: Bus, shard: RunShard, batch: Vec<Numbered>) -> Vec<Arc<Account>> {
+pub(super) async fn send_batch(bus: Bus, shard: RunShard, batch: Vec<Numbered>) -> Vec<Arc<TaskReporter>> {
     let mut message = RunReports {
         reports: Vec::with_capacity(batch.len()),
     };
@@ -52,24 +52,24 @@ pub(super) async fn fly(bus: Bus, shard: RunShard, batch: Vec<Numbered>) -> Vec<
     for next in batch {
         message.reports.push(next.report);
         waiters.push(Waiter {
-            account: next.account,
+            reporter: next.reporter,
             kind: next.kind,
             answer: next.answer,
         });
     }
-    let accounts = waiters.iter().map(|waiter| waiter.account.clone());
-    let accounts: Vec<_> = accounts.collect();
-    match send(&bus, shard, &message, &accounts).await {
+    let reporters = waiters.iter().map(|waiter| waiter.reporter.clone());
+    let reporters: Vec<_> = reporters.collect();
+    match send(&bus, shard, &message, &reporters).await {
         Some(Ok(verdicts)) => {
             metrics::reported(verdicts.len());
             for (waiter, verdict) in waiters.into_iter().zip(verdicts) {
-                waiter.hear(verdict);
+                waiter.receive(verdict);
             }
         }
         Some(Err(reason)) => refused(&bus, shard, message, waiters, reason).await,
         None => {}
     }
-    accounts
+    reporters
 }
 
 /// A message that will never be taken: each report on its own, so that the one at fault is known.
@@ -84,7 +84,7 @@ async fn refused(
     let is_alone = waiters.len() == 1;
     for (waiter, report) in waiters.into_iter().zip(message.reports) {
         if is_alone {
-            waiter.hear(Verdict::Refused {
+            waiter.receive(Verdict::Refused {
                 reason: reason.clone(),
             });
             continue;
@@ -92,10 +92,10 @@ async fn refused(
         let alone = RunReports {
             reports: vec![report],
         };
-        let of = std::slice::from_ref(&waiter.account);
+        let of = std::slice::from_ref(&waiter.reporter);
         match send(bus, shard, &alone, of).await {
-            Some(Ok(mut verdicts)) => waiter.hear(verdicts.pop().unwrap_or(Verdict::Ok)),
-            Some(Err(reason)) => waiter.hear(Verdict::Refused { reason }),
+            Some(Ok(mut verdicts)) => waiter.receive(verdicts.pop().unwrap_or(Verdict::Ok)),
+            Some(Err(reason)) => waiter.receive(Verdict::Refused { reason }),
             None => return,
         }
     }
@@ -106,7 +106,7 @@ async fn send(
     bus: &Bus,
     shard: RunShard,
     message: &RunReports,
-    accounts: &[Arc<Account>],
+    reporters: &[Arc<TaskReporter>],
 ) -> Option<Result<Vec<Verdict>, String>> {
     let subject = RunReporting { shard };
     let (mut patience, mut wait) = (PATIENCE_MIN, WAIT_MIN);
@@ -125,7 +125,7 @@ async fn send(
             Err(error) if is_final(&error) => return Some(Err(chain(&error).to_string())),
             Err(error) => debug!(%shard, error = %chain(&error), "reports were not answered"),
         }
-        if accounts.iter().all(|account| account.has_ended()) {
+        if reporters.iter().all(|reporter| reporter.has_ended()) {
             return None;
         }
         metrics::repeated();

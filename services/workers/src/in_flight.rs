@@ -1,0 +1,143 @@
+//! What is in hand: where a command finds its task, and where a task that comes again waits for its earlier self.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use quintet_contract::id::{NodeId, RunId};
+use quintet_contract::job::Attempt;
+
+use crate::outbox::{TaskReporter, Stop};
+
+type Key = (RunId, NodeId);
+
+/// Every task in hand, by its run and node: one at a time of each.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight(Mutex<HashMap<Key, Claim>>);
+
+#[derive(Debug)]
+struct Claim {
+    reporter: Arc<TaskReporter>,
+    /// An attempt that was canceled before its grant was heard.
+    canceled: Option<Attempt>,
+}
+
+/// A task's place on the in_flight, left when this is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlightGuard {
+    in_flight: Arc<InFlight>,
+    key: Key,
+    reporter: Arc<TaskReporter>,
+}
+
+impl InFlight {
+    /// Takes the place of a task. While an earlier delivery of it has the place, its reporter is given instead: the new
+    /// one waits for its end, so that no node ever runs twice here.
+    pub(crate) fn try_claim(self: &Arc<Self>, reporter: &Arc<TaskReporter>) -> Result<InFlightGuard, Arc<TaskReporter>> {
+        let key = (reporter.run_id, reporter.node_id.clone());
+        match self.claims().entry(key.clone()) {
+            Entry::Occupied(taken) => Err(taken.get().reporter.clone()),
+            Entry::Vacant(free) => {
+                free.insert(Claim {
+                    reporter: reporter.clone(),
+                    canceled: None,
+                });
+                let (in_flight, reporter) = (self.clone(), reporter.clone());
+                Ok(InFlightGuard { in_flight, key, reporter })
+            }
+        }
+    }
+
+    /// Stops an attempt, if it is here.
+    pub(crate) fn cancel(&self, run_id: RunId, node_id: NodeId, attempt: Attempt) {
+        let mut places = self.claims();
+        let Some(place) = places.get_mut(&(run_id, node_id)) else {
+            return;
+        };
+        match place.reporter.attempt() {
+            Attempt(0) => place.canceled = Some(attempt),
+            found if found == attempt => place.reporter.stop(Stop::Canceled),
+            _ => {}
+        }
+    }
+
+    /// Stops everything.
+    pub(crate) fn stop_all(&self) {
+        for place in self.claims().values() {
+            place.reporter.stop(Stop::Drained);
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<Key, Claim>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InFlightGuard {
+    /// Notes which attempt was granted; one that was canceled meanwhile is stopped at once.
+    pub(crate) fn grant(&self, attempt: Attempt) {
+        let places = self.in_flight.claims();
+        self.reporter.grant(attempt);
+        let canceled = places.get(&self.key).and_then(|place| place.canceled);
+        if canceled == Some(attempt) {
+            self.reporter.stop(Stop::Canceled);
+        }
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.in_flight.claims().remove(&self.key);
+        self.reporter.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quintet_contract::id::WorkerId;
+    use quintet_worker::output::LogLimits;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn reporter(key: &Key) -> Arc<TaskReporter> {
+        let (outbox, _) = mpsc::channel(1);
+        let worker = WorkerId::parse("w").unwrap();
+        TaskReporter::new(key.clone(), worker, outbox, LogLimits::default())
+    }
+
+    fn key() -> Key {
+        (quintet_bus::new_run_id(), NodeId::default())
+    }
+
+    fn stopped(reporter: &TaskReporter) -> Option<Stop> {
+        reporter.stopping().borrow().clone()
+    }
+
+    #[test]
+    fn a_task_that_comes_again_waits_until_the_first_has_left() {
+        let (in_flight, key) = (Arc::new(InFlight::default()), key());
+        let (first, second) = (reporter(&key), reporter(&key));
+        let guard = in_flight.try_claim(&first).unwrap();
+        let earlier = in_flight.try_claim(&second).unwrap_err();
+        assert!(!earlier.has_ended());
+        drop(guard);
+        assert!(earlier.has_ended());
+        assert!(in_flight.try_claim(&second).is_ok());
+    }
+
+    #[test]
+    fn only_the_attempt_that_is_meant_is_canceled_also_when_its_grant_comes_later() {
+        let (in_flight, key) = (Arc::new(InFlight::default()), key());
+        let (run, node) = key.clone();
+        let reporter = reporter(&key);
+        let guard = in_flight.try_claim(&reporter).unwrap();
+        in_flight.cancel(run, node.clone(), Attempt(2));
+        guard.grant(Attempt(1));
+        assert_eq!(stopped(&reporter), None);
+        in_flight.cancel(run, node.clone(), Attempt(2));
+        assert_eq!(stopped(&reporter), None);
+        guard.grant(Attempt(2));
+        assert_eq!(stopped(&reporter), Some(Stop::Canceled));
+    }
+}
