@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quintet_contract::id::{NodeId, RunId};
 use quintet_contract::job::Attempt;
 
-use crate::outbox::{TaskReporter, Stop};
+use crate::outbox::{Stop, TaskReporter};
 
 type Key = (RunId, NodeId);
 
@@ -22,7 +22,7 @@ struct Claim {
     canceled: Option<Attempt>,
 }
 
-/// A task's place on the in_flight, left when this is dropped.
+/// The claim of a delivery on its task, released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlightGuard {
     in_flight: Arc<InFlight>,
@@ -31,9 +31,12 @@ pub(crate) struct InFlightGuard {
 }
 
 impl InFlight {
-    /// Takes the place of a task. While an earlier delivery of it has the place, its reporter is given instead: the new
+    /// Claims a task. While an earlier delivery of it holds the claim, its reporter is returned instead: the new
     /// one waits for its end, so that no node ever runs twice here.
-    pub(crate) fn try_claim(self: &Arc<Self>, reporter: &Arc<TaskReporter>) -> Result<InFlightGuard, Arc<TaskReporter>> {
+    pub(crate) fn try_claim(
+        self: &Arc<Self>,
+        reporter: &Arc<TaskReporter>,
+    ) -> Result<InFlightGuard, Arc<TaskReporter>> {
         let key = (reporter.run_id, reporter.node_id.clone());
         match self.claims().entry(key.clone()) {
             Entry::Occupied(taken) => Err(taken.get().reporter.clone()),
@@ -43,32 +46,36 @@ impl InFlight {
                     canceled: None,
                 });
                 let (in_flight, reporter) = (self.clone(), reporter.clone());
-                Ok(InFlightGuard { in_flight, key, reporter })
+                Ok(InFlightGuard {
+                    in_flight,
+                    key,
+                    reporter,
+                })
             }
         }
     }
 
     /// Stops an attempt, if it is here.
     pub(crate) fn cancel(&self, run_id: RunId, node_id: NodeId, attempt: Attempt) {
-        let mut places = self.claims();
-        let Some(place) = places.get_mut(&(run_id, node_id)) else {
+        let mut claims = self.claims();
+        let Some(claim) = claims.get_mut(&(run_id, node_id)) else {
             return;
         };
-        match place.reporter.attempt() {
-            Attempt(0) => place.canceled = Some(attempt),
-            found if found == attempt => place.reporter.stop(Stop::Canceled),
+        match claim.reporter.attempt() {
+            Attempt(0) => claim.canceled = Some(attempt),
+            found if found == attempt => claim.reporter.stop(Stop::Canceled),
             _ => {}
         }
     }
 
     /// Stops everything.
     pub(crate) fn stop_all(&self) {
-        for place in self.claims().values() {
-            place.reporter.stop(Stop::Drained);
+        for claim in self.claims().values() {
+            claim.reporter.stop(Stop::Drained);
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<Key, Claim>> {
+    fn claims(&self) -> MutexGuard<'_, HashMap<Key, Claim>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,9 +83,9 @@ impl InFlight {
 impl InFlightGuard {
     /// Notes which attempt was granted; one that was canceled meanwhile is stopped at once.
     pub(crate) fn grant(&self, attempt: Attempt) {
-        let places = self.in_flight.claims();
+        let claims = self.in_flight.claims();
         self.reporter.grant(attempt);
-        let canceled = places.get(&self.key).and_then(|place| place.canceled);
+        let canceled = claims.get(&self.key).and_then(|claim| claim.canceled);
         if canceled == Some(attempt) {
             self.reporter.stop(Stop::Canceled);
         }

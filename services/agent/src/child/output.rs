@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::ffmpeg::{Progress, ProgressReader, StderrLine, said};
+use crate::ffmpeg::{Progress, ProgressReader, StderrLine, parse};
 use crate::logs::LogSink;
 
 /// Bytes read at once.
@@ -79,7 +79,7 @@ impl Readers {
             }
         });
         let (log, tail) = (sink.clone(), readers.tail.clone());
-        readers.read(child.stderr.take(), move |line| match said(line) {
+        readers.read(child.stderr.take(), move |line| match parse(line) {
             StderrLine::Obeyed => replies.send_modify(|replies| replies.obeyed += 1),
             StderrLine::Refused => replies.send_modify(|replies| replies.refused += 1),
             StderrLine::Prompt => {}

@@ -59,16 +59,19 @@ mod tests {
 
     #[test]
     fn answers_are_told_from_talk() {
-        assert_eq!(said("Command reply for stream 1: ret:0 res:"), StderrLine::Obeyed);
         assert_eq!(
-            said("Command reply for stream 0: ret:-38 res:"),
+            parse("Command reply for stream 1: ret:0 res:"),
+            StderrLine::Obeyed
+        );
+        assert_eq!(
+            parse("Command reply for stream 0: ret:-38 res:"),
             StderrLine::Refused
         );
         assert_eq!(
-            said("Enter command: <target>|all <time>|-1 <command>"),
+            parse("Enter command: <target>|all <time>|-1 <command>"),
             StderrLine::Prompt
         );
-        assert_eq!(said(""), StderrLine::Prompt);
-        assert_eq!(said("Input #0, lavfi, from 'testsrc':"), StderrLine::Talk);
+        assert_eq!(parse(""), StderrLine::Prompt);
+        assert_eq!(parse("Input #0, lavfi, from 'testsrc':"), StderrLine::Talk);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quintet_contract::frame::{Bitmap, Canvas};
 
-use super::Effect;
+use super::Animation;
 
 /// One direction in which the dot moves.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ impl BouncingDot {
     }
 }
 
-impl Effect for BouncingDot {
+impl Animation for BouncingDot {
     fn draw(&mut self, _: Duration) -> Bitmap {
         let mut bitmap = Bitmap::dark(self.canvas);
         bitmap.set(self.x.at, self.y.at, true);

@@ -8,8 +8,8 @@
 mod bouncing_dot;
 mod options;
 mod player;
-mod simplex_noise;
 mod runner;
+mod simplex_noise;
 mod text;
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ use options::Options;
 pub use runner::{EffectsConfig, run};
 
 /// An effect that draws one frame after the other.
-trait Effect: Send {
+trait Animation: Send {
     /// The next frame; `at` is how long the effect has been shown.
     fn draw(&mut self, at: Duration) -> Bitmap;
 
@@ -60,7 +60,11 @@ impl Kind {
     }
 
     /// Makes the effect; what its settings lack has its default.
-    fn make(self, settings: &JsonObject, canvas: Canvas) -> Result<Box<dyn Effect>, SettingError> {
+    fn make(
+        self,
+        settings: &JsonObject,
+        canvas: Canvas,
+    ) -> Result<Box<dyn Animation>, SettingError> {
         Ok(match self {
             Self::BouncingDot => Box::new(bouncing_dot::BouncingDot::new(canvas)),
             Self::Text => Box::new(text::Text::new(settings, canvas)?),

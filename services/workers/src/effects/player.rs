@@ -25,7 +25,7 @@ use quintet_contract::frame::{Bitmap, Canvas};
 use quintet_contract::frame_api::{FrameWorkerBeat, ToFrameWorker, Via};
 use tokio::time::Instant;
 
-use super::{Effect, Kind, Options, SettingError};
+use super::{Animation, Kind, Options, SettingError};
 
 /// Silence after which the program of a greater session is gone.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -64,7 +64,7 @@ pub(super) enum Effect {
 /// A frame to be drawn.
 pub(super) struct Draw {
     number: u64,
-    effect: Box<dyn Effect>,
+    effect: Box<dyn Animation>,
     options: Options,
     at: Duration,
 }
@@ -72,7 +72,7 @@ pub(super) struct Draw {
 /// A frame that was drawn.
 pub(super) struct Drawn {
     number: u64,
-    effect: Box<dyn Effect>,
+    effect: Box<dyn Animation>,
     bitmap: Bitmap,
 }
 
@@ -107,7 +107,7 @@ pub(super) struct Player {
     options: Options,
     complaint: Option<SettingError>,
     /// None while it is asleep, has no canvas, or is being drawn.
-    effect: Option<Box<dyn Effect>>,
+    effect: Option<Box<dyn Animation>>,
     /// Counts the effects that were made: frames of older ones are of no use.
     number: u64,
     is_drawing: bool,
@@ -228,7 +228,7 @@ impl Player {
         };
     }
 
-    fn made(&self) -> Option<Box<dyn Effect>> {
+    fn made(&self) -> Option<Box<dyn Animation>> {
         self.kind.make(&self.settings, self.canvas?).ok()
     }
 
@@ -259,7 +259,7 @@ impl Player {
     }
 
     /// An effect with the settings of now; what has none goes on.
-    fn refreshed(&self, effect: Box<dyn Effect>) -> Option<Box<dyn Effect>> {
+    fn refreshed(&self, effect: Box<dyn Animation>) -> Option<Box<dyn Animation>> {
         match effect.has_settings() {
             true => self.made(),
             false => Some(effect),

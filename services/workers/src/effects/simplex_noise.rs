@@ -6,7 +6,7 @@ use noise::{NoiseFn, OpenSimplex};
 use quintet_contract::JsonObject;
 use quintet_contract::frame::{Bitmap, Canvas};
 
-use super::{Effect, SettingError, number};
+use super::{Animation, SettingError, number};
 
 /// The effect.
 pub(super) struct SimplexNoise {
@@ -44,7 +44,7 @@ impl SimplexNoise {
     }
 }
 
-impl Effect for SimplexNoise {
+impl Animation for SimplexNoise {
     fn draw(&mut self, at: Duration) -> Bitmap {
         let mut bitmap = Bitmap::dark(self.canvas);
         let z = at.as_secs_f64() * self.step;

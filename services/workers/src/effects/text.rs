@@ -10,7 +10,7 @@ use embedded_graphics::text::{Baseline, Text as Line};
 use quintet_contract::JsonObject;
 use quintet_contract::frame::{Bitmap, Canvas};
 
-use super::{Effect, SettingError, number};
+use super::{Animation, SettingError, number};
 
 /// Columns of a blank.
 const BLANK: usize = 2;
@@ -55,7 +55,7 @@ impl Text {
     }
 }
 
-impl Effect for Text {
+impl Animation for Text {
     fn draw(&mut self, at: Duration) -> Bitmap {
         let mut bitmap = Bitmap::dark(self.canvas);
         let width = i64::from(self.canvas.width);
