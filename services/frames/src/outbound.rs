@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use futures::StreamExt;
+use quintet_bus::pending::PendingReplies;
 use quintet_bus::{
     BucketHandle, Bus, Change as Stir, KvError, PendingWrite, Revision, Watch, WatchFrom,
 };
@@ -14,7 +15,6 @@ use quintet_service::telemetry::chain;
 use tracing::{debug, warn};
 
 use crate::core::{Change, Effect, Stored};
-use crate::inbound::Askers;
 use crate::line::Line;
 use crate::metrics;
 use crate::processes::Processes;
@@ -129,13 +129,13 @@ impl Outbound {
     }
 
     /// Does one thing, or begins to. A write that cannot even begin is over at once.
-    pub(crate) async fn act(&mut self, effect: Effect, askers: &mut Askers) -> Option<Outcome> {
+    pub(crate) async fn act(
+        &mut self,
+        effect: Effect,
+        pending: &mut PendingReplies,
+    ) -> Option<Outcome> {
         match effect {
-            Effect::Answer(request, answer) => {
-                if let Some(asker) = askers.take(request) {
-                    asker.answer(answer).await;
-                }
-            }
+            Effect::Answer(reply) => pending.send(reply).await,
             Effect::Store(change) => return self.begin(change).await,
             Effect::Tell(worker, message) => {
                 let subject = TellFrameWorker { worker };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::stream::ReadyChunks;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use quintet_bus::pending::PendingReplies;
 use quintet_bus::{Bus, HeldLease, aside, now};
 use quintet_contract::bucket::{LeaseKey, RunKey, Runs};
 use quintet_contract::id::RunShard;
@@ -28,7 +29,7 @@ use crate::config::RunnerConfig;
 use crate::core::{Core, Effect, Event, StoredRun, Terms};
 use crate::error::Error;
 use crate::execute::Executions;
-use crate::inbound::{Askers, Inbound, Inbox, checkpoint_for, refusal};
+use crate::inbound::{Inbound, Inbox, checkpoint_for, refusal};
 use crate::kubernetes::Kubernetes;
 use crate::metrics;
 use crate::outbound::{Outbound, Place, Unsure, Written};
@@ -387,7 +388,7 @@ impl Seat {
             core,
             clock,
             outbound,
-            askers: Askers::default(),
+            pending: PendingReplies::default(),
             lease,
             not_storing: self.bus.not_storing(),
         };
@@ -408,7 +409,7 @@ impl Seat {
             Err(unsure) => End::Unsure(unsure),
         };
         let why = refusal(&leader.not_storing.borrow());
-        leader.askers.turn_all_away(&why).await;
+        leader.pending.reject_all(&why).await;
         Inbox {
             micro,
             messages: messages.into_inner(),
@@ -466,7 +467,7 @@ struct Leader<'a> {
     core: Core,
     clock: Clock,
     outbound: Outbound,
-    askers: Askers,
+    pending: PendingReplies,
     lease: &'a mut HeldLease,
     not_storing: watch::Receiver<BTreeSet<String>>,
 }
@@ -532,7 +533,7 @@ impl Leader<'_> {
                 Wake::Event(event) => events.extend(event),
                 Wake::Report(report) => events.extend(report.map(executed)),
                 Wake::Messages(chunk) => {
-                    events.extend(chunk.into_iter().map(|inbound| self.askers.enter(inbound)))
+                    events.extend(chunk.into_iter().map(|inbound| self.pending.enter(inbound)))
                 }
                 Wake::Due => {}
             }
@@ -544,7 +545,7 @@ impl Leader<'_> {
                 }
             }
             if let Some(Some(chunk)) = messages.next().now_or_never() {
-                events.extend(chunk.into_iter().map(|inbound| self.askers.enter(inbound)));
+                events.extend(chunk.into_iter().map(|inbound| self.pending.enter(inbound)));
             }
             if let Err(unsure) = self.take_in(events).await {
                 return End::Unsure(unsure);
@@ -568,7 +569,7 @@ impl Leader<'_> {
             return Err(Unsure::Lease);
         }
         for effect in effects {
-            self.outbound.act(effect, &mut self.askers).await?;
+            self.outbound.act(effect, &mut self.pending).await?;
         }
         Ok(())
     }

@@ -75,7 +75,7 @@ async fn turn_away(
             asked = inbox.messages.next() => asked,
         };
         match asked {
-            Some(asked) => asked.turn_away(reply).await,
+            Some(asked) => asked.reject(reply).await,
             None => break Desk::Closed,
         }
     };

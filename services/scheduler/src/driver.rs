@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::stream::ReadyChunks;
 use futures::{FutureExt, StreamExt};
+use quintet_bus::pending::PendingReplies;
 use quintet_bus::{Bus, Change, HeldLease, KvError, Loaded, Watch, WatchFrom, aside, now};
 use quintet_contract::bucket::{Agents, Jobs, LeaseKey, Templates};
 use quintet_contract::id::PoolName;
@@ -26,7 +27,7 @@ use crate::config::SchedulerConfig;
 use crate::core::{Core, Effect, Event, Sizes, Stored, Terms};
 use crate::desk;
 use crate::error::Error;
-use crate::inbound::{Askers, Inbound, Inbox, refusal};
+use crate::inbound::{Inbound, Inbox, refusal};
 use crate::metrics;
 use crate::outbound::{self, Commit, Outbound, Unsure};
 use crate::templates;
@@ -265,7 +266,7 @@ struct Leader<'a> {
     core: Core,
     clock: Clock,
     outbound: Outbound,
-    askers: Askers,
+    pending: PendingReplies,
     lease: &'a mut HeldLease,
     not_storing: watch::Receiver<BTreeSet<String>>,
 }
@@ -303,7 +304,7 @@ async fn lead(
         core,
         clock,
         outbound,
-        askers: Askers::default(),
+        pending: PendingReplies::default(),
         lease,
         not_storing,
     };
@@ -314,7 +315,7 @@ async fn lead(
         Err(unsure) => End::Unsure(unsure),
     };
     let why = refusal(&leader.not_storing.borrow());
-    leader.askers.turn_all_away(&why).await;
+    leader.pending.reject_all(&why).await;
     Inbox {
         micros,
         messages: messages.into_inner(),
@@ -371,7 +372,7 @@ impl Leader<'_> {
                 Wake::Deposed | Wake::BusEnded => return End::Deposed,
                 Wake::Events(done) => events.extend(done),
                 Wake::Messages(chunk) => {
-                    events.extend(chunk.into_iter().map(|inbound| self.askers.enter(inbound)))
+                    events.extend(chunk.into_iter().map(|inbound| self.pending.enter(inbound)))
                 }
                 Wake::Template(Some(Ok(change))) => events.extend(template_event(change)),
                 Wake::Template(Some(Err(error))) => return End::Unsure(error.into()),
@@ -383,7 +384,7 @@ impl Leader<'_> {
                 events.extend(event);
             }
             if let Some(Some(chunk)) = messages.next().now_or_never() {
-                events.extend(chunk.into_iter().map(|inbound| self.askers.enter(inbound)));
+                events.extend(chunk.into_iter().map(|inbound| self.pending.enter(inbound)));
             }
             if let Err(unsure) = self.take_in(events).await {
                 return End::Unsure(unsure);
@@ -431,7 +432,7 @@ impl Leader<'_> {
         stored: Result<outbound::Stored, KvError>,
     ) -> Result<(), Unsure> {
         for act in self.outbound.stored(stored)? {
-            self.outbound.act(act, &mut self.askers).await;
+            self.outbound.act(act, &mut self.pending).await;
         }
         Ok(())
     }

@@ -27,7 +27,6 @@
 //! # }
 //! ```
 
-pub mod asking;
 mod batch;
 mod blob;
 mod clock;
@@ -42,6 +41,7 @@ mod lease;
 mod load;
 pub mod metrics;
 mod micro;
+pub mod pending;
 mod probe;
 mod publish;
 mod queue;

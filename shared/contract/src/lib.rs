@@ -36,6 +36,7 @@ pub mod metadata;
 pub mod nesting;
 pub mod permission;
 pub mod plan;
+pub mod reply;
 pub mod run;
 pub mod run_api;
 pub mod schema;

@@ -19,7 +19,7 @@ use quintet_contract::run::{
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
 
-use crate::core::event::{RequestId, Write};
+use crate::core::event::Write;
 
 /// How long an entry that nobody waits for may stay in memory, so that it travels with what follows.
 const LAZY: Duration = Duration::from_millis(20);
@@ -97,7 +97,7 @@ struct Writer {
     is_quiet: bool,
     end: End,
     /// Answers that wait until an entry is stored.
-    waiting: VecDeque<(u64, RequestId)>,
+    waiting: VecDeque<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -434,7 +434,7 @@ impl Active {
     }
 
     /// An answer that is to be given when everything so far is stored; false when it is already.
-    pub(crate) fn answer_when_stored(&mut self, request: RequestId) -> bool {
+    pub(crate) fn answer_when_stored(&mut self, request: u64) -> bool {
         if self.writer.stored >= self.private.entries && self.writer.is_created {
             return false;
         }
@@ -504,7 +504,7 @@ impl Active {
     }
 
     /// A write is confirmed; the answers that waited for it.
-    pub(crate) fn written(&mut self, sequence: u64, now: Timestamp) -> Vec<RequestId> {
+    pub(crate) fn written(&mut self, sequence: u64, now: Timestamp) -> Vec<u64> {
         let writer = &mut self.writer;
         writer.is_busy = false;
         writer.is_created = true;

@@ -22,7 +22,7 @@ struct Story {
     sequence: u64,
     tasks: Vec<Task>,
     cancels: Vec<NodeId>,
-    answers: BTreeMap<RequestId, Answer>,
+    answers: BTreeMap<u64, Answer>,
     requests: u64,
     seqs: HashMap<(NodeId, Attempt), u64>,
 }
@@ -68,13 +68,13 @@ impl Story {
         story
     }
 
-    fn ask(&mut self, event: impl FnOnce(RequestId) -> Event) -> Option<Answer> {
+    fn ask<R>(&mut self, event: impl FnOnce(RequestId<R>) -> Event) -> Option<Answer> {
         self.requests += 1;
-        let id = RequestId(self.requests);
+        let id = RequestId::new(self.requests);
         let effects = self.core.step(event(id), self.now);
         self.act(effects);
         self.settle();
-        self.answers.get(&id).cloned()
+        self.answers.get(&id.number()).cloned()
     }
 
     fn settle(&mut self) {
@@ -110,11 +110,13 @@ impl Story {
                 }
                 Effect::Dispatch(_, task) => self.tasks.push(*task),
                 Effect::Cancel(_, _, node, _) => self.cancels.push(node),
-                Effect::Reply(id, answer) => {
+                Effect::Reply(reply) => {
+                    let (id, answer) = reply.into_parts();
                     self.answers.insert(id, answer);
                 }
                 Effect::ReplyWithResume(id, verdicts, _) => {
-                    self.answers.insert(id, Answer::Verdicts(verdicts));
+                    let answer = RunReportsReply { verdicts }.into();
+                    self.answers.insert(id.number(), answer);
                 }
                 Effect::LookFor(..)
                 | Effect::Execute(_)
@@ -161,7 +163,7 @@ impl Story {
         };
         let id = CheckpointId::from_uuid(Uuid::now_v7());
         match self.ask(|request| Event::Reported(request, vec![(report, id)])) {
-            Some(Answer::Verdicts(mut verdicts)) => verdicts.remove(0),
+            Some(Answer::Reports(mut reply)) => reply.verdicts.remove(0),
             other => panic!("{other:?}"),
         }
     }
@@ -336,12 +338,12 @@ fn a_grant_that_was_not_stored_is_learnt_from_its_first_report() {
     // Granted, but the process dies before anything of it is written.
     let id = CheckpointId::from_uuid(Uuid::nil());
     let effects = story.core.step(
-        Event::Reported(RequestId(99), vec![(report, id)]),
+        Event::Reported(RequestId::new(99), vec![(report, id)]),
         story.now,
     );
     assert!(matches!(
         &effects[..],
-        [Effect::Reply(_, Answer::Verdicts(_))]
+        [Effect::Reply(reply)] if matches!(reply.answer(), Answer::Reports(_))
     ));
     story.restart();
     assert_eq!(story.node("a"), NodeStatus::Queued);

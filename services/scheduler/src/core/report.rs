@@ -13,11 +13,12 @@ use quintet_contract::agent::{
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{AgentId, AgentSession, JobId};
 use quintet_contract::job::{Attempt, Job, JobAttempt, JobError, JobStatus};
+use quintet_contract::reply::RequestId;
 use quintet_contract::time::Timestamp;
 use quintet_contract::{JsonObject, metadata, nesting};
 
 use super::Core;
-use super::event::{Answer, Effect, Oddity, RequestId};
+use super::event::{Effect, Oddity};
 use super::observe::{Relation, Sighting};
 use super::submit::size_of_object;
 
@@ -31,16 +32,13 @@ const ANNOUNCEMENT_BYTES: usize = 64 * 1024;
 impl Core {
     pub(super) fn reported(
         &mut self,
-        from: RequestId,
+        from: RequestId<ReportsReply>,
         agent: &AgentId,
         reports: AgentReports,
         now: Timestamp,
     ) {
-        let answer = match self.take_reports(agent, reports, now) {
-            Ok(reply) => Answer::Reports(reply),
-            Err(error) => Answer::Refused(error),
-        };
-        self.reply(from, answer);
+        let outcome = self.take_reports(agent, reports, now);
+        self.reply(from, outcome);
     }
 
     fn take_reports(
@@ -382,7 +380,7 @@ impl Core {
     /// A sign of life, and perhaps the list of what the agent has.
     pub(super) fn heartbeat(
         &mut self,
-        from: RequestId,
+        from: RequestId<HeartbeatReply>,
         agent: &AgentId,
         heartbeat: Heartbeat,
         now: Timestamp,
@@ -390,13 +388,8 @@ impl Core {
         let standing = self.standing(agent, heartbeat.session, false);
         if standing != Standing::Current {
             self.count(Oddity::OldSession);
-            return self.reply(
-                from,
-                Answer::Heartbeat(HeartbeatReply {
-                    standing,
-                    kill: Vec::new(),
-                }),
-            );
+            let kill = Vec::new();
+            return self.reply(from, Ok(HeartbeatReply { standing, kill }));
         }
         let well = heartbeat
             .metrics
@@ -422,7 +415,7 @@ impl Core {
             Some(jobs) if is_news => self.reconcile(agent, &jobs, now),
             Some(_) | None => Vec::new(),
         };
-        self.reply(from, Answer::Heartbeat(HeartbeatReply { standing, kill }));
+        self.reply(from, Ok(HeartbeatReply { standing, kill }));
     }
 
     /// The stream's sound is off or on.
