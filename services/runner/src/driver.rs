@@ -35,6 +35,7 @@ use crate::metrics;
 use crate::outbound::{Outbound, Place, Unsure, Written};
 use crate::peers::{Peers, leave, meet};
 use crate::plans;
+use crate::runlog;
 
 /// Life of a lease; after a kill, another runner leads so much later.
 const LEASE: Duration = Duration::from_secs(2);
@@ -316,7 +317,7 @@ impl Seat {
             });
         }
         let log = stream::run_logs(self.bus.prefix());
-        for (RunHappened { run }, sequence, _) in self.bus.newest(log.clone(), &open).await? {
+        for (RunHappened { run }, sequence, _) in self.bus.newest(log, &open).await? {
             places.entry(run).or_default().sequence = sequence;
         }
         let is_behind = |stored: &StoredRun| {
@@ -325,17 +326,12 @@ impl Seat {
         };
         let stored: Vec<StoredRun> = futures::stream::iter(stored)
             .map(|mut stored| {
-                let (bus, log, is_behind) = (&self.bus, log.clone(), is_behind(&stored));
+                let (bus, is_behind) = (&self.bus, is_behind(&stored));
                 async move {
                     if is_behind {
                         let run = stored.record.run.id;
                         let from = stored.record.private.log_sequence + 1;
-                        let subject = RunHappened { run };
-                        let replay = bus.replay(log, &subject, from, usize::MAX);
-                        for (sequence, _, events) in replay.await?.messages {
-                            let entries = events.entries.into_iter();
-                            stored.log.extend(entries.map(|entry| (sequence, entry)));
-                        }
+                        stored.log = runlog::replay(bus, run, from).await?;
                     }
                     Ok::<_, quintet_bus::BusError>(stored)
                 }

@@ -17,17 +17,17 @@ use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{NodeId, QueueName, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::reply::RequestId;
-use quintet_contract::run::{Fact, Run, RunRecord};
+use quintet_contract::run::{Run, RunRecord};
 use quintet_contract::run_api::{RunPage, RunReply};
-use quintet_contract::subject::{CommandWorker, RunHappened, TaskQueue};
+use quintet_contract::subject::{CommandWorker, TaskQueue};
 use quintet_contract::task::{RunReportsReply, Task, Verdict, WorkerCommand};
 use quintet_contract::topology::stream;
 use quintet_service::telemetry::chain;
-use serde_json::Value;
 use tracing::{debug, warn};
 
 use crate::core::{Effect, Event, Write, listed};
 use crate::execute::Executions;
+use crate::runlog;
 
 /// How long a worker is asked to stop; after that its next report tells it.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
@@ -163,8 +163,7 @@ impl Outbound {
         let place = self.places.get(&run).copied().unwrap_or_default();
         let (record, ttl) = match write {
             Write::Append(events) => {
-                let subject = RunHappened { run };
-                let pending = self.bus.append(&subject, &events, place.sequence).await?;
+                let pending = runlog::append(&self.bus, run, &events, place.sequence).await?;
                 self.writes.push(Box::pin(
                     async move { Ok(Written::Log(run, pending.await?)) },
                 ));
@@ -290,7 +289,7 @@ async fn with_resume(
     lacking: Vec<(usize, RunId, NodeId)>,
 ) -> Option<Event> {
     for (index, run, node) in lacking {
-        match last_checkpoint(&bus, run, &node).await {
+        match runlog::last_checkpoint(&bus, run, &node).await {
             Ok(found) => {
                 if let Some(Verdict::Granted { resume_state, .. }) = verdicts.get_mut(index) {
                     *resume_state = found;
@@ -307,28 +306,6 @@ async fn with_resume(
     }
     pending.reply(Ok(RunReportsReply { verdicts })).await;
     None
-}
-
-pub(crate) async fn last_checkpoint(
-    bus: &Bus,
-    run: RunId,
-    node: &NodeId,
-) -> Result<Option<Value>, BusError> {
-    let log = stream::run_logs(bus.prefix());
-    let replay = bus.replay(log, &RunHappened { run }, 0, usize::MAX).await?;
-    let entries = replay
-        .messages
-        .into_iter()
-        .rev()
-        .flat_map(|(_, _, events)| events.entries.into_iter().rev());
-    for entry in entries {
-        if let Fact::Checkpoint { checkpoint } = entry.fact
-            && checkpoint.node_id.as_ref() == Some(node)
-        {
-            return Ok(checkpoint.data);
-        }
-    }
-    Ok(None)
 }
 
 /// Answers with runs that go on and runs that have ended, newest first.

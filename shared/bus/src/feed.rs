@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::batch;
 use crate::connect::{Bus, Link};
-use crate::error::Cause;
+use crate::error::ReadError;
 use crate::metrics;
 use crate::stored::Stored;
 
@@ -36,13 +36,6 @@ const MISSING_PATIENCE: Duration = Duration::from_secs(10);
 /// Headers of heartbeats: the number of the last delivery, and where to say that we still read.
 const HEADER_LAST_CONSUMER: &str = "Nats-Last-Consumer";
 const HEADER_STALLED: &str = "Nats-Consumer-Stalled";
-
-/// Why a feed cannot go on.
-#[derive(Debug)]
-pub(crate) enum FeedError {
-    NoStream,
-    Other(Cause),
-}
 
 /// What a feed brings.
 pub(crate) enum FeedItem {
@@ -80,7 +73,7 @@ impl Feed {
         stream: &str,
         filter: &str,
         after: u64,
-    ) -> Result<Self, FeedError> {
+    ) -> Result<Self, ReadError> {
         let mut feed = Self {
             bus: bus.clone(),
             stream: stream.to_owned(),
@@ -106,7 +99,7 @@ impl Feed {
 
     /// Waits for what comes next. Cancel-safe: everything is kept in `self` across awaits, and a message is
     /// taken from the subscription only when it is returned or dealt with.
-    pub(crate) async fn next(&mut self) -> Result<FeedItem, FeedError> {
+    pub(crate) async fn next(&mut self) -> Result<FeedItem, ReadError> {
         loop {
             let Some(consumer) = &mut self.consumer else {
                 self.consumer = Some(self.make_again().await?);
@@ -135,9 +128,9 @@ impl Feed {
                 Heard::Link(false) if !self.link.borrow().closed => {
                     self.drop_consumer("reconnected")
                 }
-                Heard::Link(_) => return Err(FeedError::Other("the connection is closed".into())),
+                Heard::Link(_) => return Err(ReadError::Other("the connection is closed".into())),
                 Heard::Ended if self.link.borrow().closed => {
-                    return Err(FeedError::Other("the connection is closed".into()));
+                    return Err(ReadError::Other("the connection is closed".into()));
                 }
                 Heard::Ended => self.drop_consumer("subscription ended"),
             }
@@ -147,7 +140,7 @@ impl Feed {
     /// Whether the stream holds nothing after what was handed out. "Nothing pending" alone does not say so:
     /// while a record is replaced there is a moment in which its old message no longer counts and its new
     /// one does not yet. With `subjects` that match everything, the whole stream is meant.
-    pub(crate) async fn is_at_end(&self, subjects: &str) -> Result<bool, FeedError> {
+    pub(crate) async fn is_at_end(&self, subjects: &str) -> Result<bool, ReadError> {
         let next = batch::read(
             &self.bus,
             &self.stream,
@@ -230,21 +223,21 @@ impl Feed {
     }
 
     /// Tries until it works. Gives up only when the stream is gone for longer than a server takes to start.
-    async fn make_again(&mut self) -> Result<Consumer, FeedError> {
+    async fn make_again(&mut self) -> Result<Consumer, ReadError> {
         let began = Instant::now();
         let mut wait = RETRY_MIN;
         loop {
             self.link.mark_unchanged();
             if self.link.borrow().closed {
-                return Err(FeedError::Other("the connection is closed".into()));
+                return Err(ReadError::Other("the connection is closed".into()));
             }
             match self.make_consumer().await {
                 Ok(consumer) => return Ok(consumer),
-                Err(FeedError::NoStream) if began.elapsed() >= MISSING_PATIENCE => {
-                    return Err(FeedError::NoStream);
+                Err(ReadError::NoStream) if began.elapsed() >= MISSING_PATIENCE => {
+                    return Err(ReadError::NoStream);
                 }
-                Err(FeedError::NoStream) => {}
-                Err(FeedError::Other(error)) => {
+                Err(ReadError::NoStream) => {}
+                Err(ReadError::Other(error)) => {
                     warn!(stream = %self.stream, error, "cannot make the consumer of a feed, trying again");
                 }
             }
@@ -253,10 +246,10 @@ impl Feed {
         }
     }
 
-    async fn make_consumer(&self) -> Result<Consumer, FeedError> {
+    async fn make_consumer(&self) -> Result<Consumer, ReadError> {
         let inbox = self.bus.client().new_inbox();
         let subscribed = self.bus.client().subscribe(inbox.clone()).await;
-        let subscriber = subscribed.map_err(|error| FeedError::Other(error.into()))?;
+        let subscriber = subscribed.map_err(|error| ReadError::Other(error.into()))?;
         let name = format!("feed-{}", Uuid::now_v7().simple());
         let config = push::Config {
             name: Some(name.clone()),
@@ -284,14 +277,14 @@ impl Feed {
             ConsumerErrorKind::JetStream(reason)
                 if reason.error_code() == async_nats::jetstream::ErrorCode::STREAM_NOT_FOUND =>
             {
-                FeedError::NoStream
+                ReadError::NoStream
             }
             ConsumerErrorKind::TimedOut
             | ConsumerErrorKind::Request
             | ConsumerErrorKind::InvalidConsumerType
             | ConsumerErrorKind::InvalidName
             | ConsumerErrorKind::JetStream(_)
-            | ConsumerErrorKind::Other => FeedError::Other(error.into()),
+            | ConsumerErrorKind::Other => ReadError::Other(error.into()),
         })?;
         let empty = consumer.cached_info().num_pending == 0;
         Ok(Consumer {

@@ -23,8 +23,8 @@ use tracing::warn;
 
 use crate::codec::{Encoding, decode, encode};
 use crate::connect::Bus;
-use crate::error::KvError;
-use crate::feed::{Feed, FeedError};
+use crate::error::{KvError, ReadError};
+use crate::feed::Feed;
 use crate::headers::{delete_headers, outgoing, ttl_text};
 use crate::metrics::{self, Place};
 use crate::stored::Stored;
@@ -235,11 +235,11 @@ impl<B: Bucket> BucketHandle<B> {
         at_end.map_err(|error| self.feed_error(error))
     }
 
-    pub(crate) fn feed_error(&self, error: FeedError) -> KvError {
+    pub(crate) fn feed_error(&self, error: ReadError) -> KvError {
         let bucket = self.names.bucket.clone();
         match error {
-            FeedError::NoStream => KvError::NoBucket { bucket },
-            FeedError::Other(source) => KvError::Read { bucket, source },
+            ReadError::NoStream => KvError::NoBucket { bucket },
+            ReadError::Other(source) => KvError::Read { bucket, source },
         }
     }
 
@@ -397,10 +397,10 @@ async fn newest(bus: &Bus, names: &Names, key: &str) -> Result<Option<Stored>, K
         crate::batch::newest_of_any(bus, &names.stream, &subject).await
     };
     found.map_err(|error| match error {
-        FeedError::NoStream => KvError::NoBucket {
+        ReadError::NoStream => KvError::NoBucket {
             bucket: names.bucket.clone(),
         },
-        FeedError::Other(source) => KvError::Read {
+        ReadError::Other(source) => KvError::Read {
             bucket: names.bucket.clone(),
             source,
         },

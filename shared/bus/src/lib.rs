@@ -33,6 +33,7 @@ mod clock;
 mod codec;
 mod connect;
 mod counter;
+mod endpoint;
 mod error;
 mod feed;
 mod headers;

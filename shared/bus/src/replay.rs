@@ -10,8 +10,7 @@ use tracing::debug;
 use crate::batch;
 use crate::codec::decode;
 use crate::connect::Bus;
-use crate::error::BusError;
-use crate::feed::FeedError;
+use crate::error::{BusError, ReadError};
 use crate::metrics::{self, Place};
 use crate::stored::Stored;
 
@@ -104,7 +103,7 @@ impl Bus {
         stream: &str,
         subject: &str,
         count: usize,
-    ) -> Result<u64, FeedError> {
+    ) -> Result<u64, ReadError> {
         let wanted = u64::try_from(count).unwrap_or(u64::MAX);
         let newest = match batch::newest_of_any(self, stream, subject).await? {
             None => return Ok(1),
@@ -144,10 +143,10 @@ fn read_message<S: Subject>(stored: Stored) -> Option<(u64, Timestamp, S::Messag
     }
 }
 
-fn failed(stream: &str, error: FeedError) -> BusError {
+fn failed(stream: &str, error: ReadError) -> BusError {
     let stream = stream.to_owned();
     match error {
-        FeedError::NoStream => BusError::NoStream { stream },
-        FeedError::Other(source) => BusError::Read { stream, source },
+        ReadError::NoStream => BusError::NoStream { stream },
+        ReadError::Other(source) => BusError::Read { stream, source },
     }
 }

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::codec::{Encoding, encode};
+use crate::endpoint::Endpoint;
 use crate::headers::{HEADER_ERROR, HEADER_SERVICE_ERROR, HEADER_SERVICE_ERROR_CODE, Meta};
 use crate::metrics;
-use crate::micro::Endpoint;
 
 /// Where the answer goes.
 pub(crate) struct Return {

@@ -19,10 +19,10 @@ use tracing::{Span, debug, info_span};
 
 use crate::codec::{Encoding, decode};
 use crate::connect::Bus;
+use crate::endpoint::Endpoint;
 use crate::error::SubscribeError;
 use crate::headers::Meta;
 use crate::metrics::{self, Place};
-use crate::micro::Endpoint;
 use crate::responder::{Responder, Return};
 use crate::trace;
 
