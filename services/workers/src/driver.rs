@@ -20,12 +20,12 @@ use tracing::{info, warn};
 
 use crate::command::CommandHandler;
 use crate::config::RunWorkerConfig;
-use crate::in_flight::InFlight;
 use crate::error::Error;
 use crate::handler::Handler;
-use crate::task_run::{Worker, run_task};
+use crate::in_flight::InFlight;
 use crate::outbox::Outboxes;
 use crate::slots::Slots;
+use crate::task_run::{Worker, run_task};
 
 /// First wait before a queue that could not be opened is tried again; it doubles up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_millis(100);

@@ -11,7 +11,7 @@ use quintet_contract::task::{Task, WorkerEvent};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::outbox::{TaskReporter, Stop};
+use crate::outbox::{Stop, TaskReporter};
 
 /// Does tasks, each when it is granted.
 ///

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quintet_contract::id::{NodeId, RunId};
 use quintet_contract::job::Attempt;
 
-use crate::outbox::{TaskReporter, Stop};
+use crate::outbox::{Stop, TaskReporter};
 
 type Key = (RunId, NodeId);
 
@@ -33,7 +33,10 @@ pub(crate) struct InFlightGuard {
 impl InFlight {
     /// Takes the place of a task. While an earlier delivery of it has the place, its reporter is given instead: the new
     /// one waits for its end, so that no node ever runs twice here.
-    pub(crate) fn try_claim(self: &Arc<Self>, reporter: &Arc<TaskReporter>) -> Result<InFlightGuard, Arc<TaskReporter>> {
+    pub(crate) fn try_claim(
+        self: &Arc<Self>,
+        reporter: &Arc<TaskReporter>,
+    ) -> Result<InFlightGuard, Arc<TaskReporter>> {
         let key = (reporter.run_id, reporter.node_id.clone());
         match self.claims().entry(key.clone()) {
             Entry::Occupied(taken) => Err(taken.get().reporter.clone()),
@@ -43,7 +46,11 @@ impl InFlight {
                     canceled: None,
                 });
                 let (in_flight, reporter) = (self.clone(), reporter.clone());
-                Ok(InFlightGuard { in_flight, key, reporter })
+                Ok(InFlightGuard {
+                    in_flight,
+                    key,
+                    reporter,
+                })
             }
         }
     }

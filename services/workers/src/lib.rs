@@ -19,15 +19,15 @@
 
 mod command;
 mod config;
-mod in_flight;
 mod driver;
 pub mod effects;
 mod error;
 mod handler;
-mod task_run;
+mod in_flight;
 pub mod metrics;
 mod outbox;
 mod slots;
+mod task_run;
 
 pub use config::RunWorkerConfig;
 pub use driver::{run, serve};

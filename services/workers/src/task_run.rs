@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::config::RunWorkerConfig;
-use crate::in_flight::{InFlight, InFlightGuard};
 use crate::handler::{Handler, TaskContext, TaskFailure};
+use crate::in_flight::{InFlight, InFlightGuard};
 use crate::metrics;
-use crate::outbox::{TaskReporter, Outboxes, Stop};
+use crate::outbox::{Outboxes, Stop, TaskReporter};
 use crate::slots::Slot;
 
 /// Longest wait between two signs of task_run: what the runner says to them reaches us also when its command did not.
@@ -83,7 +83,11 @@ pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled,
 }
 
 /// Tells the queue again and again that the task is worked on, until it is not any more.
-async fn hold(held: &Held, period: Duration, task_run: impl Future<Output = Disposition>) -> Disposition {
+async fn hold(
+    held: &Held,
+    period: Duration,
+    task_run: impl Future<Output = Disposition>,
+) -> Disposition {
     let mut task_run = pin!(task_run);
     loop {
         // A task_run that is not finished is looked at again.

@@ -3,8 +3,8 @@
 //! One task per child owns its process group, so that nobody signals a group that is gone. Readers drain its
 //! output, stdin passes live commands on; what matters comes back to the driver as events.
 
-mod stdin;
 mod output;
+mod stdin;
 
 use std::convert::Infallible;
 use std::os::unix::process::ExitStatusExt;
@@ -28,8 +28,8 @@ use crate::core::{AnswerId, Event, Exit};
 use crate::executors::{ExecPlan, FfmpegPlan, Output};
 use crate::ffmpeg::{self, Progress, StallWatch};
 use crate::logs::{self, LogSink, NoteSink};
-use stdin::Language;
 use output::{Dialog, Readers};
+use stdin::Language;
 
 /// Live commands that wait for a child; when full, further ones fail.
 const COMMANDS: usize = 16;

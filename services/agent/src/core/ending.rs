@@ -6,7 +6,7 @@ use quintet_contract::job::{JobAttempt, JobStatus};
 
 use super::Core;
 use super::event::{Deadline, Effect, Leaving};
-use super::job::{EndReason, Job, StopLevel, Stage};
+use super::job::{EndReason, Job, Stage, StopLevel};
 
 impl Core {
     /// Begins to stop a job; only what was not under way before has effects.
@@ -27,7 +27,9 @@ impl Core {
                 fate,
                 stop_level,
             } => {
-                if *fate == EndReason::Own || (*fate == EndReason::Shutdown && why == EndReason::Asked) {
+                if *fate == EndReason::Own
+                    || (*fate == EndReason::Shutdown && why == EndReason::Asked)
+                {
                     *fate = why;
                 }
                 if *status == JobStatus::Stopping || *stop_level == StopLevel::Killed {

@@ -59,7 +59,10 @@ mod tests {
 
     #[test]
     fn answers_are_told_from_talk() {
-        assert_eq!(said("Command reply for stream 1: ret:0 res:"), StderrLine::Obeyed);
+        assert_eq!(
+            said("Command reply for stream 1: ret:0 res:"),
+            StderrLine::Obeyed
+        );
         assert_eq!(
             said("Command reply for stream 0: ret:-38 res:"),
             StderrLine::Refused

@@ -8,8 +8,8 @@
 mod bouncing_dot;
 mod options;
 mod player;
-mod simplex_noise;
 mod runner;
+mod simplex_noise;
 mod text;
 
 use std::time::Duration;

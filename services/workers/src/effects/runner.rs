@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Kind;
-use super::player::{Effect, Drawn, Event, Player};
+use super::player::{Drawn, Effect, Event, Player};
 use crate::error::Error;
 use crate::metrics;
 

@@ -12,8 +12,8 @@ use quintet_service::telemetry::chain;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::task_reporter::{TaskReporter, Answer};
 use super::event::EventKind;
+use super::task_reporter::{Answer, TaskReporter};
 use super::waiting::Numbered;
 use crate::metrics;
 
@@ -44,7 +44,11 @@ impl Waiter {
 }
 
 /// Sends reports until they are answered, or until nobody wants to know any more. Gives the tasks that they are of.
-pub(super) async fn send_batch(bus: Bus, shard: RunShard, batch: Vec<Numbered>) -> Vec<Arc<TaskReporter>> {
+pub(super) async fn send_batch(
+    bus: Bus,
+    shard: RunShard,
+    batch: Vec<Numbered>,
+) -> Vec<Arc<TaskReporter>> {
     let mut message = RunReports {
         reports: Vec::with_capacity(batch.len()),
     };

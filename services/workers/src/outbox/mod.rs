@@ -9,9 +9,9 @@
 //! What waits is sent as soon as the message before is answered, so that the busier a worker is the more goes with one
 //! message. When an answer is late, or more waits than a message holds, further ones are sent meanwhile.
 
-mod task_reporter;
-mod event;
 mod batch;
+mod event;
+mod task_reporter;
 mod waiting;
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-pub(crate) use reporter::{TaskReporter, Entry, Stop};
+pub(crate) use reporter::{Entry, Stop, TaskReporter};
 use waiting::{Waiting, completed};
 
 /// Reports of one shard that wait for its outbox; when full, lines of output are dropped and tasks wait.

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use quintet_contract::task::{MAX_REPORTS, RunReport};
 
-use super::task_reporter::{TaskReporter, Answer, Entry};
 use super::event::EventKind;
+use super::task_reporter::{Answer, Entry, TaskReporter};
 
 /// Most bytes of a message, about; a report that is larger goes alone.
 const MESSAGE_BYTES: usize = 448 * 1024;

@@ -21,7 +21,7 @@ use super::offers::Offers;
 use super::outbox::Outbox;
 use super::{AgentIdentity, HeartbeatMode};
 use crate::clock::Moment;
-pub use event::{Answer, Effect, Event, Leadership, Mark, Now, Notification};
+pub use event::{Answer, Effect, Event, Leadership, Mark, Notification, Now};
 
 /// First wait before a message is sent again; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -260,14 +260,18 @@ impl Core {
                 let report = AgentReport::Hello {
                     hello: self.hello.clone(),
                 };
-                self.effects
-                    .push(Effect::Notify(Notification::Refused(Box::new(report), error)));
+                self.effects.push(Effect::Notify(Notification::Refused(
+                    Box::new(report),
+                    error,
+                )));
                 self.retry_later(now);
             }
             Answer::Refused(error) => match self.outbox.refused() {
                 Some(report) => {
-                    self.effects
-                        .push(Effect::Notify(Notification::Refused(Box::new(report), error)));
+                    self.effects.push(Effect::Notify(Notification::Refused(
+                        Box::new(report),
+                        error,
+                    )));
                 }
                 None => self.retry_later(now),
             },
@@ -299,7 +303,8 @@ impl Core {
             (Flight::Reports, _) => {
                 let stored = self.outbox.acknowledged();
                 if !stored.is_empty() {
-                    self.effects.push(Effect::Notify(Notification::Stored(stored)));
+                    self.effects
+                        .push(Effect::Notify(Notification::Stored(stored)));
                 }
             }
             (Flight::Hello | Flight::None, _) => {}

@@ -19,7 +19,7 @@ use quintet_contract::subject::{Assigned, CommandAgent, Subject};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Span, info, warn};
 
-use super::core::{Core, Effect, Event, Mark, Now, Notification};
+use super::core::{Core, Effect, Event, Mark, Notification, Now};
 use super::handle::{HandleEnd, Order};
 use super::outbox::job_of;
 use super::{AgentIdentity, LinkEvent};

@@ -21,7 +21,11 @@ use rustix::process::{Pid, getpid, getppid};
 const LINE: usize = 16;
 
 /// The child gets a process group of its own, dies with the thread that starts it, and tells the reaper.
-pub(super) fn tie_to_parent(command: &mut Command, reaper: Option<Arc<OwnedFd>>, restartable: bool) {
+pub(super) fn tie_to_parent(
+    command: &mut Command,
+    reaper: Option<Arc<OwnedFd>>,
+    restartable: bool,
+) {
     command.process_group(0);
     let worker = getpid();
     let sign = if restartable { b'~' } else { b'+' };

@@ -86,7 +86,9 @@ impl Theatre {
 
     fn beat_of_another(&mut self, session: &str, leaves: bool) {
         let text = json!({"session": session, "leaves": leaves});
-        self.step(Event::HeartbeatReceived(serde_json::from_value(text).unwrap()));
+        self.step(Event::HeartbeatReceived(
+            serde_json::from_value(text).unwrap(),
+        ));
     }
 
     async fn second(&mut self, fresh: &str) -> Option<(String, bool)> {

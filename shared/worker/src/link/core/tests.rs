@@ -76,7 +76,10 @@ fn current(mode: HeartbeatMode) -> Core {
     let mut core = fresh(mode);
     core.step(Event::SessionOpened(session(1)), now(0));
     let effects = core.step(answered(0, reply(Standing::Current)), now(0));
-    assert!(matches!(effects[..], [Effect::Notify(Notification::Welcome(_))]));
+    assert!(matches!(
+        effects[..],
+        [Effect::Notify(Notification::Welcome(_))]
+    ));
     core
 }
 
