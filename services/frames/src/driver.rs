@@ -205,7 +205,7 @@ impl Service {
             sight,
             pending: PendingReplies::default(),
             lease,
-            not_storing: self.bus.not_storing(),
+            unwritable: self.bus.unwritable(),
             line_state,
         };
         self.health.ready();
@@ -214,7 +214,7 @@ impl Service {
         let end = leader
             .go_on(first, &mut messages, &mut process_events, &self.shutdown)
             .await;
-        let why = refusal(&leader.not_storing.borrow());
+        let why = refusal(&leader.unwritable.borrow());
         leader.pending.reject_all(&why).await;
         let inbox = Inbox {
             micro,
@@ -261,7 +261,7 @@ struct Leader<'a> {
     sight: Sight,
     pending: PendingReplies,
     lease: &'a mut HeldLease,
-    not_storing: watch::Receiver<BTreeSet<String>>,
+    unwritable: watch::Receiver<BTreeSet<String>>,
     line_state: watch::Receiver<LineState>,
 }
 
@@ -372,12 +372,12 @@ impl Leader<'_> {
         while !effects.is_empty() {
             for effect in std::mem::take(effects) {
                 let is_store = matches!(effect, Effect::Store(_));
-                let not_storing = match is_store {
-                    true => self.not_storing.borrow().first().cloned(),
+                let unwritable = match is_store {
+                    true => self.unwritable.borrow().first().cloned(),
                     false => None,
                 };
-                if let Some(bucket) = not_storing {
-                    let refusal = ErrorReply::not_storing(&bucket);
+                if let Some(bucket) = unwritable {
+                    let refusal = ErrorReply::unwritable(&bucket);
                     self.step(Event::Stored(Err(refusal)), effects);
                 } else if let Some(outcome) = self.outbound.act(effect, &mut self.pending).await
                     && let Some(end) = self.written(outcome, effects, shutdown).await

@@ -40,9 +40,9 @@ impl Inbound {
 }
 
 /// Why nothing is done now: NATS does not store, or else the display changes hands.
-pub(crate) fn refusal(not_storing: &BTreeSet<String>) -> ErrorReply {
-    match not_storing.first() {
-        Some(bucket) => ErrorReply::not_storing(bucket),
+pub(crate) fn refusal(unwritable: &BTreeSet<String>) -> ErrorReply {
+    match unwritable.first() {
+        Some(bucket) => ErrorReply::unwritable(bucket),
         None => ErrorReply::unavailable(
             "the service that drives the display is changing; send the same request again in a moment",
         ),

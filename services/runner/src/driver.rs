@@ -256,7 +256,7 @@ impl Seat {
 
     /// Leads as long as the lease is held, loading everything anew as often as needed.
     async fn hold(&mut self, lease: &mut HeldLease) -> Result<End, Error> {
-        let mut not_storing = self.bus.not_storing();
+        let mut unwritable = self.bus.unwritable();
         while lease.is_held() {
             // What is loaded now could not be changed.
             tokio::select! {
@@ -264,7 +264,7 @@ impl Seat {
                 () = self.shutdown.cancelled() => return Ok(End::Shutdown),
                 () = lease.lost() => return Ok(End::Deposed),
                 // An error means that the connection is gone for good, which ends everything else as well.
-                _ = not_storing.wait_for(BTreeSet::is_empty) => {}
+                _ = unwritable.wait_for(BTreeSet::is_empty) => {}
             }
             let loaded = tokio::select! {
                 biased;
@@ -386,7 +386,7 @@ impl Seat {
             outbound,
             pending: PendingReplies::default(),
             lease,
-            not_storing: self.bus.not_storing(),
+            unwritable: self.bus.unwritable(),
         };
         self.settle(true);
         let mut messages = messages.ready_chunks(MESSAGES);
@@ -404,7 +404,7 @@ impl Seat {
             }
             Err(unsure) => End::Unsure(unsure),
         };
-        let why = refusal(&leader.not_storing.borrow());
+        let why = refusal(&leader.unwritable.borrow());
         leader.pending.reject_all(&why).await;
         Inbox {
             micro,
@@ -465,7 +465,7 @@ struct Leader<'a> {
     outbound: Outbound,
     pending: PendingReplies,
     lease: &'a mut HeldLease,
-    not_storing: watch::Receiver<BTreeSet<String>>,
+    unwritable: watch::Receiver<BTreeSet<String>>,
 }
 
 /// What woke the loop.
@@ -473,7 +473,7 @@ enum Wake {
     Shutdown,
     GivenUp,
     Deposed,
-    NotStoring,
+    Unwritable,
     Written(Result<Written, Unsure>),
     Event(Option<Event>),
     Report(Option<RunReport>),
@@ -507,7 +507,7 @@ impl Leader<'_> {
                 () = shutdown.cancelled() => Wake::Shutdown,
                 () = self.lease.lost() => Wake::Deposed,
                 () = &mut given_up => Wake::GivenUp,
-                Ok(_) = self.not_storing.wait_for(|buckets| !buckets.is_empty()) => Wake::NotStoring,
+                Ok(_) = self.unwritable.wait_for(|buckets| !buckets.is_empty()) => Wake::Unwritable,
                 Some(written) = self.outbound.writes.next(), if !self.outbound.writes.is_empty() => {
                     Wake::Written(written)
                 }
@@ -522,7 +522,7 @@ impl Leader<'_> {
             match wake {
                 Wake::Shutdown => return self.finish(End::Shutdown).await,
                 Wake::GivenUp => return self.finish(End::GivenUp).await,
-                Wake::NotStoring => return End::Unsure(Unsure::NotStoring),
+                Wake::Unwritable => return End::Unsure(Unsure::Unwritable),
                 Wake::Deposed | Wake::BusEnded => return End::Deposed,
                 Wake::Written(Ok(written)) => events.push(self.outbound.written(written)),
                 Wake::Written(Err(unsure)) => return End::Unsure(unsure),

@@ -51,7 +51,7 @@ pub(crate) enum Unsure {
     Read(#[from] BusError),
     /// A bucket does not confirm writes, although NATS is there.
     #[error("NATS does not store what changed")]
-    NotStoring,
+    Unwritable,
     /// The lease is no longer ours.
     #[error("the lease was lost before the changes were written")]
     Lease,

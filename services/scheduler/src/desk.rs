@@ -34,7 +34,7 @@ pub(crate) async fn attend(
     health: ComponentHandle,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let mut silent = bus.not_storing();
+    let mut silent = bus.unwritable();
     loop {
         let found = tokio::select! {
             biased;

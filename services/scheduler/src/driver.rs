@@ -151,7 +151,7 @@ async fn reign(
         };
         search = None;
         // Whoever can take the lease may still be unable to write elsewhere; then the desk has said so.
-        if bus.not_storing().borrow().is_empty() {
+        if bus.unwritable().borrow().is_empty() {
             health.ready();
         }
         metrics::leading(true);
@@ -174,7 +174,7 @@ async fn hold(
     lease: &mut HeldLease,
     shutdown: &CancellationToken,
 ) -> Result<End, Error> {
-    let mut not_storing = bus.not_storing();
+    let mut unwritable = bus.unwritable();
     while lease.is_held() {
         // What is loaded now could not be changed; meanwhile the desk says so to everybody.
         tokio::select! {
@@ -182,7 +182,7 @@ async fn hold(
             () = shutdown.cancelled() => return Ok(End::Shutdown),
             () = lease.lost() => return Ok(End::Deposed),
             // An error means that the connection is gone for good, which ends everything else as well.
-            _ = not_storing.wait_for(BTreeSet::is_empty) => {}
+            _ = unwritable.wait_for(BTreeSet::is_empty) => {}
         }
         let loaded = tokio::select! {
             biased;
@@ -268,14 +268,14 @@ struct Leader<'a> {
     outbound: Outbound,
     pending: PendingReplies,
     lease: &'a mut HeldLease,
-    not_storing: watch::Receiver<BTreeSet<String>>,
+    unwritable: watch::Receiver<BTreeSet<String>>,
 }
 
 /// What woke the loop.
 enum Wake {
     Shutdown,
     Deposed,
-    NotStoring,
+    Unwritable,
     Events(Vec<Event>),
     Messages(Vec<Inbound>),
     Template(Option<Result<Change<Templates>, KvError>>),
@@ -299,14 +299,14 @@ async fn lead(
         templates,
     } = start;
     let inbox = Inbox::open(bus, &config.pool).await?;
-    let not_storing = bus.not_storing();
+    let unwritable = bus.unwritable();
     let mut leader = Leader {
         core,
         clock,
         outbound,
         pending: PendingReplies::default(),
         lease,
-        not_storing,
+        unwritable,
     };
     let Inbox { micros, messages } = inbox;
     let mut messages = messages.ready_chunks(COMMIT_MESSAGES);
@@ -314,7 +314,7 @@ async fn lead(
         Ok(()) => leader.go_on(&mut messages, templates, shutdown).await,
         Err(unsure) => End::Unsure(unsure),
     };
-    let why = refusal(&leader.not_storing.borrow());
+    let why = refusal(&leader.unwritable.borrow());
     leader.pending.reject_all(&why).await;
     Inbox {
         micros,
@@ -348,7 +348,7 @@ impl Leader<'_> {
                 biased;
                 () = shutdown.cancelled() => Wake::Shutdown,
                 () = self.lease.lost() => Wake::Deposed,
-                Ok(_) = self.not_storing.wait_for(|buckets| !buckets.is_empty()) => Wake::NotStoring,
+                Ok(_) = self.unwritable.wait_for(|buckets| !buckets.is_empty()) => Wake::Unwritable,
                 Some(stored) = self.outbound.commits.next(), if !self.outbound.commits.is_empty() => {
                     Wake::Stored(stored)
                 }
@@ -368,7 +368,7 @@ impl Leader<'_> {
                     }
                     continue;
                 }
-                Wake::NotStoring => return End::Unsure(Unsure::NotStoring),
+                Wake::Unwritable => return End::Unsure(Unsure::Unwritable),
                 Wake::Deposed | Wake::BusEnded => return End::Deposed,
                 Wake::Events(done) => events.extend(done),
                 Wake::Messages(chunk) => {

@@ -28,9 +28,9 @@ use crate::error::Error;
 pub(crate) type Inbound = InboundRequest<Event>;
 
 /// Why nothing is done now: NATS does not store, or else a leader is going and another one, or the same, will come.
-pub(crate) fn refusal(not_storing: &BTreeSet<String>) -> ErrorReply {
-    match not_storing.first() {
-        Some(bucket) => ErrorReply::not_storing(bucket),
+pub(crate) fn refusal(unwritable: &BTreeSet<String>) -> ErrorReply {
+    match unwritable.first() {
+        Some(bucket) => ErrorReply::unwritable(bucket),
         None => ErrorReply::unavailable(
             "the scheduler of this pool is changing hands; send the same request again in a moment",
         ),

@@ -45,7 +45,7 @@ pub(crate) enum Unsure {
     Write(#[from] KvError),
     /// A bucket does not confirm writes, although NATS is there.
     #[error("NATS does not store what changed")]
-    NotStoring,
+    Unwritable,
     /// The lease is no longer ours.
     #[error("the lease was lost before the changes were written")]
     Lease,

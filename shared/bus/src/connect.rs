@@ -254,7 +254,7 @@ impl Bus {
 
     /// The buckets that are unwritable: a write to them was not confirmed although the connection stands. The bus probes
     /// them, and takes each off this list once a probe or a write is confirmed.
-    pub fn not_storing(&self) -> watch::Receiver<BTreeSet<String>> {
+    pub fn unwritable(&self) -> watch::Receiver<BTreeSet<String>> {
         self.shared.write_health.unwritable()
     }
 

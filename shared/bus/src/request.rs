@@ -59,7 +59,7 @@ impl Bus {
             };
             let unanswered = matches!(error, RequestError::Timeout { .. });
             // That passes when somebody has seen to NATS, not in a moment.
-            if matches!(&error, RequestError::Refused(reply) if reply.is_not_storing()) {
+            if matches!(&error, RequestError::Refused(reply) if reply.is_unwritable()) {
                 return Err(error);
             }
             let pause = wait.mul_f64(rand::random_range(0.5..=1.0));

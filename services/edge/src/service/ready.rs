@@ -82,7 +82,7 @@ async fn probe(bus: &Bus) -> Leader {
     };
     match bus.request(&subject, &message, REQUEST_TIMEOUT).await {
         Ok(_) => Leader::Answers,
-        Err(RequestError::Refused(reply)) if reply.is_not_storing() => {
+        Err(RequestError::Refused(reply)) if reply.is_unwritable() => {
             Leader::Unwritable(reply.error)
         }
         Err(_) => Leader::Silent,
