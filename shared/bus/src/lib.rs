@@ -74,7 +74,7 @@ pub use lease::{HeldLease, LeaseCandidate, LeaseTerms};
 pub use load::{Loaded, aside};
 pub use micro::Micro;
 pub use publish::PendingStore;
-pub use queue::{Held, Pull, Pulled, QueueState};
+pub use queue::{AckHandle, Pull, Pulled, QueueState};
 pub use raw::{RawIncoming, RawRequests};
 pub use replay::Replay;
 pub use responder::Responder;
