@@ -167,7 +167,10 @@ impl Owner {
                 Err(PublishError::Conflict { .. }) => {
                     // An earlier try was stored after all.
                     let stream = stream::run_logs(self.bus.prefix());
-                    let newest = self.bus.newest(stream, std::slice::from_ref(subject)).await;
+                    let newest = self
+                        .bus
+                        .last_for_subjects(stream, std::slice::from_ref(subject))
+                        .await;
                     if let Some((_, sequence, _)) = newest.unwrap().first() {
                         return *sequence;
                     }

@@ -317,7 +317,7 @@ impl Seat {
             });
         }
         let log = stream::run_logs(self.bus.prefix());
-        for (RunHappened { run }, sequence, _) in self.bus.newest(log, &open).await? {
+        for (RunHappened { run }, sequence, _) in self.bus.last_for_subjects(log, &open).await? {
             places.entry(run).or_default().sequence = sequence;
         }
         let is_behind = |stored: &StoredRun| {

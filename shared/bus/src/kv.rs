@@ -24,9 +24,9 @@ use tracing::warn;
 use crate::codec::{Encoding, decode, encode};
 use crate::connect::Bus;
 use crate::error::{KvError, ReadError};
-use crate::feed::Feed;
 use crate::headers::{delete_headers, outgoing, ttl_text};
 use crate::metrics::{self, Place};
+use crate::ordered_consumer::OrderedConsumer;
 use crate::stored::Stored;
 
 /// How often a load looks whether it has reached the end before it takes "nothing pending" for an answer. Only
@@ -215,27 +215,35 @@ impl<B: Bucket> BucketHandle<B> {
         key
     }
 
-    /// A feed of the keys that match a filter; of all when it is empty.
-    pub(crate) async fn feed_of(&self, keys: &str, after: Revision) -> Result<Feed, KvError> {
+    /// A consumer of the keys that match a filter; of all when it is empty.
+    pub(crate) async fn ordered_consumer(
+        &self,
+        keys: &str,
+        after: Revision,
+    ) -> Result<OrderedConsumer, KvError> {
         let filter = match keys {
             "" => String::new(),
             keys => format!("{}{keys}", self.names.subjects),
         };
-        Feed::start(&self.bus, &self.names.stream, &filter, after.0)
+        OrderedConsumer::start(&self.bus, &self.names.stream, &filter, after.0)
             .await
-            .map_err(|error| self.feed_error(error))
+            .map_err(|error| self.read_error(error))
     }
 
-    /// Whether a feed of this bucket has handed out everything that there is.
-    pub(crate) async fn is_at_end(&self, feed: &Feed) -> Result<bool, KvError> {
-        let at_end = match feed.filter() {
-            "" => feed.is_at_end(&format!("{}>", self.names.subjects)).await,
-            filter => feed.is_at_end(filter).await,
+    /// Whether a consumer of this bucket has handed out everything that there is.
+    pub(crate) async fn is_at_end(&self, consumer: &OrderedConsumer) -> Result<bool, KvError> {
+        let at_end = match consumer.filter() {
+            "" => {
+                consumer
+                    .is_at_end(&format!("{}>", self.names.subjects))
+                    .await
+            }
+            filter => consumer.is_at_end(filter).await,
         };
-        at_end.map_err(|error| self.feed_error(error))
+        at_end.map_err(|error| self.read_error(error))
     }
 
-    pub(crate) fn feed_error(&self, error: ReadError) -> KvError {
+    pub(crate) fn read_error(&self, error: ReadError) -> KvError {
         let bucket = self.names.bucket.clone();
         match error {
             ReadError::NoStream => KvError::NoBucket { bucket },
@@ -244,7 +252,7 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     /// The newest revision of the whole bucket.
-    pub(crate) async fn newest_revision(&self) -> Result<Revision, KvError> {
+    pub(crate) async fn last_revision(&self) -> Result<Revision, KvError> {
         let bucket = || self.names.bucket.clone();
         let stream = self
             .bus
@@ -392,9 +400,9 @@ fn failed(bucket: &str, key: &str, error: AckError) -> KvError {
 async fn newest(bus: &Bus, names: &Names, key: &str) -> Result<Option<Stored>, KvError> {
     let subject = format!("{}{key}", names.subjects);
     let found = if bus.config().replicas > 1 {
-        crate::batch::newest_of_leader(bus, &names.stream, &subject).await
+        crate::direct_get::last_from_leader(bus, &names.stream, &subject).await
     } else {
-        crate::batch::newest_of_any(bus, &names.stream, &subject).await
+        crate::direct_get::last_for_subject(bus, &names.stream, &subject).await
     };
     found.map_err(|error| match error {
         ReadError::NoStream => KvError::NoBucket {

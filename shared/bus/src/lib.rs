@@ -27,21 +27,21 @@
 //! # }
 //! ```
 
-mod batch;
 mod blob;
 mod clock;
 mod codec;
 mod connect;
 mod counter;
+mod direct_get;
 mod endpoint;
 mod error;
-mod feed;
 mod headers;
 mod kv;
 mod lease;
 mod load;
 pub mod metrics;
 mod micro;
+mod ordered_consumer;
 pub mod pending;
 mod probe;
 mod publish;

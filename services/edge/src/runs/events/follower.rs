@@ -160,7 +160,7 @@ impl Follower {
             run: self.feed.run_id,
         };
         let stream = stream::run_logs(self.bus.prefix());
-        let newest = self.bus.newest(stream, &[subject]).await;
+        let newest = self.bus.last_for_subjects(stream, &[subject]).await;
         let newest = newest.map_err(crate::live::log_reader::unreadable)?;
         if let Some((_, sequence, _)) = newest.first() {
             self.reader.seek(0, *sequence);

@@ -45,7 +45,7 @@ struct OneRequest {
 }
 
 #[derive(Serialize)]
-struct NewestRequest<'s> {
+struct LastRequest<'s> {
     multi_last: &'s [String],
 }
 
@@ -100,14 +100,14 @@ async fn read_once(
 }
 
 /// The newest message of each subject that has one, in no particular order.
-pub(crate) async fn newest_of_each(
+pub(crate) async fn last_for_subjects(
     bus: &Bus,
     stream: &str,
     subjects: &[String],
 ) -> Result<Vec<Stored>, ReadError> {
     let mut newest = Vec::with_capacity(subjects.len());
     for part in subjects.chunks(SUBJECTS) {
-        let request = NewestRequest { multi_last: part };
+        let request = LastRequest { multi_last: part };
         newest.append(&mut ask(bus, stream, &request).await?.messages);
     }
     Ok(newest)
@@ -181,7 +181,7 @@ async fn ask(bus: &Bus, stream: &str, request: &impl Serialize) -> Result<Batch,
 }
 
 /// The newest message of a subject from any server that has a copy.
-pub(crate) async fn newest_of_any(
+pub(crate) async fn last_for_subject(
     bus: &Bus,
     stream: &str,
     subject: &str,
@@ -213,7 +213,7 @@ pub(crate) async fn newest_of_any(
 }
 
 /// The newest message of a subject from the leader of the stream, which has every confirmed write.
-pub(crate) async fn newest_of_leader(
+pub(crate) async fn last_from_leader(
     bus: &Bus,
     stream: &str,
     subject: &str,

@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use crate::batch;
 use crate::connect::{Bus, Link};
+use crate::direct_get;
 use crate::error::ReadError;
 use crate::metrics;
 use crate::stored::Stored;
@@ -38,7 +38,7 @@ const HEADER_LAST_CONSUMER: &str = "Nats-Last-Consumer";
 const HEADER_STALLED: &str = "Nats-Consumer-Stalled";
 
 /// What a feed brings.
-pub(crate) enum FeedItem {
+pub(crate) enum ConsumerItem {
     /// The next message; `pending` is how many more there are now.
     Message { stored: Stored, pending: u64 },
     /// Nothing more for now.
@@ -46,7 +46,7 @@ pub(crate) enum FeedItem {
 }
 
 /// An ordered reading of one stream.
-pub(crate) struct Feed {
+pub(crate) struct OrderedConsumer {
     bus: Bus,
     stream: String,
     /// What of the stream is read; everything when empty.
@@ -66,7 +66,7 @@ struct Consumer {
     empty: bool,
 }
 
-impl Feed {
+impl OrderedConsumer {
     /// Starts after a sequence; fails at once when the stream cannot be read.
     pub(crate) async fn start(
         bus: &Bus,
@@ -99,14 +99,14 @@ impl Feed {
 
     /// Waits for what comes next. Cancel-safe: everything is kept in `self` across awaits, and a message is
     /// taken from the subscription only when it is returned or dealt with.
-    pub(crate) async fn next(&mut self) -> Result<FeedItem, ReadError> {
+    pub(crate) async fn next(&mut self) -> Result<ConsumerItem, ReadError> {
         loop {
             let Some(consumer) = &mut self.consumer else {
                 self.consumer = Some(self.make_again().await?);
                 continue;
             };
             if std::mem::take(&mut consumer.empty) {
-                return Ok(FeedItem::CaughtUp);
+                return Ok(ConsumerItem::CaughtUp);
             }
             let quiet = Instant::now() + SILENCE;
             let heard = tokio::select! {
@@ -141,7 +141,7 @@ impl Feed {
     /// while a record is replaced there is a moment in which its old message no longer counts and its new
     /// one does not yet. With `subjects` that match everything, the whole stream is meant.
     pub(crate) async fn is_at_end(&self, subjects: &str) -> Result<bool, ReadError> {
-        let next = batch::read(
+        let next = direct_get::read(
             &self.bus,
             &self.stream,
             subjects,
@@ -180,7 +180,7 @@ impl Feed {
         }
         consumer.delivered = position.consumer;
         self.last = stored.sequence;
-        Taken::Item(FeedItem::Message {
+        Taken::Item(ConsumerItem::Message {
             stored,
             pending: position.pending,
         })
@@ -211,7 +211,7 @@ impl Feed {
         }
         match header(HEADER_LAST_CONSUMER).and_then(|value| value.as_str().parse::<u64>().ok()) {
             Some(last) if last > consumer.delivered => Taken::Gap,
-            Some(_) => Taken::Item(FeedItem::CaughtUp),
+            Some(_) => Taken::Item(ConsumerItem::CaughtUp),
             None => Taken::Nothing,
         }
     }
@@ -305,7 +305,7 @@ enum Heard {
 }
 
 enum Taken {
-    Item(FeedItem),
+    Item(ConsumerItem),
     Nothing,
     Gap,
 }
