@@ -143,7 +143,7 @@ impl Service {
                         .not_ready("the lease of the display cannot be had");
                     if search.is_none() {
                         warn!(error = %chain(&error), "cannot try for the lease of the display");
-                        search = Some(self.bus.search());
+                        search = Some(self.bus.server_failover());
                     }
                     sleep(RETRY).await;
                 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::stream::ReadyChunks;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use quintet_bus::pending::PendingReplies;
-use quintet_bus::{Bus, HeldLease, aside, now};
+use quintet_bus::{Bus, HeldLease, now, run_blocking};
 use quintet_contract::bucket::{LeaseKey, RunKey, Runs};
 use quintet_contract::id::RunShard;
 use quintet_contract::subject::RunHappened;
@@ -228,7 +228,7 @@ impl Seat {
                     self.settle(false);
                     if search.is_none() {
                         warn!(shard = %self.shard, error = %chain(&error), "cannot try for the lease");
-                        search = Some(self.bus.search());
+                        search = Some(self.bus.server_failover());
                     }
                     sleep(RELOAD_PAUSE).await;
                     continue;
@@ -346,7 +346,7 @@ impl Seat {
             has_kubernetes: self.kubernetes.is_some(),
         };
         let clock = Clock::start();
-        let (core, first) = aside(move || Core::restore(terms, stored, clock.now())).await;
+        let (core, first) = run_blocking(move || Core::restore(terms, stored, clock.now())).await;
         let (runs, ended) = core.sizes();
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(shard = %self.shard, runs, ended, took_ms, "loaded a shard of runs");

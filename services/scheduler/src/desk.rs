@@ -65,7 +65,7 @@ async fn turn_away(
     shutdown: &CancellationToken,
 ) -> Result<Desk, Error> {
     let mut inbox = Inbox::services(bus, pool).await?;
-    let _search = bus.search();
+    let _search = bus.server_failover();
     let desk = loop {
         // Each branch is cancel-safe: a stream keeps what it was not asked for.
         let asked = tokio::select! {

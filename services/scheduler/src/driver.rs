@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::stream::ReadyChunks;
 use futures::{FutureExt, StreamExt};
 use quintet_bus::pending::PendingReplies;
-use quintet_bus::{Bus, Change, HeldLease, KvError, Loaded, Watch, WatchFrom, aside, now};
+use quintet_bus::{Bus, Change, HeldLease, KvError, Loaded, Watch, WatchFrom, now, run_blocking};
 use quintet_contract::bucket::{Agents, Jobs, LeaseKey, Templates};
 use quintet_contract::id::PoolName;
 use quintet_contract::time::Timestamp;
@@ -136,7 +136,7 @@ async fn reign(
                     if search.is_none() {
                         health.not_ready("the bucket of leases is missing, or most of the cluster of NATS is away");
                         warn!(error = %chain(&error), "cannot try for the lease");
-                        search = Some(bus.search());
+                        search = Some(bus.server_failover());
                     }
                     sleep(RELOAD_PAUSE).await;
                     continue;
@@ -231,7 +231,7 @@ async fn load(config: &SchedulerConfig, bus: &Bus) -> Result<Start, KvError> {
         let (core, first) = Core::restore(terms, stored, clock.now());
         (outbound, core, first)
     };
-    let (outbound, core, first) = aside(restoring).await;
+    let (outbound, core, first) = run_blocking(restoring).await;
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let Sizes { jobs, agents, .. } = core.sizes();
     info!(pool = %config.pool, jobs, agents, took_ms, "loaded the pool");

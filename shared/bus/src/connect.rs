@@ -110,17 +110,17 @@ pub struct BusConfig {
     pub tls: Option<TlsFiles>,
     /// Copies of every stream and bucket.
     pub replicas: usize,
-    /// Messages that one subscription may hold unread: [`BusConfig::UNREAD`], or fewer where they are large. When it is
+    /// Messages that one subscription may hold unread: [`BusConfig::PENDING_LIMIT`], or fewer where they are large. When it is
     /// full the client drops further ones and says "slow consumer"; watches notice the gap and repair it, plain
     /// subscriptions are at most once by nature.
-    pub unread: usize,
+    pub pending_limit: usize,
     /// How long events and logs stay.
     pub retention: Retention,
 }
 
 impl BusConfig {
     /// Messages that a subscription may hold where they are of the usual size.
-    pub const UNREAD: usize = 65_536;
+    pub const PENDING_LIMIT: usize = 65_536;
 
     /// A single NATS server that lets everybody in, and everything else as usual.
     pub fn open(url: impl Into<String>, name: impl Into<String>) -> Self {
@@ -131,7 +131,7 @@ impl BusConfig {
             credentials: Credentials::None,
             tls: None,
             replicas: 1,
-            unread: Self::UNREAD,
+            pending_limit: Self::PENDING_LIMIT,
             retention: Retention::default(),
         }
     }
@@ -339,7 +339,7 @@ async fn options(config: &BusConfig) -> Result<ConnectOptions, ConnectError> {
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(API_TIMEOUT))
         .ping_interval(PING_INTERVAL)
-        .subscription_capacity(config.unread)
+        .subscription_capacity(config.pending_limit)
         .client_capacity(COMMAND_CAPACITY)
         .max_reconnects(None)
         .reconnect_delay_callback(reconnect_delay);

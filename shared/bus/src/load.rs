@@ -34,7 +34,7 @@ pub struct Loaded<B: Bucket> {
 }
 
 /// Does what takes longer than the runtime's own threads may be held up. A panic goes on in the caller.
-pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     finished(spawn_blocking(work)).await
 }
 
@@ -68,7 +68,7 @@ impl<B: Bucket> BucketHandle<B> {
                 ConsumerItem::Message { stored, pending } => {
                     unread.push(stored);
                     if unread.len() == READ_AT_ONCE {
-                        parts.push(self.read_aside(std::mem::take(&mut unread)));
+                        parts.push(self.decode_blocking(std::mem::take(&mut unread)));
                     }
                     pending
                 }
@@ -80,7 +80,7 @@ impl<B: Bucket> BucketHandle<B> {
                 }
             }
         }
-        parts.push(self.read_aside(unread));
+        parts.push(self.decode_blocking(unread));
         let last = Revision(consumer.last());
         consumer.stop().await;
         let mut entries = Vec::with_capacity(parts.len() * READ_AT_ONCE);
@@ -96,7 +96,7 @@ impl<B: Bucket> BucketHandle<B> {
         Ok(Loaded { entries, last })
     }
 
-    fn read_aside(&self, messages: Vec<Stored>) -> JoinHandle<Part<B>> {
+    fn decode_blocking(&self, messages: Vec<Stored>) -> JoinHandle<Part<B>> {
         let bucket = self.clone();
         spawn_blocking(move || {
             let read = messages.into_iter().map(|stored| {

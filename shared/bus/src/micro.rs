@@ -23,7 +23,7 @@ use crate::connect::Bus;
 use crate::endpoint::{Endpoint, QUEUE};
 use crate::error::SubscribeError;
 use crate::raw::RawRequests;
-use crate::serve::{Line, Requests};
+use crate::serve::{RequestStream, Requests};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -145,8 +145,8 @@ impl Micro {
         name: &str,
         subject: &S,
     ) -> Result<Requests<S>, SubscribeError> {
-        let line = self.line(name, subject).await?;
-        Ok(Requests::new(line, self.bus.prefix().clone()))
+        let requests = self.requests(name, subject).await?;
+        Ok(Requests::new(requests, self.bus.prefix().clone()))
     }
 
     /// Serves a subject whose requests are bytes, like [`Micro::endpoint`].
@@ -155,20 +155,24 @@ impl Micro {
         name: &str,
         subject: &S,
     ) -> Result<RawRequests<S>, SubscribeError> {
-        let line = self.line(name, subject).await?;
-        Ok(RawRequests::new(line, self.bus.prefix().clone()))
+        let requests = self.requests(name, subject).await?;
+        Ok(RawRequests::new(requests, self.bus.prefix().clone()))
     }
 
-    async fn line<S: Request>(&self, name: &str, subject: &S) -> Result<Line, SubscribeError> {
+    async fn requests<S: Request>(
+        &self,
+        name: &str,
+        subject: &S,
+    ) -> Result<RequestStream, SubscribeError> {
         let subject = subject.render(self.bus.prefix());
         let endpoint = Arc::new(Endpoint::new(name, &subject));
-        let line = self.bus.line(subject, Some(QUEUE)).await?;
+        let requests = self.bus.requests(subject, Some(QUEUE)).await?;
         self.identity
             .endpoints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::clone(&endpoint));
-        Ok(line.of_micro(endpoint, self.stop.subscribe()))
+        Ok(requests.of_micro(endpoint, self.stop.subscribe()))
     }
 
     /// Takes the service off the bus; its endpoints end after the requests that were on their way, so they

@@ -22,7 +22,7 @@ use crate::headers::{HEADER_ERROR, HEADER_SERVICE_ERROR, HEADER_SERVICE_ERROR_CO
 use crate::metrics;
 
 /// Where the answer goes.
-pub(crate) struct Return {
+pub(crate) struct ReplyAddress {
     pub(crate) client: Client,
     /// The requester's inbox; without one nobody wants an answer.
     pub(crate) inbox: Option<async_nats::Subject>,
@@ -31,7 +31,7 @@ pub(crate) struct Return {
     pub(crate) came: Instant,
 }
 
-impl Return {
+impl ReplyAddress {
     async fn send(self, headers: HeaderMap, body: Bytes, error: Option<&ErrorReply>) {
         if let Some(endpoint) = &self.endpoint {
             endpoint.answered(self.came.elapsed(), error);
@@ -46,7 +46,7 @@ impl Return {
 /// The duty to answer one request.
 #[must_use = "every request gets an answer"]
 pub struct Responder<R> {
-    duty: Option<Duty>,
+    duty: Option<Unanswered>,
     when_dropped: WhenDropped,
     reply: PhantomData<fn(R)>,
 }
@@ -82,7 +82,7 @@ impl WhenDropped {
 
 /// A reply that is ready to be sent.
 pub(crate) struct Encoded {
-    to: Return,
+    to: ReplyAddress,
     headers: HeaderMap,
     body: Bytes,
     error: Option<ErrorReply>,
@@ -96,22 +96,22 @@ impl Encoded {
     }
 }
 
-struct Duty {
-    to: Return,
+struct Unanswered {
+    to: ReplyAddress,
     encoding: Encoding,
     deadline: Option<Timestamp>,
     headers: HeaderMap,
 }
 
 impl<R> Responder<R> {
-    pub(crate) fn new(to: Return, encoding: Encoding, meta: &Meta) -> Self {
+    pub(crate) fn new(to: ReplyAddress, encoding: Encoding, meta: &Meta) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(HEADER_CONTRACT, CONTRACT_VERSION.to_string());
         if let Some(cause) = meta.message_id {
             headers.insert(HEADER_CAUSE, cause.to_string());
         }
         Self {
-            duty: Some(Duty {
+            duty: Some(Unanswered {
                 to,
                 encoding,
                 deadline: meta.deadline,
@@ -192,7 +192,7 @@ impl<R: Serialize> Responder<R> {
     }
 }
 
-impl Duty {
+impl Unanswered {
     fn refuse(mut self, error: &ErrorReply) -> Option<Encoded> {
         let body = match encode(error, self.encoding) {
             Ok(body) => body,

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use futures::StreamExt;
-use quintet_bus::{Bus, LinkState, PublishError, SubscribeError, aside, new_session};
+use quintet_bus::{Bus, LinkState, PublishError, SubscribeError, new_session, run_blocking};
 use quintet_contract::frame_api::FrameWorkerBeat;
 use quintet_contract::id::WorkerId;
 use quintet_contract::subject::{FrameWorkerHeartbeat, TellFrameWorker, WorkerFrame};
@@ -165,7 +165,9 @@ impl EffectRunner {
         for act in self.player.step(event, Instant::now()) {
             match act {
                 Effect::Publish(beat) => self.publish(&beat).await,
-                Effect::Draw(draw) => self.drawing = Some(Box::pin(aside(move || draw.run()))),
+                Effect::Draw(draw) => {
+                    self.drawing = Some(Box::pin(run_blocking(move || draw.run())))
+                }
                 Effect::Send(frame) => {
                     let subject = WorkerFrame {
                         worker: self.id.clone(),
