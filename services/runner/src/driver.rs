@@ -13,7 +13,7 @@ use quintet_bus::pending::PendingReplies;
 use quintet_bus::{Bus, HeldLease, now, run_blocking};
 use quintet_contract::bucket::{LeaseKey, RunKey, Runs};
 use quintet_contract::id::RunShard;
-use quintet_contract::subject::RunHappened;
+use quintet_contract::subject::RunLog;
 use quintet_contract::task::RunReport;
 use quintet_contract::time::Timestamp;
 use quintet_contract::topology::stream;
@@ -309,7 +309,7 @@ impl Seat {
                     sequence: 0,
                 };
                 places.insert(run, place);
-                open.push(RunHappened { run });
+                open.push(RunLog { run });
             }
             stored.push(StoredRun {
                 record: found.record,
@@ -317,7 +317,7 @@ impl Seat {
             });
         }
         let log = stream::run_logs(self.bus.prefix());
-        for (RunHappened { run }, sequence, _) in self.bus.last_for_subjects(log, &open).await? {
+        for (RunLog { run }, sequence, _) in self.bus.last_for_subjects(log, &open).await? {
             places.entry(run).or_default().sequence = sequence;
         }
         let is_behind = |stored: &StoredRun| {

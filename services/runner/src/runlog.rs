@@ -2,8 +2,8 @@
 
 use quintet_bus::{Bus, BusError, PendingStore, PublishError};
 use quintet_contract::id::{NodeId, RunId};
-use quintet_contract::run::{Entry, Fact, RunEvents};
-use quintet_contract::subject::RunHappened;
+use quintet_contract::run::{LogEntry, RunEvent, RunLogBatch};
+use quintet_contract::subject::RunLog;
 use quintet_contract::topology::stream;
 use serde_json::Value;
 
@@ -11,10 +11,10 @@ use serde_json::Value;
 pub(crate) async fn append(
     bus: &Bus,
     run: RunId,
-    events: &RunEvents,
+    events: &RunLogBatch,
     last: u64,
 ) -> Result<PendingStore, PublishError> {
-    bus.append(&RunHappened { run }, events, last).await
+    bus.append(&RunLog { run }, events, last).await
 }
 
 /// The entries of a run's log from a sequence of the stream on, each with the sequence of its message.
@@ -22,9 +22,9 @@ pub(crate) async fn replay(
     bus: &Bus,
     run: RunId,
     from: u64,
-) -> Result<Vec<(u64, Entry)>, BusError> {
+) -> Result<Vec<(u64, LogEntry)>, BusError> {
     let log = stream::run_logs(bus.prefix());
-    let subject = RunHappened { run };
+    let subject = RunLog { run };
     let replay = bus.replay(log, &subject, from, usize::MAX).await?;
     let messages = replay.messages.into_iter();
     let entries = messages.flat_map(|(sequence, _, events)| {
@@ -42,7 +42,7 @@ pub(crate) async fn last_checkpoint(
 ) -> Result<Option<Value>, BusError> {
     let entries = replay(bus, run, 0).await?;
     for (_, entry) in entries.into_iter().rev() {
-        if let Fact::Checkpoint { checkpoint } = entry.fact
+        if let RunEvent::Checkpoint { checkpoint } = entry.fact
             && checkpoint.node_id.as_ref() == Some(node)
         {
             return Ok(checkpoint.data);

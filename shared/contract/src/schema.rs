@@ -24,7 +24,7 @@ pub fn files() -> Vec<File> {
     let public = [
         ("run", schema::<run::Run>()),
         ("checkpoint", schema::<run::Checkpoint>()),
-        ("event", schema::<run::RunEvent>()),
+        ("event", schema::<run::RunStreamEvent>()),
         ("plan", schema::<plan::Plan>()),
     ];
     let mut files: Vec<File> = schemas()
@@ -74,7 +74,7 @@ schemas! {
     access: AccessKey, SecretRecord;
     event: JobLog, JobEvent;
     error: ErrorReply;
-    run: RunRecord, RunEvents;
+    run: RunRecord, RunLogBatch;
     task: Task, RunReports, RunReportsReply, WorkerCommand;
     run_api: CreateRun, PlanRun, PlanReply, RunRef, RunReply, ListRuns, RunPage, CancelReply, AddCheckpoint, CheckpointReply,
         CheckpointPage, CompleteRun, DecideGate;

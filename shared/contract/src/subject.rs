@@ -31,7 +31,7 @@ use crate::id::{
     AgentId, HolderId, JobId, NameError, PoolName, QueueName, RateIdentity, RateWindow, RunId,
     RunShard, Token, WorkerId,
 };
-use crate::run::RunEvents;
+use crate::run::RunLogBatch;
 use crate::run_api::{
     AddCheckpoint, CancelReply, CheckpointReply, CompleteRun, CreateRun, DecideGate, ListRuns,
     PlanReply, PlanRun, RunPage, RunRef, RunReply,
@@ -311,11 +311,11 @@ subjects! {
     /// Log lines of a job, kept in the stream of events.
     JobLogged { job: JobId } = "evt.job.{job}.log", JobLog;
     /// Happenings of a job, kept in the stream of events.
-    JobHappened { job: JobId } = "evt.job.{job}.event", JobEvent;
+    JobEvents { job: JobId } = "evt.job.{job}.event", JobEvent;
     /// The log of a run, kept in the stream of run events.
-    RunHappened { run: RunId } = "evt.run.{run}.event", RunEvents;
+    RunLog { run: RunId } = "evt.run.{run}.event", RunLogBatch;
     /// The log of a run as it is republished live, with its sequence in a header.
-    LiveRunEvents { run: RunId } = "live.run.{run}.event", RunEvents;
+    LiveRunEvents { run: RunId } = "live.run.{run}.event", RunLogBatch;
     /// How many requests of a caller were let through in a stretch of time; the server adds up what edges send.
     CountRequests { identity: RateIdentity, window: RateWindow } = "rate.{identity}.{window}", Done;
     /// Log lines as they are republished live, with their sequence in a header.

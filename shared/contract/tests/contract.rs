@@ -11,7 +11,7 @@ use quintet_contract::bucket::Lease;
 use quintet_contract::event::{JobEvent, JobLog};
 use quintet_contract::frame_api::{FrameWorkerBeat, FramesRecord, ToFrameWorker};
 use quintet_contract::job::{JobRecord, KeyRecord};
-use quintet_contract::run::{RunEvents, RunRecord};
+use quintet_contract::run::{RunLogBatch, RunRecord};
 use quintet_contract::schema::files;
 use quintet_contract::template::Template;
 use serde::Serialize;
@@ -70,7 +70,7 @@ fn samples_of_every_past_version_can_be_read() {
     reads::<JobLog>("JobLog");
     reads::<JobEvent>("JobEvent");
     reads::<RunRecord>("RunRecord");
-    reads::<RunEvents>("RunEvents");
+    reads::<RunLogBatch>("RunLogBatch");
     reads::<FramesRecord>("FramesRecord");
     reads::<FramesRecord>("FramesRecordOfWorker");
     reads::<FrameWorkerBeat>("FrameWorkerBeat");

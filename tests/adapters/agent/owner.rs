@@ -14,7 +14,7 @@ use quintet_contract::event::{JobEvent, LogStream};
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName};
 use quintet_contract::job::{Attempt, JobAttempt, JobError, JobStatus};
 use quintet_contract::subject::{
-    AgentHeartbeat, AgentReporting, AssignQueue, CommandAgent, CommandVerb, JobHappened, JobLogged,
+    AgentHeartbeat, AgentReporting, AssignQueue, CommandAgent, CommandVerb, JobEvents, JobLogged,
 };
 use quintet_contract::topology::stream;
 use quintet_testkit::{Nats, wait_for};
@@ -324,7 +324,7 @@ impl Stage {
     }
 
     pub(crate) async fn happenings(&self, job: &str) -> Vec<JobEvent> {
-        let subject = JobHappened {
+        let subject = JobEvents {
             job: JobId::parse(job).unwrap(),
         };
         let stream = stream::events(self.bus.prefix());

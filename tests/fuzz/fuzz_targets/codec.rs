@@ -49,8 +49,8 @@ messages! {
         RunReporting CommandWorker
         LookAtAllFrames ActivateFrameWorker StartFrameWorker StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers
         SetFrameRate GetDisplayPicture IngestFrame WorkerFrame;
-    messages: AssignQueue Assigned JobLogged JobHappened LiveJobLog LiveJobEvent
-        RunnerHeartbeat TaskQueue RunHappened LiveRunEvents CountRequests
+    messages: AssignQueue Assigned JobLogged JobEvents LiveJobLog LiveJobEvent
+        RunnerHeartbeat TaskQueue RunLog LiveRunEvents CountRequests
         TellFrameWorker FrameWorkerHeartbeat FramesTold;
     records: Access Agents Frames Jobs Keys Leases Runs Secrets Templates
 }

@@ -13,8 +13,8 @@ use quintet_contract::JsonObject;
 use quintet_contract::id::{CheckpointId, NodeId, RunId};
 use quintet_contract::plan::{Node, Plan};
 use quintet_contract::run::{
-    Entry, Fact, NodeFact, NodePrivate, NodeState, NodeStatus, ReportMark, Run, RunEvents,
-    RunPrivate, RunRecord, RunStatus,
+    LogEntry, NodeEvent, NodePrivate, NodeState, NodeStatus, ReportMark, Run, RunEvent,
+    RunLogBatch, RunPrivate, RunRecord, RunStatus,
 };
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
@@ -88,7 +88,7 @@ struct Writer {
     /// How many of the pending entries are being written.
     in_flight: usize,
     is_created: bool,
-    pending: Vec<Entry>,
+    pending: Vec<LogEntry>,
     flush_at: Option<Timestamp>,
     /// Number of the last entry that is stored.
     stored: u64,
@@ -181,8 +181,8 @@ impl Active {
     }
 
     /// Takes in an entry that is in the log already. Those that the record includes change nothing.
-    pub(crate) fn replay(&mut self, entry: &Entry, sequence: u64) {
-        if let Fact::Checkpoint { checkpoint } = &entry.fact
+    pub(crate) fn replay(&mut self, entry: &LogEntry, sequence: u64) {
+        if let RunEvent::Checkpoint { checkpoint } = &entry.fact
             && checkpoint.node_id.is_none()
         {
             self.remember(checkpoint.id);
@@ -198,12 +198,12 @@ impl Active {
     /// Makes an entry of something that happened.
     pub(crate) fn push(
         &mut self,
-        fact: Fact,
+        fact: RunEvent,
         report: Option<ReportMark>,
         urgency: Urgency,
         now: Timestamp,
     ) {
-        let entry = Entry {
+        let entry = LogEntry {
             n: self.private.entries + 1,
             // Ids of events begin with their time and must sort.
             at: now.max(self.last_at),
@@ -224,11 +224,11 @@ impl Active {
     }
 
     /// The one place where a run changes.
-    fn apply(&mut self, entry: &Entry) {
+    fn apply(&mut self, entry: &LogEntry) {
         self.private.entries = entry.n;
         self.last_at = entry.at;
         match &entry.fact {
-            Fact::Status {
+            RunEvent::Status {
                 status,
                 error,
                 output,
@@ -244,17 +244,17 @@ impl Active {
                     self.private.nodes.clear();
                 }
             }
-            Fact::Node { node } => self.apply_node(node, entry.at),
-            Fact::Checkpoint { checkpoint } => {
+            RunEvent::Node { node } => self.apply_node(node, entry.at),
+            RunEvent::Checkpoint { checkpoint } => {
                 if let Some(node) = &checkpoint.node_id {
                     self.resume_from(node, checkpoint.data.clone());
                 }
             }
-            Fact::Output {
+            RunEvent::Output {
                 node_id, output, ..
             } => self.merge(node_id, output),
-            Fact::Log { node_id, .. } => self.private_of(node_id).lines += 1,
-            Fact::Progress { .. } | Fact::Unknown => {}
+            RunEvent::Log { node_id, .. } => self.private_of(node_id).lines += 1,
+            RunEvent::Progress { .. } | RunEvent::Unknown => {}
         }
         if let Some(mark) = &entry.report
             && !self.run.status.is_final()
@@ -267,7 +267,7 @@ impl Active {
         }
     }
 
-    fn apply_node(&mut self, node: &NodeFact, at: Timestamp) {
+    fn apply_node(&mut self, node: &NodeEvent, at: Timestamp) {
         let id = &node.node_id;
         if let Some(output) = &node.output {
             self.merge(id, output);
@@ -480,7 +480,7 @@ impl Active {
             }
             writer.in_flight = part(&writer.pending);
             writer.flush_at = None;
-            return Some(Write::Append(RunEvents {
+            return Some(Write::Append(RunLogBatch {
                 run_id: self.run.id,
                 entries: writer.pending[..writer.in_flight].to_vec(),
             }));
@@ -529,7 +529,7 @@ impl Active {
 }
 
 /// How many entries go into one message.
-fn part(pending: &[Entry]) -> usize {
+fn part(pending: &[LogEntry]) -> usize {
     let mut bytes = 0;
     let mut count = 0;
     for entry in pending.iter().take(ENTRIES_AT_ONCE) {
@@ -543,18 +543,18 @@ fn part(pending: &[Entry]) -> usize {
 }
 
 /// Roughly the bytes of an entry.
-fn weight(fact: &Fact) -> usize {
+fn weight(fact: &RunEvent) -> usize {
     256 + match fact {
-        Fact::Status { output, .. } => output.as_ref().map_or(0, bytes_of),
-        Fact::Node { node } => {
+        RunEvent::Status { output, .. } => output.as_ref().map_or(0, bytes_of),
+        RunEvent::Node { node } => {
             node.output.as_ref().map_or(0, bytes_of_object)
                 + node.items.iter().flatten().map(bytes_of).sum::<usize>()
         }
-        Fact::Checkpoint { checkpoint } => checkpoint.data.as_ref().map_or(0, bytes_of),
-        Fact::Output { output, .. } => bytes_of_object(output),
-        Fact::Progress { data, .. } => bytes_of_object(data),
-        Fact::Log { line, .. } => line.len(),
-        Fact::Unknown => 0,
+        RunEvent::Checkpoint { checkpoint } => checkpoint.data.as_ref().map_or(0, bytes_of),
+        RunEvent::Output { output, .. } => bytes_of_object(output),
+        RunEvent::Progress { data, .. } => bytes_of_object(data),
+        RunEvent::Log { line, .. } => line.len(),
+        RunEvent::Unknown => 0,
     }
 }
 

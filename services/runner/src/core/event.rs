@@ -5,7 +5,7 @@ use quintet_contract::id::{CheckpointId, NodeId, QueueName, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::replies;
 use quintet_contract::reply::{Reply, RequestId};
-use quintet_contract::run::{Run, RunEvents, RunRecord};
+use quintet_contract::run::{Run, RunLogBatch, RunRecord};
 use quintet_contract::run_api::{
     AddCheckpoint, CancelReply, CheckpointReply, CompleteRun, CreateRun, DecideGate, ListRuns,
     RunPage, RunReply,
@@ -83,7 +83,7 @@ pub enum Write {
     /// Its first record.
     Create(Box<RunRecord>),
     /// More of its log.
-    Append(RunEvents),
+    Append(RunLogBatch),
     /// Its record anew.
     Snapshot(Box<RunRecord>),
     /// Its last record.

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use quintet_contract::id::{CheckpointId, RunId};
 use quintet_contract::reply::RequestId;
-use quintet_contract::run::{Entry, RunMode, RunRecord, RunStatus};
+use quintet_contract::run::{LogEntry, RunMode, RunRecord, RunStatus};
 use quintet_contract::subject::Prefix;
 use quintet_contract::task::{RunReport, RunReportsReply, Verdict};
 use quintet_contract::time::Timestamp;
@@ -87,7 +87,7 @@ pub struct StoredRun {
     /// The record.
     pub record: RunRecord,
     /// Entries of the log; those that the record includes do no harm.
-    pub log: Vec<(u64, Entry)>,
+    pub log: Vec<(u64, LogEntry)>,
 }
 
 /// What is remembered of a run that has ended.

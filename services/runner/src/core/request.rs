@@ -9,8 +9,8 @@ use quintet_contract::nesting;
 use quintet_contract::plan::{MAX_PLAN_BYTES, Plan, PlanView, Problem};
 use quintet_contract::reply::RequestId;
 use quintet_contract::run::{
-    Checkpoint, Fact, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES, NodeFact, NodeState,
-    NodeStatus, Run, RunMode, RunPrivate, RunRecord, RunStatus,
+    Checkpoint, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES, NodeEvent, NodeState, NodeStatus,
+    Run, RunEvent, RunMode, RunPrivate, RunRecord, RunStatus,
 };
 use quintet_contract::run_api::{
     AddCheckpoint, CancelReply, CheckpointReply, CompleteRun, CreateRun, DecideGate, Decision,
@@ -294,7 +294,7 @@ impl Core {
         &self,
         add: AddCheckpoint,
         now: Timestamp,
-    ) -> Result<Option<Fact>, ErrorReply> {
+    ) -> Result<Option<RunEvent>, ErrorReply> {
         let Some(active) = self.runs.get(&add.run_id) else {
             return Err(match self.ended.get(&add.run_id) {
                 Some(ended) => has_ended(ended.status),
@@ -334,7 +334,7 @@ impl Core {
             node_id: None,
             blob: add.blob,
         };
-        Ok(Some(Fact::Checkpoint { checkpoint }))
+        Ok(Some(RunEvent::Checkpoint { checkpoint }))
     }
 
     pub(super) fn complete(
@@ -350,7 +350,7 @@ impl Core {
             return;
         }
         if let Some(active) = self.runs.get_mut(&id) {
-            let fact = Fact::Status {
+            let fact = RunEvent::Status {
                 status: complete.status,
                 error: complete.error,
                 output: complete.output,
@@ -414,7 +414,7 @@ impl Core {
                 .state(decide.node_id.as_str())
                 .map(|state| state.attempt)
                 .unwrap_or_default();
-            let node = NodeFact {
+            let node = NodeEvent {
                 node_id: decide.node_id,
                 status: if is_approved {
                     NodeStatus::Succeeded
@@ -428,9 +428,9 @@ impl Core {
                 }),
                 output: output.as_object().cloned(),
                 failed_attempt: !is_approved,
-                ..NodeFact::default()
+                ..NodeEvent::default()
             };
-            active.push(Fact::Node { node }, None, Urgency::Now, now);
+            active.push(RunEvent::Node { node }, None, Urgency::Now, now);
             self.touched.insert(id);
         }
         self.answer_with_run(request, id, effects);

@@ -18,7 +18,7 @@ struct Story {
     now: Timestamp,
     run: RunId,
     record: Option<RunRecord>,
-    log: Vec<(u64, Entry)>,
+    log: Vec<(u64, LogEntry)>,
     sequence: u64,
     tasks: Vec<Task>,
     cancels: Vec<NodeId>,
@@ -284,8 +284,11 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         Verdict::Ok
     );
     let checkpoints = |story: &Story| {
-        let is_checkpoint = |(_, entry): &&(u64, Entry)| {
-            matches!(entry.fact, quintet_contract::run::Fact::Checkpoint { .. })
+        let is_checkpoint = |(_, entry): &&(u64, LogEntry)| {
+            matches!(
+                entry.fact,
+                quintet_contract::run::RunEvent::Checkpoint { .. }
+            )
         };
         story.log.iter().filter(is_checkpoint).count()
     };
