@@ -8,7 +8,7 @@ use quintet_agent::{AgentConfig, Error, run};
 use quintet_bus::{Bus, BusConfig, now};
 use quintet_contract::agent::{
     AgentCommand, AgentReport, AgentSettings, Assignment, CommandReply, Heartbeat, HeartbeatReply,
-    ReportsReply, Standing,
+    ReportsReply, SessionStatus,
 };
 use quintet_contract::event::{JobEvent, LogStream};
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName};
@@ -129,7 +129,7 @@ impl Stage {
         self.serving.spawn(async move {
             while let Some(request) = heartbeats.next().await {
                 heard.lock().unwrap().heartbeats.push(request.message);
-                let standing = Standing::Current;
+                let standing = SessionStatus::Current;
                 let kill = Vec::new();
                 request
                     .responder

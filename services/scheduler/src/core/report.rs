@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use quintet_contract::agent::{
     AgentCommand, AgentFault, AgentReport, AgentReports, AgentSettings, Heartbeat, HeartbeatReply,
-    Hello, ReportsReply, Standing,
+    Hello, ReportsReply, SessionStatus,
 };
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{AgentId, AgentSession, JobId};
@@ -54,10 +54,10 @@ impl Core {
         } = reports;
         let greets = matches!(reports.first(), Some(AgentReport::Hello { .. }));
         let standing = self.standing(agent, session, greets);
-        if standing != Standing::Current {
+        if standing != SessionStatus::Current {
             self.count(Oddity::OldSession);
             let leaves = matches!(reports.last(), Some(AgentReport::Goodbye { .. }));
-            if leaves && standing == Standing::HelloRequired {
+            if leaves && standing == SessionStatus::HelloRequired {
                 // A goodbye that was heard before; it need not come back to say it again.
                 return Ok(ReportsReply::default());
             }
@@ -107,30 +107,30 @@ impl Core {
     }
 
     /// Where a session stands. Any session that is not known to have ended may open with a hello.
-    fn standing(&self, agent: &AgentId, session: AgentSession, greets: bool) -> Standing {
+    fn standing(&self, agent: &AgentId, session: AgentSession, greets: bool) -> SessionStatus {
         let Some(entry) = self.agents.get(agent) else {
             return if greets {
-                Standing::Current
+                SessionStatus::Current
             } else {
-                Standing::HelloRequired
+                SessionStatus::HelloRequired
             };
         };
         if entry.record.session == Some(session) {
-            return Standing::Current;
+            return SessionStatus::Current;
         }
         if entry.is_former(session) {
             // Former because another took over, or because it said goodbye or was called lost.
             let replaced = entry.record.session.is_some();
             return if replaced {
-                Standing::Replaced
+                SessionStatus::Replaced
             } else {
-                Standing::HelloRequired
+                SessionStatus::HelloRequired
             };
         }
         if greets {
-            Standing::Current
+            SessionStatus::Current
         } else {
-            Standing::HelloRequired
+            SessionStatus::HelloRequired
         }
     }
 
@@ -386,7 +386,7 @@ impl Core {
         now: Timestamp,
     ) {
         let standing = self.standing(agent, heartbeat.session, false);
-        if standing != Standing::Current {
+        if standing != SessionStatus::Current {
             self.count(Oddity::OldSession);
             let kill = Vec::new();
             return self.reply(from, Ok(HeartbeatReply { standing, kill }));

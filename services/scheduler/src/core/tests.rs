@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{
     ActiveJob, AgentCommand, AgentReport, AgentReports, AgentState, Assignment, CommandReply,
-    Heartbeat, HeartbeatReply, Hello, ReportsReply, Standing,
+    Heartbeat, HeartbeatReply, Hello, ReportsReply, SessionStatus,
 };
 use quintet_contract::api::{
     AgentRef, ControlJob, DrainAgent, Gate, JobRef, ListAgents, ListJobs, PatchMetadata,
@@ -640,7 +640,7 @@ fn a_lost_agent_leaves_its_jobs_unknown_and_gets_them_back_when_it_returns() {
     );
     assert_eq!(
         pool.heartbeat("a", 1, None).standing,
-        Standing::HelloRequired
+        SessionStatus::HelloRequired
     );
     pool.stop("j");
     assert_eq!(pool.status("j"), Unknown, "the stop is remembered");
@@ -848,12 +848,21 @@ fn a_former_session_is_not_listened_to() {
         pool.take_commands().as_slice(),
         [(_, AgentCommand::Replaced { current }, None)] if *current == session(2)
     ));
-    assert_eq!(pool.heartbeat("a", 1, None).standing, Standing::Replaced);
-    assert_eq!(pool.deliver("a", late_hello).standing, Standing::Replaced);
-    assert_eq!(pool.heartbeat("a", 2, None).standing, Standing::Current);
+    assert_eq!(
+        pool.heartbeat("a", 1, None).standing,
+        SessionStatus::Replaced
+    );
+    assert_eq!(
+        pool.deliver("a", late_hello).standing,
+        SessionStatus::Replaced
+    );
+    assert_eq!(
+        pool.heartbeat("a", 2, None).standing,
+        SessionStatus::Current
+    );
     assert_eq!(
         pool.heartbeat("stranger", 3, None).standing,
-        Standing::HelloRequired
+        SessionStatus::HelloRequired
     );
 }
 
