@@ -12,8 +12,8 @@ use quintet_bus::{Bus, Micro, Responder, SubscribeError};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::reply::RequestId;
 use quintet_contract::subject::{
-    ActivateFrameWorker, ConfigureFrameWorkers, FrameWorkerHeartbeat, GetDisplayPicture,
-    GetFrameWorkerSettings, IngestFrame, LookAtAllFrames, SetFrameRate, StartFrameWorker,
+    ActivateFrameWorker, ConfigureFrameWorkers, FrameWorkerHeartbeats, FramesStatus,
+    GetDisplayPicture, GetFrameWorkerSettings, IngestFrame, SetFrameRate, StartFrameWorker,
     StopFrameWorker, WorkerFrame,
 };
 use tracing::Span;
@@ -85,11 +85,11 @@ impl Inbox {
             .await
             .map_err(subscribing("frames"))?;
         let beats = bus
-            .subscribe::<FrameWorkerHeartbeat>(FrameWorkerHeartbeat::filter(bus.prefix(), None))
+            .subscribe::<FrameWorkerHeartbeats>(FrameWorkerHeartbeats::filter(bus.prefix(), None))
             .await
             .map_err(subscribing("heartbeats"))?;
         let streams = vec![
-            operation!(LookAtAllFrames, "look", |id, _| Event::Looked(id)),
+            operation!(FramesStatus, "look", |id, _| Event::Looked(id)),
             operation!(ActivateFrameWorker, "activate", |id, asked| {
                 Event::Wished(id, Wish::Activate(asked.id))
             }),

@@ -10,7 +10,7 @@ use quintet_bus::{
 use quintet_contract::bucket::{Frames, FramesKey};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::frame_api::FramesRecord;
-use quintet_contract::subject::{FramesTold, TellFrameWorker};
+use quintet_contract::subject::{FrameStatsPublished, FrameWorkerMessages};
 use quintet_service::telemetry::chain;
 use tracing::{debug, warn};
 
@@ -138,7 +138,7 @@ impl Outbound {
             Effect::Answer(reply) => pending.send(reply).await,
             Effect::Store(change) => return self.begin(change).await,
             Effect::Tell(worker, message) => {
-                let subject = TellFrameWorker { worker };
+                let subject = FrameWorkerMessages { worker };
                 if let Err(error) = self.bus.publish_json(&subject, &message).await {
                     debug!(error = %chain(&error), "cannot tell a worker");
                 }
@@ -146,7 +146,7 @@ impl Outbound {
             Effect::Show(bitmap) => self.line.show(bitmap),
             Effect::Publish(stats) => {
                 metrics::told(&stats);
-                if let Err(error) = self.bus.publish(&FramesTold {}, &stats).await {
+                if let Err(error) = self.bus.publish(&FrameStatsPublished {}, &stats).await {
                     debug!(error = %chain(&error), "cannot tell how frames are");
                 }
             }

@@ -79,7 +79,7 @@ schemas! {
     run_api: CreateRun, PlanRun, PlanReply, RunRef, RunReply, ListRuns, RunPage, CancelReply, AddCheckpoint, CheckpointReply,
         CheckpointPage, CompleteRun, DecideGate;
     display: DisplayConfig, DisplayStats;
-    frame_api: ToFrameWorker, FrameWorkerBeat, FrameStats, LookAtFrames, FramesReply, ActivateWorker, FrameWorkerRef,
+    frame_api: FrameWorkerMessage, FrameWorkerHeartbeat, FrameStats, GetFramesStatus, FramesReply, ActivateWorker, FrameWorkerRef,
         FrameWorkerSettings, ConfigureFrameWorker, SetFps, GetPicture, PictureReply, IngestReply, FramesRecord;
     api: SubmitJob, SubmitReply, SubmitBatch, BatchReply, DryRunReply, JobRef, JobReply, ListJobs, JobPage, ControlJob,
         ControlReply, PatchMetadata, MetadataReply, Explanation, ListAgents, AgentPage, AgentRef, DrainAgent, AgentReply,
@@ -205,7 +205,7 @@ fn asyncapi() -> Value {
                 "address": "/workers/{id}/ws",
                 "description": "a worker of frames: it is told hello, config and ticks, may say hello, and sends frames as binary messages",
                 "messages": {
-                    "told": {"name": "told", "payload": schema::<frame_api::ToFrameWorker>()},
+                    "told": {"name": "told", "payload": schema::<frame_api::FrameWorkerMessage>()},
                     "hello": flat("hello", &json!({"caps": {"type": "object", "properties": {"version": {"const": 1}}}})),
                     "frame": {"name": "frame", "contentType": "application/octet-stream", "payload": schema::<frame::RawFrame>()}
                 }

@@ -23,9 +23,9 @@ use crate::api::{
 use crate::event::{JobEvent, JobLog};
 use crate::frame::RawFrame;
 use crate::frame_api::{
-    ActivateWorker, ConfigureFrameWorker, FrameStats, FrameWorkerBeat, FrameWorkerRef,
-    FrameWorkerSettings, FramesReply, GetPicture, IngestReply, LookAtFrames, PictureReply, SetFps,
-    ToFrameWorker,
+    ActivateWorker, ConfigureFrameWorker, FrameStats, FrameWorkerHeartbeat, FrameWorkerMessage,
+    FrameWorkerRef, FrameWorkerSettings, FramesReply, GetFramesStatus, GetPicture, IngestReply,
+    PictureReply, SetFps,
 };
 use crate::id::{
     AgentId, HolderId, JobId, NameError, PoolName, QueueName, RateIdentity, RateWindow, RunId,
@@ -271,7 +271,7 @@ subjects! {
     CommandWorker { worker: WorkerId } = "work.{worker}.ctl", WorkerCommand => Done;
 
     /// Says how frames, their workers and the display are.
-    LookAtAllFrames {} = "svc.frames.look", LookAtFrames => FramesReply;
+    FramesStatus {} = "svc.frames.look", GetFramesStatus => FramesReply;
     /// Makes a worker the one whose frames are shown.
     ActivateFrameWorker {} = "svc.frames.activate", ActivateWorker => Done;
     /// Starts a worker of frames.
@@ -291,11 +291,11 @@ subjects! {
     /// A frame of one worker: the bytes themselves. Published, or asked where its sender wants to know what became of it.
     WorkerFrame { worker: WorkerId } = "frame.{worker}", RawFrame => Done;
     /// What one worker of frames is told, always as JSON.
-    TellFrameWorker { worker: WorkerId } = "tick.{worker}", ToFrameWorker;
+    FrameWorkerMessages { worker: WorkerId } = "tick.{worker}", FrameWorkerMessage;
     /// Signs of life of one worker of frames.
-    FrameWorkerHeartbeat { worker: WorkerId } = "hb.frames.{worker}", FrameWorkerBeat;
+    FrameWorkerHeartbeats { worker: WorkerId } = "hb.frames.{worker}", FrameWorkerHeartbeat;
     /// What goes on with frames, once a second and whenever something changes.
-    FramesTold {} = "live.frames", FrameStats;
+    FrameStatsPublished {} = "live.frames", FrameStats;
 
     /// Signs of life of one agent; answered by the pool's leading scheduler.
     AgentHeartbeat { agent: AgentId, pool: PoolName } = "hb.agent.{agent}.{pool?}", Heartbeat => HeartbeatReply;

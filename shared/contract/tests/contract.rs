@@ -9,7 +9,7 @@ use quintet_contract::access::{AccessKey, SecretRecord};
 use quintet_contract::agent::{AgentRecord, AgentReports, Assignment};
 use quintet_contract::bucket::Lease;
 use quintet_contract::event::{JobEvent, JobLog};
-use quintet_contract::frame_api::{FrameWorkerBeat, FramesRecord, ToFrameWorker};
+use quintet_contract::frame_api::{FrameWorkerHeartbeat, FrameWorkerMessage, FramesRecord};
 use quintet_contract::job::{JobRecord, KeyRecord};
 use quintet_contract::run::{RunLogBatch, RunRecord};
 use quintet_contract::schema::files;
@@ -73,6 +73,6 @@ fn samples_of_every_past_version_can_be_read() {
     reads::<RunLogBatch>("RunLogBatch");
     reads::<FramesRecord>("FramesRecord");
     reads::<FramesRecord>("FramesRecordOfWorker");
-    reads::<FrameWorkerBeat>("FrameWorkerBeat");
-    reads::<ToFrameWorker>("ToFrameWorker");
+    reads::<FrameWorkerHeartbeat>("FrameWorkerHeartbeat");
+    reads::<FrameWorkerMessage>("FrameWorkerMessage");
 }

@@ -75,9 +75,9 @@ subjects! {
     GetAgent DrainAgents ForgetAgent ListStoredTemplates GetTemplate PutStoredTemplate DeleteTemplate AgentHeartbeat
     AgentReporting AssignQueue Assigned CommandAgent JobLogged JobEvents LiveJobLog LiveJobEvent PlanRuns CreateRuns
     GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates RunnerHeartbeat RunReporting TaskQueue
-    CommandWorker RunLog LiveRunEvents CountRequests LookAtAllFrames ActivateFrameWorker StartFrameWorker
+    CommandWorker RunLog LiveRunEvents CountRequests FramesStatus ActivateFrameWorker StartFrameWorker
     StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers SetFrameRate GetDisplayPicture IngestFrame WorkerFrame
-    TellFrameWorker FrameWorkerHeartbeat FramesTold
+    FrameWorkerMessages FrameWorkerHeartbeats FrameStatsPublished
 }
 
 fuzz_target!(

@@ -8,8 +8,8 @@ use quintet_contract::api::Done;
 use quintet_contract::error::ErrorReply;
 use quintet_contract::frame::{Bitmap, Thousandths};
 use quintet_contract::frame_api::{
-    FrameStats, FrameWorkerBeat, FrameWorkerSettings, FramesReply, FramesState, GetPicture,
-    IngestReply, PictureReply, ToFrameWorker,
+    FrameStats, FrameWorkerHeartbeat, FrameWorkerMessage, FrameWorkerSettings, FramesReply,
+    FramesState, GetPicture, IngestReply, PictureReply,
 };
 use quintet_contract::id::WorkerId;
 use quintet_contract::replies;
@@ -23,7 +23,7 @@ pub enum Event {
     /// Somebody sent a frame straight to the display.
     Ingested(Bytes, Option<RequestId<IngestReply>>),
     /// A worker said that it is there.
-    Heard(WorkerId, FrameWorkerBeat),
+    Heard(WorkerId, FrameWorkerHeartbeat),
     /// Somebody asks how everything is.
     Looked(RequestId<FramesReply>),
     /// Somebody asks what the display shows.
@@ -90,7 +90,7 @@ pub enum Effect {
     /// Store a change; [`Event::Stored`] says how that went. One at a time.
     Store(Change),
     /// Tell a worker something.
-    Tell(WorkerId, ToFrameWorker),
+    Tell(WorkerId, FrameWorkerMessage),
     /// Write this to the panels.
     Show(Arc<Bitmap>),
     /// Tell everybody how things are.

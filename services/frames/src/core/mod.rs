@@ -29,8 +29,8 @@ use quintet_contract::display::{DisplayConfig, DisplayStats, LineState};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::frame::{Bitmap, Canvas, Fps, Rbm};
 use quintet_contract::frame_api::{
-    FrameStats, FrameWorkerBeat, FrameWorkerSettings, FramesReply, FramesState, GetPicture,
-    IngestReply, PictureReply, RETRY_AFTER_MS, ToFrameWorker,
+    FrameStats, FrameWorkerHeartbeat, FrameWorkerMessage, FrameWorkerSettings, FramesReply,
+    FramesState, GetPicture, IngestReply, PictureReply, RETRY_AFTER_MS,
 };
 use quintet_contract::id::WorkerId;
 use quintet_contract::time::Timestamp;
@@ -152,7 +152,10 @@ impl Core {
         for worker in mentioned {
             let data = self.settings(worker);
             if data != before.settings_of(worker) {
-                effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Config { data }));
+                effects.push(Effect::Tell(
+                    worker.clone(),
+                    FrameWorkerMessage::Config { data },
+                ));
             }
         }
     }
@@ -244,7 +247,7 @@ impl Core {
         if let Some(t) = self.ticker.tick(now)
             && let Some(active) = &self.stored.state.active
         {
-            effects.push(Effect::Tell(active.clone(), ToFrameWorker::Tick { t }));
+            effects.push(Effect::Tell(active.clone(), FrameWorkerMessage::Tick { t }));
         }
         if now >= self.swept + TELL_EVERY {
             let is_changed = self.roster.sweep(self.swept, now);
@@ -338,7 +341,7 @@ impl Core {
     fn heard(
         &mut self,
         worker: &WorkerId,
-        beat: &FrameWorkerBeat,
+        beat: &FrameWorkerHeartbeat,
         now: Duration,
         effects: &mut Vec<Effect>,
     ) {
@@ -360,20 +363,23 @@ impl Core {
             return;
         };
         match (self.is_wanted(worker), known.is_running(now)) {
-            (true, false) => effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Start)),
-            (false, true) => effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Stop)),
+            (true, false) => effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Start)),
+            (false, true) => effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Stop)),
             (true, true) | (false, false) => {}
         }
     }
 
     fn greet(&self, worker: &WorkerId, effects: &mut Vec<Effect>) {
-        let hello = ToFrameWorker::Hello {
+        let hello = FrameWorkerMessage::Hello {
             fps: self.ingest.fps(),
             canvas: self.canvas(),
         };
         let data = self.settings(worker);
         effects.push(Effect::Tell(worker.clone(), hello));
-        effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Config { data }));
+        effects.push(Effect::Tell(
+            worker.clone(),
+            FrameWorkerMessage::Config { data },
+        ));
     }
 
     /// Lets a worker run, in whatever way it can be made to.
@@ -384,7 +390,7 @@ impl Core {
                 // It may listen without saying so, and would know neither the canvas nor its settings.
                 self.greet(worker, effects);
             }
-            effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Start));
+            effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Start));
             return;
         }
         let process = self.roster.get(worker).map(|known| known.process());
@@ -402,7 +408,7 @@ impl Core {
             self.roster.set_process(worker, Process::Ending);
             effects.push(Effect::Halt(worker.clone()));
         } else if !known.is_some_and(|known| known.is_there(now) && !known.can_be_told(now)) {
-            effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Stop));
+            effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Stop));
         }
     }
 

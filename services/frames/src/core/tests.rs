@@ -157,7 +157,7 @@ fn error(answer: &Answer) -> &str {
     }
 }
 
-fn told<'e>(effects: &'e [Effect], worker: &str) -> Vec<&'e ToFrameWorker> {
+fn told<'e>(effects: &'e [Effect], worker: &str) -> Vec<&'e FrameWorkerMessage> {
     let worker = id(worker);
     let of = effects.iter().filter_map(|effect| match effect {
         Effect::Tell(to, message) if *to == worker => Some(message),
@@ -171,8 +171,8 @@ fn shown(effects: &[Effect]) -> usize {
     effects.iter().filter(is_shown).count()
 }
 
-fn beat(session: &str, running: bool) -> FrameWorkerBeat {
-    FrameWorkerBeat {
+fn beat(session: &str, running: bool) -> FrameWorkerHeartbeat {
+    FrameWorkerHeartbeat {
         session: session.to_owned(),
         via: Via::Bus,
         running,
@@ -228,7 +228,7 @@ fn the_active_worker_alone_is_ticked_at_the_rate_that_holds() {
     let effects = bench.took();
     let ticks = told(&effects, "dot");
     assert!((29..=31).contains(&ticks.len()), "{}", ticks.len());
-    assert!(matches!(ticks[0], ToFrameWorker::Tick { t } if t.get() < 0.04));
+    assert!(matches!(ticks[0], FrameWorkerMessage::Tick { t } if t.get() < 0.04));
     bench.wish(Wish::SetRate(Thousandths::of(12.0)));
     bench.took();
     bench.pass(ms(1000));
@@ -303,15 +303,15 @@ fn what_people_set_holds_after_a_restart() {
     let effects = again.took();
     let heard = told(&effects, "dot");
     let data = json!({"a": 1, "b": 3}).as_object().unwrap().clone();
-    assert!(heard.contains(&&ToFrameWorker::Config { data }));
-    assert!(heard.contains(&&ToFrameWorker::Start));
+    assert!(heard.contains(&&FrameWorkerMessage::Config { data }));
+    assert!(heard.contains(&&FrameWorkerMessage::Start));
     again.pass(ms(1000));
     let ticked = again.took();
     assert!(
         (9..=11).contains(
             &told(&ticked, "dot")
                 .iter()
-                .filter(|told| matches!(told, ToFrameWorker::Tick { .. }))
+                .filter(|told| matches!(told, FrameWorkerMessage::Tick { .. }))
                 .count()
         )
     );
@@ -469,24 +469,27 @@ fn workers_on_the_bus_are_started_and_stopped_until_they_say_so() {
     let effects = bench.took();
     assert!(matches!(
         told(&effects, "text")[..],
-        [ToFrameWorker::Hello { .. }, ToFrameWorker::Config { .. }]
+        [
+            FrameWorkerMessage::Hello { .. },
+            FrameWorkerMessage::Config { .. }
+        ]
     ));
     bench.wish(Wish::Start(id("text")));
-    assert_eq!(told(&bench.took(), "text"), [&ToFrameWorker::Start]);
+    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
     // It was lost.
     bench.pass(ms(1000));
     bench.took();
     bench.step(Event::Heard(id("text"), beat("1", false)));
-    assert_eq!(told(&bench.took(), "text"), [&ToFrameWorker::Start]);
+    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
     bench.step(Event::Heard(id("text"), beat("1", true)));
     assert!(told(&bench.took(), "text").is_empty());
     assert_eq!(bench.look().stats.running, [id("text")]);
     // Whoever was shown is stopped, also when it was started by hand.
     bench.wish(Wish::Activate(Some(id("text"))));
     bench.wish(Wish::Activate(Some(id("clock"))));
-    assert!(told(&bench.took(), "text").contains(&&ToFrameWorker::Stop));
+    assert!(told(&bench.took(), "text").contains(&&FrameWorkerMessage::Stop));
     bench.step(Event::Heard(id("text"), beat("1", true)));
-    assert_eq!(told(&bench.took(), "text"), [&ToFrameWorker::Stop]);
+    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Stop]);
     bench.step(Event::Heard(id("text"), beat("1", false)));
     bench.pass(ms(4000));
     let look = bench.look();

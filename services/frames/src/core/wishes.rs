@@ -6,7 +6,7 @@ use quintet_contract::JsonObject;
 use quintet_contract::api::Done;
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::frame::{Fps, Thousandths};
-use quintet_contract::frame_api::{FrameWorkerSettings, FramesState, ToFrameWorker};
+use quintet_contract::frame_api::{FrameWorkerMessage, FrameWorkerSettings, FramesState};
 use quintet_contract::id::WorkerId;
 use quintet_contract::reply::RequestId;
 
@@ -201,7 +201,7 @@ impl Core {
             Wish::Configure(worker, patch) => {
                 let data = self.merged(&worker, &patch);
                 self.stored.settings.insert(worker.clone(), data.clone());
-                effects.push(Effect::Tell(worker, ToFrameWorker::Config { data }));
+                effects.push(Effect::Tell(worker, FrameWorkerMessage::Config { data }));
             }
             Wish::SetRate(_) => self.set_rate(self.effective_fps(), now),
         }

@@ -122,7 +122,7 @@ impl Watch {
                 Effect::Answer(reply) => {
                     assert!(self.asked.remove(&reply.to()), "everybody is answered once");
                 }
-                Effect::Tell(_, ToFrameWorker::Tick { t }) => assert!(t.get() >= 0.0),
+                Effect::Tell(_, FrameWorkerMessage::Tick { t }) => assert!(t.get() >= 0.0),
                 _ => {}
             }
         }
