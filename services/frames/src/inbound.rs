@@ -12,9 +12,9 @@ use quintet_bus::{Bus, Micro, Responder, SubscribeError};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::reply::RequestId;
 use quintet_contract::subject::{
-    ActivateFrameWorker, ConfigureFrameWorkers, FrameWorkerHeartbeats, FramesStatus,
-    GetDisplayPicture, GetFrameWorkerSettings, IngestFrame, SetFrameRate, StartFrameWorker,
-    StopFrameWorker, WorkerFrame,
+    ActivateFrameWorker, ConfigureFrameWorkers, FormerFramesStatus, FrameWorkerHeartbeats,
+    FramesStatus, GetDisplayPicture, GetFrameWorkerSettings, IngestFrame, SetFrameRate,
+    StartFrameWorker, StopFrameWorker, WorkerFrame,
 };
 use tracing::Span;
 
@@ -60,7 +60,7 @@ impl Inbox {
     pub(crate) async fn open(bus: &Bus) -> Result<Self, Error> {
         let micro = bus.micro(
             "frames",
-            "frames: activate, start, stop, configure, rate, look, picture",
+            "frames: activate, start, stop, configure, rate, status, picture",
         );
         let micro = micro.await.map_err(subscribing("the frames service"))?;
         macro_rules! operation {
@@ -89,7 +89,8 @@ impl Inbox {
             .await
             .map_err(subscribing("heartbeats"))?;
         let streams = vec![
-            operation!(FramesStatus, "look", |id, _| Event::Looked(id)),
+            operation!(FramesStatus, "status", |id, _| Event::Looked(id)),
+            operation!(FormerFramesStatus, "look", |id, _| Event::Looked(id)),
             operation!(ActivateFrameWorker, "activate", |id, asked| {
                 Event::Wished(id, Wish::Activate(asked.id))
             }),

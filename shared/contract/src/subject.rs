@@ -270,8 +270,10 @@ subjects! {
     /// Commands to one run worker.
     CommandWorker { worker: WorkerId } = "work.{worker}.ctl", WorkerCommand => Done;
 
-    /// Says how frames, their workers and the display are.
-    FramesStatus {} = "svc.frames.look", GetFramesStatus => FramesReply;
+    /// Gets the status of frames, their workers and the display.
+    FramesStatus {} = "svc.frames.status", GetFramesStatus => FramesReply;
+    /// The former name of `svc.frames.status`; served for programs that still use it.
+    FormerFramesStatus {} = "svc.frames.look", GetFramesStatus => FramesReply;
     /// Makes a worker the one whose frames are shown.
     ActivateFrameWorker {} = "svc.frames.activate", ActivateWorker => Done;
     /// Starts a worker of frames.

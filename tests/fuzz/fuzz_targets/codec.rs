@@ -47,7 +47,7 @@ messages! {
         AgentHeartbeat AgentReporting CommandAgent
         PlanRuns CreateRuns GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates
         RunReporting CommandWorker
-        FramesStatus ActivateFrameWorker StartFrameWorker StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers
+        FramesStatus FormerFramesStatus ActivateFrameWorker StartFrameWorker StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers
         SetFrameRate GetDisplayPicture IngestFrame WorkerFrame;
     messages: AssignQueue Assigned JobLogged JobEvents LiveJobLog LiveJobEvent
         RunnerHeartbeat TaskQueue RunLog LiveRunEvents CountRequests

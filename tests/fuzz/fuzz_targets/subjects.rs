@@ -75,7 +75,7 @@ subjects! {
     GetAgent DrainAgents ForgetAgent ListStoredTemplates GetTemplate PutStoredTemplate DeleteTemplate AgentHeartbeat
     AgentReporting AssignQueue Assigned CommandAgent JobLogged JobEvents LiveJobLog LiveJobEvent PlanRuns CreateRuns
     GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates RunnerHeartbeat RunReporting TaskQueue
-    CommandWorker RunLog LiveRunEvents CountRequests FramesStatus ActivateFrameWorker StartFrameWorker
+    CommandWorker RunLog LiveRunEvents CountRequests FramesStatus FormerFramesStatus ActivateFrameWorker StartFrameWorker
     StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers SetFrameRate GetDisplayPicture IngestFrame WorkerFrame
     FrameWorkerMessages FrameWorkerHeartbeats FrameStatsPublished
 }
