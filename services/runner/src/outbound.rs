@@ -190,7 +190,7 @@ impl Outbound {
         self.work.push(Box::pin(async move {
             match runs.get(&RunKey(run)).await {
                 Ok(Some(found)) => {
-                    let RunRecord { run, private } = found.record;
+                    let RunRecord { run, private, .. } = found.record;
                     let entries = private.entries;
                     let reply = RunReply { run, entries };
                     pending.reply(Ok(reply)).await;

@@ -25,6 +25,7 @@ pub mod agent;
 pub mod api;
 pub mod bucket;
 pub mod capability;
+pub mod cause;
 pub mod display;
 pub mod error;
 pub mod event;

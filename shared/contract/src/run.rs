@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::JsonObject;
+use crate::cause::{CausedBy, TraceId};
 use crate::event::LogStream;
 use crate::id::{CheckpointId, NodeId, RunId, WorkerId};
 use crate::job::Attempt;
@@ -261,6 +262,12 @@ pub struct RunRecord {
     /// What only the runner needs.
     #[serde(default)]
     pub private: RunPrivate,
+    /// The piece of work that it was made for; absent or null for none.
+    #[serde(default)]
+    pub caused_by: Option<CausedBy>,
+    /// The trace of the request that made it.
+    #[serde(default)]
+    pub trace_id: Option<TraceId>,
 }
 
 /// The runner's bookkeeping for one run.

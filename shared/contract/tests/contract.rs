@@ -59,6 +59,7 @@ fn reads<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &s
 #[test]
 fn samples_of_every_past_version_can_be_read() {
     reads::<JobRecord>("JobRecord");
+    reads::<JobRecord>("JobRecordOfNode");
     reads::<KeyRecord>("KeyRecord");
     reads::<AgentRecord>("AgentRecord");
     reads::<AgentReports>("AgentReports");
@@ -70,6 +71,7 @@ fn samples_of_every_past_version_can_be_read() {
     reads::<JobLog>("JobLog");
     reads::<JobEvent>("JobEvent");
     reads::<RunRecord>("RunRecord");
+    reads::<RunRecord>("RunRecordWithTrace");
     reads::<RunLogBatch>("RunLogBatch");
     reads::<FramesRecord>("FramesRecord");
     reads::<FramesRecord>("FramesRecordOfWorker");

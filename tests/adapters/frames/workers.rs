@@ -4,10 +4,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use quintet_bus::RequestError;
 use quintet_contract::error::ErrorCode;
-use quintet_contract::frame_api::{ConfigureFrameWorker, FrameWorkerMessage};
+use quintet_contract::frame_api::{ConfigureFrameWorker, FrameWorkerMessage, GetFramesStatus};
 use quintet_contract::subject::{
-    ConfigureFrameWorkers, FrameStatsPublished, FrameWorkerMessages, IngestFrame, Subject,
-    WorkerFrame,
+    ConfigureFrameWorkers, FormerFramesStatus, FrameStatsPublished, FrameWorkerMessages,
+    IngestFrame, Subject, WorkerFrame,
 };
 use serde_json::json;
 
@@ -147,5 +147,17 @@ async fn a_full_display_refuses_what_is_sent_straight_to_it_and_says_for_how_lon
     assert_eq!(refused.code, ErrorCode::RateLimited);
     let ms = refused.details["retryAfterMs"].as_u64().unwrap();
     assert!((1..=60_000).contains(&ms), "{ms}");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn the_status_is_served_under_its_former_subject_as_well() {
+    let stage = Stage::open().await;
+    let service = stage.serve("one", |_| {}).await;
+    let status = stage.look().await;
+    let former = FormerFramesStatus {};
+    let request = GetFramesStatus {};
+    let reply = stage.bus.request_until(&former, &request, PATIENCE).await;
+    assert_eq!(reply.unwrap().config, status.config);
     service.end().await;
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quintet_contract::JsonObject;
+use quintet_contract::cause::{CausedBy, TraceId};
 use quintet_contract::id::{CheckpointId, NodeId, RunId};
 use quintet_contract::plan::{Node, Plan};
 use quintet_contract::run::{
@@ -47,6 +48,8 @@ pub(crate) struct Active {
     /// Without its plan, which is beside it.
     run: Run,
     private: RunPrivate,
+    caused_by: Option<CausedBy>,
+    trace_id: Option<TraceId>,
     pub(crate) plan: Option<Arc<Plan>>,
     last_at: Timestamp,
     /// When a running node was last heard of.
@@ -156,6 +159,8 @@ impl Active {
         let mut active = Self {
             run: record.run,
             private: record.private,
+            caused_by: record.caused_by,
+            trace_id: record.trace_id,
             plan,
             last_at,
             heard: HashMap::new(),
@@ -430,6 +435,8 @@ impl Active {
         Box::new(RunRecord {
             run: self.shown(),
             private: self.private.clone(),
+            caused_by: self.caused_by.clone(),
+            trace_id: self.trace_id.clone(),
         })
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use quintet_contract::cause::{CausedBy, TraceId};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{NodeId, RunId};
 use quintet_contract::nesting;
@@ -75,12 +76,16 @@ impl Core {
                 return;
             }
         };
-        let private = RunPrivate {
-            traceparent,
-            ..RunPrivate::default()
+        let record = RunRecord {
+            caused_by: run.retry_of.map(CausedBy::run),
+            trace_id: traceparent.as_deref().and_then(TraceId::of_traceparent),
+            run: Run { plan, ..run },
+            private: RunPrivate {
+                traceparent,
+                ..RunPrivate::default()
+            },
         };
-        let run = Run { plan, ..run };
-        let mut active = Active::new(RunRecord { run, private });
+        let mut active = Active::new(record);
         effects.push(Effect::Write(id, active.first_write()));
         self.with(active, now, effects, |settle| settle.settle());
         self.answer_with_run(request, id, effects);

@@ -1,5 +1,6 @@
 //! What the core decides, told as stories: a run is created, workers report, time passes.
 
+use quintet_contract::cause::CausedBy;
 use quintet_contract::id::{CheckpointId, NodeId, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::run::{NodeStatus, RunMode, RunRecord, RunStatus};
@@ -216,6 +217,8 @@ impl Story {
         RunRecord {
             run: active.shown(),
             private: Default::default(),
+            caused_by: None,
+            trace_id: None,
         }
     }
 
@@ -657,4 +660,28 @@ fn a_place_that_nothing_can_fill_fails_its_node_with_the_reason() {
             .unwrap()
             .contains("nodes.a.output.missing")
     );
+}
+
+#[test]
+fn a_record_names_the_run_that_it_continues_and_the_trace_that_made_it() {
+    let mut story = Story::new(None);
+    let (first, again) = (story.run, RunId::from_uuid(Uuid::now_v7()));
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let create = CreateRun {
+        run_id: again,
+        mode: RunMode::Queue,
+        plan: None,
+        inputs: None,
+        name: None,
+        metadata: None,
+        owner: None,
+        retry_of: Some(first),
+        finished: BTreeMap::new(),
+    };
+    let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
+    story.ask(|id| Event::Create(id, Box::new(create), Some(traceparent)));
+    let record = story.record.as_ref().unwrap();
+    assert_eq!(record.run.id, again);
+    assert_eq!(record.caused_by, Some(CausedBy::run(first)));
+    assert_eq!(record.trace_id.as_ref().unwrap().as_str(), trace);
 }

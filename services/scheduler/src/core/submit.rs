@@ -10,6 +10,7 @@ use quintet_contract::JsonObject;
 use quintet_contract::api::{
     BatchEntry, BatchReply, MAX_BATCH, SubmitBatch, SubmitJob, SubmitReply,
 };
+use quintet_contract::cause::TraceId;
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{IdempotencyKey, JobId};
 use quintet_contract::job::{
@@ -339,6 +340,8 @@ impl Core {
         };
         Ok(JobRecord {
             job,
+            caused_by: submit.caused_by,
+            trace_id: traceparent.as_deref().and_then(TraceId::of_traceparent),
             private: JobPrivate {
                 request_digest,
                 traceparent,
@@ -419,6 +422,7 @@ fn digest(submit: &SubmitJob) -> String {
     let essence = SubmitJob {
         job_id: None,
         requested_by: None,
+        caused_by: None,
         strict: false,
         ..submit.clone()
     };

@@ -12,8 +12,9 @@ use quintet_contract::api::{
     AgentRef, ControlJob, DrainAgent, Gate, JobRef, ListAgents, ListJobs, PatchMetadata,
     SubmitBatch, SubmitJob, SubmitReply,
 };
+use quintet_contract::cause::CausedBy;
 use quintet_contract::error::{ErrorCode, ErrorReply};
-use quintet_contract::id::{AgentId, AgentSession, IdempotencyKey, JobId, PoolName};
+use quintet_contract::id::{AgentId, AgentSession, IdempotencyKey, JobId, NodeId, PoolName, RunId};
 use quintet_contract::job::{
     Attempt, Job, JobAttempt, JobError, JobStatus, KeyRecord, RestartPolicy,
 };
@@ -1191,6 +1192,31 @@ fn live_commands_go_to_the_agent_and_mute_follows_its_answer() {
     assert_eq!(
         pool.job("j").stream_metadata.clone().unwrap()["isMuted"],
         true
+    );
+}
+
+#[test]
+fn a_record_names_what_caused_the_job_and_the_trace_that_made_it() {
+    let mut pool = Pool::new();
+    let run = RunId::from_uuid(Uuid::from_u128(7));
+    let cause = CausedBy::node(run, &NodeId::parse("each[0].step").unwrap());
+    let submit = SubmitJob {
+        caused_by: Some(cause.clone()),
+        ..submission("j")
+    };
+    let from = pool.request();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    pool.step(Event::Asked {
+        question: Question::Submit(from, Box::new(submit)),
+        traceparent: Some(format!("00-{trace}-00f067aa0ba902b7-01")),
+    });
+    pool.submit(submission("plain")).unwrap();
+    let record = |id: &str| pool.core.job_record(&job(id), pool.now).unwrap().0;
+    assert_eq!(record("j").caused_by, Some(cause));
+    assert_eq!(record("j").trace_id.as_ref().unwrap().as_str(), trace);
+    assert_eq!(
+        (&record("plain").caused_by, &record("plain").trace_id),
+        (&None, &None)
     );
 }
 
