@@ -181,6 +181,10 @@ impl fmt::Debug for Bus {
 
 impl Bus {
     /// Connects, and refuses a server that is too old.
+    ///
+    /// # Errors
+    /// [`ConnectError::Refused`] when the server rejects the credentials, [`ConnectError::Unreachable`] when none answers,
+    /// [`ConnectError::ServerTooOld`] when it lacks what is needed here; the other variants are faults of the configuration.
     pub async fn connect(config: BusConfig) -> Result<Bus, ConnectError> {
         let (state, state_seen) = watch::channel(LinkState::Connected);
         let (link, link_seen) = watch::channel(Link {
@@ -268,6 +272,9 @@ impl Bus {
     }
 
     /// Waits until everything published so far has left.
+    ///
+    /// # Errors
+    /// [`BusError::Flush`] when the connection is closed.
     pub async fn flush(&self) -> Result<(), BusError> {
         self.shared
             .client

@@ -107,6 +107,9 @@ pub(crate) fn stream_of(bucket: &str) -> String {
 
 impl<B: Bucket> BucketHandle<B> {
     /// The record under a key. Reads what this process wrote before.
+    ///
+    /// # Errors
+    /// [`KvError::Codec`] for a record that cannot be read, [`KvError::NoBucket`] and [`KvError::Read`] when the bucket cannot be.
     pub async fn get(&self, key: &B::Key) -> Result<Option<Versioned<B::Record>>, KvError> {
         let key = B::render_key(key);
         let found = self.newest(&key).await?.filter(|stored| !stored.is_marker);
@@ -128,6 +131,11 @@ impl<B: Bucket> BucketHandle<B> {
     /// Starts a write that replaces the `expected` revision, zero for a record that must not exist, be it
     /// that there never was one or that it was deleted or expired. Returns once the write is on its way, so
     /// that several can be pipelined; they are stored in the order of the calls.
+    ///
+    /// # Errors
+    /// The write itself fails with [`KvError::Codec`], [`KvError::Rejected`] or [`KvError::NoBucket`]. What it resolves to:
+    /// [`KvError::Conflict`] when the record is at another revision, [`KvError::Unanswered`] when it may or may not be stored,
+    /// [`KvError::Rejected`] when the server refuses this record, such as for its size.
     pub async fn begin(
         &self,
         key: &B::Key,
@@ -167,6 +175,9 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     /// Writes a record that must not exist.
+    ///
+    /// # Errors
+    /// [`KvError::Conflict`] when there is a record; otherwise as [`BucketHandle::begin`].
     pub async fn create(
         &self,
         key: &B::Key,
@@ -177,6 +188,9 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     /// Writes a record that must be at the `expected` revision.
+    ///
+    /// # Errors
+    /// As [`BucketHandle::begin`].
     pub async fn update(
         &self,
         key: &B::Key,
@@ -188,6 +202,9 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     /// Deletes a record, if wanted only at the `expected` revision. Watchers see it go.
+    ///
+    /// # Errors
+    /// [`KvError::Conflict`] when the record is at another revision; otherwise as [`BucketHandle::begin`].
     pub async fn delete(&self, key: &B::Key, expected: Option<Revision>) -> Result<(), KvError> {
         let key = B::render_key(key);
         let mut headers = delete_headers(self.bus.cause());

@@ -51,11 +51,17 @@ async fn finished<T>(work: JoinHandle<T>) -> T {
 
 impl<B: Bucket> BucketHandle<B> {
     /// All live records. One that cannot be read is logged, counted and left out.
+    ///
+    /// # Errors
+    /// [`KvError::NoBucket`] when there is no bucket, [`KvError::Read`] when it cannot be read.
     pub async fn load(&self) -> Result<Loaded<B>, KvError> {
         self.load_of("").await
     }
 
     /// The live records whose keys match a filter of tokens, such as `a.*`.
+    ///
+    /// # Errors
+    /// As [`BucketHandle::load`].
     pub async fn load_of(&self, keys: &str) -> Result<Loaded<B>, KvError> {
         let mut consumer = self.ordered_consumer(keys, Revision(0)).await?;
         let mut parts: Vec<JoinHandle<Part<B>>> = Vec::new();

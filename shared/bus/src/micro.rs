@@ -86,6 +86,9 @@ impl Verb {
 
 impl Bus {
     /// Registers a service; one per service name and process. The name holds letters, digits, `-` and `_`.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn micro(&self, name: &str, description: &str) -> Result<Micro, SubscribeError> {
         let identity = Arc::new(Identity {
             name: name.to_owned(),
@@ -140,6 +143,9 @@ async fn answer(
 
 impl Micro {
     /// Serves a subject under a name that is unique within the service.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn endpoint<S: Request>(
         &self,
         name: &str,
@@ -150,6 +156,9 @@ impl Micro {
     }
 
     /// Serves a subject whose requests are bytes, like [`Micro::endpoint`].
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn raw_endpoint<S: Request<Message = RawFrame>>(
         &self,
         name: &str,

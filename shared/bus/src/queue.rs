@@ -58,6 +58,9 @@ impl QueueState {
 
 impl Bus {
     /// Makes the consumer of a queue, or gives it this acknowledgement time if it is there already.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the stream of tasks is missing, or the consumer exists with another configuration.
     pub async fn ensure_queue(
         &self,
         queue: &QueueName,
@@ -82,6 +85,9 @@ impl Bus {
     }
 
     /// How a queue stands; `None` when nobody ever used it.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the server does not answer.
     pub async fn queue_state(&self, queue: &QueueName) -> Result<Option<QueueState>, QueueError> {
         let tasks = stream::tasks(self.prefix());
         let request = format!("CONSUMER.INFO.{tasks}.{}", consumer_of(queue));
@@ -101,6 +107,9 @@ impl Bus {
     }
 
     /// Takes tasks from a queue, which must be there.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the connection is closed.
     pub async fn pull(&self, queue: &QueueName) -> Result<Pull, QueueError> {
         let inbox = self.client().new_inbox();
         let subscribed = self.client().subscribe(inbox.clone()).await;

@@ -77,6 +77,9 @@ impl<S: Request<Message = RawFrame>> Stream for RawRequests<S> {
 
 impl Bus {
     /// Subscribes to bytes: everybody who does gets all of them.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn serve_raw<S: Request<Message = RawFrame>>(
         &self,
         filter: String,
@@ -86,6 +89,9 @@ impl Bus {
     }
 
     /// Publishes bytes at most once, without headers.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`] for too many bytes, [`PublishError::Rejected`] when the connection is closed.
     pub async fn publish_raw<S: Subject<Message = RawFrame>>(
         &self,
         subject: &S,
@@ -95,6 +101,9 @@ impl Bus {
     }
 
     /// Publishes at most once as JSON and without headers, for readers that are not ours.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
     pub async fn publish_json<S: Subject>(
         &self,
         subject: &S,
@@ -114,6 +123,9 @@ impl Bus {
     }
 
     /// Sends bytes and waits for the answer. Asks once, like [`Bus::request`].
+    ///
+    /// # Errors
+    /// As [`Bus::request`].
     pub async fn request_raw<S: Request<Message = RawFrame>>(
         &self,
         subject: &S,

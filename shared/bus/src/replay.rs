@@ -26,6 +26,9 @@ pub struct Replay<S: Subject> {
 
 impl Bus {
     /// Sequence and time of the newest message of each subject that has one.
+    ///
+    /// # Errors
+    /// [`BusError::NoStream`] when there is no such stream, [`BusError::Read`] when it cannot be read.
     pub async fn last_for_subjects<S: Subject>(
         &self,
         stream: String,
@@ -45,12 +48,18 @@ impl Bus {
     }
 
     /// Whether a stream still holds the message with a sequence.
+    ///
+    /// # Errors
+    /// As [`Bus::last_for_subjects`].
     pub async fn is_stored(&self, stream: String, sequence: u64) -> Result<bool, BusError> {
         let stored = direct_get::is_stored(self, &stream, sequence).await;
         stored.map_err(|error| failed(&stream, error))
     }
 
     /// Up to `limit` messages of a subject, from a sequence on.
+    ///
+    /// # Errors
+    /// As [`Bus::last_for_subjects`].
     pub async fn replay<S: Subject>(
         &self,
         stream: String,
@@ -78,6 +87,9 @@ impl Bus {
     }
 
     /// The newest `count` messages of a subject.
+    ///
+    /// # Errors
+    /// As [`Bus::last_for_subjects`].
     pub async fn replay_last<S: Subject>(
         &self,
         stream: String,

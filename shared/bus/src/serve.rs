@@ -235,6 +235,9 @@ fn read<S: Subject>(
 
 impl Bus {
     /// Subscribes: everybody who does gets every message.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn subscribe<S: Subject>(
         &self,
         filter: String,
@@ -255,6 +258,9 @@ impl Bus {
     }
 
     /// Serves requests; with a queue name each goes to one of those who share it.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn serve<S: Request>(
         &self,
         filter: String,

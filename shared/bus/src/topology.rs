@@ -100,6 +100,9 @@ impl TopologyReport {
 
 impl Bus {
     /// Creates what is missing and reports how everything stands.
+    ///
+    /// # Errors
+    /// [`TopologyError::Create`] for what is missing and cannot be created, [`TopologyError::Inspect`] for what cannot be read.
     pub async fn ensure_topology(&self) -> Result<TopologyReport, TopologyError> {
         let mut reports = Vec::new();
         for wanted in self.wanted() {
@@ -120,6 +123,9 @@ impl Bus {
     }
 
     /// Reports how everything stands and creates nothing.
+    ///
+    /// # Errors
+    /// [`TopologyError::Inspect`] for what cannot be read.
     pub async fn verify_topology(&self) -> Result<TopologyReport, TopologyError> {
         let mut reports = Vec::new();
         for wanted in self.wanted() {

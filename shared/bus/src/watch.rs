@@ -83,11 +83,17 @@ enum CatchingUp {
 
 impl<B: Bucket> BucketHandle<B> {
     /// Watches the bucket.
+    ///
+    /// # Errors
+    /// [`KvError::NoBucket`] when there is no bucket, [`KvError::Read`] when it cannot be watched.
     pub async fn watch(&self, from: WatchFrom) -> Result<Watch<B>, KvError> {
         self.watch_keys("", from).await
     }
 
     /// Watches one record.
+    ///
+    /// # Errors
+    /// As [`BucketHandle::watch`].
     pub async fn watch_of(&self, key: &B::Key, from: WatchFrom) -> Result<Watch<B>, KvError> {
         self.watch_keys(&B::render_key(key), from).await
     }

@@ -125,6 +125,9 @@ fn one_source() -> serde_json::Value {
 
 impl SubmitJob {
     /// Checks what the types cannot: exactly one source of the configuration, and nothing nested without end.
+    ///
+    /// # Errors
+    /// An [`ErrorReply`] of code `VALIDATION_FAILED` that names the field.
     pub fn check(&self) -> Result<(), ErrorReply> {
         if self.template_id.is_some() == self.inline_config.is_some() {
             return Err(ErrorReply::new(

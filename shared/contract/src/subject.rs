@@ -47,6 +47,9 @@ impl Prefix {
     pub const DEFAULT: &'static str = "quintet";
 
     /// Takes one or more tokens of letters, digits, `_` and `-`, separated by dots.
+    ///
+    /// # Errors
+    /// [`NameError`] for a text that cannot begin a subject.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty("subject prefix"));
