@@ -7,7 +7,7 @@ use futures::StreamExt;
 use quintet_bus::{Bus, BusConfig, new_session, now};
 use quintet_contract::agent::{
     ActiveJob, AgentCommand, AgentReport, AgentReports, AgentSettings, Assignment, Heartbeat,
-    HeartbeatReply, Hello, ReportsReply, Standing,
+    HeartbeatReply, Hello, ReportsReply, SessionStatus,
 };
 use quintet_contract::bucket::LeaseKey;
 use quintet_contract::id::{AgentId, HolderId, IdempotencyKey, JobId, PoolName};
@@ -33,7 +33,7 @@ async fn connect(url: String) -> Bus {
 struct Heard {
     reports: Vec<AgentReports>,
     heartbeats: Vec<Heartbeat>,
-    standing: Standing,
+    standing: SessionStatus,
 }
 
 impl Heard {

@@ -4,13 +4,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use quintet::system::{Part, System, SystemConfig};
 use quintet_agent::AgentConfig;
-use quintet_contract::id::{AgentId, HolderId, PoolName};
+use quintet_bus::new_run_id;
+use quintet_contract::id::{AgentId, HolderId, PoolName, RunShard};
+use quintet_contract::run_api::{ListRuns, RunRef};
+use quintet_contract::subject::{CreateRuns, GetRun, ListRunsOf};
 use quintet_edge::EdgeConfig;
+use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_testkit::{Nats, wait_for};
-use quintet_tests::{Api, PATIENCE, Stack, part};
+use quintet_tests::{Api, PATIENCE, Stack, connect, part};
 use serde_json::{Value, json};
 
 fn scheduler(config: &mut SystemConfig, pool: &PoolName) {
@@ -167,4 +172,44 @@ async fn an_edge_that_leaves_finishes_the_request_it_has() {
     let _second = part(&nats, |config| scheduler(config, &default)).await;
     asking.await.unwrap().expect(201);
     assert!(leaving.await.unwrap().is_clean());
+}
+
+/// Requests that are in flight when their owner leaves.
+const IN_FLIGHT: usize = 300;
+
+#[tokio::test]
+async fn requests_in_flight_when_a_runner_leaves_may_be_sent_again() {
+    let nats = Nats::start().await.unwrap();
+    let runner = part(&nats, |config| {
+        let holder = HolderId::parse("leaving").unwrap();
+        config.parts.push(Part::Runner(RunnerConfig::new(holder)));
+    });
+    let runner = runner.await;
+    runner.ready(PATIENCE).await.unwrap();
+    let bus = connect(&nats, "test").await;
+    let run_id = new_run_id();
+    let shard = RunShard::of(run_id);
+    let create = json!({"runId": run_id, "mode": "queue", "plan": {"nodes": [{"id": "rest", "kind": "sleep", "for": "1ms"}]}});
+    let create = serde_json::from_value(create).unwrap();
+    let created = bus.request_until(&CreateRuns { shard }, &create, PATIENCE);
+    created.await.unwrap();
+    let ended = wait_for("the end of the run", PATIENCE, async || {
+        let request = RunRef { run_id };
+        let reply = bus.request(&GetRun { shard }, &request, PATIENCE).await;
+        match reply.map(|reply| reply.run.status) {
+            Ok(status) if status.is_final() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    ended.await.unwrap();
+    // What has ended is read from its bucket: such a reply takes a while.
+    let list = ListRuns::default();
+    let requests = (0..IN_FLIGHT).map(|_| bus.request(&ListRunsOf { shard }, &list, PATIENCE));
+    let (outcomes, report) = tokio::join!(join_all(requests), runner.shutdown(PATIENCE));
+    assert!(report.is_clean());
+    for outcome in outcomes {
+        let Err(error) = outcome else { continue };
+        let is_retryable = error.is_worth_retrying();
+        assert!(is_retryable, "{error:?}");
+    }
 }

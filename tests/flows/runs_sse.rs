@@ -5,7 +5,7 @@ use std::time::Duration;
 use quintet::system::System;
 use quintet_bus::now;
 use quintet_contract::id::RunId;
-use quintet_contract::run::{Fact, RunStatus};
+use quintet_contract::run::{RunEvent, RunStatus};
 use quintet_contract::time::Timestamp;
 use quintet_testkit::Nats;
 use quintet_tests::{
@@ -41,7 +41,7 @@ impl Edges {
     /// A run whose log holds its two statuses and this many lines.
     async fn run_with_lines(&self, count: usize) -> RunId {
         let run = self.owner.run().await;
-        let lines: Vec<Fact> = (0..count).map(|n| line(format!("line {n}"))).collect();
+        let lines: Vec<RunEvent> = (0..count).map(|n| line(format!("line {n}"))).collect();
         for some in lines.chunks(7) {
             self.owner.log(run, now(), some.to_vec()).await;
         }

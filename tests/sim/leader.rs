@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName};
 use quintet_contract::job::{Attempt, JobStatus};
-use quintet_scheduler::core::{Core, Effect, Event, RequestId, Terms};
+use quintet_scheduler::core::{Core, Effect, Event, Terms};
 
 use crate::store::{Outcome, Store, Write};
 use crate::world::{Millis, SLOTS, at};
@@ -39,7 +39,7 @@ pub(crate) struct Leader {
     blocked: Option<Vec<Effect>>,
     inbox: VecDeque<Event>,
     /// Who waits for an answer: calls of the world.
-    pub(crate) askers: BTreeMap<RequestId, u64>,
+    pub(crate) askers: BTreeMap<u64, u64>,
     requests: u64,
     /// Claims of keys on their way.
     pub(crate) claims: BTreeSet<IdempotencyKey>,
@@ -99,11 +99,10 @@ impl Leader {
     }
 
     /// A new request; the event that it makes is for [`Leader::take_in`].
-    pub(crate) fn enter(&mut self, call: u64) -> RequestId {
+    pub(crate) fn enter(&mut self, call: u64) -> u64 {
         self.requests += 1;
-        let id = RequestId(self.requests);
-        self.askers.insert(id, call);
-        id
+        self.askers.insert(self.requests, call);
+        self.requests
     }
 
     /// Something happened, or time passed.

@@ -10,6 +10,7 @@ mod rules;
 mod schedulers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use quintet_agent::AgentConfig;
@@ -21,6 +22,7 @@ use quintet_contract::api::{DrainAgent, JobRef, SubmitJob};
 use quintet_contract::error::{ErrorCode, ErrorReply, Retry};
 use quintet_contract::id::{AgentId, AgentSession, IdempotencyKey, JobId};
 use quintet_contract::job::{Attempt, JobRecord, JobStatus, RestartPolicy};
+use quintet_contract::reply::RequestId;
 use quintet_contract::time::Timestamp;
 use quintet_scheduler::core::{Answer, Claim, Effect, Event, Question};
 use quintet_worker::Moment;
@@ -105,7 +107,8 @@ enum News {
 enum Ask {
     Reports(usize, AgentReports),
     Heartbeat(usize, Heartbeat),
-    Question(Question),
+    /// What a client asks, once its request has a number.
+    Question(Arc<dyn Fn(u64) -> Question + Send + Sync>),
 }
 
 enum Reply {

@@ -12,12 +12,12 @@ use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::event::LogStream;
 use quintet_contract::id::{NodeId, RunId};
 use quintet_contract::job::Attempt;
-use quintet_contract::run::{Checkpoint, Entry, Fact, Run, RunEvents, RunMode, RunStatus};
+use quintet_contract::run::{Checkpoint, LogEntry, Run, RunEvent, RunLogBatch, RunMode, RunStatus};
 use quintet_contract::run_api::{
     CancelReply, CheckpointReply, CreateRun, ListRuns, RunPage, RunReply,
 };
 use quintet_contract::subject::{
-    AddRunCheckpoint, CancelRun, CompleteRuns, CreateRuns, GetRun, ListRunsOf, RunHappened,
+    AddRunCheckpoint, CancelRun, CompleteRuns, CreateRuns, GetRun, ListRunsOf, RunLog,
 };
 use quintet_contract::time::Timestamp;
 use quintet_contract::topology::stream;
@@ -94,7 +94,7 @@ impl Owner {
                 node_id: None,
                 blob: add.blob,
             };
-            let fact = Fact::Checkpoint { checkpoint };
+            let fact = RunEvent::Checkpoint { checkpoint };
             owner.log(add.run_id, now(), vec![fact]).await;
             Ok(CheckpointReply {
                 checkpoint_id: add.checkpoint_id,
@@ -125,36 +125,36 @@ impl Owner {
     }
 
     /// Adds entries to the log of a run, as one message, and does so until NATS confirms it.
-    pub async fn log(&self, run_id: RunId, at: Timestamp, facts: Vec<Fact>) {
+    pub async fn log(&self, run_id: RunId, at: Timestamp, facts: Vec<RunEvent>) {
         let (entries, sequence) = {
             let runs = self.runs();
             let held = &runs[&run_id];
             (held.entries, held.sequence)
         };
-        let numbered = (entries + 1..).zip(&facts).map(|(n, fact)| Entry {
+        let numbered = (entries + 1..).zip(&facts).map(|(n, fact)| LogEntry {
             n,
             at,
             fact: fact.clone(),
             report: None,
         });
-        let entries: Vec<Entry> = numbered.collect();
+        let entries: Vec<LogEntry> = numbered.collect();
         let last = entries.last().unwrap().n;
-        let message = RunEvents { run_id, entries };
-        let subject = RunHappened { run: run_id };
+        let message = RunLogBatch { run_id, entries };
+        let subject = RunLog { run: run_id };
         let stored = timeout(PATIENCE, self.stored(&subject, &message, sequence));
         let sequence = stored.await.expect("NATS confirms an entry in time");
         let mut runs = self.runs();
         let held = runs.get_mut(&run_id).unwrap();
         (held.entries, held.sequence) = (last, sequence);
         for fact in facts {
-            if let Fact::Status { status, .. } = fact {
+            if let RunEvent::Status { status, .. } = fact {
                 held.run.status = status;
             }
         }
     }
 
     /// Stores a message after the one at `last`, as often as it takes, and gives its place.
-    async fn stored(&self, subject: &RunHappened, message: &RunEvents, last: u64) -> u64 {
+    async fn stored(&self, subject: &RunLog, message: &RunLogBatch, last: u64) -> u64 {
         let mut link = self.bus.link();
         loop {
             let connected = link.wait_for(|state| *state == LinkState::Connected);
@@ -167,7 +167,10 @@ impl Owner {
                 Err(PublishError::Conflict { .. }) => {
                     // An earlier try was stored after all.
                     let stream = stream::run_logs(self.bus.prefix());
-                    let newest = self.bus.newest(stream, std::slice::from_ref(subject)).await;
+                    let newest = self
+                        .bus
+                        .last_for_subjects(stream, std::slice::from_ref(subject))
+                        .await;
                     if let Some((_, sequence, _)) = newest.unwrap().first() {
                         return *sequence;
                     }
@@ -188,7 +191,7 @@ impl Owner {
         if from.is_final() {
             return Err(conflict(from, to));
         }
-        let fact = Fact::Status {
+        let fact = RunEvent::Status {
             status: to,
             error,
             output: None,
@@ -246,8 +249,8 @@ impl Owner {
 }
 
 /// A status as an entry.
-pub fn status(status: RunStatus) -> Fact {
-    Fact::Status {
+pub fn status(status: RunStatus) -> RunEvent {
+    RunEvent::Status {
         status,
         error: None,
         output: None,
@@ -255,8 +258,8 @@ pub fn status(status: RunStatus) -> Fact {
 }
 
 /// A checkpoint as an entry.
-pub fn checkpoint(run_id: RunId, kind: &str, data: Value) -> Fact {
-    Fact::Checkpoint {
+pub fn checkpoint(run_id: RunId, kind: &str, data: Value) -> RunEvent {
+    RunEvent::Checkpoint {
         checkpoint: Checkpoint {
             id: new_checkpoint_id(),
             run_id,
@@ -270,8 +273,8 @@ pub fn checkpoint(run_id: RunId, kind: &str, data: Value) -> Fact {
 }
 
 /// A line of output as an entry.
-pub fn line(text: impl Into<String>) -> Fact {
-    Fact::Log {
+pub fn line(text: impl Into<String>) -> RunEvent {
+    RunEvent::Log {
         node_id: NodeId::parse("node").unwrap(),
         attempt: Attempt(1),
         stream: LogStream::Stdout,

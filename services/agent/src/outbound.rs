@@ -11,7 +11,7 @@ use quintet_contract::agent::{ActiveJob, AgentReport, CommandReply};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::event::JobEvent;
 use quintet_contract::job::{JobAttempt, JobStatus};
-use quintet_contract::subject::JobHappened;
+use quintet_contract::subject::JobEvents;
 use quintet_service::tasks::ExitPolicy;
 use quintet_worker::{LinkHandle, ReportSlot};
 use serde_json::json;
@@ -389,7 +389,7 @@ async fn store_happenings(
 ) -> Result<(), Infallible> {
     use tracing::Instrument;
     while let Some((event, span)) = queue.recv().await {
-        let subject = JobHappened {
+        let subject = JobEvents {
             job: event.job_id.clone(),
         };
         let stored = async { bus.store(&subject, &event, None).await?.await };

@@ -121,7 +121,7 @@ impl From<ErrorReply> for HttpError {
         };
         match error.reply.code {
             // That takes a person.
-            ErrorCode::Unavailable if error.reply.is_not_storing() => error.header(
+            ErrorCode::Unavailable if error.reply.is_unwritable() => error.header(
                 axum::http::header::RETRY_AFTER,
                 HeaderValue::from_static("10"),
             ),

@@ -149,6 +149,8 @@ fn answers(job: Job) {
         first: JobRecord {
             job: job.clone(),
             private: Default::default(),
+            caused_by: None,
+            trace_id: None,
         },
         ended: false,
     });

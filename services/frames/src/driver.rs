@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::ReadyChunks;
+use quintet_bus::pending::PendingReplies;
 use quintet_bus::{Bus, HeldLease, KvError, LeaseCandidate, now};
 use quintet_contract::bucket::LeaseKey;
 use quintet_contract::display::LineState;
@@ -25,7 +26,7 @@ use crate::config::{ConfigError, FramesConfig};
 use crate::core::{Core, Effect, Event, Terms};
 use crate::display::Map;
 use crate::error::Error;
-use crate::inbound::{Askers, Inbound, Inbox, refusal};
+use crate::inbound::{Inbound, Inbox, refusal};
 use crate::line::Line;
 use crate::metrics;
 use crate::outbound::{Loaded, Outbound, Outcome, Sight, load};
@@ -142,7 +143,7 @@ impl Service {
                         .not_ready("the lease of the display cannot be had");
                     if search.is_none() {
                         warn!(error = %chain(&error), "cannot try for the lease of the display");
-                        search = Some(self.bus.search());
+                        search = Some(self.bus.server_failover());
                     }
                     sleep(RETRY).await;
                 }
@@ -202,9 +203,9 @@ impl Service {
             start,
             outbound,
             sight,
-            askers: Askers::default(),
+            pending: PendingReplies::default(),
             lease,
-            not_storing: self.bus.not_storing(),
+            unwritable: self.bus.unwritable(),
             line_state,
         };
         self.health.ready();
@@ -213,8 +214,8 @@ impl Service {
         let end = leader
             .go_on(first, &mut messages, &mut process_events, &self.shutdown)
             .await;
-        let why = refusal(&leader.not_storing.borrow());
-        leader.askers.turn_all_away(&why).await;
+        let why = refusal(&leader.unwritable.borrow());
+        leader.pending.reject_all(&why).await;
         let inbox = Inbox {
             micro,
             messages: messages.into_inner(),
@@ -258,9 +259,9 @@ struct Leader<'a> {
     start: Instant,
     outbound: Outbound,
     sight: Sight,
-    askers: Askers,
+    pending: PendingReplies,
     lease: &'a mut HeldLease,
-    not_storing: watch::Receiver<BTreeSet<String>>,
+    unwritable: watch::Receiver<BTreeSet<String>>,
     line_state: watch::Receiver<LineState>,
 }
 
@@ -349,7 +350,7 @@ impl Leader<'_> {
                 Wake::Due => self.step(Event::Due, &mut effects),
                 Wake::Messages(chunk) => {
                     for inbound in chunk {
-                        let event = inbound.enter(&mut self.askers);
+                        let event = inbound.enter(&mut self.pending);
                         self.step(event, &mut effects);
                     }
                 }
@@ -371,14 +372,14 @@ impl Leader<'_> {
         while !effects.is_empty() {
             for effect in std::mem::take(effects) {
                 let is_store = matches!(effect, Effect::Store(_));
-                let not_storing = match is_store {
-                    true => self.not_storing.borrow().first().cloned(),
+                let unwritable = match is_store {
+                    true => self.unwritable.borrow().first().cloned(),
                     false => None,
                 };
-                if let Some(bucket) = not_storing {
-                    let refusal = ErrorReply::not_storing(&bucket);
+                if let Some(bucket) = unwritable {
+                    let refusal = ErrorReply::unwritable(&bucket);
                     self.step(Event::Stored(Err(refusal)), effects);
-                } else if let Some(outcome) = self.outbound.act(effect, &mut self.askers).await
+                } else if let Some(outcome) = self.outbound.act(effect, &mut self.pending).await
                     && let Some(end) = self.written(outcome, effects, shutdown).await
                 {
                     return Some(end);

@@ -1,4 +1,4 @@
-//! What arrives on the bus, as events of the core, and the duty to answer each.
+//! What arrives on the bus, as events of the core, and the pending reply to each.
 //!
 //! Requests that nobody waits for any more are not taken in. Frames come in one subscription, whoever sent them: what it may
 //! hold unread is bounded, and so is the memory that a worker without manners can take.
@@ -7,72 +7,42 @@ use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
-use quintet_bus::asking::{self, Answering, Asker, Refusing, asked, misfit};
-use quintet_bus::{Bus, Micro, Responder, SubscribeError, waiting};
-use quintet_contract::api::Done;
+use quintet_bus::pending::{InboundRequest, PendingReplies, PendingReply, accept};
+use quintet_bus::{Bus, Micro, Responder, SubscribeError};
 use quintet_contract::error::ErrorReply;
-use quintet_contract::frame_api::{FrameWorkerSettings, FramesReply, IngestReply, PictureReply};
+use quintet_contract::reply::RequestId;
 use quintet_contract::subject::{
-    ActivateFrameWorker, ConfigureFrameWorkers, FrameWorkerHeartbeat, GetDisplayPicture,
-    GetFrameWorkerSettings, IngestFrame, LookAtAllFrames, SetFrameRate, StartFrameWorker,
-    StopFrameWorker, WorkerFrame,
+    ActivateFrameWorker, ConfigureFrameWorkers, FormerFramesStatus, FrameWorkerHeartbeats,
+    FramesStatus, GetDisplayPicture, GetFrameWorkerSettings, IngestFrame, SetFrameRate,
+    StartFrameWorker, StopFrameWorker, WorkerFrame,
 };
 use tracing::Span;
 
-use crate::core::{Answer, Event, RequestId, Wish};
+use crate::core::{Event, Wish};
 use crate::error::Error;
-
-/// A message of somebody who waits.
-type Asked = asking::Inbound<RequestId, Waiting, Event>;
-/// Those who wait.
-pub(crate) type Askers = asking::Askers<RequestId, Waiting>;
 
 /// One message.
 pub(crate) enum Inbound {
-    /// Somebody waits for an answer.
-    Asked(Asked),
-    /// Nobody does.
-    Told(Event),
-}
-
-waiting! {
-    Done(Done),
-    Look(FramesReply),
-    Settings(FrameWorkerSettings),
-    Picture(PictureReply),
-    Ingested(IngestReply),
-}
-
-impl Answering for Waiting {
-    type Answer = Answer;
-
-    async fn answer(self, answer: Answer) {
-        match (self, answer) {
-            (waiting, Answer::Refused(error)) => waiting.refuse(&error).await,
-            (Self::Done(to), Answer::Done) => to.ok(&Done { ok: true }).await,
-            (Self::Look(to), Answer::Look(reply)) => to.ok(&*reply).await,
-            (Self::Settings(to), Answer::Settings(reply)) => to.ok(&reply).await,
-            (Self::Picture(to), Answer::Picture(reply)) => to.ok(&reply).await,
-            (Self::Ingested(to), Answer::Ingested(reply)) => to.ok(&reply).await,
-            (waiting, _) => misfit(waiting, "frames service").await,
-        }
-    }
+    /// It waits for a reply.
+    Request(InboundRequest<Event>),
+    /// It does not.
+    Message(Event),
 }
 
 impl Inbound {
     /// Takes it in; the event is for the core.
-    pub(crate) fn enter(self, askers: &mut Askers) -> Event {
+    pub(crate) fn enter(self, pending: &mut PendingReplies) -> Event {
         match self {
-            Self::Asked(asked) => askers.enter(asked),
-            Self::Told(event) => event,
+            Self::Request(request) => pending.enter(request),
+            Self::Message(event) => event,
         }
     }
 }
 
 /// Why nothing is done now: NATS does not store, or else the display changes hands.
-pub(crate) fn refusal(not_storing: &BTreeSet<String>) -> ErrorReply {
-    match not_storing.first() {
-        Some(bucket) => ErrorReply::not_storing(bucket),
+pub(crate) fn refusal(unwritable: &BTreeSet<String>) -> ErrorReply {
+    match unwritable.first() {
+        Some(bucket) => ErrorReply::unwritable(bucket),
         None => ErrorReply::unavailable(
             "the service that drives the display is changing; send the same request again in a moment",
         ),
@@ -90,10 +60,10 @@ impl Inbox {
     pub(crate) async fn open(bus: &Bus) -> Result<Self, Error> {
         let micro = bus.micro(
             "frames",
-            "frames: activate, start, stop, configure, rate, look, picture",
+            "frames: activate, start, stop, configure, rate, status, picture",
         );
         let micro = micro.await.map_err(subscribing("the frames service"))?;
-        macro_rules! ask {
+        macro_rules! operation {
             ($subject:ident, $name:literal, $event:expr) => {{
                 let requests = micro
                     .endpoint($name, &$subject {})
@@ -101,7 +71,7 @@ impl Inbox {
                     .map_err(subscribing($name))?;
                 requests
                     .filter_map(async |incoming| {
-                        asked(incoming, "frames", $name, $event).map(Inbound::Asked)
+                        accept(incoming, "frames", $name, $event).map(Inbound::Request)
                     })
                     .boxed()
             }};
@@ -115,30 +85,31 @@ impl Inbox {
             .await
             .map_err(subscribing("frames"))?;
         let beats = bus
-            .subscribe::<FrameWorkerHeartbeat>(FrameWorkerHeartbeat::filter(bus.prefix(), None))
+            .subscribe::<FrameWorkerHeartbeats>(FrameWorkerHeartbeats::filter(bus.prefix(), None))
             .await
             .map_err(subscribing("heartbeats"))?;
         let streams = vec![
-            ask!(LookAtAllFrames, "look", |id, _| Event::Looked(id)),
-            ask!(ActivateFrameWorker, "activate", |id, asked| {
+            operation!(FramesStatus, "status", |id, _| Event::Looked(id)),
+            operation!(FormerFramesStatus, "look", |id, _| Event::Looked(id)),
+            operation!(ActivateFrameWorker, "activate", |id, asked| {
                 Event::Wished(id, Wish::Activate(asked.id))
             }),
-            ask!(StartFrameWorker, "start", |id, asked| {
+            operation!(StartFrameWorker, "start", |id, asked| {
                 Event::Wished(id, Wish::Start(asked.id))
             }),
-            ask!(StopFrameWorker, "stop", |id, asked| {
+            operation!(StopFrameWorker, "stop", |id, asked| {
                 Event::Wished(id, Wish::Stop(asked.id))
             }),
-            ask!(GetFrameWorkerSettings, "settings", |id, asked| {
+            operation!(GetFrameWorkerSettings, "settings", |id, asked| {
                 Event::SettingsAsked(id, asked.id)
             }),
-            ask!(ConfigureFrameWorkers, "configure", |id, asked| {
+            operation!(ConfigureFrameWorkers, "configure", |id, asked| {
                 Event::Wished(id, Wish::Configure(asked.id, asked.settings))
             }),
-            ask!(SetFrameRate, "fps", |id, asked| {
+            operation!(SetFrameRate, "fps", |id, asked| {
                 Event::Wished(id, Wish::SetRate(asked.fps))
             }),
-            ask!(GetDisplayPicture, "picture", Event::PictureAsked),
+            operation!(GetDisplayPicture, "picture", Event::PictureAsked),
             // Frames are too many for spans.
             ingest
                 .map(|incoming| {
@@ -156,7 +127,7 @@ impl Inbox {
                 .boxed(),
             beats
                 .map(|delivery| {
-                    Inbound::Told(Event::Heard(delivery.subject.worker, delivery.message))
+                    Inbound::Message(Event::Heard(delivery.subject.worker, delivery.message))
                 })
                 .boxed(),
         ];
@@ -170,26 +141,23 @@ impl Inbox {
     pub(crate) async fn close(mut self, why: &ErrorReply) {
         self.micro.stop().await;
         while let Some(Some(inbound)) = futures::FutureExt::now_or_never(self.messages.next()) {
-            if let Inbound::Asked(asked) = inbound {
-                asked.turn_away(why).await;
+            if let Inbound::Request(request) = inbound {
+                request.reject(why).await;
             }
         }
     }
 }
 
-fn raw<R>(
+fn raw<R: 'static>(
     responder: Option<Responder<R>>,
-    event: impl FnOnce(Option<RequestId>) -> Event + Send + 'static,
-) -> Inbound
-where
-    Waiting: From<Responder<R>>,
-{
+    event: impl FnOnce(Option<RequestId<R>>) -> Event + Send + 'static,
+) -> Inbound {
     match responder {
         Some(responder) => {
-            let asker = Asker::new(responder, Span::none());
-            Inbound::Asked(Asked::new(asker, |id| event(Some(id))))
+            let pending = PendingReply::new(responder, Span::none());
+            Inbound::Request(InboundRequest::new(pending, |id| event(Some(id))))
         }
-        None => Inbound::Told(event(None)),
+        None => Inbound::Message(event(None)),
     }
 }
 

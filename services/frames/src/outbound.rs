@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 
 use futures::StreamExt;
+use quintet_bus::pending::PendingReplies;
 use quintet_bus::{
     BucketHandle, Bus, Change as Stir, KvError, PendingWrite, Revision, Watch, WatchFrom,
 };
 use quintet_contract::bucket::{Frames, FramesKey};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::frame_api::FramesRecord;
-use quintet_contract::subject::{FramesTold, TellFrameWorker};
+use quintet_contract::subject::{FrameStatsPublished, FrameWorkerMessages};
 use quintet_service::telemetry::chain;
 use tracing::{debug, warn};
 
 use crate::core::{Change, Effect, Stored};
-use crate::inbound::Askers;
 use crate::line::Line;
 use crate::metrics;
 use crate::processes::Processes;
@@ -129,16 +129,16 @@ impl Outbound {
     }
 
     /// Does one thing, or begins to. A write that cannot even begin is over at once.
-    pub(crate) async fn act(&mut self, effect: Effect, askers: &mut Askers) -> Option<Outcome> {
+    pub(crate) async fn act(
+        &mut self,
+        effect: Effect,
+        pending: &mut PendingReplies,
+    ) -> Option<Outcome> {
         match effect {
-            Effect::Answer(request, answer) => {
-                if let Some(asker) = askers.take(request) {
-                    asker.answer(answer).await;
-                }
-            }
+            Effect::Answer(reply) => pending.send(reply).await,
             Effect::Store(change) => return self.begin(change).await,
             Effect::Tell(worker, message) => {
-                let subject = TellFrameWorker { worker };
+                let subject = FrameWorkerMessages { worker };
                 if let Err(error) = self.bus.publish_json(&subject, &message).await {
                     debug!(error = %chain(&error), "cannot tell a worker");
                 }
@@ -146,7 +146,7 @@ impl Outbound {
             Effect::Show(bitmap) => self.line.show(bitmap),
             Effect::Publish(stats) => {
                 metrics::told(&stats);
-                if let Err(error) = self.bus.publish(&FramesTold {}, &stats).await {
+                if let Err(error) = self.bus.publish(&FrameStatsPublished {}, &stats).await {
                     debug!(error = %chain(&error), "cannot tell how frames are");
                 }
             }

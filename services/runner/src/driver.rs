@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use futures::stream::ReadyChunks;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use quintet_bus::{Bus, HeldLease, aside, now};
+use quintet_bus::pending::PendingReplies;
+use quintet_bus::{Bus, HeldLease, now, run_blocking};
 use quintet_contract::bucket::{LeaseKey, RunKey, Runs};
 use quintet_contract::id::RunShard;
-use quintet_contract::subject::RunHappened;
+use quintet_contract::subject::RunLog;
 use quintet_contract::task::RunReport;
 use quintet_contract::time::Timestamp;
 use quintet_contract::topology::stream;
@@ -28,12 +29,13 @@ use crate::config::RunnerConfig;
 use crate::core::{Core, Effect, Event, StoredRun, Terms};
 use crate::error::Error;
 use crate::execute::Executions;
-use crate::inbound::{Askers, Inbound, Inbox, checkpoint_for, refusal};
+use crate::inbound::{Inbound, Inbox, checkpoint_for, refusal};
 use crate::kubernetes::Kubernetes;
 use crate::metrics;
 use crate::outbound::{Outbound, Place, Unsure, Written};
 use crate::peers::{Peers, leave, meet};
 use crate::plans;
+use crate::runlog;
 
 /// Life of a lease; after a kill, another runner leads so much later.
 const LEASE: Duration = Duration::from_secs(2);
@@ -226,7 +228,7 @@ impl Seat {
                     self.settle(false);
                     if search.is_none() {
                         warn!(shard = %self.shard, error = %chain(&error), "cannot try for the lease");
-                        search = Some(self.bus.search());
+                        search = Some(self.bus.server_failover());
                     }
                     sleep(RELOAD_PAUSE).await;
                     continue;
@@ -254,7 +256,7 @@ impl Seat {
 
     /// Leads as long as the lease is held, loading everything anew as often as needed.
     async fn hold(&mut self, lease: &mut HeldLease) -> Result<End, Error> {
-        let mut not_storing = self.bus.not_storing();
+        let mut unwritable = self.bus.unwritable();
         while lease.is_held() {
             // What is loaded now could not be changed.
             tokio::select! {
@@ -262,7 +264,7 @@ impl Seat {
                 () = self.shutdown.cancelled() => return Ok(End::Shutdown),
                 () = lease.lost() => return Ok(End::Deposed),
                 // An error means that the connection is gone for good, which ends everything else as well.
-                _ = not_storing.wait_for(BTreeSet::is_empty) => {}
+                _ = unwritable.wait_for(BTreeSet::is_empty) => {}
             }
             let loaded = tokio::select! {
                 biased;
@@ -307,7 +309,7 @@ impl Seat {
                     sequence: 0,
                 };
                 places.insert(run, place);
-                open.push(RunHappened { run });
+                open.push(RunLog { run });
             }
             stored.push(StoredRun {
                 record: found.record,
@@ -315,7 +317,7 @@ impl Seat {
             });
         }
         let log = stream::run_logs(self.bus.prefix());
-        for (RunHappened { run }, sequence, _) in self.bus.newest(log.clone(), &open).await? {
+        for (RunLog { run }, sequence, _) in self.bus.last_for_subjects(log, &open).await? {
             places.entry(run).or_default().sequence = sequence;
         }
         let is_behind = |stored: &StoredRun| {
@@ -324,17 +326,12 @@ impl Seat {
         };
         let stored: Vec<StoredRun> = futures::stream::iter(stored)
             .map(|mut stored| {
-                let (bus, log, is_behind) = (&self.bus, log.clone(), is_behind(&stored));
+                let (bus, is_behind) = (&self.bus, is_behind(&stored));
                 async move {
                     if is_behind {
                         let run = stored.record.run.id;
                         let from = stored.record.private.log_sequence + 1;
-                        let subject = RunHappened { run };
-                        let replay = bus.replay(log, &subject, from, usize::MAX);
-                        for (sequence, _, events) in replay.await?.messages {
-                            let entries = events.entries.into_iter();
-                            stored.log.extend(entries.map(|entry| (sequence, entry)));
-                        }
+                        stored.log = runlog::replay(bus, run, from).await?;
                     }
                     Ok::<_, quintet_bus::BusError>(stored)
                 }
@@ -349,7 +346,7 @@ impl Seat {
             has_kubernetes: self.kubernetes.is_some(),
         };
         let clock = Clock::start();
-        let (core, first) = aside(move || Core::restore(terms, stored, clock.now())).await;
+        let (core, first) = run_blocking(move || Core::restore(terms, stored, clock.now())).await;
         let (runs, ended) = core.sizes();
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(shard = %self.shard, runs, ended, took_ms, "loaded a shard of runs");
@@ -387,9 +384,9 @@ impl Seat {
             core,
             clock,
             outbound,
-            askers: Askers::default(),
+            pending: PendingReplies::default(),
             lease,
-            not_storing: self.bus.not_storing(),
+            unwritable: self.bus.unwritable(),
         };
         self.settle(true);
         let mut messages = messages.ready_chunks(MESSAGES);
@@ -407,8 +404,8 @@ impl Seat {
             }
             Err(unsure) => End::Unsure(unsure),
         };
-        let why = refusal(&leader.not_storing.borrow());
-        leader.askers.turn_all_away(&why).await;
+        let why = refusal(&leader.unwritable.borrow());
+        leader.pending.reject_all(&why).await;
         Inbox {
             micro,
             messages: messages.into_inner(),
@@ -466,9 +463,9 @@ struct Leader<'a> {
     core: Core,
     clock: Clock,
     outbound: Outbound,
-    askers: Askers,
+    pending: PendingReplies,
     lease: &'a mut HeldLease,
-    not_storing: watch::Receiver<BTreeSet<String>>,
+    unwritable: watch::Receiver<BTreeSet<String>>,
 }
 
 /// What woke the loop.
@@ -476,7 +473,7 @@ enum Wake {
     Shutdown,
     GivenUp,
     Deposed,
-    NotStoring,
+    Unwritable,
     Written(Result<Written, Unsure>),
     Event(Option<Event>),
     Report(Option<RunReport>),
@@ -510,7 +507,7 @@ impl Leader<'_> {
                 () = shutdown.cancelled() => Wake::Shutdown,
                 () = self.lease.lost() => Wake::Deposed,
                 () = &mut given_up => Wake::GivenUp,
-                Ok(_) = self.not_storing.wait_for(|buckets| !buckets.is_empty()) => Wake::NotStoring,
+                Ok(_) = self.unwritable.wait_for(|buckets| !buckets.is_empty()) => Wake::Unwritable,
                 Some(written) = self.outbound.writes.next(), if !self.outbound.writes.is_empty() => {
                     Wake::Written(written)
                 }
@@ -525,14 +522,14 @@ impl Leader<'_> {
             match wake {
                 Wake::Shutdown => return self.finish(End::Shutdown).await,
                 Wake::GivenUp => return self.finish(End::GivenUp).await,
-                Wake::NotStoring => return End::Unsure(Unsure::NotStoring),
+                Wake::Unwritable => return End::Unsure(Unsure::Unwritable),
                 Wake::Deposed | Wake::BusEnded => return End::Deposed,
                 Wake::Written(Ok(written)) => events.push(self.outbound.written(written)),
                 Wake::Written(Err(unsure)) => return End::Unsure(unsure),
                 Wake::Event(event) => events.extend(event),
                 Wake::Report(report) => events.extend(report.map(executed)),
                 Wake::Messages(chunk) => {
-                    events.extend(chunk.into_iter().map(|inbound| self.askers.enter(inbound)))
+                    events.extend(chunk.into_iter().map(|inbound| self.pending.enter(inbound)))
                 }
                 Wake::Due => {}
             }
@@ -544,7 +541,7 @@ impl Leader<'_> {
                 }
             }
             if let Some(Some(chunk)) = messages.next().now_or_never() {
-                events.extend(chunk.into_iter().map(|inbound| self.askers.enter(inbound)));
+                events.extend(chunk.into_iter().map(|inbound| self.pending.enter(inbound)));
             }
             if let Err(unsure) = self.take_in(events).await {
                 return End::Unsure(unsure);
@@ -568,7 +565,7 @@ impl Leader<'_> {
             return Err(Unsure::Lease);
         }
         for effect in effects {
-            self.outbound.act(effect, &mut self.askers).await?;
+            self.outbound.act(effect, &mut self.pending).await?;
         }
         Ok(())
     }

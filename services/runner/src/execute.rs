@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::core::{Execution, ExecutionWork, KubernetesWork, OWN_WORKER};
 use crate::jobs;
 use crate::kubernetes::{self, Kubernetes, Reported};
-use crate::outbound::last_checkpoint;
+use crate::runlog::last_checkpoint;
 
 /// Events of one execution that wait to be reported; the execution waits when it is full.
 const EVENTS: usize = 64;

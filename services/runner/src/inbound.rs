@@ -1,4 +1,4 @@
-//! What arrives on the bus, as events of the core, and the duty to answer each.
+//! What arrives on the bus, as events of the core, and the pending reply to each.
 //!
 //! Ids are attached here: each report gets one for the checkpoint that it may be. Requests that nobody waits for any more
 //! are not taken in.
@@ -7,59 +7,28 @@ use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
-use quintet_bus::asking::{self, Answering, Refusing, asked, is_late, misfit};
-use quintet_bus::{Bus, Incoming, Micro, SubscribeError, new_checkpoint_id, waiting};
+use quintet_bus::pending::{InboundRequest, PendingReply, accept, is_late};
+use quintet_bus::{Bus, Incoming, Micro, SubscribeError, new_checkpoint_id};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{CheckpointId, RunShard};
-use quintet_contract::run_api::{CancelReply, CheckpointReply, RunPage, RunReply};
 use quintet_contract::subject::{
     AddRunCheckpoint, CancelRun, CompleteRuns, CreateRuns, DecideGates, GetRun, ListRunsOf,
     RunReporting,
 };
-use quintet_contract::task::{MAX_REPORTS, RunReport, RunReportsReply, WorkerEvent};
+use quintet_contract::task::{MAX_REPORTS, RunReport, WorkerEvent};
 use quintet_service::trace::current_traceparent;
 use tracing::Span;
 
-use crate::core::{Answer, Event, RequestId};
+use crate::core::Event;
 use crate::error::Error;
 
-/// One message of somebody who waits.
-pub(crate) type Inbound = asking::Inbound<RequestId, Waiting, Event>;
-/// Somebody who waits.
-pub(crate) type Asker = asking::Asker<Waiting>;
-/// Those who wait.
-pub(crate) type Askers = asking::Askers<RequestId, Waiting>;
-
-waiting! {
-    Run(RunReply),
-    Runs(RunPage),
-    Canceled(CancelReply),
-    Checkpoint(CheckpointReply),
-    Reports(RunReportsReply),
-}
-
-impl Answering for Waiting {
-    type Answer = Answer;
-
-    async fn answer(self, answer: Answer) {
-        match (self, answer) {
-            (waiting, Answer::Refused(error)) => waiting.refuse(&error).await,
-            (Self::Run(to), Answer::Run(reply)) => to.ok(&*reply).await,
-            (Self::Runs(to), Answer::Runs(reply)) => to.ok(&reply).await,
-            (Self::Canceled(to), Answer::Canceled(reply)) => to.ok(&reply).await,
-            (Self::Checkpoint(to), Answer::Checkpoint(reply)) => to.ok(&reply).await,
-            (Self::Reports(to), Answer::Verdicts(verdicts)) => {
-                to.ok(&RunReportsReply { verdicts }).await;
-            }
-            (waiting, _) => misfit(waiting, "runner").await,
-        }
-    }
-}
+/// One request that waits for a reply.
+pub(crate) type Inbound = InboundRequest<Event>;
 
 /// Why nothing is done now: NATS does not store, or else these runs change hands.
-pub(crate) fn refusal(not_storing: &BTreeSet<String>) -> ErrorReply {
-    match not_storing.first() {
-        Some(bucket) => ErrorReply::not_storing(bucket),
+pub(crate) fn refusal(unwritable: &BTreeSet<String>) -> ErrorReply {
+    match unwritable.first() {
+        Some(bucket) => ErrorReply::unwritable(bucket),
         None => ErrorReply::unavailable(
             "the runner of this run is changing; send the same request again in a moment",
         ),
@@ -80,14 +49,14 @@ impl Inbox {
             "runs: create, get, list, cancel, checkpoint, complete",
         );
         let micro = micro.await.map_err(subscribing("the runs service"))?;
-        macro_rules! ask {
+        macro_rules! operation {
             ($subject:ident, $name:literal, $event:expr) => {{
                 let requests = micro
                     .endpoint(concat!($name), &$subject { shard })
                     .await
                     .map_err(subscribing($name))?;
                 requests
-                    .filter_map(async |incoming| asked(incoming, "runner", $name, $event))
+                    .filter_map(async |incoming| accept(incoming, "runner", $name, $event))
                     .boxed()
             }};
         }
@@ -103,19 +72,19 @@ impl Inbox {
             create
                 .filter_map(async |incoming| created(incoming))
                 .boxed(),
-            ask!(GetRun, "get", |id, asked| Event::Get(id, asked.run_id)),
-            ask!(ListRunsOf, "list", Event::List),
-            ask!(CancelRun, "cancel", |id, asked| Event::Cancel(
+            operation!(GetRun, "get", |id, asked| Event::Get(id, asked.run_id)),
+            operation!(ListRunsOf, "list", Event::List),
+            operation!(CancelRun, "cancel", |id, asked| Event::Cancel(
                 id,
                 asked.run_id
             )),
-            ask!(AddRunCheckpoint, "checkpoint", |id, add| {
+            operation!(AddRunCheckpoint, "checkpoint", |id, add| {
                 Event::Checkpoint(id, Box::new(add))
             }),
-            ask!(CompleteRuns, "complete", |id, complete| {
+            operation!(CompleteRuns, "complete", |id, complete| {
                 Event::Complete(id, Box::new(complete))
             }),
-            ask!(DecideGates, "decide", Event::Decide),
+            operation!(DecideGates, "decide", Event::Decide),
             reports
                 .filter_map(async |incoming| reported(incoming))
                 .boxed(),
@@ -130,7 +99,7 @@ impl Inbox {
     pub(crate) async fn close(mut self, why: &ErrorReply) {
         self.micro.stop().await;
         while let Some(Some(inbound)) = futures::FutureExt::now_or_never(self.messages.next()) {
-            inbound.turn_away(why).await;
+            inbound.reject(why).await;
         }
     }
 }
@@ -147,8 +116,8 @@ fn created(incoming: Incoming<CreateRuns>) -> Option<Inbound> {
     let span = incoming.span("runner");
     let traceparent = span.in_scope(current_traceparent);
     let create = Box::new(incoming.message);
-    let asker = Asker::new(incoming.responder, span);
-    Some(Inbound::new(asker, move |id| {
+    let pending = PendingReply::new(incoming.responder, span);
+    Some(Inbound::new(pending, move |id| {
         Event::Create(id, create, traceparent)
     }))
 }
@@ -170,8 +139,10 @@ fn reported(incoming: Incoming<RunReporting>) -> Option<Inbound> {
     });
     let reports: Vec<_> = reports.collect();
     // Reports are too many for spans.
-    let asker = Asker::new(incoming.responder, Span::none());
-    Some(Inbound::new(asker, move |id| Event::Reported(id, reports)))
+    let pending = PendingReply::new(incoming.responder, Span::none());
+    Some(Inbound::new(pending, move |id| {
+        Event::Reported(id, reports)
+    }))
 }
 
 /// A fresh id where the report is a checkpoint.

@@ -5,6 +5,7 @@ use quintet_bus::{Bus, Change, RequestError, WatchFrom, now};
 use quintet_contract::JsonObject;
 use quintet_contract::api::{JobRef, SubmitJob};
 use quintet_contract::bucket::Jobs;
+use quintet_contract::cause::CausedBy;
 use quintet_contract::error::Retry;
 use quintet_contract::id::{JobId, NodeId, PoolName, RunId};
 use quintet_contract::job::{Attempt, Job, JobStatus};
@@ -33,12 +34,10 @@ pub(crate) async fn execute(
     cancel: CancellationToken,
 ) {
     let id = job_id(run, &node, attempt);
-    let mut submit: SubmitJob = match serde_json::from_value(job.into()) {
+    let submit = match submission(run, &node, &id, job) {
         Ok(submit) => submit,
         Err(error) => return fail(&events, format!("this is no job: {error}"), false).await,
     };
-    submit.job_id = Some(id.clone());
-    submit.requested_by = Some(format!("run {run}"));
     let pool = submit.pool.clone().unwrap_or_default();
     let outcome = tokio::select! {
         biased;
@@ -55,6 +54,22 @@ pub(crate) async fn execute(
             }
         }
     }
+}
+
+/// The submission of a node's job, which names the node as its cause.
+fn submission(
+    run: RunId,
+    node: &NodeId,
+    id: &JobId,
+    job: JsonObject,
+) -> Result<SubmitJob, serde_json::Error> {
+    let submit: SubmitJob = serde_json::from_value(job.into())?;
+    Ok(SubmitJob {
+        job_id: Some(id.clone()),
+        requested_by: Some(format!("run {run}")),
+        caused_by: Some(CausedBy::node(run, node)),
+        ..submit
+    })
 }
 
 /// One node, one attempt, one job, whoever asks how often.
@@ -141,4 +156,23 @@ async fn ended(events: &mpsc::Sender<WorkerEvent>, job: Job) {
 
 async fn fail(events: &mpsc::Sender<WorkerEvent>, error: String, retryable: bool) {
     let _ = events.send(WorkerEvent::Failed { error, retryable }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_job_of_a_node_names_that_node_as_its_cause() {
+        let (run, node) = (
+            RunId::from_uuid(uuid::Uuid::from_u128(1)),
+            NodeId::parse("each[0].step").unwrap(),
+        );
+        let id = job_id(run, &node, Attempt(1));
+        // What the plan claims does not count.
+        let job = json!({"inlineConfig": {}, "causedBy": {"kind": "job", "id": "other"}});
+        let submit = submission(run, &node, &id, job.as_object().cloned().unwrap()).unwrap();
+        assert_eq!(submit.caused_by, Some(CausedBy::node(run, &node)));
+        assert_eq!(submit.job_id, Some(id));
+    }
 }

@@ -27,6 +27,7 @@ pub mod metrics;
 mod outbound;
 mod peers;
 mod plans;
+mod runlog;
 
 pub use config::RunnerConfig;
 pub use driver::run;

@@ -10,23 +10,24 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use quintet_bus::pending::{PendingReplies, PendingReply};
 use quintet_bus::{BucketHandle, Bus, BusError, KvError, PublishError, Revision, now};
 use quintet_contract::bucket::{RunKey, Runs};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{NodeId, QueueName, RunId, WorkerId};
 use quintet_contract::job::Attempt;
-use quintet_contract::run::{Fact, Run, RunRecord};
+use quintet_contract::reply::RequestId;
+use quintet_contract::run::{Run, RunRecord};
 use quintet_contract::run_api::{RunPage, RunReply};
-use quintet_contract::subject::{CommandWorker, RunHappened, TaskQueue};
-use quintet_contract::task::{Task, Verdict, WorkerCommand};
+use quintet_contract::subject::{CommandWorker, TaskQueue};
+use quintet_contract::task::{RunReportsReply, Task, Verdict, WorkerCommand};
 use quintet_contract::topology::stream;
 use quintet_service::telemetry::chain;
-use serde_json::Value;
 use tracing::{debug, warn};
 
-use crate::core::{Answer, Effect, Event, RequestId, Write, listed};
+use crate::core::{Effect, Event, Write, listed};
 use crate::execute::Executions;
-use crate::inbound::{Asker, Askers};
+use crate::runlog;
 
 /// How long a worker is asked to stop; after that its next report tells it.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub(crate) enum Unsure {
     Read(#[from] BusError),
     /// A bucket does not confirm writes, although NATS is there.
     #[error("NATS does not store what changed")]
-    NotStoring,
+    Unwritable,
     /// The lease is no longer ours.
     #[error("the lease was lost before the changes were written")]
     Lease,
@@ -115,7 +116,11 @@ impl Outbound {
     }
 
     /// Does one thing, or begins to.
-    pub(crate) async fn act(&mut self, effect: Effect, askers: &mut Askers) -> Result<(), Unsure> {
+    pub(crate) async fn act(
+        &mut self,
+        effect: Effect,
+        pending: &mut PendingReplies,
+    ) -> Result<(), Unsure> {
         match effect {
             Effect::Write(run, write) => self.write(run, write).await?,
             Effect::Dispatch(queue, task) => {
@@ -133,21 +138,17 @@ impl Outbound {
                 self.work
                     .push(Box::pin(cancel(bus, worker, run, node, attempt)));
             }
-            Effect::Reply(request, answer) => {
-                if let Some(asker) = askers.take(request) {
-                    asker.answer(answer).await;
-                }
-            }
+            Effect::Reply(reply) => pending.send(reply).await,
             Effect::ReplyWithResume(request, verdicts, lacking) => {
-                if let Some(asker) = askers.take(request) {
-                    let answering = with_resume(self.bus.clone(), asker, verdicts, lacking);
+                if let Some(pending) = pending.take(request) {
+                    let answering = with_resume(self.bus.clone(), pending, verdicts, lacking);
                     self.work.push(Box::pin(answering));
                 }
             }
-            Effect::Read(request, run) => self.read(request, run, askers),
+            Effect::Read(request, run) => self.read(request, run, pending),
             Effect::List(request, active, ended) => {
-                if let Some(asker) = askers.take(request) {
-                    let listing = list(self.runs.clone(), asker, active, ended);
+                if let Some(pending) = pending.take(request) {
+                    let listing = list(self.runs.clone(), pending, active, ended);
                     self.work.push(Box::pin(listing));
                 }
             }
@@ -162,8 +163,7 @@ impl Outbound {
         let place = self.places.get(&run).copied().unwrap_or_default();
         let (record, ttl) = match write {
             Write::Append(events) => {
-                let subject = RunHappened { run };
-                let pending = self.bus.append(&subject, &events, place.sequence).await?;
+                let pending = runlog::append(&self.bus, run, &events, place.sequence).await?;
                 self.writes.push(Box::pin(
                     async move { Ok(Written::Log(run, pending.await?)) },
                 ));
@@ -182,27 +182,27 @@ impl Outbound {
         Ok(())
     }
 
-    fn read(&mut self, request: RequestId, run: RunId, askers: &mut Askers) {
-        let Some(asker) = askers.take(request) else {
+    fn read(&mut self, request: RequestId<RunReply>, run: RunId, pending: &mut PendingReplies) {
+        let Some(pending) = pending.take(request) else {
             return;
         };
         let runs = self.runs.clone();
         self.work.push(Box::pin(async move {
             match runs.get(&RunKey(run)).await {
                 Ok(Some(found)) => {
-                    let RunRecord { run, private } = found.record;
+                    let RunRecord { run, private, .. } = found.record;
                     let entries = private.entries;
                     let reply = RunReply { run, entries };
-                    asker.answer(Answer::Run(Box::new(reply))).await;
+                    pending.reply(Ok(reply)).await;
                     None
                 }
                 Ok(None) => {
                     let error = ErrorReply::new(ErrorCode::NotFound, "run not found");
-                    asker.answer(Answer::Refused(error)).await;
+                    pending.reject(&error).await;
                     Some(Event::Expired(run))
                 }
                 Err(error) => {
-                    asker.answer(unreadable(&error)).await;
+                    pending.reject(&unreadable(&error)).await;
                     None
                 }
             }
@@ -210,10 +210,10 @@ impl Outbound {
     }
 }
 
-fn unreadable(error: &KvError) -> Answer {
+fn unreadable(error: &KvError) -> ErrorReply {
     warn!(error = %chain(error), "cannot read a run");
     let text = "the runs cannot be read now; send the same request again in a moment";
-    Answer::Refused(ErrorReply::unavailable(text))
+    ErrorReply::unavailable(text)
 }
 
 /// Stores a task in its queue, however long it takes: the run waits for it. One that is stored twice does no harm.
@@ -284,12 +284,12 @@ async fn cancel(
 /// Looks up the last checkpoints of nodes, then answers.
 async fn with_resume(
     bus: Bus,
-    asker: Asker,
+    pending: PendingReply<RunReportsReply>,
     mut verdicts: Vec<Verdict>,
     lacking: Vec<(usize, RunId, NodeId)>,
 ) -> Option<Event> {
     for (index, run, node) in lacking {
-        match last_checkpoint(&bus, run, &node).await {
+        match runlog::last_checkpoint(&bus, run, &node).await {
             Ok(found) => {
                 if let Some(Verdict::Granted { resume_state, .. }) = verdicts.get_mut(index) {
                     *resume_state = found;
@@ -299,42 +299,19 @@ async fn with_resume(
                 warn!(%run, %node, error = %chain(&error), "cannot read the last checkpoint of a node");
                 let text =
                     "the last checkpoint of this node cannot be read now; ask again in a moment";
-                let refused = Answer::Refused(ErrorReply::unavailable(text));
-                asker.answer(refused).await;
+                pending.reject(&ErrorReply::unavailable(text)).await;
                 return None;
             }
         }
     }
-    asker.answer(Answer::Verdicts(verdicts)).await;
+    pending.reply(Ok(RunReportsReply { verdicts })).await;
     None
-}
-
-pub(crate) async fn last_checkpoint(
-    bus: &Bus,
-    run: RunId,
-    node: &NodeId,
-) -> Result<Option<Value>, BusError> {
-    let log = stream::run_logs(bus.prefix());
-    let replay = bus.replay(log, &RunHappened { run }, 0, usize::MAX).await?;
-    let entries = replay
-        .messages
-        .into_iter()
-        .rev()
-        .flat_map(|(_, _, events)| events.entries.into_iter().rev());
-    for entry in entries {
-        if let Fact::Checkpoint { checkpoint } = entry.fact
-            && checkpoint.node_id.as_ref() == Some(node)
-        {
-            return Ok(checkpoint.data);
-        }
-    }
-    Ok(None)
 }
 
 /// Answers with runs that go on and runs that have ended, newest first.
 async fn list(
     runs: BucketHandle<Runs>,
-    asker: Asker,
+    pending: PendingReply<RunPage>,
     mut found: Vec<Run>,
     ended: Vec<RunId>,
 ) -> Option<Event> {
@@ -354,13 +331,13 @@ async fn list(
             Ok(Some(record)) => found.push(listed(record.record.run)),
             Ok(None) => expired = Some(Event::Expired(id)),
             Err(error) => {
-                asker.answer(unreadable(&error)).await;
+                pending.reject(&unreadable(&error)).await;
                 return None;
             }
         }
     }
     debug!(took = ?now().since(began), "read ended runs");
     found.sort_by_key(|run| std::cmp::Reverse(run.id));
-    asker.answer(Answer::Runs(RunPage { runs: found })).await;
+    pending.reply(Ok(RunPage { runs: found })).await;
     expired
 }

@@ -34,7 +34,7 @@ pub(crate) async fn attend(
     health: ComponentHandle,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let mut silent = bus.not_storing();
+    let mut silent = bus.unwritable();
     loop {
         let found = tokio::select! {
             biased;
@@ -65,7 +65,7 @@ async fn turn_away(
     shutdown: &CancellationToken,
 ) -> Result<Desk, Error> {
     let mut inbox = Inbox::services(bus, pool).await?;
-    let _search = bus.search();
+    let _search = bus.server_failover();
     let desk = loop {
         // Each branch is cancel-safe: a stream keeps what it was not asked for.
         let asked = tokio::select! {
@@ -75,7 +75,7 @@ async fn turn_away(
             asked = inbox.messages.next() => asked,
         };
         match asked {
-            Some(asked) => asked.turn_away(reply).await,
+            Some(asked) => asked.reject(reply).await,
             None => break Desk::Closed,
         }
     };

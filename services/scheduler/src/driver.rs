@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use futures::stream::ReadyChunks;
 use futures::{FutureExt, StreamExt};
-use quintet_bus::{Bus, Change, HeldLease, KvError, Loaded, Watch, WatchFrom, aside, now};
+use quintet_bus::pending::PendingReplies;
+use quintet_bus::{Bus, Change, HeldLease, KvError, Loaded, Watch, WatchFrom, now, run_blocking};
 use quintet_contract::bucket::{Agents, Jobs, LeaseKey, Templates};
 use quintet_contract::id::PoolName;
 use quintet_contract::time::Timestamp;
@@ -26,7 +27,7 @@ use crate::config::SchedulerConfig;
 use crate::core::{Core, Effect, Event, Sizes, Stored, Terms};
 use crate::desk;
 use crate::error::Error;
-use crate::inbound::{Askers, Inbound, Inbox, refusal};
+use crate::inbound::{Inbound, Inbox, refusal};
 use crate::metrics;
 use crate::outbound::{self, Commit, Outbound, Unsure};
 use crate::templates;
@@ -135,7 +136,7 @@ async fn reign(
                     if search.is_none() {
                         health.not_ready("the bucket of leases is missing, or most of the cluster of NATS is away");
                         warn!(error = %chain(&error), "cannot try for the lease");
-                        search = Some(bus.search());
+                        search = Some(bus.server_failover());
                     }
                     sleep(RELOAD_PAUSE).await;
                     continue;
@@ -150,7 +151,7 @@ async fn reign(
         };
         search = None;
         // Whoever can take the lease may still be unable to write elsewhere; then the desk has said so.
-        if bus.not_storing().borrow().is_empty() {
+        if bus.unwritable().borrow().is_empty() {
             health.ready();
         }
         metrics::leading(true);
@@ -173,7 +174,7 @@ async fn hold(
     lease: &mut HeldLease,
     shutdown: &CancellationToken,
 ) -> Result<End, Error> {
-    let mut not_storing = bus.not_storing();
+    let mut unwritable = bus.unwritable();
     while lease.is_held() {
         // What is loaded now could not be changed; meanwhile the desk says so to everybody.
         tokio::select! {
@@ -181,7 +182,7 @@ async fn hold(
             () = shutdown.cancelled() => return Ok(End::Shutdown),
             () = lease.lost() => return Ok(End::Deposed),
             // An error means that the connection is gone for good, which ends everything else as well.
-            _ = not_storing.wait_for(BTreeSet::is_empty) => {}
+            _ = unwritable.wait_for(BTreeSet::is_empty) => {}
         }
         let loaded = tokio::select! {
             biased;
@@ -230,7 +231,7 @@ async fn load(config: &SchedulerConfig, bus: &Bus) -> Result<Start, KvError> {
         let (core, first) = Core::restore(terms, stored, clock.now());
         (outbound, core, first)
     };
-    let (outbound, core, first) = aside(restoring).await;
+    let (outbound, core, first) = run_blocking(restoring).await;
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let Sizes { jobs, agents, .. } = core.sizes();
     info!(pool = %config.pool, jobs, agents, took_ms, "loaded the pool");
@@ -265,16 +266,16 @@ struct Leader<'a> {
     core: Core,
     clock: Clock,
     outbound: Outbound,
-    askers: Askers,
+    pending: PendingReplies,
     lease: &'a mut HeldLease,
-    not_storing: watch::Receiver<BTreeSet<String>>,
+    unwritable: watch::Receiver<BTreeSet<String>>,
 }
 
 /// What woke the loop.
 enum Wake {
     Shutdown,
     Deposed,
-    NotStoring,
+    Unwritable,
     Events(Vec<Event>),
     Messages(Vec<Inbound>),
     Template(Option<Result<Change<Templates>, KvError>>),
@@ -298,14 +299,14 @@ async fn lead(
         templates,
     } = start;
     let inbox = Inbox::open(bus, &config.pool).await?;
-    let not_storing = bus.not_storing();
+    let unwritable = bus.unwritable();
     let mut leader = Leader {
         core,
         clock,
         outbound,
-        askers: Askers::default(),
+        pending: PendingReplies::default(),
         lease,
-        not_storing,
+        unwritable,
     };
     let Inbox { micros, messages } = inbox;
     let mut messages = messages.ready_chunks(COMMIT_MESSAGES);
@@ -313,8 +314,8 @@ async fn lead(
         Ok(()) => leader.go_on(&mut messages, templates, shutdown).await,
         Err(unsure) => End::Unsure(unsure),
     };
-    let why = refusal(&leader.not_storing.borrow());
-    leader.askers.turn_all_away(&why).await;
+    let why = refusal(&leader.unwritable.borrow());
+    leader.pending.reject_all(&why).await;
     Inbox {
         micros,
         messages: messages.into_inner(),
@@ -347,7 +348,7 @@ impl Leader<'_> {
                 biased;
                 () = shutdown.cancelled() => Wake::Shutdown,
                 () = self.lease.lost() => Wake::Deposed,
-                Ok(_) = self.not_storing.wait_for(|buckets| !buckets.is_empty()) => Wake::NotStoring,
+                Ok(_) = self.unwritable.wait_for(|buckets| !buckets.is_empty()) => Wake::Unwritable,
                 Some(stored) = self.outbound.commits.next(), if !self.outbound.commits.is_empty() => {
                     Wake::Stored(stored)
                 }
@@ -367,11 +368,11 @@ impl Leader<'_> {
                     }
                     continue;
                 }
-                Wake::NotStoring => return End::Unsure(Unsure::NotStoring),
+                Wake::Unwritable => return End::Unsure(Unsure::Unwritable),
                 Wake::Deposed | Wake::BusEnded => return End::Deposed,
                 Wake::Events(done) => events.extend(done),
                 Wake::Messages(chunk) => {
-                    events.extend(chunk.into_iter().map(|inbound| self.askers.enter(inbound)))
+                    events.extend(chunk.into_iter().map(|inbound| self.pending.enter(inbound)))
                 }
                 Wake::Template(Some(Ok(change))) => events.extend(template_event(change)),
                 Wake::Template(Some(Err(error))) => return End::Unsure(error.into()),
@@ -383,7 +384,7 @@ impl Leader<'_> {
                 events.extend(event);
             }
             if let Some(Some(chunk)) = messages.next().now_or_never() {
-                events.extend(chunk.into_iter().map(|inbound| self.askers.enter(inbound)));
+                events.extend(chunk.into_iter().map(|inbound| self.pending.enter(inbound)));
             }
             if let Err(unsure) = self.take_in(events).await {
                 return End::Unsure(unsure);
@@ -431,7 +432,7 @@ impl Leader<'_> {
         stored: Result<outbound::Stored, KvError>,
     ) -> Result<(), Unsure> {
         for act in self.outbound.stored(stored)? {
-            self.outbound.act(act, &mut self.askers).await;
+            self.outbound.act(act, &mut self.pending).await;
         }
         Ok(())
     }

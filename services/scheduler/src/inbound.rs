@@ -1,4 +1,4 @@
-//! What arrives on the bus, as events of the core, and the duty to answer each.
+//! What arrives on the bus, as events of the core, and the pending reply to each.
 //!
 //! Time and ids are attached here: a submission that names no id gets one. Requests that nobody waits for any more are
 //! not taken in.
@@ -7,76 +7,30 @@ use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
-use quintet_bus::asking::{self, Answering, Asker, Refusing, is_late, misfit};
-use quintet_bus::{Bus, Incoming, Micro, Responder, SubscribeError, new_job_id, waiting};
-use quintet_contract::agent::{HeartbeatReply, ReportsReply};
-use quintet_contract::api::{
-    AgentPage, AgentReply, BatchReply, ControlReply, Done, DryRunReply, Explanation, JobPage,
-    JobReply, MetadataReply, SubmitJob, SubmitReply,
-};
+use quintet_bus::pending::{InboundRequest, PendingReply, is_late};
+use quintet_bus::{Bus, Incoming, Micro, SubscribeError, new_job_id};
+use quintet_contract::api::SubmitJob;
 use quintet_contract::error::ErrorReply;
 use quintet_contract::id::PoolName;
+use quintet_contract::reply::RequestId;
 use quintet_contract::subject::{
     AgentHeartbeat, AgentReporting, ControlJobs, DrainAgents, DryRunJob, ExplainJob, ForgetAgent,
     GetAgent, GetJob, ListAgentsOf, ListJobsOf, PatchJobMetadata, Request, StopJob, SubmitJobBatch,
     SubmitJobs,
 };
 use quintet_service::trace::current_traceparent;
-use serde::Serialize;
 use tracing::Span;
 
-use crate::core::{Answer, Event, Question, RequestId, Traceparent};
+use crate::core::{Event, Question, Traceparent};
 use crate::error::Error;
 
-/// One message of somebody who waits.
-pub(crate) type Inbound = asking::Inbound<RequestId, Waiting, Event>;
-/// Those who wait.
-pub(crate) type Askers = asking::Askers<RequestId, Waiting>;
-
-waiting! {
-    Submitted(SubmitReply),
-    Batch(BatchReply),
-    DryRun(DryRunReply),
-    Jobs(JobPage),
-    Job(JobReply),
-    Control(ControlReply),
-    Metadata(MetadataReply),
-    Explanation(Explanation),
-    Agents(AgentPage),
-    Agent(AgentReply),
-    Done(Done),
-    Reports(ReportsReply),
-    Heartbeat(HeartbeatReply),
-}
-
-impl Answering for Waiting {
-    type Answer = Answer;
-
-    async fn answer(self, answer: Answer) {
-        match (self, answer) {
-            (waiting, Answer::Refused(error)) => waiting.refuse(&error).await,
-            (Self::Submitted(to), Answer::Submitted(reply)) => to.ok(&*reply).await,
-            (Self::Batch(to), Answer::Batch(reply)) => to.ok(&reply).await,
-            (Self::DryRun(to), Answer::DryRun(reply)) => to.ok(&reply).await,
-            (Self::Jobs(to), Answer::Jobs(reply)) => to.ok(&reply).await,
-            (Self::Job(to), Answer::Job(reply)) => to.ok(&*reply).await,
-            (Self::Control(to), Answer::Control(reply)) => to.ok(&*reply).await,
-            (Self::Metadata(to), Answer::Metadata(reply)) => to.ok(&reply).await,
-            (Self::Explanation(to), Answer::Explanation(reply)) => to.ok(&reply).await,
-            (Self::Agents(to), Answer::Agents(reply)) => to.ok(&reply).await,
-            (Self::Agent(to), Answer::Agent(reply)) => to.ok(&*reply).await,
-            (Self::Done(to), Answer::Done(reply)) => to.ok(&reply).await,
-            (Self::Reports(to), Answer::Reports(reply)) => to.ok(&reply).await,
-            (Self::Heartbeat(to), Answer::Heartbeat(reply)) => to.ok(&reply).await,
-            (waiting, _) => misfit(waiting, "scheduler").await,
-        }
-    }
-}
+/// One request or message that waits for a reply.
+pub(crate) type Inbound = InboundRequest<Event>;
 
 /// Why nothing is done now: NATS does not store, or else a leader is going and another one, or the same, will come.
-pub(crate) fn refusal(not_storing: &BTreeSet<String>) -> ErrorReply {
-    match not_storing.first() {
-        Some(bucket) => ErrorReply::not_storing(bucket),
+pub(crate) fn refusal(unwritable: &BTreeSet<String>) -> ErrorReply {
+    match unwritable.first() {
+        Some(bucket) => ErrorReply::unwritable(bucket),
         None => ErrorReply::unavailable(
             "the scheduler of this pool is changing hands; send the same request again in a moment",
         ),
@@ -120,7 +74,7 @@ impl Inbox {
         let agents = bus.micro("agents", "agents of a pool: list, get, drain, forget");
         let agents = agents.await.map_err(subscribing("the agents service"))?;
         let pool = pool.clone();
-        macro_rules! ask {
+        macro_rules! operation {
             ($micro:ident, $subject:ident, $name:literal, $question:expr) => {{
                 let subject = $subject { pool: pool.clone() };
                 let requests = $micro
@@ -133,26 +87,26 @@ impl Inbox {
             }};
         }
         let streams = vec![
-            ask!(jobs, SubmitJobs, "submit", |submit| Question::Submit(
-                Box::new(with_id(submit))
-            )),
-            ask!(jobs, SubmitJobBatch, "batch", |mut batch| {
-                batch.jobs = batch.jobs.into_iter().map(with_id).collect();
-                Question::SubmitBatch(batch)
+            operation!(jobs, SubmitJobs, "submit", |from, submit| {
+                Question::Submit(from, Box::new(with_id(submit)))
             }),
-            ask!(jobs, DryRunJob, "dryrun", |submit| Question::DryRun(
-                Box::new(submit)
-            )),
-            ask!(jobs, ListJobsOf, "list", Question::List),
-            ask!(jobs, GetJob, "get", Question::Get),
-            ask!(jobs, StopJob, "stop", Question::Stop),
-            ask!(jobs, ControlJobs, "control", Question::Control),
-            ask!(jobs, PatchJobMetadata, "metadata", Question::Metadata),
-            ask!(jobs, ExplainJob, "explain", Question::Explain),
-            ask!(agents, ListAgentsOf, "list", Question::ListAgents),
-            ask!(agents, GetAgent, "get", Question::GetAgent),
-            ask!(agents, DrainAgents, "drain", Question::Drain),
-            ask!(agents, ForgetAgent, "forget", Question::Forget),
+            operation!(jobs, SubmitJobBatch, "batch", |from, mut batch| {
+                batch.jobs = batch.jobs.into_iter().map(with_id).collect();
+                Question::SubmitBatch(from, batch)
+            }),
+            operation!(jobs, DryRunJob, "dryrun", |from, submit| {
+                Question::DryRun(from, Box::new(submit))
+            }),
+            operation!(jobs, ListJobsOf, "list", Question::List),
+            operation!(jobs, GetJob, "get", Question::Get),
+            operation!(jobs, StopJob, "stop", Question::Stop),
+            operation!(jobs, ControlJobs, "control", Question::Control),
+            operation!(jobs, PatchJobMetadata, "metadata", Question::Metadata),
+            operation!(jobs, ExplainJob, "explain", Question::Explain),
+            operation!(agents, ListAgentsOf, "list", Question::ListAgents),
+            operation!(agents, GetAgent, "get", Question::GetAgent),
+            operation!(agents, DrainAgents, "drain", Question::Drain),
+            operation!(agents, ForgetAgent, "forget", Question::Forget),
         ];
         Ok(Self {
             micros: vec![jobs, agents],
@@ -166,7 +120,7 @@ impl Inbox {
             micro.stop().await;
         }
         while let Some(Some(inbound)) = futures::FutureExt::now_or_never(self.messages.next()) {
-            inbound.turn_away(why).await;
+            inbound.reject(why).await;
         }
     }
 }
@@ -185,24 +139,21 @@ fn with_id(submit: SubmitJob) -> SubmitJob {
 fn question<S>(
     incoming: Incoming<S>,
     name: &'static str,
-    question: impl FnOnce(S::Message) -> Question,
+    question: impl FnOnce(RequestId<S::Reply>, S::Message) -> Question + Send + 'static,
 ) -> Option<Inbound>
 where
     S: Request,
-    S::Reply: Serialize,
-    Waiting: From<Responder<S::Reply>>,
 {
     if is_late(&incoming) {
         return None;
     }
     let span = incoming.span("scheduler");
     let traceparent: Traceparent = span.in_scope(current_traceparent);
-    tracing::debug!(parent: &span, operation = name, "asked");
-    let question = question(incoming.message);
-    let asker = Asker::new(incoming.responder, span);
-    Some(Inbound::new(asker, move |from| Event::Asked {
-        from,
-        question,
+    tracing::debug!(parent: &span, operation = name, "accepted a request");
+    let message = incoming.message;
+    let pending = PendingReply::new(incoming.responder, span);
+    Some(InboundRequest::new(pending, move |from| Event::Asked {
+        question: question(from, message),
         traceparent,
     }))
 }
@@ -213,8 +164,8 @@ fn reports_of(incoming: Incoming<AgentReporting>) -> Option<Inbound> {
     }
     let span = incoming.span("reports");
     let (agent, reports) = (incoming.subject.agent, incoming.message);
-    let asker = Asker::new(incoming.responder, span);
-    Some(Inbound::new(asker, move |from| Event::Reported {
+    let pending = PendingReply::new(incoming.responder, span);
+    Some(InboundRequest::new(pending, move |from| Event::Reported {
         from,
         agent,
         reports,
@@ -226,11 +177,13 @@ fn heartbeat_of(incoming: Incoming<AgentHeartbeat>) -> Option<Inbound> {
         return None;
     }
     let (agent, heartbeat) = (incoming.subject.agent, incoming.message);
-    // Heartbeats are too many and too dull for spans.
-    let asker = Asker::new(incoming.responder, Span::none());
-    Some(Inbound::new(asker, move |from| Event::HeartbeatCame {
-        from,
-        agent,
-        heartbeat,
+    // Heartbeats are too many for spans.
+    let pending = PendingReply::new(incoming.responder, Span::none());
+    Some(InboundRequest::new(pending, move |from| {
+        Event::HeartbeatCame {
+            from,
+            agent,
+            heartbeat,
+        }
     }))
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, try_join_all};
 use futures::stream::{FuturesOrdered, FuturesUnordered};
 use futures::try_join;
+use quintet_bus::pending::PendingReplies;
 use quintet_bus::{BucketHandle, Bus, KvError, Loaded, Revision, Versioned};
 use quintet_contract::agent::{AgentCommand, Assignment};
 use quintet_contract::bucket::{Agents, Jobs, Keys};
@@ -22,7 +23,6 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, info_span, warn};
 
 use crate::core::{AskId, Claim, Core, Effect, Event, Traceparent};
-use crate::inbound::Askers;
 use crate::metrics;
 
 /// How long an agent may take to answer a live command.
@@ -45,7 +45,7 @@ pub(crate) enum Unsure {
     Write(#[from] KvError),
     /// A bucket does not confirm writes, although NATS is there.
     #[error("NATS does not store what changed")]
-    NotStoring,
+    Unwritable,
     /// The lease is no longer ours.
     #[error("the lease was lost before the changes were written")]
     Lease,
@@ -232,13 +232,9 @@ impl Outbound {
     }
 
     /// Does one thing that is not a write.
-    pub(crate) async fn act(&mut self, effect: Effect, askers: &mut Askers) {
+    pub(crate) async fn act(&mut self, effect: Effect, pending: &mut PendingReplies) {
         match effect {
-            Effect::Reply { to, answer } => {
-                if let Some(asker) = askers.take(to) {
-                    asker.answer(answer).await;
-                }
-            }
+            Effect::Reply(reply) => pending.send(reply).await,
             Effect::Offer {
                 agent,
                 assignment,

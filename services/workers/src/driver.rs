@@ -174,7 +174,7 @@ async fn begin<H: Handler>(
 ) {
     match slots.take() {
         Some(slot) => drop(running.spawn(run_task(worker.clone(), pulled, slot))),
-        None => pulled.held.give_back().await,
+        None => pulled.held.nak().await,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use quintet_bus::{Held, Pulled};
+use quintet_bus::{AckHandle, Pulled};
 use quintet_contract::JsonObject;
 use quintet_contract::job::Attempt;
 use quintet_contract::task::{Task, Verdict, WorkerEvent};
@@ -76,15 +76,15 @@ pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled,
     let disposition = hold(&held, config.task_ack_wait / 3, task_run.run(take)).await;
     drop(slot);
     match disposition {
-        Disposition::Ack => held.done().await,
-        Disposition::Nak => held.give_back().await,
+        Disposition::Ack => held.ack().await,
+        Disposition::Nak => held.nak().await,
         Disposition::Abandon => drop(held),
     }
 }
 
 /// Tells the queue again and again that the task is worked on, until it is not any more.
 async fn hold(
-    held: &Held,
+    held: &AckHandle,
     period: Duration,
     task_run: impl Future<Output = Disposition>,
 ) -> Disposition {
@@ -94,7 +94,7 @@ async fn hold(
         tokio::select! {
             biased;
             disposition = &mut task_run => return disposition,
-            () = sleep(period) => held.working().await,
+            () = sleep(period) => held.in_progress().await,
         }
     }
 }

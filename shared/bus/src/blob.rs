@@ -11,6 +11,9 @@ use crate::error::{BlobError, Cause};
 
 impl Bus {
     /// Stores a large value.
+    ///
+    /// # Errors
+    /// [`BlobError`] when the object store is missing or does not confirm the value.
     pub async fn put_blob(&self, name: &str, value: &[u8]) -> Result<(), BlobError> {
         let failed = failed("store", name);
         let storing = async {
@@ -26,6 +29,9 @@ impl Bus {
     }
 
     /// Reads a large value; `None` when it is not there, or no longer.
+    ///
+    /// # Errors
+    /// [`BlobError`] when the object store is missing or cannot be read.
     pub async fn blob(&self, name: &str) -> Result<Option<Bytes>, BlobError> {
         let failed = failed("read", name);
         let reading = async {

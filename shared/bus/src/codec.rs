@@ -36,6 +36,9 @@ impl Encoding {
 }
 
 /// Writes a message.
+///
+/// # Errors
+/// [`CodecError::Encode`] for a value that the encoding cannot hold.
 pub fn encode<T: Serialize>(value: &T, encoding: Encoding) -> Result<Bytes, CodecError> {
     let mut buffer = Vec::with_capacity(256);
     let written = match encoding {
@@ -57,6 +60,9 @@ pub fn encode<T: Serialize>(value: &T, encoding: Encoding) -> Result<Bytes, Code
 }
 
 /// Reads a message and says how it was written.
+///
+/// # Errors
+/// [`CodecError::Malformed`] for bytes that are not the message; it names the field at fault.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Encoding), CodecError> {
     let encoding = Encoding::of(bytes);
     let value = match encoding {
@@ -68,6 +74,9 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Encoding), CodecE
 }
 
 /// Any message as JSON text on one line, whichever way it was written.
+///
+/// # Errors
+/// [`CodecError::Malformed`] for bytes that are no message at all.
 pub fn to_json_text(bytes: &[u8]) -> Result<String, CodecError> {
     let (value, _) = decode::<serde_json::Value>(bytes)?;
     Ok(value.to_string())

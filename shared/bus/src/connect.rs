@@ -110,17 +110,17 @@ pub struct BusConfig {
     pub tls: Option<TlsFiles>,
     /// Copies of every stream and bucket.
     pub replicas: usize,
-    /// Messages that one subscription may hold unread: [`BusConfig::UNREAD`], or fewer where they are large. When it is
+    /// Messages that one subscription may hold unread: [`BusConfig::PENDING_LIMIT`], or fewer where they are large. When it is
     /// full the client drops further ones and says "slow consumer"; watches notice the gap and repair it, plain
     /// subscriptions are at most once by nature.
-    pub unread: usize,
+    pub pending_limit: usize,
     /// How long events and logs stay.
     pub retention: Retention,
 }
 
 impl BusConfig {
     /// Messages that a subscription may hold where they are of the usual size.
-    pub const UNREAD: usize = 65_536;
+    pub const PENDING_LIMIT: usize = 65_536;
 
     /// A single NATS server that lets everybody in, and everything else as usual.
     pub fn open(url: impl Into<String>, name: impl Into<String>) -> Self {
@@ -131,7 +131,7 @@ impl BusConfig {
             credentials: Credentials::None,
             tls: None,
             replicas: 1,
-            unread: Self::UNREAD,
+            pending_limit: Self::PENDING_LIMIT,
             retention: Retention::default(),
         }
     }
@@ -181,6 +181,10 @@ impl fmt::Debug for Bus {
 
 impl Bus {
     /// Connects, and refuses a server that is too old.
+    ///
+    /// # Errors
+    /// [`ConnectError::Refused`] when the server rejects the credentials, [`ConnectError::Unreachable`] when none answers,
+    /// [`ConnectError::ServerTooOld`] when it lacks what is needed here; the other variants are faults of the configuration.
     pub async fn connect(config: BusConfig) -> Result<Bus, ConnectError> {
         let (state, state_seen) = watch::channel(LinkState::Connected);
         let (link, link_seen) = watch::channel(Link {
@@ -254,7 +258,7 @@ impl Bus {
 
     /// The buckets that are unwritable: a write to them was not confirmed although the connection stands. The bus probes
     /// them, and takes each off this list once a probe or a write is confirmed.
-    pub fn not_storing(&self) -> watch::Receiver<BTreeSet<String>> {
+    pub fn unwritable(&self) -> watch::Receiver<BTreeSet<String>> {
         self.shared.write_health.unwritable()
     }
 
@@ -268,6 +272,9 @@ impl Bus {
     }
 
     /// Waits until everything published so far has left.
+    ///
+    /// # Errors
+    /// [`BusError::Flush`] when the connection is closed.
     pub async fn flush(&self) -> Result<(), BusError> {
         self.shared
             .client
@@ -339,7 +346,7 @@ async fn options(config: &BusConfig) -> Result<ConnectOptions, ConnectError> {
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(API_TIMEOUT))
         .ping_interval(PING_INTERVAL)
-        .subscription_capacity(config.unread)
+        .subscription_capacity(config.pending_limit)
         .client_capacity(COMMAND_CAPACITY)
         .max_reconnects(None)
         .reconnect_delay_callback(reconnect_delay);

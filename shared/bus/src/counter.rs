@@ -16,6 +16,9 @@ const HEADER_INCREMENT: &str = "Nats-Incr";
 
 impl Bus {
     /// Adds to a counter and gives its new amount. Without an answer in time it may or may not have been added.
+    ///
+    /// # Errors
+    /// [`PublishError::Unanswered`] when the addition may or may not be counted; other variants when it is not.
     pub async fn count<S: Subject>(
         &self,
         subject: &S,

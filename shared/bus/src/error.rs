@@ -139,6 +139,15 @@ pub enum BusError {
     },
 }
 
+/// Why a stream cannot be read, before it is known for what.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// There is no such stream.
+    NoStream,
+    /// Anything else.
+    Other(Cause),
+}
+
 /// A message that was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {

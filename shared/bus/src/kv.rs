@@ -23,10 +23,10 @@ use tracing::warn;
 
 use crate::codec::{Encoding, decode, encode};
 use crate::connect::Bus;
-use crate::error::KvError;
-use crate::feed::{Feed, FeedError};
+use crate::error::{KvError, ReadError};
 use crate::headers::{delete_headers, outgoing, ttl_text};
 use crate::metrics::{self, Place};
+use crate::ordered_consumer::OrderedConsumer;
 use crate::stored::Stored;
 
 /// How often a load looks whether it has reached the end before it takes "nothing pending" for an answer. Only
@@ -107,6 +107,9 @@ pub(crate) fn stream_of(bucket: &str) -> String {
 
 impl<B: Bucket> BucketHandle<B> {
     /// The record under a key. Reads what this process wrote before.
+    ///
+    /// # Errors
+    /// [`KvError::Codec`] for a record that cannot be read, [`KvError::NoBucket`] and [`KvError::Read`] when the bucket cannot be.
     pub async fn get(&self, key: &B::Key) -> Result<Option<Versioned<B::Record>>, KvError> {
         let key = B::render_key(key);
         let found = self.newest(&key).await?.filter(|stored| !stored.is_marker);
@@ -128,6 +131,11 @@ impl<B: Bucket> BucketHandle<B> {
     /// Starts a write that replaces the `expected` revision, zero for a record that must not exist, be it
     /// that there never was one or that it was deleted or expired. Returns once the write is on its way, so
     /// that several can be pipelined; they are stored in the order of the calls.
+    ///
+    /// # Errors
+    /// The write itself fails with [`KvError::Codec`], [`KvError::Rejected`] or [`KvError::NoBucket`]. What it resolves to:
+    /// [`KvError::Conflict`] when the record is at another revision, [`KvError::Unanswered`] when it may or may not be stored,
+    /// [`KvError::Rejected`] when the server refuses this record, such as for its size.
     pub async fn begin(
         &self,
         key: &B::Key,
@@ -167,6 +175,9 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     /// Writes a record that must not exist.
+    ///
+    /// # Errors
+    /// [`KvError::Conflict`] when there is a record; otherwise as [`BucketHandle::begin`].
     pub async fn create(
         &self,
         key: &B::Key,
@@ -177,6 +188,9 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     /// Writes a record that must be at the `expected` revision.
+    ///
+    /// # Errors
+    /// As [`BucketHandle::begin`].
     pub async fn update(
         &self,
         key: &B::Key,
@@ -188,6 +202,9 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     /// Deletes a record, if wanted only at the `expected` revision. Watchers see it go.
+    ///
+    /// # Errors
+    /// [`KvError::Conflict`] when the record is at another revision; otherwise as [`BucketHandle::begin`].
     pub async fn delete(&self, key: &B::Key, expected: Option<Revision>) -> Result<(), KvError> {
         let key = B::render_key(key);
         let mut headers = delete_headers(self.bus.cause());
@@ -215,36 +232,44 @@ impl<B: Bucket> BucketHandle<B> {
         key
     }
 
-    /// A feed of the keys that match a filter; of all when it is empty.
-    pub(crate) async fn feed_of(&self, keys: &str, after: Revision) -> Result<Feed, KvError> {
+    /// A consumer of the keys that match a filter; of all when it is empty.
+    pub(crate) async fn ordered_consumer(
+        &self,
+        keys: &str,
+        after: Revision,
+    ) -> Result<OrderedConsumer, KvError> {
         let filter = match keys {
             "" => String::new(),
             keys => format!("{}{keys}", self.names.subjects),
         };
-        Feed::start(&self.bus, &self.names.stream, &filter, after.0)
+        OrderedConsumer::start(&self.bus, &self.names.stream, &filter, after.0)
             .await
-            .map_err(|error| self.feed_error(error))
+            .map_err(|error| self.read_error(error))
     }
 
-    /// Whether a feed of this bucket has handed out everything that there is.
-    pub(crate) async fn is_at_end(&self, feed: &Feed) -> Result<bool, KvError> {
-        let at_end = match feed.filter() {
-            "" => feed.is_at_end(&format!("{}>", self.names.subjects)).await,
-            filter => feed.is_at_end(filter).await,
+    /// Whether a consumer of this bucket has handed out everything that there is.
+    pub(crate) async fn is_at_end(&self, consumer: &OrderedConsumer) -> Result<bool, KvError> {
+        let at_end = match consumer.filter() {
+            "" => {
+                consumer
+                    .is_at_end(&format!("{}>", self.names.subjects))
+                    .await
+            }
+            filter => consumer.is_at_end(filter).await,
         };
-        at_end.map_err(|error| self.feed_error(error))
+        at_end.map_err(|error| self.read_error(error))
     }
 
-    pub(crate) fn feed_error(&self, error: FeedError) -> KvError {
+    pub(crate) fn read_error(&self, error: ReadError) -> KvError {
         let bucket = self.names.bucket.clone();
         match error {
-            FeedError::NoStream => KvError::NoBucket { bucket },
-            FeedError::Other(source) => KvError::Read { bucket, source },
+            ReadError::NoStream => KvError::NoBucket { bucket },
+            ReadError::Other(source) => KvError::Read { bucket, source },
         }
     }
 
     /// The newest revision of the whole bucket.
-    pub(crate) async fn newest_revision(&self) -> Result<Revision, KvError> {
+    pub(crate) async fn last_revision(&self) -> Result<Revision, KvError> {
         let bucket = || self.names.bucket.clone();
         let stream = self
             .bus
@@ -392,15 +417,15 @@ fn failed(bucket: &str, key: &str, error: AckError) -> KvError {
 async fn newest(bus: &Bus, names: &Names, key: &str) -> Result<Option<Stored>, KvError> {
     let subject = format!("{}{key}", names.subjects);
     let found = if bus.config().replicas > 1 {
-        crate::batch::newest_of_leader(bus, &names.stream, &subject).await
+        crate::direct_get::last_from_leader(bus, &names.stream, &subject).await
     } else {
-        crate::batch::newest_of_any(bus, &names.stream, &subject).await
+        crate::direct_get::last_for_subject(bus, &names.stream, &subject).await
     };
     found.map_err(|error| match error {
-        FeedError::NoStream => KvError::NoBucket {
+        ReadError::NoStream => KvError::NoBucket {
             bucket: names.bucket.clone(),
         },
-        FeedError::Other(source) => KvError::Read {
+        ReadError::Other(source) => KvError::Read {
             bucket: names.bucket.clone(),
             source,
         },

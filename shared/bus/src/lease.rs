@@ -98,6 +98,9 @@ impl LeaseCandidate {
     ///
     /// Cancel-safe: a creation on its way stays with the candidate, and waiting again finds its result. A
     /// candidate that is dropped after it won without knowing leaves a lease that expires by itself.
+    ///
+    /// # Errors
+    /// [`LeaseError`] when the bucket of leases is missing on a connection that stands; anything else is tried again.
     pub async fn acquire(&mut self) -> Result<HeldLease, LeaseError> {
         loop {
             let failure = match self.try_once().await {

@@ -27,21 +27,22 @@
 //! # }
 //! ```
 
-pub mod asking;
-mod batch;
 mod blob;
 mod clock;
 mod codec;
 mod connect;
 mod counter;
+mod direct_get;
+mod endpoint;
 mod error;
-mod feed;
 mod headers;
 mod kv;
 mod lease;
 mod load;
 pub mod metrics;
 mod micro;
+mod ordered_consumer;
+pub mod pending;
 mod probe;
 mod publish;
 mod queue;
@@ -49,8 +50,8 @@ mod raw;
 mod replay;
 mod request;
 mod responder;
-mod search;
 mod serve;
+mod server_failover;
 mod stored;
 mod tap;
 mod topology;
@@ -70,15 +71,15 @@ pub use error::{
 pub use headers::Meta;
 pub use kv::{BucketHandle, PendingWrite, Revision, Versioned};
 pub use lease::{HeldLease, LeaseCandidate, LeaseTerms};
-pub use load::{Loaded, aside};
+pub use load::{Loaded, run_blocking};
 pub use micro::Micro;
 pub use publish::PendingStore;
-pub use queue::{Held, Pull, Pulled, QueueState};
+pub use queue::{AckHandle, Pull, Pulled, QueueState};
 pub use raw::{RawIncoming, RawRequests};
 pub use replay::Replay;
 pub use responder::Responder;
-pub use search::Search;
 pub use serve::{Deliveries, Delivery, Incoming, Requests};
+pub use server_failover::ServerFailover;
 pub use tap::Tapped;
 pub use topology::{Condition, StreamReport, TopologyReport};
 pub use trace::{HeaderLookup, TraceHooks, current_traceparent, set_trace_hooks};

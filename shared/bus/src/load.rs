@@ -12,9 +12,9 @@ use tracing::warn;
 
 use crate::codec::decode;
 use crate::error::KvError;
-use crate::feed::FeedItem;
 use crate::kv::{BucketHandle, END_CHECKS, Revision, Versioned};
 use crate::metrics::{self, Place};
+use crate::ordered_consumer::ConsumerItem;
 use crate::stored::Stored;
 
 /// Messages that are decoded in one go.
@@ -34,7 +34,7 @@ pub struct Loaded<B: Bucket> {
 }
 
 /// Does what takes longer than the runtime's own threads may be held up. A panic goes on in the caller.
-pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     finished(spawn_blocking(work)).await
 }
 
@@ -51,38 +51,44 @@ async fn finished<T>(work: JoinHandle<T>) -> T {
 
 impl<B: Bucket> BucketHandle<B> {
     /// All live records. One that cannot be read is logged, counted and left out.
+    ///
+    /// # Errors
+    /// [`KvError::NoBucket`] when there is no bucket, [`KvError::Read`] when it cannot be read.
     pub async fn load(&self) -> Result<Loaded<B>, KvError> {
         self.load_of("").await
     }
 
     /// The live records whose keys match a filter of tokens, such as `a.*`.
+    ///
+    /// # Errors
+    /// As [`BucketHandle::load`].
     pub async fn load_of(&self, keys: &str) -> Result<Loaded<B>, KvError> {
-        let mut feed = self.feed_of(keys, Revision(0)).await?;
+        let mut consumer = self.ordered_consumer(keys, Revision(0)).await?;
         let mut parts: Vec<JoinHandle<Part<B>>> = Vec::new();
         let mut unread = Vec::new();
         let mut checks = 0;
         loop {
-            let next = feed.next().await;
-            let pending = match next.map_err(|error| self.feed_error(error))? {
-                FeedItem::CaughtUp => 0,
-                FeedItem::Message { stored, pending } => {
+            let next = consumer.next().await;
+            let pending = match next.map_err(|error| self.read_error(error))? {
+                ConsumerItem::CaughtUp => 0,
+                ConsumerItem::Message { stored, pending } => {
                     unread.push(stored);
                     if unread.len() == READ_AT_ONCE {
-                        parts.push(self.read_aside(std::mem::take(&mut unread)));
+                        parts.push(self.decode_blocking(std::mem::take(&mut unread)));
                     }
                     pending
                 }
             };
             if pending == 0 {
                 checks += 1;
-                if checks > END_CHECKS || self.is_at_end(&feed).await? {
+                if checks > END_CHECKS || self.is_at_end(&consumer).await? {
                     break;
                 }
             }
         }
-        parts.push(self.read_aside(unread));
-        let last = Revision(feed.last());
-        feed.stop().await;
+        parts.push(self.decode_blocking(unread));
+        let last = Revision(consumer.last());
+        consumer.stop().await;
         let mut entries = Vec::with_capacity(parts.len() * READ_AT_ONCE);
         let mut seen = HashSet::with_capacity(parts.len() * READ_AT_ONCE);
         for part in parts.into_iter().rev() {
@@ -96,7 +102,7 @@ impl<B: Bucket> BucketHandle<B> {
         Ok(Loaded { entries, last })
     }
 
-    fn read_aside(&self, messages: Vec<Stored>) -> JoinHandle<Part<B>> {
+    fn decode_blocking(&self, messages: Vec<Stored>) -> JoinHandle<Part<B>> {
         let bucket = self.clone();
         spawn_blocking(move || {
             let read = messages.into_iter().map(|stored| {

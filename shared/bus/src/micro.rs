@@ -5,13 +5,10 @@
 //! protocol itself (`$SRV.PING`, `$SRV.INFO`, `$SRV.STATS`), since async-nats' version drops requests that
 //! are on their way when a service stops, and sends errors without a body.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::select_all;
-use quintet_contract::error::ErrorReply;
 use quintet_contract::frame::RawFrame;
 use quintet_contract::subject::Request;
 use quintet_contract::time::Timestamp;
@@ -23,12 +20,11 @@ use uuid::Uuid;
 
 use crate::clock::now;
 use crate::connect::Bus;
+use crate::endpoint::{Endpoint, QUEUE};
 use crate::error::SubscribeError;
 use crate::raw::RawRequests;
-use crate::serve::{Line, Requests};
+use crate::serve::{RequestStream, Requests};
 
-/// The queue group that endpoints of one service share; the protocol's default.
-const QUEUE: &str = "q";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A service that is registered as long as this value lives.
@@ -46,57 +42,6 @@ struct Identity {
     description: String,
     started: Timestamp,
     endpoints: Mutex<Vec<Arc<Endpoint>>>,
-}
-
-/// One endpoint and what it did so far.
-pub(crate) struct Endpoint {
-    name: String,
-    subject: String,
-    requests: AtomicU64,
-    errors: AtomicU64,
-    nanos: AtomicU64,
-    last_error: Mutex<String>,
-}
-
-impl Endpoint {
-    /// Counts an answer.
-    pub(crate) fn answered(&self, took: Duration, error: Option<&ErrorReply>) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.nanos.fetch_add(
-            u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
-        if let Some(error) = error {
-            self.errors.fetch_add(1, Ordering::Relaxed);
-            error.error.clone_into(
-                &mut self
-                    .last_error
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
-        }
-    }
-
-    fn info(&self) -> Value {
-        json!({"name": self.name, "subject": self.subject, "queue_group": QUEUE, "metadata": {}})
-    }
-
-    fn stats(&self) -> Value {
-        let (requests, nanos) = (
-            self.requests.load(Ordering::Relaxed),
-            self.nanos.load(Ordering::Relaxed),
-        );
-        json!({
-            "name": self.name,
-            "subject": self.subject,
-            "queue_group": QUEUE,
-            "num_requests": requests,
-            "num_errors": self.errors.load(Ordering::Relaxed),
-            "last_error": *self.last_error.lock().unwrap_or_else(PoisonError::into_inner),
-            "processing_time": nanos,
-            "average_processing_time": nanos / requests.max(1),
-        })
-    }
 }
 
 impl Identity {
@@ -141,6 +86,9 @@ impl Verb {
 
 impl Bus {
     /// Registers a service; one per service name and process. The name holds letters, digits, `-` and `_`.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn micro(&self, name: &str, description: &str) -> Result<Micro, SubscribeError> {
         let identity = Arc::new(Identity {
             name: name.to_owned(),
@@ -195,42 +143,45 @@ async fn answer(
 
 impl Micro {
     /// Serves a subject under a name that is unique within the service.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn endpoint<S: Request>(
         &self,
         name: &str,
         subject: &S,
     ) -> Result<Requests<S>, SubscribeError> {
-        let line = self.line(name, subject).await?;
-        Ok(Requests::new(line, self.bus.prefix().clone()))
+        let requests = self.requests(name, subject).await?;
+        Ok(Requests::new(requests, self.bus.prefix().clone()))
     }
 
     /// Serves a subject whose requests are bytes, like [`Micro::endpoint`].
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn raw_endpoint<S: Request<Message = RawFrame>>(
         &self,
         name: &str,
         subject: &S,
     ) -> Result<RawRequests<S>, SubscribeError> {
-        let line = self.line(name, subject).await?;
-        Ok(RawRequests::new(line, self.bus.prefix().clone()))
+        let requests = self.requests(name, subject).await?;
+        Ok(RawRequests::new(requests, self.bus.prefix().clone()))
     }
 
-    async fn line<S: Request>(&self, name: &str, subject: &S) -> Result<Line, SubscribeError> {
+    async fn requests<S: Request>(
+        &self,
+        name: &str,
+        subject: &S,
+    ) -> Result<RequestStream, SubscribeError> {
         let subject = subject.render(self.bus.prefix());
-        let endpoint = Arc::new(Endpoint {
-            name: name.to_owned(),
-            subject: subject.clone(),
-            requests: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-            nanos: AtomicU64::new(0),
-            last_error: Mutex::default(),
-        });
-        let line = self.bus.line(subject, Some(QUEUE)).await?;
+        let endpoint = Arc::new(Endpoint::new(name, &subject));
+        let requests = self.bus.requests(subject, Some(QUEUE)).await?;
         self.identity
             .endpoints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::clone(&endpoint));
-        Ok(line.of_micro(endpoint, self.stop.subscribe()))
+        Ok(requests.of_micro(endpoint, self.stop.subscribe()))
     }
 
     /// Takes the service off the bus; its endpoints end after the requests that were on their way, so they

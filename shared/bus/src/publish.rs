@@ -29,6 +29,10 @@ impl Future for PendingStore {
 
 impl Bus {
     /// Publishes at most once: whoever subscribes now gets it.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`] and [`PublishError::Codec`] for a message that cannot be sent, [`PublishError::Rejected`] when
+    /// the connection is closed.
     pub async fn publish<S: Subject>(
         &self,
         subject: &S,
@@ -49,6 +53,10 @@ impl Bus {
 
     /// Publishes into a stream, with a time to live where given. Returns once the message is on its way, so
     /// that several can be pipelined; they are stored in the order of the calls.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`] and [`PublishError::Codec`] for a message that cannot be sent. What it resolves to:
+    /// [`PublishError::Unanswered`] when it may or may not be stored, [`PublishError::NoStream`] when no stream takes it.
     pub async fn store<S: Subject>(
         &self,
         subject: &S,
@@ -64,6 +72,9 @@ impl Bus {
     }
 
     /// Publishes into a stream as JSON, for readers that are not ours. Otherwise like [`Bus::store`].
+    ///
+    /// # Errors
+    /// As [`Bus::store`].
     pub async fn store_json<S: Subject>(
         &self,
         subject: &S,
@@ -76,6 +87,9 @@ impl Bus {
 
     /// Publishes into a stream if the newest message of the subject there has the sequence `last`, zero for none; else
     /// it resolves to [`PublishError::Conflict`].
+    ///
+    /// # Errors
+    /// As [`Bus::store`]; it resolves to [`PublishError::Conflict`] when another message is the newest of the subject.
     pub async fn append<S: Subject>(
         &self,
         subject: &S,

@@ -44,20 +44,23 @@ pub struct QueueState {
     /// Workers that wait for a task.
     pub waiting: usize,
     /// Tasks that were given out and not acknowledged.
-    pub in_hand: usize,
+    pub ack_pending: usize,
     /// Tasks that nobody has.
-    pub unread: u64,
+    pub pending: u64,
 }
 
 impl QueueState {
     /// Whether somebody takes from it, as far as can be seen: waits for a task, or has one.
     pub fn has_worker(self) -> bool {
-        self.waiting > 0 || self.in_hand > 0
+        self.waiting > 0 || self.ack_pending > 0
     }
 }
 
 impl Bus {
     /// Makes the consumer of a queue, or gives it this acknowledgement time if it is there already.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the stream of tasks is missing, or the consumer exists with another configuration.
     pub async fn ensure_queue(
         &self,
         queue: &QueueName,
@@ -82,6 +85,9 @@ impl Bus {
     }
 
     /// How a queue stands; `None` when nobody ever used it.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the server does not answer.
     pub async fn queue_state(&self, queue: &QueueName) -> Result<Option<QueueState>, QueueError> {
         let tasks = stream::tasks(self.prefix());
         let request = format!("CONSUMER.INFO.{tasks}.{}", consumer_of(queue));
@@ -95,12 +101,15 @@ impl Bus {
         let small = |field: &str| usize::try_from(number(field).unwrap_or(0)).unwrap_or(usize::MAX);
         Ok(Some(QueueState {
             waiting: small("num_waiting"),
-            in_hand: small("num_ack_pending"),
-            unread: number("num_pending").unwrap_or(0),
+            ack_pending: small("num_ack_pending"),
+            pending: number("num_pending").unwrap_or(0),
         }))
     }
 
     /// Takes tasks from a queue, which must be there.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the connection is closed.
     pub async fn pull(&self, queue: &QueueName) -> Result<Pull, QueueError> {
         let inbox = self.client().new_inbox();
         let subscribed = self.client().subscribe(inbox.clone()).await;
@@ -216,7 +225,7 @@ impl Pull {
                 let is_task = message.status.is_none_or(|status| status == StatusCode::OK);
                 if let Some(reply) = message.reply.filter(|_| is_task) {
                     let client = self.bus.client().clone();
-                    Held { client, reply }.give_back().await;
+                    AckHandle { client, reply }.nak().await;
                 }
             }
         };
@@ -260,7 +269,7 @@ impl Pull {
     async fn read(&self, message: async_nats::Message) -> Option<Pulled> {
         let reply = message.reply.clone()?;
         let position = Position::read(&reply)?;
-        let held = Held {
+        let held = AckHandle {
             client: self.bus.client().clone(),
             reply,
         };
@@ -296,30 +305,30 @@ pub struct Pulled {
     /// Sequence of its message in the stream of tasks.
     pub sequence: u64,
     /// The duty to say what became of it.
-    pub held: Held,
+    pub held: AckHandle,
 }
 
 /// A task in hand. One that is dropped comes again after the acknowledgement time.
 #[derive(Clone, Debug)]
 #[must_use = "a task that is not acknowledged comes again"]
-pub struct Held {
+pub struct AckHandle {
     client: Client,
     reply: async_nats::Subject,
 }
 
-impl Held {
+impl AckHandle {
     /// It is still being worked on: the acknowledgement time begins anew.
-    pub async fn working(&self) {
+    pub async fn in_progress(&self) {
         self.say(b"+WPI").await;
     }
 
     /// It is done with. When this is lost, the task comes again.
-    pub async fn done(self) {
+    pub async fn ack(self) {
         self.say(b"+ACK").await;
     }
 
     /// Somebody else shall have it, now.
-    pub async fn give_back(self) {
+    pub async fn nak(self) {
         self.say(b"-NAK").await;
     }
 

@@ -19,7 +19,7 @@ use crate::error::{PublishError, RequestError, SubscribeError};
 use crate::headers::Meta;
 use crate::metrics::{self, Place};
 use crate::responder::Responder;
-use crate::serve::Line;
+use crate::serve::RequestStream;
 
 /// Bytes that somebody sent.
 pub struct RawIncoming<S: Request> {
@@ -33,15 +33,15 @@ pub struct RawIncoming<S: Request> {
 
 /// Bytes that come to one subject or endpoint. Cancel-safe to await: they are taken only when they are returned.
 pub struct RawRequests<S> {
-    line: Line,
+    requests: RequestStream,
     prefix: Prefix,
     subject: PhantomData<fn() -> S>,
 }
 
 impl<S> RawRequests<S> {
-    pub(crate) fn new(line: Line, prefix: Prefix) -> Self {
+    pub(crate) fn new(requests: RequestStream, prefix: Prefix) -> Self {
         Self {
-            line,
+            requests,
             prefix,
             subject: PhantomData,
         }
@@ -53,7 +53,7 @@ impl<S: Request<Message = RawFrame>> Stream for RawRequests<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Some((message, to)) = std::task::ready!(self.line.poll_message(context)) else {
+            let Some((message, to)) = std::task::ready!(self.requests.poll_message(context)) else {
                 return Poll::Ready(None);
             };
             let Some(subject) = S::parse(&self.prefix, &message.subject) else {
@@ -77,15 +77,21 @@ impl<S: Request<Message = RawFrame>> Stream for RawRequests<S> {
 
 impl Bus {
     /// Subscribes to bytes: everybody who does gets all of them.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn serve_raw<S: Request<Message = RawFrame>>(
         &self,
         filter: String,
     ) -> Result<RawRequests<S>, SubscribeError> {
-        let line = self.line(filter, None).await?;
-        Ok(RawRequests::new(line, self.prefix().clone()))
+        let requests = self.requests(filter, None).await?;
+        Ok(RawRequests::new(requests, self.prefix().clone()))
     }
 
     /// Publishes bytes at most once, without headers.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`] for too many bytes, [`PublishError::Rejected`] when the connection is closed.
     pub async fn publish_raw<S: Subject<Message = RawFrame>>(
         &self,
         subject: &S,
@@ -95,6 +101,9 @@ impl Bus {
     }
 
     /// Publishes at most once as JSON and without headers, for readers that are not ours.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
     pub async fn publish_json<S: Subject>(
         &self,
         subject: &S,
@@ -114,6 +123,9 @@ impl Bus {
     }
 
     /// Sends bytes and waits for the answer. Asks once, like [`Bus::request`].
+    ///
+    /// # Errors
+    /// As [`Bus::request`].
     pub async fn request_raw<S: Request<Message = RawFrame>>(
         &self,
         subject: &S,

@@ -7,11 +7,10 @@ use quintet_contract::subject::Subject;
 use quintet_contract::time::Timestamp;
 use tracing::debug;
 
-use crate::batch;
 use crate::codec::decode;
 use crate::connect::Bus;
-use crate::error::BusError;
-use crate::feed::FeedError;
+use crate::direct_get;
+use crate::error::{BusError, ReadError};
 use crate::metrics::{self, Place};
 use crate::stored::Stored;
 
@@ -27,7 +26,10 @@ pub struct Replay<S: Subject> {
 
 impl Bus {
     /// Sequence and time of the newest message of each subject that has one.
-    pub async fn newest<S: Subject>(
+    ///
+    /// # Errors
+    /// [`BusError::NoStream`] when there is no such stream, [`BusError::Read`] when it cannot be read.
+    pub async fn last_for_subjects<S: Subject>(
         &self,
         stream: String,
         subjects: &[S],
@@ -36,7 +38,7 @@ impl Bus {
             .iter()
             .map(|subject| subject.render(self.prefix()))
             .collect();
-        let newest = batch::newest_of_each(self, &stream, &texts).await;
+        let newest = direct_get::last_for_subjects(self, &stream, &texts).await;
         let newest = newest.map_err(|error| failed(&stream, error))?;
         let read = newest.into_iter().filter_map(|stored| {
             let subject = S::parse(self.prefix(), &stored.subject)?;
@@ -46,12 +48,18 @@ impl Bus {
     }
 
     /// Whether a stream still holds the message with a sequence.
+    ///
+    /// # Errors
+    /// As [`Bus::last_for_subjects`].
     pub async fn is_stored(&self, stream: String, sequence: u64) -> Result<bool, BusError> {
-        let stored = batch::is_stored(self, &stream, sequence).await;
+        let stored = direct_get::is_stored(self, &stream, sequence).await;
         stored.map_err(|error| failed(&stream, error))
     }
 
     /// Up to `limit` messages of a subject, from a sequence on.
+    ///
+    /// # Errors
+    /// As [`Bus::last_for_subjects`].
     pub async fn replay<S: Subject>(
         &self,
         stream: String,
@@ -60,7 +68,7 @@ impl Bus {
         limit: usize,
     ) -> Result<Replay<S>, BusError> {
         let subject = subject.render(self.prefix());
-        let read = batch::read(self, &stream, &subject, from_sequence, limit).await;
+        let read = direct_get::read(self, &stream, &subject, from_sequence, limit).await;
         let read = read.map_err(|error| failed(&stream, error))?;
         let last_sequence = read
             .messages
@@ -79,6 +87,9 @@ impl Bus {
     }
 
     /// The newest `count` messages of a subject.
+    ///
+    /// # Errors
+    /// As [`Bus::last_for_subjects`].
     pub async fn replay_last<S: Subject>(
         &self,
         stream: String,
@@ -104,9 +115,9 @@ impl Bus {
         stream: &str,
         subject: &str,
         count: usize,
-    ) -> Result<u64, FeedError> {
+    ) -> Result<u64, ReadError> {
         let wanted = u64::try_from(count).unwrap_or(u64::MAX);
-        let newest = match batch::newest_of_any(self, stream, subject).await? {
+        let newest = match direct_get::last_for_subject(self, stream, subject).await? {
             None => return Ok(1),
             Some(newest) if wanted == 0 => return Ok(newest.sequence + 1),
             Some(newest) => newest.sequence,
@@ -115,7 +126,7 @@ impl Bus {
         let (mut low, mut high) = (1, newest + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            let probe = batch::read(self, stream, subject, middle, 1).await?;
+            let probe = direct_get::read(self, stream, subject, middle, 1).await?;
             let Some(found) = probe.messages.first() else {
                 high = middle;
                 continue;
@@ -144,10 +155,10 @@ fn read_message<S: Subject>(stored: Stored) -> Option<(u64, Timestamp, S::Messag
     }
 }
 
-fn failed(stream: &str, error: FeedError) -> BusError {
+fn failed(stream: &str, error: ReadError) -> BusError {
     let stream = stream.to_owned();
     match error {
-        FeedError::NoStream => BusError::NoStream { stream },
-        FeedError::Other(source) => BusError::Read { stream, source },
+        ReadError::NoStream => BusError::NoStream { stream },
+        ReadError::Other(source) => BusError::Read { stream, source },
     }
 }

@@ -25,6 +25,10 @@ const TRY_MIN: Duration = Duration::from_secs(1);
 
 impl Bus {
     /// Asks once. Fails at once when nobody serves the subject or the connection is away.
+    ///
+    /// # Errors
+    /// [`RequestError::NoResponders`] and [`RequestError::Link`] when nothing was done, [`RequestError::Timeout`] when it may have
+    /// been, [`RequestError::Refused`] with the error of the service, [`RequestError::Codec`] for what cannot be encoded or read.
     pub async fn request<S: Request>(
         &self,
         subject: &S,
@@ -40,6 +44,9 @@ impl Bus {
     /// try later, until the deadline; then fails with the last reason.
     ///
     /// The request may be carried out more than once: for requests whose repetition changes nothing.
+    ///
+    /// # Errors
+    /// As [`Bus::request`]: the last reason before the deadline.
     pub async fn request_until<S: Request>(
         &self,
         subject: &S,
@@ -59,7 +66,7 @@ impl Bus {
             };
             let unanswered = matches!(error, RequestError::Timeout { .. });
             // That passes when somebody has seen to NATS, not in a moment.
-            if matches!(&error, RequestError::Refused(reply) if reply.is_not_storing()) {
+            if matches!(&error, RequestError::Refused(reply) if reply.is_unwritable()) {
                 return Err(error);
             }
             let pause = wait.mul_f64(rand::random_range(0.5..=1.0));

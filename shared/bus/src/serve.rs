@@ -19,11 +19,11 @@ use tracing::{Span, debug, info_span};
 
 use crate::codec::{Encoding, decode};
 use crate::connect::Bus;
+use crate::endpoint::Endpoint;
 use crate::error::SubscribeError;
 use crate::headers::Meta;
 use crate::metrics::{self, Place};
-use crate::micro::Endpoint;
-use crate::responder::{Responder, Return};
+use crate::responder::{ReplyAddress, Responder};
 use crate::trace;
 
 /// A message that came by subscription.
@@ -106,13 +106,13 @@ impl<S: Subject> Stream for Deliveries<S> {
 
 /// Requests to one endpoint. Cancel-safe to await: a request is taken only when it is returned.
 pub struct Requests<S> {
-    line: Line,
+    requests: RequestStream,
     prefix: Prefix,
     subject: PhantomData<fn() -> S>,
 }
 
 /// Messages as they come to whoever answers them.
-pub(crate) struct Line {
+pub(crate) struct RequestStream {
     subscriber: Subscriber,
     client: Client,
     endpoint: Option<Arc<Endpoint>>,
@@ -130,16 +130,16 @@ enum Stop {
 }
 
 impl<S> Requests<S> {
-    pub(crate) fn new(line: Line, prefix: Prefix) -> Self {
+    pub(crate) fn new(requests: RequestStream, prefix: Prefix) -> Self {
         Self {
-            line,
+            requests,
             prefix,
             subject: PhantomData,
         }
     }
 }
 
-impl Line {
+impl RequestStream {
     /// Makes this the endpoint of a service: counted, and ended with it.
     pub(crate) fn of_micro(
         mut self,
@@ -158,11 +158,11 @@ impl Line {
     pub(crate) fn poll_message(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<(async_nats::Message, Return)>> {
+    ) -> Poll<Option<(async_nats::Message, ReplyAddress)>> {
         self.poll_stop(context);
         let message = std::task::ready!(self.subscriber.poll_next_unpin(context));
         Poll::Ready(message.map(|message| {
-            let to = Return {
+            let to = ReplyAddress {
                 client: self.client.clone(),
                 inbox: message.reply.clone(),
                 endpoint: self.endpoint.clone(),
@@ -193,7 +193,7 @@ impl<S: Request> Stream for Requests<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Some((message, to)) = std::task::ready!(self.line.poll_message(context)) else {
+            let Some((message, to)) = std::task::ready!(self.requests.poll_message(context)) else {
                 return Poll::Ready(None);
             };
             let meta = Meta::read(&message.subject, message.headers.as_ref());
@@ -235,6 +235,9 @@ fn read<S: Subject>(
 
 impl Bus {
     /// Subscribes: everybody who does gets every message.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn subscribe<S: Subject>(
         &self,
         filter: String,
@@ -255,20 +258,23 @@ impl Bus {
     }
 
     /// Serves requests; with a queue name each goes to one of those who share it.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn serve<S: Request>(
         &self,
         filter: String,
         queue: Option<&str>,
     ) -> Result<Requests<S>, SubscribeError> {
-        let line = self.line(filter, queue).await?;
-        Ok(Requests::new(line, self.prefix().clone()))
+        let requests = self.requests(filter, queue).await?;
+        Ok(Requests::new(requests, self.prefix().clone()))
     }
 
-    pub(crate) async fn line(
+    pub(crate) async fn requests(
         &self,
         filter: String,
         queue: Option<&str>,
-    ) -> Result<Line, SubscribeError> {
+    ) -> Result<RequestStream, SubscribeError> {
         let subscribed = match queue {
             Some(queue) => {
                 self.client()
@@ -281,7 +287,7 @@ impl Bus {
             filter,
             source: error.into(),
         })?;
-        Ok(Line {
+        Ok(RequestStream {
             subscriber,
             client: self.client().clone(),
             endpoint: None,

@@ -22,6 +22,9 @@ pub struct Tapped {
 
 impl Bus {
     /// Every message on a subject filter, which is taken as it is, without the prefix.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is closed.
     pub async fn tap(
         &self,
         filter: &str,

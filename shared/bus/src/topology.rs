@@ -10,10 +10,11 @@ use std::time::Duration;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType,
+    Config, DiscardPolicy, Info, Republish, RetentionPolicy as NatsRetentionPolicy, StorageType,
 };
 use quintet_contract::topology::{
-    BlobStoreSpec, BucketSpec, Durability, Holds, Keeps, StreamSpec, blob_stores, buckets, streams,
+    BlobStoreSpec, BucketSpec, Durability, RetentionPolicy, StreamContent, StreamSpec, blob_stores,
+    buckets, streams,
 };
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
@@ -99,6 +100,9 @@ impl TopologyReport {
 
 impl Bus {
     /// Creates what is missing and reports how everything stands.
+    ///
+    /// # Errors
+    /// [`TopologyError::Create`] for what is missing and cannot be created, [`TopologyError::Inspect`] for what cannot be read.
     pub async fn ensure_topology(&self) -> Result<TopologyReport, TopologyError> {
         let mut reports = Vec::new();
         for wanted in self.wanted() {
@@ -119,6 +123,9 @@ impl Bus {
     }
 
     /// Reports how everything stands and creates nothing.
+    ///
+    /// # Errors
+    /// [`TopologyError::Inspect`] for what cannot be read.
     pub async fn verify_topology(&self) -> Result<TopologyReport, TopologyError> {
         let mut reports = Vec::new();
         for wanted in self.wanted() {
@@ -259,12 +266,12 @@ fn stream_config(spec: StreamSpec, replicas: usize) -> Config {
         max_messages: -1,
         max_bytes: -1,
         allow_message_ttl: spec.per_message_ttl,
-        allow_message_counter: matches!(spec.holds, Holds::Counters),
+        allow_message_counter: matches!(spec.holds, StreamContent::Counters),
         allow_direct: true,
         storage: StorageType::File,
         retention: match spec.keeps {
-            Keeps::Limits => RetentionPolicy::Limits,
-            Keeps::WorkQueue => RetentionPolicy::WorkQueue,
+            RetentionPolicy::Limits => NatsRetentionPolicy::Limits,
+            RetentionPolicy::WorkQueue => NatsRetentionPolicy::WorkQueue,
         },
         discard: DiscardPolicy::Old,
         num_replicas: replicas,
@@ -287,7 +294,7 @@ fn bucket_config(spec: BucketSpec, replicas: usize) -> Config {
         allow_message_ttl: true,
         subject_delete_marker_ttl: Some(spec.marker_ttl),
         storage: StorageType::File,
-        retention: RetentionPolicy::Limits,
+        retention: NatsRetentionPolicy::Limits,
         discard: DiscardPolicy::New,
         num_replicas: replicas,
         ..Config::default()
@@ -310,7 +317,7 @@ fn blob_store_config(spec: BlobStoreSpec, replicas: usize) -> Config {
         allow_rollup: true,
         allow_direct: true,
         storage: StorageType::File,
-        retention: RetentionPolicy::Limits,
+        retention: NatsRetentionPolicy::Limits,
         discard: DiscardPolicy::New,
         num_replicas: replicas,
         ..Config::default()

@@ -12,8 +12,8 @@ use quintet_contract::bucket::Bucket;
 use quintet_contract::time::Timestamp;
 
 use crate::error::KvError;
-use crate::feed::{Feed, FeedItem};
 use crate::kv::{BucketHandle, END_CHECKS, Revision, Versioned};
+use crate::ordered_consumer::{ConsumerItem, OrderedConsumer};
 use crate::stored::Stored;
 
 /// Where a watch begins.
@@ -65,7 +65,7 @@ impl<B: Bucket> Stream for Watch<B> {
 
 struct Watching<B> {
     handle: BucketHandle<B>,
-    feed: Feed,
+    consumer: OrderedConsumer,
     catching_up: CatchingUp,
 }
 
@@ -83,24 +83,30 @@ enum CatchingUp {
 
 impl<B: Bucket> BucketHandle<B> {
     /// Watches the bucket.
+    ///
+    /// # Errors
+    /// [`KvError::NoBucket`] when there is no bucket, [`KvError::Read`] when it cannot be watched.
     pub async fn watch(&self, from: WatchFrom) -> Result<Watch<B>, KvError> {
         self.watch_keys("", from).await
     }
 
     /// Watches one record.
+    ///
+    /// # Errors
+    /// As [`BucketHandle::watch`].
     pub async fn watch_of(&self, key: &B::Key, from: WatchFrom) -> Result<Watch<B>, KvError> {
         self.watch_keys(&B::render_key(key), from).await
     }
 
     async fn watch_keys(&self, keys: &str, from: WatchFrom) -> Result<Watch<B>, KvError> {
         let (after, catching_up) = match from {
-            WatchFrom::New => (self.newest_revision().await?, CatchingUp::Over),
+            WatchFrom::New => (self.last_revision().await?, CatchingUp::Over),
             WatchFrom::Start => (Revision(0), CatchingUp::Reading { checks: 0 }),
             WatchFrom::After(revision) => (revision, CatchingUp::Over),
         };
         let watching = Watching {
             handle: self.clone(),
-            feed: self.feed_of(keys, after).await?,
+            consumer: self.ordered_consumer(keys, after).await?,
             catching_up,
         };
         let changes = stream::unfold(Some(watching), |watching| async move {
@@ -122,17 +128,17 @@ impl<B: Bucket> Watching<B> {
                 return Ok(Change::UpToDate);
             }
             let (stored, pending) = match self
-                .feed
+                .consumer
                 .next()
                 .await
-                .map_err(|error| self.handle.feed_error(error))?
+                .map_err(|error| self.handle.read_error(error))?
             {
-                FeedItem::Message { stored, pending } => (Some(stored), pending),
-                FeedItem::CaughtUp => (None, 0),
+                ConsumerItem::Message { stored, pending } => (Some(stored), pending),
+                ConsumerItem::CaughtUp => (None, 0),
             };
             if let (0, CatchingUp::Reading { checks }) = (pending, &mut self.catching_up) {
                 *checks += 1;
-                if *checks > END_CHECKS || self.handle.is_at_end(&self.feed).await? {
+                if *checks > END_CHECKS || self.handle.is_at_end(&self.consumer).await? {
                     self.catching_up = CatchingUp::Reached;
                 }
             }

@@ -241,7 +241,7 @@ pub enum AgentReport {
 #[serde(rename_all = "camelCase", default)]
 pub struct ReportsReply {
     /// Whether this session is the agent's current one.
-    pub standing: Standing,
+    pub standing: SessionStatus,
     /// Timings the agent must keep; sent in answer to a hello.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings: Option<AgentSettings>,
@@ -256,7 +256,7 @@ pub struct ReportsReply {
 /// Where a session stands with the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum Standing {
+pub enum SessionStatus {
     /// It is the agent's session.
     #[default]
     Current,
@@ -312,7 +312,7 @@ pub struct Heartbeat {
 #[serde(rename_all = "camelCase", default)]
 pub struct HeartbeatReply {
     /// Whether this session is the agent's current one.
-    pub standing: Standing,
+    pub standing: SessionStatus,
     /// Placements that are no longer wanted here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kill: Vec<JobAttempt>,

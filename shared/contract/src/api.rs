@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::JsonObject;
 use crate::agent::Agent;
 use crate::capability::Requirements;
+use crate::cause::CausedBy;
 use crate::error::ErrorReply;
 use crate::id::{AgentId, IdempotencyKey, JobId, PoolName, TemplateId};
 use crate::job::{Job, JobStatus, RestartPolicy};
@@ -69,6 +70,10 @@ pub struct SubmitJob {
     /// Who submits it; the edge sets it from the caller's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<String>,
+    /// The piece of work that it is submitted for. Set by parts of the system; what a client of the edge says is ignored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub caused_by: Option<CausedBy>,
     /// Refuse a known key whose first request differed from this one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
@@ -120,6 +125,9 @@ fn one_source() -> serde_json::Value {
 
 impl SubmitJob {
     /// Checks what the types cannot: exactly one source of the configuration, and nothing nested without end.
+    ///
+    /// # Errors
+    /// An [`ErrorReply`] of code `VALIDATION_FAILED` that names the field.
     pub fn check(&self) -> Result<(), ErrorReply> {
         if self.template_id.is_some() == self.inline_config.is_some() {
             return Err(ErrorReply::new(

@@ -89,7 +89,7 @@ pub enum Retry {
 }
 
 /// Further field of a refusal because nothing can be stored: the bucket that takes no writes.
-const NOT_STORING: &str = "notStoring";
+const UNWRITABLE: &str = "notStoring";
 
 /// The answer to a request that failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
@@ -127,17 +127,17 @@ impl ErrorReply {
     }
 
     /// A failure that lasts until somebody sees to NATS: it confirms nothing that is written to a bucket.
-    pub fn not_storing(bucket: &str) -> Self {
+    pub fn unwritable(bucket: &str) -> Self {
         let text = format!(
             "NATS confirms nothing that is written to {bucket}: its disk is full (make room, then restart that nats-server) or \
              most of its cluster is away; then send the same request again"
         );
-        Self::unavailable(text).with(NOT_STORING, bucket)
+        Self::unavailable(text).with(UNWRITABLE, bucket)
     }
 
-    /// Whether it is [`ErrorReply::not_storing`]: to ask again at once is of no use.
-    pub fn is_not_storing(&self) -> bool {
-        self.details.contains_key(NOT_STORING)
+    /// Whether it is [`ErrorReply::unwritable`]: to ask again at once is of no use.
+    pub fn is_unwritable(&self) -> bool {
+        self.details.contains_key(UNWRITABLE)
     }
 
     /// The plain "no such thing" of the HTTP interface.

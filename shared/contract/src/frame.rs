@@ -246,6 +246,9 @@ pub struct Rbm<'a> {
 
 impl<'a> Rbm<'a> {
     /// Checks the bytes of a frame for a canvas. What comes after the last pixel is ignored.
+    ///
+    /// # Errors
+    /// [`RbmError`] for bytes that are no frame of this canvas.
     pub fn read(bytes: &'a [u8], canvas: Canvas) -> Result<Self, RbmError> {
         let header = bytes.get(..HEADER_BYTES).ok_or(RbmError::ShortHeader)?;
         if header[..2] != MAGIC {

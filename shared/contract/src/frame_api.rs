@@ -14,7 +14,7 @@ use crate::id::WorkerId;
 /// WebSocket. A program passes over what it does not know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub enum ToFrameWorker {
+pub enum FrameWorkerMessage {
     /// The first that it is told.
     Hello {
         /// Frames per second.
@@ -58,7 +58,7 @@ pub enum Via {
 /// Signs of life of a worker of frames, once a second. `{}` is one, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct FrameWorkerBeat {
+pub struct FrameWorkerHeartbeat {
     /// Tells one start of the program, or one socket, from the next; later ones compare greater. A new one is told hello
     /// and its settings.
     #[serde(default)]
@@ -112,7 +112,7 @@ pub struct FrameStats {
 
 /// Asks how everything is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct LookAtFrames {}
+pub struct GetFramesStatus {}
 
 /// How everything is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

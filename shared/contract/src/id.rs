@@ -99,6 +99,9 @@ macro_rules! name {
 
         impl $name {
             /// Takes a name that a person or a program chose.
+            ///
+            /// # Errors
+            /// [`NameError`] for a text that is no such name.
             pub fn parse(text: impl AsRef<str>) -> Result<Self, NameError> {
                 let text = text.as_ref();
                 if text.is_empty() {

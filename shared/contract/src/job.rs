@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::Requirements;
+use crate::cause::{CausedBy, TraceId};
 use crate::id::{AgentId, AgentSession, IdempotencyKey, JobId, PoolName, TemplateId};
 use crate::time::Timestamp;
 use crate::{JsonObject, nesting};
@@ -341,6 +342,12 @@ pub struct JobRecord {
     /// What only the scheduler needs.
     #[serde(default)]
     pub private: JobPrivate,
+    /// The piece of work that it was made for; absent or null for none.
+    #[serde(default)]
+    pub caused_by: Option<CausedBy>,
+    /// The trace of the request that made it.
+    #[serde(default)]
+    pub trace_id: Option<TraceId>,
 }
 
 /// The scheduler's bookkeeping for one job; survives the scheduler.

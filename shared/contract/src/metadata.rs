@@ -91,6 +91,9 @@ impl JsonSchema for StreamMetadata {
 }
 
 /// Checks the known fields of a patch and its depth; null is allowed everywhere, since it removes a field.
+///
+/// # Errors
+/// [`MetadataError`] for the first field of a wrong type or value.
 pub fn check(patch: &JsonObject) -> Result<(), MetadataError> {
     for (field, value) in patch {
         if !nesting::is_bounded(value) {

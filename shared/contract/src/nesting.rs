@@ -13,6 +13,9 @@ use crate::error::ErrorReply;
 pub const MAX_LEVELS: usize = 32;
 
 /// Refuses an object that is too deep, by the name of the field that holds it.
+///
+/// # Errors
+/// An [`ErrorReply`] of code `VALIDATION_FAILED` that names the field.
 pub fn check(field: &str, object: &JsonObject) -> Result<(), ErrorReply> {
     if is_bounded_object(object) {
         return Ok(());

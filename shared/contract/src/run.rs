@@ -1,7 +1,7 @@
 //! A run: what the client sees ([`Run`]), what is stored of it ([`RunRecord`]), and the log that is its truth
-//! ([`RunEvents`]).
+//! ([`RunLogBatch`]).
 //!
-//! The log of a run is a row of [`Entry`]s, numbered from 1 without gaps. What a run is at any moment follows from its
+//! The log of a run is a row of [`LogEntry`]s, numbered from 1 without gaps. What a run is at any moment follows from its
 //! record and the entries after it; the record is only written now and then.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::JsonObject;
+use crate::cause::{CausedBy, TraceId};
 use crate::event::LogStream;
 use crate::id::{CheckpointId, NodeId, RunId, WorkerId};
 use crate::job::Attempt;
@@ -261,6 +262,12 @@ pub struct RunRecord {
     /// What only the runner needs.
     #[serde(default)]
     pub private: RunPrivate,
+    /// The piece of work that it was made for; absent or null for none.
+    #[serde(default)]
+    pub caused_by: Option<CausedBy>,
+    /// The trace of the request that made it.
+    #[serde(default)]
+    pub trace_id: Option<TraceId>,
 }
 
 /// The runner's bookkeeping for one run.
@@ -323,23 +330,23 @@ fn is_zero_u32(number: &u32) -> bool {
 /// Consecutive entries of the log of one run, stored as one message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RunEvents {
+pub struct RunLogBatch {
     /// The run.
     pub run_id: RunId,
     /// Oldest first, at least one.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LogEntry>,
 }
 
 /// One entry of the log of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+pub struct LogEntry {
     /// Its number in the log, from 1 without gaps.
     pub n: u64,
     /// When it happened.
     pub at: Timestamp,
     /// What happened.
-    pub fact: Fact,
+    pub fact: RunEvent,
     /// The report that brought it: what a worker sends again is not taken in twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportMark>,
@@ -364,7 +371,7 @@ pub struct ReportMark {
     rename_all = "camelCase",
     rename_all_fields = "camelCase"
 )]
-pub enum Fact {
+pub enum RunEvent {
     /// The run has another status.
     Status {
         /// Which.
@@ -379,7 +386,7 @@ pub enum Fact {
     /// A node has another status, or another attempt.
     Node {
         /// How it stands now.
-        node: NodeFact,
+        node: NodeEvent,
     },
     /// A checkpoint.
     Checkpoint {
@@ -423,7 +430,7 @@ pub enum Fact {
 /// A node in another status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct NodeFact {
+pub struct NodeEvent {
     /// The node.
     pub node_id: NodeId,
     /// Where it stands now.
@@ -461,7 +468,7 @@ pub struct NodeFact {
     rename_all = "camelCase",
     rename_all_fields = "camelCase"
 )]
-pub enum RunEvent {
+pub enum RunStreamEvent {
     /// The first event of every stream: how the run stands.
     Hello {
         /// The run.
@@ -538,16 +545,16 @@ pub enum RunEvent {
     },
 }
 
-impl RunEvent {
+impl RunStreamEvent {
     /// The event that tells an entry; `None` for an entry of a newer version.
-    pub fn of(run_id: RunId, fact: &Fact) -> Option<Self> {
+    pub fn of(run_id: RunId, fact: &RunEvent) -> Option<Self> {
         Some(match fact.clone() {
-            Fact::Status { status, error, .. } => Self::Status {
+            RunEvent::Status { status, error, .. } => Self::Status {
                 run_id,
                 status,
                 error,
             },
-            Fact::Node { node } => Self::Node {
+            RunEvent::Node { node } => Self::Node {
                 run_id,
                 node_id: node.node_id,
                 status: node.status,
@@ -555,8 +562,8 @@ impl RunEvent {
                 error: node.error,
                 output: node.output,
             },
-            Fact::Checkpoint { checkpoint } => Self::Checkpoint(checkpoint),
-            Fact::Output {
+            RunEvent::Checkpoint { checkpoint } => Self::Checkpoint(checkpoint),
+            RunEvent::Output {
                 node_id,
                 attempt,
                 output,
@@ -566,7 +573,7 @@ impl RunEvent {
                 attempt,
                 output,
             },
-            Fact::Progress {
+            RunEvent::Progress {
                 node_id,
                 attempt,
                 data,
@@ -576,7 +583,7 @@ impl RunEvent {
                 attempt,
                 data,
             },
-            Fact::Log {
+            RunEvent::Log {
                 node_id,
                 attempt,
                 stream,
@@ -588,7 +595,7 @@ impl RunEvent {
                 stream,
                 line,
             },
-            Fact::Unknown => return None,
+            RunEvent::Unknown => return None,
         })
     }
 }

@@ -24,7 +24,7 @@ pub fn files() -> Vec<File> {
     let public = [
         ("run", schema::<run::Run>()),
         ("checkpoint", schema::<run::Checkpoint>()),
-        ("event", schema::<run::RunEvent>()),
+        ("event", schema::<run::RunStreamEvent>()),
         ("plan", schema::<plan::Plan>()),
     ];
     let mut files: Vec<File> = schemas()
@@ -74,12 +74,12 @@ schemas! {
     access: AccessKey, SecretRecord;
     event: JobLog, JobEvent;
     error: ErrorReply;
-    run: RunRecord, RunEvents;
+    run: RunRecord, RunLogBatch;
     task: Task, RunReports, RunReportsReply, WorkerCommand;
     run_api: CreateRun, PlanRun, PlanReply, RunRef, RunReply, ListRuns, RunPage, CancelReply, AddCheckpoint, CheckpointReply,
         CheckpointPage, CompleteRun, DecideGate;
     display: DisplayConfig, DisplayStats;
-    frame_api: ToFrameWorker, FrameWorkerBeat, FrameStats, LookAtFrames, FramesReply, ActivateWorker, FrameWorkerRef,
+    frame_api: FrameWorkerMessage, FrameWorkerHeartbeat, FrameStats, GetFramesStatus, FramesReply, ActivateWorker, FrameWorkerRef,
         FrameWorkerSettings, ConfigureFrameWorker, SetFps, GetPicture, PictureReply, IngestReply, FramesRecord;
     api: SubmitJob, SubmitReply, SubmitBatch, BatchReply, DryRunReply, JobRef, JobReply, ListJobs, JobPage, ControlJob,
         ControlReply, PatchMetadata, MetadataReply, Explanation, ListAgents, AgentPage, AgentRef, DrainAgent, AgentReply,
@@ -205,7 +205,7 @@ fn asyncapi() -> Value {
                 "address": "/workers/{id}/ws",
                 "description": "a worker of frames: it is told hello, config and ticks, may say hello, and sends frames as binary messages",
                 "messages": {
-                    "told": {"name": "told", "payload": schema::<frame_api::ToFrameWorker>()},
+                    "told": {"name": "told", "payload": schema::<frame_api::FrameWorkerMessage>()},
                     "hello": flat("hello", &json!({"caps": {"type": "object", "properties": {"version": {"const": 1}}}})),
                     "frame": {"name": "frame", "contentType": "application/octet-stream", "payload": schema::<frame::RawFrame>()}
                 }

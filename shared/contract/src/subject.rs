@@ -23,15 +23,15 @@ use crate::api::{
 use crate::event::{JobEvent, JobLog};
 use crate::frame::RawFrame;
 use crate::frame_api::{
-    ActivateWorker, ConfigureFrameWorker, FrameStats, FrameWorkerBeat, FrameWorkerRef,
-    FrameWorkerSettings, FramesReply, GetPicture, IngestReply, LookAtFrames, PictureReply, SetFps,
-    ToFrameWorker,
+    ActivateWorker, ConfigureFrameWorker, FrameStats, FrameWorkerHeartbeat, FrameWorkerMessage,
+    FrameWorkerRef, FrameWorkerSettings, FramesReply, GetFramesStatus, GetPicture, IngestReply,
+    PictureReply, SetFps,
 };
 use crate::id::{
     AgentId, HolderId, JobId, NameError, PoolName, QueueName, RateIdentity, RateWindow, RunId,
     RunShard, Token, WorkerId,
 };
-use crate::run::RunEvents;
+use crate::run::RunLogBatch;
 use crate::run_api::{
     AddCheckpoint, CancelReply, CheckpointReply, CompleteRun, CreateRun, DecideGate, ListRuns,
     PlanReply, PlanRun, RunPage, RunRef, RunReply,
@@ -47,6 +47,9 @@ impl Prefix {
     pub const DEFAULT: &'static str = "quintet";
 
     /// Takes one or more tokens of letters, digits, `_` and `-`, separated by dots.
+    ///
+    /// # Errors
+    /// [`NameError`] for a text that cannot begin a subject.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty("subject prefix"));
@@ -270,8 +273,10 @@ subjects! {
     /// Commands to one run worker.
     CommandWorker { worker: WorkerId } = "work.{worker}.ctl", WorkerCommand => Done;
 
-    /// Says how frames, their workers and the display are.
-    LookAtAllFrames {} = "svc.frames.look", LookAtFrames => FramesReply;
+    /// Gets the status of frames, their workers and the display.
+    FramesStatus {} = "svc.frames.status", GetFramesStatus => FramesReply;
+    /// The former name of `svc.frames.status`; served for programs that still use it.
+    FormerFramesStatus {} = "svc.frames.look", GetFramesStatus => FramesReply;
     /// Makes a worker the one whose frames are shown.
     ActivateFrameWorker {} = "svc.frames.activate", ActivateWorker => Done;
     /// Starts a worker of frames.
@@ -291,11 +296,11 @@ subjects! {
     /// A frame of one worker: the bytes themselves. Published, or asked where its sender wants to know what became of it.
     WorkerFrame { worker: WorkerId } = "frame.{worker}", RawFrame => Done;
     /// What one worker of frames is told, always as JSON.
-    TellFrameWorker { worker: WorkerId } = "tick.{worker}", ToFrameWorker;
+    FrameWorkerMessages { worker: WorkerId } = "tick.{worker}", FrameWorkerMessage;
     /// Signs of life of one worker of frames.
-    FrameWorkerHeartbeat { worker: WorkerId } = "hb.frames.{worker}", FrameWorkerBeat;
+    FrameWorkerHeartbeats { worker: WorkerId } = "hb.frames.{worker}", FrameWorkerHeartbeat;
     /// What goes on with frames, once a second and whenever something changes.
-    FramesTold {} = "live.frames", FrameStats;
+    FrameStatsPublished {} = "live.frames", FrameStats;
 
     /// Signs of life of one agent; answered by the pool's leading scheduler.
     AgentHeartbeat { agent: AgentId, pool: PoolName } = "hb.agent.{agent}.{pool?}", Heartbeat => HeartbeatReply;
@@ -311,11 +316,11 @@ subjects! {
     /// Log lines of a job, kept in the stream of events.
     JobLogged { job: JobId } = "evt.job.{job}.log", JobLog;
     /// Happenings of a job, kept in the stream of events.
-    JobHappened { job: JobId } = "evt.job.{job}.event", JobEvent;
+    JobEvents { job: JobId } = "evt.job.{job}.event", JobEvent;
     /// The log of a run, kept in the stream of run events.
-    RunHappened { run: RunId } = "evt.run.{run}.event", RunEvents;
+    RunLog { run: RunId } = "evt.run.{run}.event", RunLogBatch;
     /// The log of a run as it is republished live, with its sequence in a header.
-    LiveRunEvents { run: RunId } = "live.run.{run}.event", RunEvents;
+    LiveRunEvents { run: RunId } = "live.run.{run}.event", RunLogBatch;
     /// How many requests of a caller were let through in a stretch of time; the server adds up what edges send.
     CountRequests { identity: RateIdentity, window: RateWindow } = "rate.{identity}.{window}", Done;
     /// Log lines as they are republished live, with their sequence in a header.

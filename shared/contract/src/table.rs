@@ -7,7 +7,7 @@ use crate::topology::{Retention, blob_stores, buckets, streams};
 
 /// How messages on a subject travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct Transport {
     /// Request, publish or stream.
     pub kind: &'static str,
     /// Who sends.
@@ -21,9 +21,9 @@ pub struct Way {
 }
 
 /// How messages of a subject travel, by its first tokens; `None` for a subject that this table forgot.
-pub fn way(pattern: &str) -> Option<Way> {
-    let way = |kind, sender, receiver, stream, durability| {
-        Some(Way {
+pub fn transport(pattern: &str) -> Option<Transport> {
+    let transport = |kind, sender, receiver, stream, durability| {
+        Some(Transport {
             kind,
             sender,
             receiver,
@@ -32,7 +32,7 @@ pub fn way(pattern: &str) -> Option<Way> {
         })
     };
     match pattern.split('.').next()? {
-        "svc" => way(
+        "svc" => transport(
             "request, queue group",
             "edge, client, `nats request`",
             match pattern.split('.').nth(1) {
@@ -44,92 +44,92 @@ pub fn way(pattern: &str) -> Option<Way> {
             "volatile, answered",
         ),
         "hb" if pattern.starts_with("hb.runner") => {
-            way("publish", "runner", "runners", "", "volatile")
+            transport("publish", "runner", "runners", "", "volatile")
         }
-        "hb" if pattern.starts_with("hb.frames") => way(
+        "hb" if pattern.starts_with("hb.frames") => transport(
             "publish",
             "frame worker, edge for one on a socket",
             "leading frames service, edges",
             "",
             "volatile",
         ),
-        "frame" => way(
+        "frame" => transport(
             "publish or request, raw bytes",
             "frame worker, edge",
             "leading frames service",
             "",
             "volatile",
         ),
-        "tick" => way(
+        "tick" => transport(
             "publish",
             "leading frames service",
             "frame worker, edge for one on a socket",
             "",
             "volatile",
         ),
-        "hb" => way("request", "agent", "leading scheduler", "", "volatile"),
-        "report" if pattern.starts_with("report.run") => way(
+        "hb" => transport("request", "agent", "leading scheduler", "", "volatile"),
+        "report" if pattern.starts_with("report.run") => transport(
             "request, repeated until answered",
             "run worker",
             "owning runner",
             "",
             "stored by its owner before the answer",
         ),
-        "report" => way(
+        "report" => transport(
             "request, repeated until answered",
             "agent",
             "leading scheduler",
             "",
             "stored by its owner before the answer",
         ),
-        "assign" => way(
+        "assign" => transport(
             "stream",
             "leading scheduler",
             "agent, by direct get",
             "assignments",
             "process-safe",
         ),
-        "assigned" => way("republished", "NATS", "agent", "", "volatile"),
-        "agent" => way(
+        "assigned" => transport("republished", "NATS", "agent", "", "volatile"),
+        "agent" => transport(
             "request",
             "leading scheduler",
             "agent",
             "",
             "volatile, answered",
         ),
-        "task" => way(
+        "task" => transport(
             "stream, work queue",
             "owning runner",
             "run worker, by pull consumer",
             "tasks",
             "process-safe",
         ),
-        "work" => way(
+        "work" => transport(
             "request",
             "owning runner",
             "run worker",
             "",
             "volatile, answered",
         ),
-        "evt" if pattern.starts_with("evt.run") => way(
+        "evt" if pattern.starts_with("evt.run") => transport(
             "stream",
             "owning runner",
             "edge, runner, by direct get",
             "runlogs",
             "process-safe",
         ),
-        "evt" => way(
+        "evt" => transport(
             "stream",
             "agent",
             "edge, by direct get",
             "events",
             "process-safe",
         ),
-        "rate" => way("stream, counter", "edge", "NATS", "rates", "process-safe"),
+        "rate" => transport("stream, counter", "edge", "NATS", "rates", "process-safe"),
         "live" if pattern == "live.frames" => {
-            way("publish", "leading frames service", "edge", "", "volatile")
+            transport("publish", "leading frames service", "edge", "", "volatile")
         }
-        "live" => way("republished", "NATS", "edge", "", "volatile"),
+        "live" => transport("republished", "NATS", "edge", "", "volatile"),
         _ => None,
     }
 }
@@ -152,18 +152,20 @@ pub fn render_markdown() -> String {
         ..
     } in SUBJECTS
     {
-        let Some(way) = way(pattern) else { continue };
+        let Some(transport) = transport(pattern) else {
+            continue;
+        };
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
             "| `{prefix}.{}` | {} | {} | {} | `{message}` | {} | {} | {} | {} |",
             pattern.replace("?}", "}"),
-            way.kind,
-            way.sender,
-            way.receiver,
+            transport.kind,
+            transport.sender,
+            transport.receiver,
             code(reply),
-            code(way.stream),
-            way.durability,
+            code(transport.stream),
+            transport.durability,
             doc.trim()
         );
     }
@@ -225,7 +227,7 @@ mod tests {
     fn no_subject_is_forgotten() {
         for subject in SUBJECTS {
             assert!(
-                way(subject.pattern).is_some(),
+                transport(subject.pattern).is_some(),
                 "{} is in no row of the table",
                 subject.pattern
             );

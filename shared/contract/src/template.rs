@@ -54,6 +54,9 @@ pub struct MissingParam {
 
 impl Template {
     /// Checks what the types cannot: something runs it, and nothing is nested without end.
+    ///
+    /// # Errors
+    /// An [`ErrorReply`] of code `VALIDATION_FAILED` that names the field.
     pub fn check(&self) -> Result<(), ErrorReply> {
         if self.executor.trim().is_empty() {
             return Err(ErrorReply::invalid(
@@ -66,6 +69,9 @@ impl Template {
     }
 
     /// The configuration for one job: places filled, `executor` added.
+    ///
+    /// # Errors
+    /// [`MissingParam`] for the first place without a value.
     pub fn resolve(&self, params: &JsonObject) -> Result<JsonObject, MissingParam> {
         let value = |name: &str| {
             params

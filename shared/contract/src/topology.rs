@@ -37,14 +37,14 @@ pub struct StreamSpec {
     /// Whether a message may bring its own time to live.
     pub per_message_ttl: bool,
     /// When messages leave it.
-    pub keeps: Keeps,
+    pub keeps: RetentionPolicy,
     /// What its messages are.
-    pub holds: Holds,
+    pub holds: StreamContent,
 }
 
 /// What the messages of a stream are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holds {
+pub enum StreamContent {
     /// Each is what its sender wrote.
     Messages,
     /// Amounts, of which the server adds up those of one subject.
@@ -53,7 +53,7 @@ pub enum Holds {
 
 /// When messages leave a stream, apart from its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeps {
+pub enum RetentionPolicy {
     /// When they are too old or too many.
     Limits,
     /// When a worker has acknowledged them.
@@ -170,8 +170,8 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
             max_age: ASSIGNMENT_AGE,
             max_messages_per_subject: ASSIGNMENTS_PER_AGENT,
             per_message_ttl: true,
-            keeps: Keeps::Limits,
-            holds: Holds::Messages,
+            keeps: RetentionPolicy::Limits,
+            holds: StreamContent::Messages,
         },
         StreamSpec {
             name: stream::events(prefix),
@@ -184,8 +184,8 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
             max_age: retention.jobs,
             max_messages_per_subject: EVENTS_PER_SUBJECT,
             per_message_ttl: false,
-            keeps: Keeps::Limits,
-            holds: Holds::Messages,
+            keeps: RetentionPolicy::Limits,
+            holds: StreamContent::Messages,
         },
         StreamSpec {
             name: stream::run_logs(prefix),
@@ -198,8 +198,8 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
             max_age: retention.runs,
             max_messages_per_subject: NO_LIMIT,
             per_message_ttl: false,
-            keeps: Keeps::Limits,
-            holds: Holds::Messages,
+            keeps: RetentionPolicy::Limits,
+            holds: StreamContent::Messages,
         },
         StreamSpec {
             name: stream::tasks(prefix),
@@ -209,8 +209,8 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
             max_age: retention.runs,
             max_messages_per_subject: NO_LIMIT,
             per_message_ttl: false,
-            keeps: Keeps::WorkQueue,
-            holds: Holds::Messages,
+            keeps: RetentionPolicy::WorkQueue,
+            holds: StreamContent::Messages,
         },
         StreamSpec {
             name: stream::rates(prefix),
@@ -220,8 +220,8 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
             max_age: RATE_AGE,
             max_messages_per_subject: 1,
             per_message_ttl: false,
-            keeps: Keeps::Limits,
-            holds: Holds::Counters,
+            keeps: RetentionPolicy::Limits,
+            holds: StreamContent::Counters,
         },
     ]
 }

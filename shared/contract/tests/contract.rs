@@ -9,9 +9,9 @@ use quintet_contract::access::{AccessKey, SecretRecord};
 use quintet_contract::agent::{AgentRecord, AgentReports, Assignment};
 use quintet_contract::bucket::Lease;
 use quintet_contract::event::{JobEvent, JobLog};
-use quintet_contract::frame_api::{FrameWorkerBeat, FramesRecord, ToFrameWorker};
+use quintet_contract::frame_api::{FrameWorkerHeartbeat, FrameWorkerMessage, FramesRecord};
 use quintet_contract::job::{JobRecord, KeyRecord};
-use quintet_contract::run::{RunEvents, RunRecord};
+use quintet_contract::run::{RunLogBatch, RunRecord};
 use quintet_contract::schema::files;
 use quintet_contract::template::Template;
 use serde::Serialize;
@@ -59,6 +59,7 @@ fn reads<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &s
 #[test]
 fn samples_of_every_past_version_can_be_read() {
     reads::<JobRecord>("JobRecord");
+    reads::<JobRecord>("JobRecordOfNode");
     reads::<KeyRecord>("KeyRecord");
     reads::<AgentRecord>("AgentRecord");
     reads::<AgentReports>("AgentReports");
@@ -70,9 +71,10 @@ fn samples_of_every_past_version_can_be_read() {
     reads::<JobLog>("JobLog");
     reads::<JobEvent>("JobEvent");
     reads::<RunRecord>("RunRecord");
-    reads::<RunEvents>("RunEvents");
+    reads::<RunRecord>("RunRecordWithTrace");
+    reads::<RunLogBatch>("RunLogBatch");
     reads::<FramesRecord>("FramesRecord");
     reads::<FramesRecord>("FramesRecordOfWorker");
-    reads::<FrameWorkerBeat>("FrameWorkerBeat");
-    reads::<ToFrameWorker>("ToFrameWorker");
+    reads::<FrameWorkerHeartbeat>("FrameWorkerHeartbeat");
+    reads::<FrameWorkerMessage>("FrameWorkerMessage");
 }

@@ -142,6 +142,9 @@ impl Settings {
     ///
     /// `flags` may be keyed by flag name or by setting key. Only an unreadable or malformed file fails
     /// here; everything else waits for [`Reader::finish`], to be reported together.
+    ///
+    /// # Errors
+    /// [`Error`] when the file cannot be read, or has keys that no setting has.
     pub fn load(
         table: &[Setting],
         file: Option<&Path>,

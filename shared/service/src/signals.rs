@@ -20,6 +20,9 @@ pub struct Error {
 /// Listens to SIGTERM and SIGINT from now on. The returned token is cancelled by the first of them.
 ///
 /// To be called once, by the program, within a Tokio runtime.
+///
+/// # Errors
+/// [`Error`] when the signals cannot be subscribed to.
 pub fn listen() -> Result<CancellationToken, Error> {
     let mut terminate = open(SignalKind::terminate(), "SIGTERM")?;
     let mut interrupt = open(SignalKind::interrupt(), "SIGINT")?;

@@ -97,6 +97,9 @@ pub struct Telemetry {
 }
 
 /// Sets up logs, metrics and traces for this process; possible once.
+///
+/// # Errors
+/// [`Error`] when another subscriber or recorder is installed, or the exporter cannot be made.
 pub fn init(config: TelemetryConfig) -> Result<Telemetry, Error> {
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if installed.is_some() {
@@ -160,6 +163,9 @@ impl Telemetry {
     }
 
     /// Sends everything recorded so far to the collector, if there is one.
+    ///
+    /// # Errors
+    /// [`Error`] when the collector does not take what is left.
     pub async fn flush(&self) -> Result<(), Error> {
         match &self.exporters {
             Some(exporters) => exporters.flush(FLUSH_LIMIT).await,
@@ -168,6 +174,9 @@ impl Telemetry {
     }
 
     /// Sends the rest and ends the export without blocking the runtime; to be preferred to dropping.
+    ///
+    /// # Errors
+    /// As [`Telemetry::flush`].
     pub async fn shutdown(mut self) -> Result<(), Error> {
         match self.exporters.take() {
             Some(exporters) => exporters.shutdown(FLUSH_LIMIT).await,

@@ -8,13 +8,13 @@ use quintet_agent::{AgentConfig, Error, run};
 use quintet_bus::{Bus, BusConfig, now};
 use quintet_contract::agent::{
     AgentCommand, AgentReport, AgentSettings, Assignment, CommandReply, Heartbeat, HeartbeatReply,
-    ReportsReply, Standing,
+    ReportsReply, SessionStatus,
 };
 use quintet_contract::event::{JobEvent, LogStream};
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName};
 use quintet_contract::job::{Attempt, JobAttempt, JobError, JobStatus};
 use quintet_contract::subject::{
-    AgentHeartbeat, AgentReporting, AssignQueue, CommandAgent, CommandVerb, JobHappened, JobLogged,
+    AgentHeartbeat, AgentReporting, AssignQueue, CommandAgent, CommandVerb, JobEvents, JobLogged,
 };
 use quintet_contract::topology::stream;
 use quintet_testkit::{Nats, wait_for};
@@ -129,7 +129,7 @@ impl Stage {
         self.serving.spawn(async move {
             while let Some(request) = heartbeats.next().await {
                 heard.lock().unwrap().heartbeats.push(request.message);
-                let standing = Standing::Current;
+                let standing = SessionStatus::Current;
                 let kill = Vec::new();
                 request
                     .responder
@@ -324,7 +324,7 @@ impl Stage {
     }
 
     pub(crate) async fn happenings(&self, job: &str) -> Vec<JobEvent> {
-        let subject = JobHappened {
+        let subject = JobEvents {
             job: JobId::parse(job).unwrap(),
         };
         let stream = stream::events(self.bus.prefix());

@@ -2,7 +2,9 @@
 
 use quintet_contract::bucket::{Frames, FramesKey};
 use quintet_contract::frame::Fps;
-use quintet_contract::frame_api::{FrameWorkerSettings, FramesRecord, FramesState, ToFrameWorker};
+use quintet_contract::frame_api::{
+    FrameWorkerMessage, FrameWorkerSettings, FramesRecord, FramesState,
+};
 use serde_json::json;
 
 use super::stage::{Stage, frame, id, next_tick, next_told};
@@ -87,7 +89,7 @@ async fn what_somebody_else_stores_holds_as_well_and_is_not_written_over() {
     let key = FramesKey::Worker(id("other"));
     bucket.create(&key, &record, None).await.unwrap();
     let data = settings.settings;
-    while next_told(&mut told).await != (ToFrameWorker::Config { data: data.clone() }) {}
+    while next_told(&mut told).await != (FrameWorkerMessage::Config { data: data.clone() }) {}
     // Deleted, it is as if nobody had set anything.
     bucket.delete(&FramesKey::State, None).await.unwrap();
     let look = stage

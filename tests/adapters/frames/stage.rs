@@ -7,13 +7,13 @@ use futures::StreamExt;
 use quintet_bus::{Bus, BusConfig, Deliveries, RequestError};
 use quintet_contract::frame::{Bitmap, Canvas, Rbm, Thousandths};
 use quintet_contract::frame_api::{
-    ActivateWorker, FrameWorkerBeat, FrameWorkerRef, FramesReply, GetPicture, LookAtFrames, SetFps,
-    ToFrameWorker, Via,
+    ActivateWorker, FrameWorkerHeartbeat, FrameWorkerMessage, FrameWorkerRef, FramesReply,
+    GetFramesStatus, GetPicture, SetFps, Via,
 };
 use quintet_contract::id::{HolderId, WorkerId};
 use quintet_contract::subject::{
-    ActivateFrameWorker, FrameWorkerHeartbeat, GetDisplayPicture, LookAtAllFrames, SetFrameRate,
-    StartFrameWorker, StopFrameWorker, TellFrameWorker, WorkerFrame,
+    ActivateFrameWorker, FrameWorkerHeartbeats, FrameWorkerMessages, FramesStatus,
+    GetDisplayPicture, SetFrameRate, StartFrameWorker, StopFrameWorker, WorkerFrame,
 };
 use quintet_frames::{Error, FramesConfig, run};
 use quintet_service::health::Health;
@@ -82,9 +82,9 @@ impl Stage {
     }
 
     pub(crate) async fn look(&self) -> FramesReply {
-        let look = LookAtFrames {};
+        let look = GetFramesStatus {};
         self.bus
-            .request_until(&LookAtAllFrames {}, &look, PATIENCE)
+            .request_until(&FramesStatus {}, &look, PATIENCE)
             .await
             .unwrap()
     }
@@ -148,18 +148,18 @@ impl Stage {
     }
 
     pub(crate) async fn beat(&self, worker: &str, session: &str, running: bool) {
-        let beat = FrameWorkerBeat {
+        let beat = FrameWorkerHeartbeat {
             session: session.to_owned(),
             via: Via::Bus,
             running,
             leaves: false,
         };
-        let subject = FrameWorkerHeartbeat { worker: id(worker) };
+        let subject = FrameWorkerHeartbeats { worker: id(worker) };
         self.bus.publish(&subject, &beat).await.unwrap();
     }
 
-    pub(crate) async fn listen(&self, worker: &str) -> Deliveries<TellFrameWorker> {
-        let filter = TellFrameWorker::filter(self.bus.prefix(), Some(&id(worker)));
+    pub(crate) async fn listen(&self, worker: &str) -> Deliveries<FrameWorkerMessages> {
+        let filter = FrameWorkerMessages::filter(self.bus.prefix(), Some(&id(worker)));
         let told = self.bus.subscribe(filter).await.unwrap();
         self.bus.flush().await.unwrap();
         told
@@ -186,11 +186,11 @@ impl Stage {
 }
 
 /// The next thing that a worker is told, apart from ticks.
-pub(crate) async fn next_told(told: &mut Deliveries<TellFrameWorker>) -> ToFrameWorker {
+pub(crate) async fn next_told(told: &mut Deliveries<FrameWorkerMessages>) -> FrameWorkerMessage {
     let next = async {
         loop {
             let message = told.next().await.unwrap().message;
-            if !matches!(message, ToFrameWorker::Tick { .. }) {
+            if !matches!(message, FrameWorkerMessage::Tick { .. }) {
                 return message;
             }
         }
@@ -199,10 +199,10 @@ pub(crate) async fn next_told(told: &mut Deliveries<TellFrameWorker>) -> ToFrame
 }
 
 /// The next tick, passing over everything else.
-pub(crate) async fn next_tick(told: &mut Deliveries<TellFrameWorker>) -> f64 {
+pub(crate) async fn next_tick(told: &mut Deliveries<FrameWorkerMessages>) -> f64 {
     let next = async {
         loop {
-            if let ToFrameWorker::Tick { t } = told.next().await.unwrap().message {
+            if let FrameWorkerMessage::Tick { t } = told.next().await.unwrap().message {
                 return t.get();
             }
         }

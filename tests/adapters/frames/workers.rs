@@ -4,9 +4,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use quintet_bus::RequestError;
 use quintet_contract::error::ErrorCode;
-use quintet_contract::frame_api::{ConfigureFrameWorker, ToFrameWorker};
+use quintet_contract::frame_api::{ConfigureFrameWorker, FrameWorkerMessage, GetFramesStatus};
 use quintet_contract::subject::{
-    ConfigureFrameWorkers, FramesTold, IngestFrame, Subject, TellFrameWorker, WorkerFrame,
+    ConfigureFrameWorkers, FormerFramesStatus, FrameStatsPublished, FrameWorkerMessages,
+    IngestFrame, Subject, WorkerFrame,
 };
 use serde_json::json;
 
@@ -21,13 +22,13 @@ async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
     stage.beat("dot", "1", false).await;
     assert!(matches!(
         next_told(&mut told).await,
-        ToFrameWorker::Hello { .. }
+        FrameWorkerMessage::Hello { .. }
     ));
     assert!(
-        matches!(next_told(&mut told).await, ToFrameWorker::Config { data } if data.is_empty())
+        matches!(next_told(&mut told).await, FrameWorkerMessage::Config { data } if data.is_empty())
     );
     stage.activate(Some("dot")).await.unwrap();
-    assert_eq!(next_told(&mut told).await, ToFrameWorker::Start);
+    assert_eq!(next_told(&mut told).await, FrameWorkerMessage::Start);
     let first = next_tick(&mut told).await;
     assert!(next_tick(&mut told).await > first);
     let settings = json!({"speed": 3}).as_object().unwrap().clone();
@@ -40,7 +41,7 @@ async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
         .request_until(&ConfigureFrameWorkers {}, &configure, PATIENCE);
     done.await.unwrap();
     let data = loop {
-        if let ToFrameWorker::Config { data } = next_told(&mut told).await {
+        if let FrameWorkerMessage::Config { data } = next_told(&mut told).await {
             break data;
         }
     };
@@ -78,7 +79,7 @@ async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
     let mut tapped = stage
         .bus
         .tap(
-            &TellFrameWorker {
+            &FrameWorkerMessages {
                 worker: id("script"),
             }
             .render(&prefix),
@@ -98,7 +99,7 @@ async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
     );
     let mut told = stage
         .bus
-        .subscribe::<FramesTold>(FramesTold::filter(&prefix))
+        .subscribe::<FrameStatsPublished>(FrameStatsPublished::filter(&prefix))
         .await
         .unwrap();
     for _ in 0..3 {
@@ -146,5 +147,17 @@ async fn a_full_display_refuses_what_is_sent_straight_to_it_and_says_for_how_lon
     assert_eq!(refused.code, ErrorCode::RateLimited);
     let ms = refused.details["retryAfterMs"].as_u64().unwrap();
     assert!((1..=60_000).contains(&ms), "{ms}");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn the_status_is_served_under_its_former_subject_as_well() {
+    let stage = Stage::open().await;
+    let service = stage.serve("one", |_| {}).await;
+    let status = stage.look().await;
+    let former = FormerFramesStatus {};
+    let request = GetFramesStatus {};
+    let reply = stage.bus.request_until(&former, &request, PATIENCE).await;
+    assert_eq!(reply.unwrap().config, status.config);
     service.end().await;
 }

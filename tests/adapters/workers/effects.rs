@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt;
 use quintet_bus::{Bus, Deliveries, RawRequests};
 use quintet_contract::frame::{Canvas, Fps, Rbm, Thousandths};
-use quintet_contract::frame_api::{FrameWorkerBeat, ToFrameWorker};
+use quintet_contract::frame_api::{FrameWorkerHeartbeat, FrameWorkerMessage};
 use quintet_contract::id::WorkerId;
-use quintet_contract::subject::{FrameWorkerHeartbeat, TellFrameWorker, WorkerFrame};
+use quintet_contract::subject::{FrameWorkerHeartbeats, FrameWorkerMessages, WorkerFrame};
 use quintet_service::health::Health;
 use quintet_testkit::Nats;
 use quintet_workers::Error;
@@ -27,7 +27,7 @@ const CANVAS: Canvas = Canvas {
 /// A frames service reduced to its ears and its mouth.
 struct Leader {
     bus: Bus,
-    beats: Deliveries<FrameWorkerHeartbeat>,
+    beats: Deliveries<FrameWorkerHeartbeats>,
     frames: RawRequests<WorkerFrame>,
 }
 
@@ -56,7 +56,7 @@ impl Program {
 impl Leader {
     async fn start(nats: &Nats) -> Self {
         let bus = connect(&nats.url()).await;
-        let beats = FrameWorkerHeartbeat::filter(bus.prefix(), None);
+        let beats = FrameWorkerHeartbeats::filter(bus.prefix(), None);
         let frames = WorkerFrame::filter(bus.prefix(), None);
         let leader = Self {
             beats: bus.subscribe(beats).await.unwrap(),
@@ -71,8 +71,8 @@ impl Leader {
     async fn beat(
         &mut self,
         worker: &str,
-        is_wanted: impl Fn(&FrameWorkerBeat) -> bool,
-    ) -> FrameWorkerBeat {
+        is_wanted: impl Fn(&FrameWorkerHeartbeat) -> bool,
+    ) -> FrameWorkerHeartbeat {
         let found = async {
             loop {
                 let beat = self.beats.next().await.unwrap();
@@ -84,22 +84,22 @@ impl Leader {
         timeout(PATIENCE, found).await.expect("a beat in time")
     }
 
-    async fn tell(&self, worker: &str, told: ToFrameWorker) {
+    async fn tell(&self, worker: &str, told: FrameWorkerMessage) {
         let worker = WorkerId::parse(worker).unwrap();
-        let subject = TellFrameWorker { worker };
+        let subject = FrameWorkerMessages { worker };
         self.bus.publish_json(&subject, &told).await.unwrap();
     }
 
     async fn hello(&self, worker: &str) {
         let fps = Fps::new(30.0).unwrap();
         let canvas = CANVAS;
-        self.tell(worker, ToFrameWorker::Hello { fps, canvas })
+        self.tell(worker, FrameWorkerMessage::Hello { fps, canvas })
             .await;
     }
 
     async fn tick(&self, worker: &str, millis: i64) {
         let t = Thousandths(millis);
-        self.tell(worker, ToFrameWorker::Tick { t }).await;
+        self.tell(worker, FrameWorkerMessage::Tick { t }).await;
     }
 
     async fn frame(&mut self) -> (String, u32, Vec<u8>) {
@@ -123,7 +123,7 @@ async fn every_effect_beats_draws_when_it_is_started_and_takes_settings_at_once(
         let beat = leader.beat(name, |_| true).await;
         assert!(!beat.running && !beat.leaves, "{beat:?}");
         leader.hello(name).await;
-        leader.tell(name, ToFrameWorker::Start).await;
+        leader.tell(name, FrameWorkerMessage::Start).await;
         leader.beat(name, |beat| beat.running).await;
     }
     let mut drawn = BTreeMap::new();
@@ -136,13 +136,13 @@ async fn every_effect_beats_draws_when_it_is_started_and_takes_settings_at_once(
     assert_eq!(drawn.values().collect::<BTreeSet<_>>().len(), 3);
     let data = json!({"invert": true}).as_object().cloned().unwrap();
     leader
-        .tell("wall-text", ToFrameWorker::Config { data })
+        .tell("wall-text", FrameWorkerMessage::Config { data })
         .await;
     leader.tick("wall-text", 2_000).await;
     let (_, seq, pixels) = leader.frame().await;
     assert_eq!(seq, 1);
     assert_eq!(pixels[0], !drawn["wall-text"][0]);
-    leader.tell("wall-text", ToFrameWorker::Stop).await;
+    leader.tell("wall-text", FrameWorkerMessage::Stop).await;
     leader.beat("wall-text", |beat| !beat.running).await;
     program.leave().await;
     let mut left = BTreeSet::new();
@@ -165,7 +165,7 @@ async fn of_two_programs_with_the_same_names_the_later_draws_and_the_other_takes
     let late = leader.beat("text", |beat| beat.session != early).await;
     assert!(late.session > early);
     leader.hello("text").await;
-    leader.tell("text", ToFrameWorker::Start).await;
+    leader.tell("text", FrameWorkerMessage::Start).await;
     leader.beat("text", |beat| beat.running).await;
     for tick in 0..3 {
         leader.tick("text", tick * 1_000).await;
@@ -177,7 +177,7 @@ async fn of_two_programs_with_the_same_names_the_later_draws_and_the_other_takes
     let back = leader.beat("text", |beat| beat.session > late.session);
     assert!(!back.await.running);
     leader.hello("text").await;
-    leader.tell("text", ToFrameWorker::Start).await;
+    leader.tell("text", FrameWorkerMessage::Start).await;
     leader.tick("text", 0).await;
     assert_eq!(leader.frame().await.1, 0);
     first.leave().await;

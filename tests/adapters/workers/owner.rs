@@ -378,7 +378,7 @@ impl Stage {
     pub(crate) async fn until_empty(&self, queue: &QueueName) {
         let empty = wait_for("an empty queue", PATIENCE, async || {
             let state = self.bus.queue_state(queue).await.unwrap().unwrap();
-            let is_empty = state.in_hand == 0 && state.unread == 0;
+            let is_empty = state.ack_pending == 0 && state.pending == 0;
             is_empty.then_some(()).ok_or(format!("{state:?}"))
         });
         empty.await.unwrap();

@@ -194,7 +194,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
         .await;
     let taken = wait_for("a worker that has the task", PATIENCE, async || {
         let state = stage.bus.queue_state(&command_queue()).await.unwrap();
-        state.is_some_and(|state| state.in_hand == 1)
+        state.is_some_and(|state| state.ack_pending == 1)
     });
     taken.await.unwrap();
     // Now everything is stored, but no answer arrives.

@@ -47,11 +47,11 @@ messages! {
         AgentHeartbeat AgentReporting CommandAgent
         PlanRuns CreateRuns GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates
         RunReporting CommandWorker
-        LookAtAllFrames ActivateFrameWorker StartFrameWorker StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers
+        FramesStatus FormerFramesStatus ActivateFrameWorker StartFrameWorker StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers
         SetFrameRate GetDisplayPicture IngestFrame WorkerFrame;
-    messages: AssignQueue Assigned JobLogged JobHappened LiveJobLog LiveJobEvent
-        RunnerHeartbeat TaskQueue RunHappened LiveRunEvents CountRequests
-        TellFrameWorker FrameWorkerHeartbeat FramesTold;
+    messages: AssignQueue Assigned JobLogged JobEvents LiveJobLog LiveJobEvent
+        RunnerHeartbeat TaskQueue RunLog LiveRunEvents CountRequests
+        FrameWorkerMessages FrameWorkerHeartbeats FrameStatsPublished;
     records: Access Agents Frames Jobs Keys Leases Runs Secrets Templates
 }
 

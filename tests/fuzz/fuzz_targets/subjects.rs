@@ -73,11 +73,11 @@ macro_rules! subjects {
 subjects! {
     SubmitJobs SubmitJobBatch DryRunJob ListJobsOf GetJob StopJob ControlJobs PatchJobMetadata ExplainJob ListAgentsOf
     GetAgent DrainAgents ForgetAgent ListStoredTemplates GetTemplate PutStoredTemplate DeleteTemplate AgentHeartbeat
-    AgentReporting AssignQueue Assigned CommandAgent JobLogged JobHappened LiveJobLog LiveJobEvent PlanRuns CreateRuns
+    AgentReporting AssignQueue Assigned CommandAgent JobLogged JobEvents LiveJobLog LiveJobEvent PlanRuns CreateRuns
     GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates RunnerHeartbeat RunReporting TaskQueue
-    CommandWorker RunHappened LiveRunEvents CountRequests LookAtAllFrames ActivateFrameWorker StartFrameWorker
+    CommandWorker RunLog LiveRunEvents CountRequests FramesStatus FormerFramesStatus ActivateFrameWorker StartFrameWorker
     StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers SetFrameRate GetDisplayPicture IngestFrame WorkerFrame
-    TellFrameWorker FrameWorkerHeartbeat FramesTold
+    FrameWorkerMessages FrameWorkerHeartbeats FrameStatsPublished
 }
 
 fuzz_target!(

@@ -14,6 +14,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use quintet_contract::id::{CheckpointId, NodeId, RunId};
+use quintet_contract::reply::RequestId;
 use quintet_contract::run::RunMode;
 use quintet_contract::run::RunStatus;
 use quintet_contract::run_api::{AddCheckpoint, CompleteRun, CreateRun, DecideGate, Decision};
@@ -94,7 +95,7 @@ enum What {
 
 /// An event that is made for whoever takes it in.
 trait Asked: std::fmt::Debug + Send {
-    fn event(&self, id: quintet_runner::core::RequestId) -> Event;
+    fn event(&self, number: u64) -> Event;
     fn boxed(&self) -> Box<dyn Asked>;
 }
 
@@ -105,13 +106,13 @@ impl Clone for Box<dyn Asked> {
 }
 
 impl Asked for Wish {
-    fn event(&self, id: quintet_runner::core::RequestId) -> Event {
+    fn event(&self, number: u64) -> Event {
         match self.clone() {
-            Self::Create(create) => Event::Create(id, create, None),
-            Self::Cancel(run) => Event::Cancel(id, run),
-            Self::Checkpoint(add) => Event::Checkpoint(id, Box::new(add)),
+            Self::Create(create) => Event::Create(RequestId::new(number), create, None),
+            Self::Cancel(run) => Event::Cancel(RequestId::new(number), run),
+            Self::Checkpoint(add) => Event::Checkpoint(RequestId::new(number), Box::new(add)),
             Self::Complete(run_id) => Event::Complete(
-                id,
+                RequestId::new(number),
                 Box::new(CompleteRun {
                     run_id,
                     status: RunStatus::Completed,
@@ -120,7 +121,7 @@ impl Asked for Wish {
                 }),
             ),
             Self::Approve(run_id, node_id) => Event::Decide(
-                id,
+                RequestId::new(number),
                 DecideGate {
                     run_id,
                     node_id,
@@ -137,8 +138,8 @@ impl Asked for Wish {
 }
 
 impl Asked for (RunReport, CheckpointId) {
-    fn event(&self, id: quintet_runner::core::RequestId) -> Event {
-        Event::Reported(id, vec![self.clone()])
+    fn event(&self, number: u64) -> Event {
+        Event::Reported(RequestId::new(number), vec![self.clone()])
     }
 
     fn boxed(&self) -> Box<dyn Asked> {
@@ -437,7 +438,8 @@ impl World {
         let what = match (asker, answer) {
             (Asker::Client(client), Answer::Refused(_)) => What::Answered(*client, false),
             (Asker::Client(client), _) => What::Answered(*client, true),
-            (Asker::Worker(worker, life, report), Answer::Verdicts(mut verdicts)) => {
+            (Asker::Worker(worker, life, report), Answer::Reports(reply)) => {
+                let mut verdicts = reply.verdicts;
                 self.tell(|| format!("worker {worker}: report {report} is answered {verdicts:?}"));
                 What::Verdict(*worker, *life, *report, verdicts.pop())
             }

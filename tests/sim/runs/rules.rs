@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quintet_contract::id::{CheckpointId, NodeId, RunId};
-use quintet_contract::run::{Entry, Fact, NodeStatus, RunStatus};
+use quintet_contract::run::{LogEntry, NodeStatus, RunEvent, RunStatus};
 use quintet_contract::subject::Prefix;
 use quintet_runner::core::{Core, Effect, StoredRun, Terms};
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Rules {
     }
 
     /// One more entry is in a log.
-    pub(crate) fn logged(&mut self, run: RunId, entry: &Entry) {
+    pub(crate) fn logged(&mut self, run: RunId, entry: &LogEntry) {
         let seen = self.runs.entry(run).or_default();
         assert_eq!(
             entry.n,
@@ -50,7 +50,7 @@ impl Rules {
             "nothing happens after the end: {entry:?}"
         );
         match &entry.fact {
-            Fact::Status { status, .. } => {
+            RunEvent::Status { status, .. } => {
                 assert!(
                     seen.status.may_become(*status),
                     "{} to {status}",
@@ -58,7 +58,7 @@ impl Rules {
                 );
                 seen.status = *status;
             }
-            Fact::Node { node } => {
+            RunEvent::Node { node } => {
                 let before = seen.nodes.entry(node.node_id.clone()).or_default();
                 assert!(
                     !before.0.is_final(),
@@ -70,13 +70,16 @@ impl Rules {
                 assert!(node.attempt.0 >= before.1, "attempts only grow");
                 *before = (node.status, node.attempt.0);
             }
-            Fact::Checkpoint { checkpoint } => {
+            RunEvent::Checkpoint { checkpoint } => {
                 assert!(
                     seen.checkpoints.insert(checkpoint.id),
                     "a checkpoint is in the log once"
                 );
             }
-            Fact::Output { .. } | Fact::Progress { .. } | Fact::Log { .. } | Fact::Unknown => {}
+            RunEvent::Output { .. }
+            | RunEvent::Progress { .. }
+            | RunEvent::Log { .. }
+            | RunEvent::Unknown => {}
         }
         if let Some(mark) = &entry.report {
             let key = (mark.node_id.clone(), mark.attempt.0, mark.seq);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quintet_contract::id::RunId;
 use quintet_contract::run_api::RunReply;
 use quintet_contract::subject::Prefix;
-use quintet_runner::core::{Answer, Core, Effect, Event, RequestId, StoredRun, Terms, Write};
+use quintet_runner::core::{Answer, Core, Effect, Event, StoredRun, Terms, Write};
 use rand::Rng;
 
 use super::store::{Applied, StoreWrite};
@@ -26,7 +26,7 @@ pub(crate) struct Runner {
     leads_until: Millis,
     pub(crate) frozen_until: Millis,
     places: BTreeMap<RunId, (u64, u64)>,
-    askers: BTreeMap<RequestId, Asker>,
+    askers: BTreeMap<u64, Asker>,
     requests: u64,
     /// What comes while it is frozen.
     missed: VecDeque<What>,
@@ -142,9 +142,9 @@ impl World {
                 continue;
             }
             runner.requests += 1;
-            let id = RequestId(runner.requests);
-            runner.askers.insert(id, asker.clone());
-            self.step(index, asked.event(id));
+            let number = runner.requests;
+            runner.askers.insert(number, asker.clone());
+            self.step(index, asked.event(number));
         }
     }
 
@@ -219,7 +219,8 @@ impl World {
                         self.send(What::CancelWorker(worker, run, node, attempt.0));
                     }
                 }
-                Effect::Reply(id, answer) => {
+                Effect::Reply(reply) => {
+                    let (id, answer) = reply.into_parts();
                     if let Some(asker) = self.runners[index].askers.remove(&id) {
                         self.answer(&asker, answer);
                     }
@@ -233,14 +234,14 @@ impl World {
                         .records
                         .get(&run)
                         .map(|(_, record)| record.clone());
-                    let asker = self.runners[index].askers.remove(&id);
+                    let asker = self.runners[index].askers.remove(&id.number());
                     if let (Some(asker), Some(record)) = (asker, record) {
                         let entries = record.private.entries;
                         let reply = RunReply {
                             run: record.run,
                             entries,
                         };
-                        self.answer(&asker, Answer::Run(Box::new(reply)));
+                        self.answer(&asker, Answer::from(reply));
                     }
                 }
                 Effect::List(..)

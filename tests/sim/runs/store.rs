@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use quintet_contract::id::RunId;
-use quintet_contract::run::Fact;
-use quintet_contract::run::{Entry, RunEvents, RunRecord, RunStatus};
+use quintet_contract::run::RunEvent;
+use quintet_contract::run::{LogEntry, RunLogBatch, RunRecord, RunStatus};
 
 /// A write on its way.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub(crate) enum StoreWrite {
     Log {
         run: RunId,
         expected: u64,
-        events: RunEvents,
+        events: RunLogBatch,
     },
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Applied {
 pub(crate) struct Store {
     sequence: u64,
     pub(crate) records: BTreeMap<RunId, (u64, RunRecord)>,
-    pub(crate) logs: BTreeMap<RunId, Vec<(u64, RunEvents)>>,
+    pub(crate) logs: BTreeMap<RunId, Vec<(u64, RunLogBatch)>>,
 }
 
 impl Store {
@@ -75,7 +75,7 @@ impl Store {
             .map_or(0, |(sequence, _)| *sequence)
     }
 
-    pub(crate) fn entries(&self, run: RunId) -> impl Iterator<Item = (u64, &Entry)> {
+    pub(crate) fn entries(&self, run: RunId) -> impl Iterator<Item = (u64, &LogEntry)> {
         self.logs
             .get(&run)
             .into_iter()
@@ -85,8 +85,7 @@ impl Store {
 
     /// Whether the log of a run tells its end.
     pub(crate) fn has_ended(&self, run: RunId) -> bool {
-        let is_end =
-            |entry: &Entry| matches!(&entry.fact, Fact::Status { status, .. } if status.is_final());
+        let is_end = |entry: &LogEntry| matches!(&entry.fact, RunEvent::Status { status, .. } if status.is_final());
         self.entries(run).any(|(_, entry)| is_end(entry))
     }
 

@@ -4,35 +4,39 @@ use super::*;
 
 impl World {
     pub(super) fn wish(&mut self, index: usize) {
-        let question = match self.clients[index].wish.clone() {
-            Wish::Submit(id, key) => {
-                let millis = self.dice.random_range(500..40_000);
-                let again = self.dice.random_bool(0.6);
-                // What is asked again must be the same; what a key stands for is decided by whoever comes first.
-                let seed = id.as_str().len() as i64 + index as i64;
-                let config = json!({"executor": "noop", "durationMs": millis.max(seed)});
-                Question::Submit(Box::new(SubmitJob {
-                    job_id: Some(id),
-                    idempotency_key: key,
-                    inline_config: config.as_object().cloned(),
-                    restart_policy: Some(if again {
-                        RestartPolicy::OnFailure
-                    } else {
-                        RestartPolicy::Never
-                    }),
-                    max_restarts: Some(1000),
-                    ..SubmitJob::default()
-                }))
-            }
-            Wish::Stop(id) => Question::Stop(JobRef { id }),
-            Wish::Drain(id, drain) => {
-                if !drain {
-                    self.drained.remove(&id);
+        let question: Arc<dyn Fn(u64) -> Question + Send + Sync> =
+            match self.clients[index].wish.clone() {
+                Wish::Submit(id, key) => {
+                    let millis = self.dice.random_range(500..40_000);
+                    let again = self.dice.random_bool(0.6);
+                    // What is asked again must be the same; what a key stands for is decided by whoever comes first.
+                    let seed = id.as_str().len() as i64 + index as i64;
+                    let config = json!({"executor": "noop", "durationMs": millis.max(seed)});
+                    let submit = Box::new(SubmitJob {
+                        job_id: Some(id),
+                        idempotency_key: key,
+                        inline_config: config.as_object().cloned(),
+                        restart_policy: Some(if again {
+                            RestartPolicy::OnFailure
+                        } else {
+                            RestartPolicy::Never
+                        }),
+                        max_restarts: Some(1000),
+                        ..SubmitJob::default()
+                    });
+                    Arc::new(move |number| Question::Submit(RequestId::new(number), submit.clone()))
                 }
-                let drain = DrainAgent { id, drain };
-                Question::Drain(drain)
-            }
-        };
+                Wish::Stop(id) => Arc::new(move |number| {
+                    Question::Stop(RequestId::new(number), JobRef { id: id.clone() })
+                }),
+                Wish::Drain(id, drain) => {
+                    if !drain {
+                        self.drained.remove(&id);
+                    }
+                    let drain = DrainAgent { id, drain };
+                    Arc::new(move |number| Question::Drain(RequestId::new(number), drain.clone()))
+                }
+            };
         let call = Call::Client(index);
         self.call(Who::World, call, CLIENT_DEADLINE, Ask::Question(question));
     }

@@ -91,13 +91,13 @@ impl World {
                 continue;
             };
             heard = true;
-            let from = leader.enter(call);
+            let number = leader.enter(call);
             let agent = |index: usize| AgentId::parse(format!("agent-{index}")).unwrap();
             let event = match ask.clone() {
                 Ask::Reports(index, reports) => {
                     let agent = agent(index);
                     Event::Reported {
-                        from,
+                        from: RequestId::new(number),
                         agent,
                         reports,
                     }
@@ -105,7 +105,7 @@ impl World {
                 Ask::Heartbeat(index, heartbeat) => {
                     let agent = agent(index);
                     Event::HeartbeatCame {
-                        from,
+                        from: RequestId::new(number),
                         agent,
                         heartbeat,
                     }
@@ -113,8 +113,7 @@ impl World {
                 Ask::Question(question) => {
                     let traceparent = None;
                     Event::Asked {
-                        from,
-                        question,
+                        question: question(number),
                         traceparent,
                     }
                 }
@@ -188,7 +187,8 @@ impl World {
     pub(super) fn act(&mut self, index: usize, act: Effect) {
         let me = Who::Scheduler(index);
         match act {
-            Effect::Reply { to, answer } => {
+            Effect::Reply(reply) => {
+                let (to, answer) = reply.into_parts();
                 let State::Leading(leader) = &mut self.schedulers[index].state else {
                     return;
                 };
@@ -196,8 +196,8 @@ impl World {
                     return;
                 };
                 let reply = match answer {
-                    Answer::Reports(reply) => Reply::Reports(reply),
-                    Answer::Heartbeat(reply) => Reply::Heartbeat(reply),
+                    Answer::Reports(reply) => Reply::Reports(*reply),
+                    Answer::Heartbeat(reply) => Reply::Heartbeat(*reply),
                     Answer::Refused(error) if error.retry == Retry::Never => {
                         Reply::Client(Answer::Refused(error))
                     }

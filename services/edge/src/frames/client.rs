@@ -7,12 +7,12 @@ use quintet_contract::api::Done;
 use quintet_contract::frame::RawFrame;
 use quintet_contract::frame_api::{
     ActivateWorker, ConfigureFrameWorker, FrameWorkerRef, FrameWorkerSettings, FramesReply,
-    GetPicture, IngestReply, LookAtFrames, PictureReply, SetFps,
+    GetFramesStatus, GetPicture, IngestReply, PictureReply, SetFps,
 };
 use quintet_contract::id::WorkerId;
 use quintet_contract::subject::{
-    ActivateFrameWorker, ConfigureFrameWorkers, GetDisplayPicture, GetFrameWorkerSettings,
-    IngestFrame, LookAtAllFrames, Request, SetFrameRate, StartFrameWorker, StopFrameWorker,
+    ActivateFrameWorker, ConfigureFrameWorkers, FramesStatus, GetDisplayPicture,
+    GetFrameWorkerSettings, IngestFrame, Request, SetFrameRate, StartFrameWorker, StopFrameWorker,
     WorkerFrame,
 };
 
@@ -36,7 +36,7 @@ impl FromRef<App> for FramesClient {
 impl FramesClient {
     pub(crate) async fn frames_status(&self) -> Reply<FramesReply> {
         self.app
-            .request(&LookAtAllFrames {}, &LookAtFrames {})
+            .request(&FramesStatus {}, &GetFramesStatus {})
             .await
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use quintet_bus::Bus;
 use quintet_contract::error::ErrorReply;
 use quintet_contract::frame_api::FrameStats;
-use quintet_contract::subject::FramesTold;
+use quintet_contract::subject::FrameStatsPublished;
 use quintet_service::tasks::{ExitPolicy, Tasks};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -69,8 +69,8 @@ impl StatsFeed {
     async fn start(bus: Bus, tasks: &Tasks) -> Result<Self, HttpError> {
         let unavailable =
             || ErrorReply::unavailable("the bus does not answer now; try again in a moment");
-        let filter = FramesTold::filter(bus.prefix());
-        let deliveries = bus.subscribe::<FramesTold>(filter.clone()).await;
+        let filter = FrameStatsPublished::filter(bus.prefix());
+        let deliveries = bus.subscribe::<FrameStatsPublished>(filter.clone()).await;
         let deliveries = deliveries.map_err(|_| unavailable())?;
         bus.flush().await.map_err(|_| unavailable())?;
         let messages = Topic::new(BACKLOG_BYTES);

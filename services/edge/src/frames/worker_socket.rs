@@ -18,9 +18,9 @@ use axum::response::Response;
 use futures::StreamExt;
 use futures::stream::SplitStream;
 use quintet_bus::{Bus, Deliveries, LinkState, SubscribeError};
-use quintet_contract::frame_api::{FrameWorkerBeat, ToFrameWorker, Via};
+use quintet_contract::frame_api::{FrameWorkerHeartbeat, FrameWorkerMessage, Via};
 use quintet_contract::id::WorkerId;
-use quintet_contract::subject::{FrameWorkerHeartbeat, TellFrameWorker, WorkerFrame};
+use quintet_contract::subject::{FrameWorkerHeartbeats, FrameWorkerMessages, WorkerFrame};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tracing::debug;
@@ -141,15 +141,15 @@ impl Session {
         &self,
     ) -> Result<
         (
-            Deliveries<TellFrameWorker>,
-            Deliveries<FrameWorkerHeartbeat>,
+            Deliveries<FrameWorkerMessages>,
+            Deliveries<FrameWorkerHeartbeats>,
         ),
         SubscribeError,
     > {
         let bus = &self.app.bus;
         let (prefix, worker) = (bus.prefix(), Some(&self.worker));
-        let messages = bus.subscribe(TellFrameWorker::filter(prefix, worker));
-        let heartbeats = bus.subscribe(FrameWorkerHeartbeat::filter(prefix, worker));
+        let messages = bus.subscribe(FrameWorkerMessages::filter(prefix, worker));
+        let heartbeats = bus.subscribe(FrameWorkerHeartbeats::filter(prefix, worker));
         Ok((messages.await?, heartbeats.await?))
     }
 
@@ -202,8 +202,8 @@ impl Session {
         }
     }
 
-    fn heartbeat_message(&self, leaves: Leaves) -> FrameWorkerBeat {
-        FrameWorkerBeat {
+    fn heartbeat_message(&self, leaves: Leaves) -> FrameWorkerHeartbeat {
+        FrameWorkerHeartbeat {
             session: self.id.clone(),
             via: Via::Socket,
             running: true,
@@ -251,26 +251,28 @@ enum Leaves {
 async fn publish_heartbeat(
     bus: &Bus,
     worker: &WorkerId,
-    heartbeat: FrameWorkerBeat,
+    heartbeat: FrameWorkerHeartbeat,
 ) -> Result<(), quintet_bus::PublishError> {
-    let subject = FrameWorkerHeartbeat {
+    let subject = FrameWorkerHeartbeats {
         worker: worker.clone(),
     };
     bus.publish(&subject, &heartbeat).await
 }
 
 /// Whether somebody else's beat says that a newer socket speaks for the worker.
-fn is_newer(heartbeat: &FrameWorkerBeat, session: &str) -> bool {
+fn is_newer(heartbeat: &FrameWorkerHeartbeat, session: &str) -> bool {
     heartbeat.via == Via::Socket && !heartbeat.leaves && heartbeat.session.as_str() > session
 }
 
 /// Queues a message by its kind. Start and stop are for workers on the bus.
-fn put(queue: &Queue, message: &ToFrameWorker) {
+fn put(queue: &Queue, message: &FrameWorkerMessage) {
     let kind = match message {
-        ToFrameWorker::Hello { .. } => 0,
-        ToFrameWorker::Config { .. } => 1,
-        ToFrameWorker::Tick { .. } => 2,
-        ToFrameWorker::Start | ToFrameWorker::Stop | ToFrameWorker::Unknown => return,
+        FrameWorkerMessage::Hello { .. } => 0,
+        FrameWorkerMessage::Config { .. } => 1,
+        FrameWorkerMessage::Tick { .. } => 2,
+        FrameWorkerMessage::Start | FrameWorkerMessage::Stop | FrameWorkerMessage::Unknown => {
+            return;
+        }
     };
     // Plain data: it can always be written.
     if let Ok(text) = serde_json::to_string(message) {
@@ -280,19 +282,19 @@ fn put(queue: &Queue, message: &ToFrameWorker) {
 
 /// How the worker was greeted: nothing is passed on before that.
 #[derive(Debug, Default)]
-struct Greeting(Option<ToFrameWorker>);
+struct Greeting(Option<FrameWorkerMessage>);
 
 impl Greeting {
     /// Passes on what the worker is told. Start and stop are for workers on the bus: a socket is open as long as it runs.
-    fn forward(&mut self, message: ToFrameWorker, queue: &Queue) {
+    fn forward(&mut self, message: FrameWorkerMessage, queue: &Queue) {
         if self.is_wanted(&message) {
             put(queue, &message);
         }
     }
 
     /// Another service that drives the display says hello anew, which is news only where it drives another display.
-    fn is_wanted(&mut self, message: &ToFrameWorker) -> bool {
-        if let ToFrameWorker::Hello { .. } = message {
+    fn is_wanted(&mut self, message: &FrameWorkerMessage) -> bool {
+        if let FrameWorkerMessage::Hello { .. } = message {
             return self.0.replace(message.clone()).as_ref() != Some(message);
         }
         self.0.is_some()
@@ -306,11 +308,11 @@ mod tests {
     #[test]
     fn nothing_comes_before_hello_and_the_same_hello_comes_once() {
         use quintet_contract::frame::{Canvas, Fps, Thousandths};
-        let hello = |width| ToFrameWorker::Hello {
+        let hello = |width| FrameWorkerMessage::Hello {
             fps: Fps::new(30.0).unwrap(),
             canvas: Canvas { width, height: 14 },
         };
-        let tick = ToFrameWorker::Tick { t: Thousandths(0) };
+        let tick = FrameWorkerMessage::Tick { t: Thousandths(0) };
         let mut greeting = Greeting::default();
         let messages = [&tick, &hello(28), &tick, &hello(28), &hello(14)];
         let wanted = messages.map(|message| greeting.is_wanted(message));
@@ -319,7 +321,7 @@ mod tests {
 
     #[test]
     fn only_a_later_socket_that_stays_takes_over() {
-        let heartbeat = |session: &str, via, leaves| FrameWorkerBeat {
+        let heartbeat = |session: &str, via, leaves| FrameWorkerHeartbeat {
             session: session.to_owned(),
             via,
             running: true,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use quintet_bus::{Bus, BusError};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::id::RunId;
-use quintet_contract::run::{Entry, RunEvents};
-use quintet_contract::subject::RunHappened;
+use quintet_contract::run::{LogEntry, RunLogBatch};
+use quintet_contract::subject::RunLog;
 use quintet_contract::topology::stream;
 use quintet_service::telemetry::chain;
 use tokio::time::sleep;
@@ -32,7 +32,7 @@ const MAX_LAG_RETRIES: u32 = 250;
 const SEARCH_DISTANCE: u64 = 128;
 
 /// An entry and the sequence of the message that holds it.
-pub(crate) type Placed = (u64, Entry);
+pub(crate) type Placed = (u64, LogEntry);
 
 /// Reads one log forward.
 pub(crate) struct LogReader {
@@ -74,7 +74,7 @@ impl LogReader {
 
     /// The next entries; none when there are none yet.
     pub(crate) async fn page(&mut self) -> Result<Vec<Placed>, HttpError> {
-        let subject = RunHappened { run: self.run_id };
+        let subject = RunLog { run: self.run_id };
         let replay = self
             .bus
             .replay(
@@ -88,7 +88,7 @@ impl LogReader {
         self.sequence = self.sequence.max(replay.last_sequence);
         self.is_at_end = replay.remaining == 0;
         let messages = replay.messages.into_iter();
-        let messages: Vec<(u64, RunEvents)> = messages
+        let messages: Vec<(u64, RunLogBatch)> = messages
             .map(|(sequence, _, events)| (sequence, events))
             .collect();
         self.size = next_size(&messages);
@@ -145,7 +145,7 @@ impl LogReader {
     }
 
     /// Entry `n`, which is in this message.
-    pub(crate) async fn entry(&self, n: u64, sequence: u64) -> Result<Option<Entry>, HttpError> {
+    pub(crate) async fn entry(&self, n: u64, sequence: u64) -> Result<Option<LogEntry>, HttpError> {
         let found = self.message(sequence).await?;
         let mut entries = found.into_iter().flat_map(|(_, events)| events.entries);
         let mut found = entries.find(|entry| entry.n == n);
@@ -156,8 +156,8 @@ impl LogReader {
     }
 
     /// The first message at a sequence or after it.
-    async fn message(&self, sequence: u64) -> Result<Option<(u64, RunEvents)>, HttpError> {
-        let subject = RunHappened { run: self.run_id };
+    async fn message(&self, sequence: u64) -> Result<Option<(u64, RunLogBatch)>, HttpError> {
+        let subject = RunLog { run: self.run_id };
         let stream = stream::run_logs(self.bus.prefix());
         let found = self.bus.replay(stream, &subject, sequence, 1).await;
         let found = found.map_err(unreadable)?.messages.into_iter().next();
@@ -166,7 +166,7 @@ impl LogReader {
 }
 
 /// How many messages to ask for, after a page of these.
-fn next_size(messages: &[(u64, RunEvents)]) -> usize {
+fn next_size(messages: &[(u64, RunLogBatch)]) -> usize {
     if messages.is_empty() {
         return FIRST_PAGE;
     }
@@ -177,21 +177,21 @@ fn next_size(messages: &[(u64, RunEvents)]) -> usize {
 }
 
 /// About how many bytes an entry takes.
-fn size_of(entry: &Entry) -> usize {
-    use quintet_contract::run::Fact;
+fn size_of(entry: &LogEntry) -> usize {
+    use quintet_contract::run::RunEvent;
     const SMALL: usize = 200;
     let free = match &entry.fact {
-        Fact::Checkpoint { checkpoint } => checkpoint.data.as_ref().map_or(0, size_of_value),
-        Fact::Log { line, .. } => line.len(),
-        Fact::Output { output, .. } => output.values().map(size_of_value).sum(),
-        Fact::Progress { data, .. } => data.values().map(size_of_value).sum(),
-        Fact::Status { output, .. } => output.as_ref().map_or(0, size_of_value),
-        Fact::Node { node } => {
+        RunEvent::Checkpoint { checkpoint } => checkpoint.data.as_ref().map_or(0, size_of_value),
+        RunEvent::Log { line, .. } => line.len(),
+        RunEvent::Output { output, .. } => output.values().map(size_of_value).sum(),
+        RunEvent::Progress { data, .. } => data.values().map(size_of_value).sum(),
+        RunEvent::Status { output, .. } => output.as_ref().map_or(0, size_of_value),
+        RunEvent::Node { node } => {
             let output = node.output.iter().flat_map(|output| output.values());
             let items = node.items.iter().flatten();
             output.chain(items).map(size_of_value).sum()
         }
-        Fact::Unknown => 0,
+        RunEvent::Unknown => 0,
     };
     SMALL + free
 }

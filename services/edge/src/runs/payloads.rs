@@ -3,7 +3,7 @@
 
 use quintet_bus::{Bus, Encoding, encode};
 use quintet_contract::error::{ErrorCode, ErrorReply};
-use quintet_contract::run::{Fact, MAX_INLINE_BYTES};
+use quintet_contract::run::{MAX_INLINE_BYTES, RunEvent};
 use quintet_contract::run_api::AddCheckpoint;
 use quintet_service::telemetry::chain;
 use tracing::warn;
@@ -43,8 +43,8 @@ pub(crate) async fn offload(
 }
 
 /// Puts the data of a checkpoint in its place. When it is no longer kept, its name stays.
-pub(crate) async fn rehydrate(bus: &Bus, fact: &mut Fact) -> Result<(), HttpError> {
-    let Fact::Checkpoint { checkpoint } = fact else {
+pub(crate) async fn rehydrate(bus: &Bus, fact: &mut RunEvent) -> Result<(), HttpError> {
+    let RunEvent::Checkpoint { checkpoint } = fact else {
         return Ok(());
     };
     let Some(name) = &checkpoint.blob else {

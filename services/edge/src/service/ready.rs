@@ -50,14 +50,14 @@ pub(crate) async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: Ca
                     component.not_ready(why);
                     verified = None;
                     // That scheduler may be cut off together with this edge.
-                    search = search.or_else(|| Some(bus.search()));
+                    search = search.or_else(|| Some(bus.server_failover()));
                 }
                 Leader::Answers if verified.is_some_and(|at| at.elapsed() < VERIFY_INTERVAL) => {}
                 Leader::Answers | Leader::Silent => {
                     verified = verify(&bus, &component).await.then(Instant::now);
                     search = match verified {
                         Some(_) => None,
-                        None => search.or_else(|| Some(bus.search())),
+                        None => search.or_else(|| Some(bus.server_failover())),
                     };
                 }
             }
@@ -82,7 +82,7 @@ async fn probe(bus: &Bus) -> Leader {
     };
     match bus.request(&subject, &message, REQUEST_TIMEOUT).await {
         Ok(_) => Leader::Answers,
-        Err(RequestError::Refused(reply)) if reply.is_not_storing() => {
+        Err(RequestError::Refused(reply)) if reply.is_unwritable() => {
             Leader::Unwritable(reply.error)
         }
         Err(_) => Leader::Silent,

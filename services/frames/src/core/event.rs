@@ -4,41 +4,34 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quintet_contract::JsonObject;
+use quintet_contract::api::Done;
 use quintet_contract::error::ErrorReply;
 use quintet_contract::frame::{Bitmap, Thousandths};
 use quintet_contract::frame_api::{
-    FrameStats, FrameWorkerBeat, FrameWorkerSettings, FramesReply, FramesState, GetPicture,
-    IngestReply, PictureReply, ToFrameWorker,
+    FrameStats, FrameWorkerHeartbeat, FrameWorkerMessage, FrameWorkerSettings, FramesReply,
+    FramesState, GetPicture, IngestReply, PictureReply,
 };
 use quintet_contract::id::WorkerId;
-
-/// Somebody who waits for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-impl From<u64> for RequestId {
-    fn from(number: u64) -> Self {
-        Self(number)
-    }
-}
+use quintet_contract::replies;
+use quintet_contract::reply::{Reply, RequestId};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A worker sent a frame, and may want to know what became of it.
-    Framed(WorkerId, Bytes, Option<RequestId>),
+    Framed(WorkerId, Bytes, Option<RequestId<Done>>),
     /// Somebody sent a frame straight to the display.
-    Ingested(Bytes, Option<RequestId>),
+    Ingested(Bytes, Option<RequestId<IngestReply>>),
     /// A worker said that it is there.
-    Heard(WorkerId, FrameWorkerBeat),
+    Heard(WorkerId, FrameWorkerHeartbeat),
     /// Somebody asks how everything is.
-    Looked(RequestId),
+    Looked(RequestId<FramesReply>),
     /// Somebody asks what the display shows.
-    PictureAsked(RequestId, GetPicture),
+    PictureAsked(RequestId<PictureReply>, GetPicture),
     /// Somebody asks what a worker is set to.
-    SettingsAsked(RequestId, WorkerId),
+    SettingsAsked(RequestId<FrameWorkerSettings>, WorkerId),
     /// Somebody wants something changed.
-    Wished(RequestId, Wish),
+    Wished(RequestId<Done>, Wish),
     /// The change on its way is stored, or is not.
     Stored(Result<(), ErrorReply>),
     /// The process of a worker runs.
@@ -73,32 +66,31 @@ pub enum Change {
     Settings(WorkerId, FrameWorkerSettings),
 }
 
-/// An answer.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// It is done.
-    Done,
-    /// It is not, for this reason.
-    Refused(ErrorReply),
-    /// How everything is.
-    Look(Box<FramesReply>),
-    /// What a worker is set to.
-    Settings(FrameWorkerSettings),
-    /// What the display shows.
-    Picture(PictureReply),
-    /// The display took a frame.
-    Ingested(IngestReply),
+replies! {
+    /// An answer.
+    pub enum Answer {
+        /// It is done.
+        Done(Done),
+        /// How everything is.
+        Look(FramesReply),
+        /// What a worker is set to.
+        Settings(FrameWorkerSettings),
+        /// What the display shows.
+        Picture(PictureReply),
+        /// The display took a frame.
+        Ingested(IngestReply),
+    }
 }
 
 /// Something to be done.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Answer somebody.
-    Answer(RequestId, Answer),
+    /// Answer a request.
+    Answer(Reply<Answer>),
     /// Store a change; [`Event::Stored`] says how that went. One at a time.
     Store(Change),
     /// Tell a worker something.
-    Tell(WorkerId, ToFrameWorker),
+    Tell(WorkerId, FrameWorkerMessage),
     /// Write this to the panels.
     Show(Arc<Bitmap>),
     /// Tell everybody how things are.

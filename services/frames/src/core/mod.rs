@@ -24,18 +24,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quintet_contract::JsonObject;
+use quintet_contract::api::Done;
 use quintet_contract::display::{DisplayConfig, DisplayStats, LineState};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::frame::{Bitmap, Canvas, Fps, Rbm};
 use quintet_contract::frame_api::{
-    FrameStats, FrameWorkerBeat, FrameWorkerSettings, FramesReply, FramesState, GetPicture,
-    IngestReply, RETRY_AFTER_MS, ToFrameWorker,
+    FrameStats, FrameWorkerHeartbeat, FrameWorkerMessage, FrameWorkerSettings, FramesReply,
+    FramesState, GetPicture, IngestReply, PictureReply, RETRY_AFTER_MS,
 };
 use quintet_contract::id::WorkerId;
 use quintet_contract::time::Timestamp;
 
 pub use bucket::Bucket;
-pub use event::{Answer, Change, Effect, Event, RequestId, Wish};
+pub use event::{Answer, Change, Effect, Event, Wish};
 pub use ingest::{Forwarded, Ingest, Outcome};
 pub use roster::{GONE_AFTER, News, Process, Roster, SILENT_AFTER};
 pub use ticker::Ticker;
@@ -151,7 +152,10 @@ impl Core {
         for worker in mentioned {
             let data = self.settings(worker);
             if data != before.settings_of(worker) {
-                effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Config { data }));
+                effects.push(Effect::Tell(
+                    worker.clone(),
+                    FrameWorkerMessage::Config { data },
+                ));
             }
         }
     }
@@ -196,24 +200,25 @@ impl Core {
         match event {
             Event::Framed(worker, bytes, request) => {
                 let answer = self.framed(&worker, &bytes, now, effects);
-                effects.extend(request.map(|request| Effect::Answer(request, answer)));
+                effects.extend(request.map(|request| Effect::Answer(request.reply(answer))));
             }
             Event::Ingested(bytes, request) => {
                 let answer = self.ingested(&bytes, now);
-                effects.extend(request.map(|request| Effect::Answer(request, answer)));
+                effects.extend(request.map(|request| Effect::Answer(request.reply(answer))));
             }
             Event::Heard(worker, beat) => self.heard(&worker, &beat, now, effects),
             Event::Looked(request) => {
-                let look = Answer::Look(Box::new(self.look(now)));
-                effects.push(Effect::Answer(request, look));
+                let look = self.look(now);
+                effects.push(Effect::Answer(request.reply(Ok(look))));
             }
             Event::PictureAsked(request, asked) => {
-                effects.push(Effect::Answer(request, self.picture(&asked)));
+                let picture = self.picture(&asked);
+                effects.push(Effect::Answer(request.reply(picture)));
             }
             Event::SettingsAsked(request, worker) => {
                 let settings = self.settings(&worker);
-                let answer = Answer::Settings(FrameWorkerSettings { settings });
-                effects.push(Effect::Answer(request, answer));
+                let reply = request.reply(Ok(FrameWorkerSettings { settings }));
+                effects.push(Effect::Answer(reply));
             }
             Event::Wished(request, wish) => self.wished(request, wish, now, effects),
             Event::Stored(outcome) => self.stored(outcome, now, effects),
@@ -242,7 +247,7 @@ impl Core {
         if let Some(t) = self.ticker.tick(now)
             && let Some(active) = &self.stored.state.active
         {
-            effects.push(Effect::Tell(active.clone(), ToFrameWorker::Tick { t }));
+            effects.push(Effect::Tell(active.clone(), FrameWorkerMessage::Tick { t }));
         }
         if now >= self.swept + TELL_EVERY {
             let is_changed = self.roster.sweep(self.swept, now);
@@ -270,12 +275,12 @@ impl Core {
         bytes: &[u8],
         now: Duration,
         effects: &mut Vec<Effect>,
-    ) -> Answer {
+    ) -> Result<Done, ErrorReply> {
         let was_wrong = self.ingest.errors().contains_key(worker);
         let outcome = self.ingest.offer(worker, bytes, now);
         if let Outcome::Malformed(error) = &outcome {
             self.owe();
-            return refused(error.to_string());
+            return Err(refused(error.to_string()));
         }
         let stored = &self.stored;
         let keep = |id: &WorkerId| stored.wants(id);
@@ -289,7 +294,7 @@ impl Core {
         if let Outcome::Forward(frame) = outcome {
             self.forward(&frame, now, effects);
         }
-        Answer::Done
+        Ok(Done { ok: true })
     }
 
     fn forward(&mut self, frame: &Forwarded, now: Duration, effects: &mut Vec<Effect>) {
@@ -310,13 +315,13 @@ impl Core {
         }
     }
 
-    fn ingested(&mut self, bytes: &[u8], now: Duration) -> Answer {
+    fn ingested(&mut self, bytes: &[u8], now: Duration) -> Result<IngestReply, ErrorReply> {
         let rbm = match Rbm::read(bytes, self.canvas()) {
             Ok(rbm) => rbm,
-            Err(error) => return refused(error.to_string()),
+            Err(error) => return Err(refused(error.to_string())),
         };
         match self.screen.push(rbm, now) {
-            Ok(accepted) => Answer::Ingested(IngestReply {
+            Ok(accepted) => Ok(IngestReply {
                 size: accepted.size,
                 capacity: accepted.capacity,
                 seq: rbm.seq(),
@@ -328,7 +333,7 @@ impl Core {
                 let text =
                     format!("the display has no room for another frame; send it again in {ms} ms");
                 let refusal = ErrorReply::new(ErrorCode::RateLimited, text);
-                Answer::Refused(refusal.with(RETRY_AFTER_MS, ms))
+                Err(refusal.with(RETRY_AFTER_MS, ms))
             }
         }
     }
@@ -336,7 +341,7 @@ impl Core {
     fn heard(
         &mut self,
         worker: &WorkerId,
-        beat: &FrameWorkerBeat,
+        beat: &FrameWorkerHeartbeat,
         now: Duration,
         effects: &mut Vec<Effect>,
     ) {
@@ -358,20 +363,23 @@ impl Core {
             return;
         };
         match (self.is_wanted(worker), known.is_running(now)) {
-            (true, false) => effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Start)),
-            (false, true) => effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Stop)),
+            (true, false) => effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Start)),
+            (false, true) => effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Stop)),
             (true, true) | (false, false) => {}
         }
     }
 
     fn greet(&self, worker: &WorkerId, effects: &mut Vec<Effect>) {
-        let hello = ToFrameWorker::Hello {
+        let hello = FrameWorkerMessage::Hello {
             fps: self.ingest.fps(),
             canvas: self.canvas(),
         };
         let data = self.settings(worker);
         effects.push(Effect::Tell(worker.clone(), hello));
-        effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Config { data }));
+        effects.push(Effect::Tell(
+            worker.clone(),
+            FrameWorkerMessage::Config { data },
+        ));
     }
 
     /// Lets a worker run, in whatever way it can be made to.
@@ -382,7 +390,7 @@ impl Core {
                 // It may listen without saying so, and would know neither the canvas nor its settings.
                 self.greet(worker, effects);
             }
-            effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Start));
+            effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Start));
             return;
         }
         let process = self.roster.get(worker).map(|known| known.process());
@@ -400,7 +408,7 @@ impl Core {
             self.roster.set_process(worker, Process::Ending);
             effects.push(Effect::Halt(worker.clone()));
         } else if !known.is_some_and(|known| known.is_there(now) && !known.can_be_told(now)) {
-            effects.push(Effect::Tell(worker.clone(), ToFrameWorker::Stop));
+            effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Stop));
         }
     }
 
@@ -530,25 +538,25 @@ impl Core {
         }
     }
 
-    fn picture(&self, asked: &GetPicture) -> Answer {
+    fn picture(&self, asked: &GetPicture) -> Result<PictureReply, ErrorReply> {
         let unless = asked.unless.as_deref();
         let shown: &Arc<_> = self.screen.shown();
         let Some(id) = &asked.panel else {
-            return Answer::Picture(reply(shown, unless));
+            return Ok(reply(shown, unless));
         };
         let panels = &self.terms.display.panels;
         match panels.iter().find(|panel| panel.id == *id) {
-            Some(panel) => Answer::Picture(reply(&view(panel, shown), unless)),
+            Some(panel) => Ok(reply(&view(panel, shown), unless)),
             None => {
                 let text = format!("there is no panel {id}; GET /config lists the panels");
-                Answer::Refused(ErrorReply::new(ErrorCode::NotFound, text))
+                Err(ErrorReply::new(ErrorCode::NotFound, text))
             }
         }
     }
 }
 
-fn refused(text: impl Into<String>) -> Answer {
-    Answer::Refused(ErrorReply::new(ErrorCode::BadRequest, text))
+fn refused(text: impl Into<String>) -> ErrorReply {
+    ErrorReply::new(ErrorCode::BadRequest, text)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quintet_contract::frame_api::{FrameWorkerBeat, Via};
+use quintet_contract::frame_api::{FrameWorkerHeartbeat, Via};
 use quintet_contract::id::WorkerId;
 
 /// A worker that says once a second that it is there, and has not for so long, is gone.
@@ -154,7 +154,7 @@ impl Roster {
     pub fn heard(
         &mut self,
         id: &WorkerId,
-        beat: &FrameWorkerBeat,
+        beat: &FrameWorkerHeartbeat,
         now: Duration,
         keep: impl Fn(&WorkerId) -> bool,
     ) -> (News, Option<WorkerId>) {
@@ -266,8 +266,8 @@ mod tests {
         Duration::from_secs(secs)
     }
 
-    fn beat(session: &str, running: bool) -> FrameWorkerBeat {
-        FrameWorkerBeat {
+    fn beat(session: &str, running: bool) -> FrameWorkerHeartbeat {
+        FrameWorkerHeartbeat {
             session: session.to_owned(),
             via: Via::Bus,
             running,
@@ -280,7 +280,7 @@ mod tests {
         let mut roster = Roster::default();
         let text = id("text");
         let mut hear =
-            |beat: &FrameWorkerBeat, now| roster.heard(&text, beat, secs(now), |_| false).0;
+            |beat: &FrameWorkerHeartbeat, now| roster.heard(&text, beat, secs(now), |_| false).0;
         assert_eq!(hear(&beat("1", false), 10), News::Newcomer);
         assert_eq!(hear(&beat("1", true), 11), News::Changed);
         assert_eq!(hear(&beat("1", true), 12), News::None);
@@ -295,7 +295,7 @@ mod tests {
             News::Newcomer,
             "it may have missed what was said meanwhile"
         );
-        let leaves = FrameWorkerBeat {
+        let leaves = FrameWorkerHeartbeat {
             leaves: true,
             ..beat("1", true)
         };

@@ -4,6 +4,7 @@ mod happenings;
 
 use quintet_contract::frame::{Bitmap, Thousandths};
 use quintet_contract::frame_api::Via;
+use quintet_contract::reply::RequestId;
 use serde_json::json;
 
 use super::*;
@@ -84,11 +85,12 @@ impl Bench {
 
     /// Wants something, lets it be stored, and gives the answer.
     fn wish(&mut self, wish: Wish) -> Answer {
-        let request = RequestId(self.next);
+        let request = RequestId::new(self.next);
         self.next += 1;
         self.step(Event::Wished(request, wish));
         self.store_all();
-        self.answer_to(request).expect("every wish is answered")
+        self.answer_to(request.number())
+            .expect("every wish is answered")
     }
 
     fn store_all(&mut self) {
@@ -110,11 +112,12 @@ impl Bench {
         }
     }
 
-    fn answer_to(&mut self, request: RequestId) -> Option<Answer> {
-        let is_it = |effect: &Effect| matches!(effect, Effect::Answer(to, _) if *to == request);
+    fn answer_to(&mut self, request: u64) -> Option<Answer> {
+        let is_it =
+            |effect: &Effect| matches!(effect, Effect::Answer(reply) if reply.to() == request);
         let place = self.effects.iter().position(is_it)?;
         match self.effects.remove(place) {
-            Effect::Answer(_, answer) => Some(answer),
+            Effect::Answer(reply) => Some(reply.into_parts().1),
             _ => None,
         }
     }
@@ -129,8 +132,8 @@ impl Bench {
     }
 
     fn look(&mut self) -> FramesReply {
-        self.step(Event::Looked(RequestId(u64::MAX)));
-        match self.answer_to(RequestId(u64::MAX)) {
+        self.step(Event::Looked(RequestId::new(u64::MAX)));
+        match self.answer_to(u64::MAX) {
             Some(Answer::Look(look)) => *look,
             other => panic!("{other:?}"),
         }
@@ -140,7 +143,7 @@ impl Bench {
         self.frame(worker, 0);
         assert!(matches!(
             self.wish(Wish::Activate(Some(id(worker)))),
-            Answer::Done
+            Answer::Done(_)
         ));
         self.took();
         self
@@ -154,7 +157,7 @@ fn error(answer: &Answer) -> &str {
     }
 }
 
-fn told<'e>(effects: &'e [Effect], worker: &str) -> Vec<&'e ToFrameWorker> {
+fn told<'e>(effects: &'e [Effect], worker: &str) -> Vec<&'e FrameWorkerMessage> {
     let worker = id(worker);
     let of = effects.iter().filter_map(|effect| match effect {
         Effect::Tell(to, message) if *to == worker => Some(message),
@@ -168,8 +171,8 @@ fn shown(effects: &[Effect]) -> usize {
     effects.iter().filter(is_shown).count()
 }
 
-fn beat(session: &str, running: bool) -> FrameWorkerBeat {
-    FrameWorkerBeat {
+fn beat(session: &str, running: bool) -> FrameWorkerHeartbeat {
+    FrameWorkerHeartbeat {
         session: session.to_owned(),
         via: Via::Bus,
         running,
@@ -203,12 +206,12 @@ fn nobody_is_activated_who_is_not_known_and_nothing_changes_then() {
     bench.step(Event::Heard(id("there"), beat("1", true)));
     for known in ["who", "there", "clock"] {
         assert!(
-            matches!(bench.wish(Wish::Activate(Some(id(known)))), Answer::Done),
+            matches!(bench.wish(Wish::Activate(Some(id(known)))), Answer::Done(_)),
             "{known}"
         );
         assert_eq!(bench.bucket.state.active, Some(id(known)));
     }
-    assert!(matches!(bench.wish(Wish::Activate(None)), Answer::Done));
+    assert!(matches!(bench.wish(Wish::Activate(None)), Answer::Done(_)));
     assert_eq!(bench.look().stats.active, None);
 }
 
@@ -225,7 +228,7 @@ fn the_active_worker_alone_is_ticked_at_the_rate_that_holds() {
     let effects = bench.took();
     let ticks = told(&effects, "dot");
     assert!((29..=31).contains(&ticks.len()), "{}", ticks.len());
-    assert!(matches!(ticks[0], ToFrameWorker::Tick { t } if t.get() < 0.04));
+    assert!(matches!(ticks[0], FrameWorkerMessage::Tick { t } if t.get() < 0.04));
     bench.wish(Wish::SetRate(Thousandths::of(12.0)));
     bench.took();
     bench.pass(ms(1000));
@@ -300,15 +303,15 @@ fn what_people_set_holds_after_a_restart() {
     let effects = again.took();
     let heard = told(&effects, "dot");
     let data = json!({"a": 1, "b": 3}).as_object().unwrap().clone();
-    assert!(heard.contains(&&ToFrameWorker::Config { data }));
-    assert!(heard.contains(&&ToFrameWorker::Start));
+    assert!(heard.contains(&&FrameWorkerMessage::Config { data }));
+    assert!(heard.contains(&&FrameWorkerMessage::Start));
     again.pass(ms(1000));
     let ticked = again.took();
     assert!(
         (9..=11).contains(
             &told(&ticked, "dot")
                 .iter()
-                .filter(|told| matches!(told, ToFrameWorker::Tick { .. }))
+                .filter(|told| matches!(told, FrameWorkerMessage::Tick { .. }))
                 .count()
         )
     );
@@ -321,11 +324,11 @@ fn what_people_set_holds_after_a_restart() {
 fn a_wish_holds_and_is_answered_once_it_is_stored_and_the_others_wait() {
     let mut bench = Bench::usual().activated("dot");
     bench.step(Event::Wished(
-        RequestId(50),
+        RequestId::new(50),
         Wish::SetRate(Thousandths::of(5.0)),
     ));
     bench.step(Event::Wished(
-        RequestId(51),
+        RequestId::new(51),
         Wish::SetRate(Thousandths::of(6.0)),
     ));
     let stores = |effects: &[Effect]| {
@@ -335,16 +338,16 @@ fn a_wish_holds_and_is_answered_once_it_is_stored_and_the_others_wait() {
             .count()
     };
     assert_eq!(stores(&bench.effects), 1);
-    assert!(bench.answer_to(RequestId(50)).is_none());
+    assert!(bench.answer_to(50).is_none());
     assert_eq!(bench.look().stats.fps.get(), 30.0);
     // Frames and ticks do not wait.
     bench.pass(ms(100));
     assert!(!told(&bench.took(), "dot").is_empty());
     bench.step(Event::Stored(Err(ErrorReply::unavailable("not now"))));
-    assert_eq!(error(&bench.answer_to(RequestId(50)).unwrap()), "not now");
+    assert_eq!(error(&bench.answer_to(50).unwrap()), "not now");
     assert_eq!(stores(&bench.effects), 1);
     bench.store_all();
-    assert!(matches!(bench.answer_to(RequestId(51)), Some(Answer::Done)));
+    assert!(matches!(bench.answer_to(51), Some(Answer::Done(_))));
     assert_eq!(bench.look().stats.fps.get(), 6.0);
 }
 
@@ -433,8 +436,8 @@ fn frames_sent_straight_to_the_display_need_no_worker_and_are_refused_when_it_is
         let mut bitmap = Bitmap::dark(bench.core.canvas());
         bitmap.set(column, 5, true);
         let bytes = bitmap.to_rbm(u32::MAX, 1000);
-        bench.step(Event::Ingested(bytes.into(), Some(RequestId(7))));
-        bench.answer_to(RequestId(7)).unwrap()
+        bench.step(Event::Ingested(bytes.into(), Some(RequestId::new(7))));
+        bench.answer_to(7).unwrap()
     };
     let Answer::Ingested(first) = ingest(0) else {
         panic!("there is room");
@@ -451,8 +454,11 @@ fn frames_sent_straight_to_the_display_need_no_worker_and_are_refused_when_it_is
     };
     assert_eq!(refusal.code, ErrorCode::RateLimited);
     assert_eq!(refusal.details[RETRY_AFTER_MS], 1000);
-    bench.step(Event::Ingested(b"RB".to_vec().into(), Some(RequestId(8))));
-    let answer = bench.answer_to(RequestId(8)).unwrap();
+    bench.step(Event::Ingested(
+        b"RB".to_vec().into(),
+        Some(RequestId::new(8)),
+    ));
+    let answer = bench.answer_to(8).unwrap();
     assert_eq!(error(&answer), "short rbm header");
 }
 
@@ -463,24 +469,27 @@ fn workers_on_the_bus_are_started_and_stopped_until_they_say_so() {
     let effects = bench.took();
     assert!(matches!(
         told(&effects, "text")[..],
-        [ToFrameWorker::Hello { .. }, ToFrameWorker::Config { .. }]
+        [
+            FrameWorkerMessage::Hello { .. },
+            FrameWorkerMessage::Config { .. }
+        ]
     ));
     bench.wish(Wish::Start(id("text")));
-    assert_eq!(told(&bench.took(), "text"), [&ToFrameWorker::Start]);
+    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
     // It was lost.
     bench.pass(ms(1000));
     bench.took();
     bench.step(Event::Heard(id("text"), beat("1", false)));
-    assert_eq!(told(&bench.took(), "text"), [&ToFrameWorker::Start]);
+    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
     bench.step(Event::Heard(id("text"), beat("1", true)));
     assert!(told(&bench.took(), "text").is_empty());
     assert_eq!(bench.look().stats.running, [id("text")]);
     // Whoever was shown is stopped, also when it was started by hand.
     bench.wish(Wish::Activate(Some(id("text"))));
     bench.wish(Wish::Activate(Some(id("clock"))));
-    assert!(told(&bench.took(), "text").contains(&&ToFrameWorker::Stop));
+    assert!(told(&bench.took(), "text").contains(&&FrameWorkerMessage::Stop));
     bench.step(Event::Heard(id("text"), beat("1", true)));
-    assert_eq!(told(&bench.took(), "text"), [&ToFrameWorker::Stop]);
+    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Stop]);
     bench.step(Event::Heard(id("text"), beat("1", false)));
     bench.pass(ms(4000));
     let look = bench.look();
@@ -598,11 +607,11 @@ fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
             panel: panel.map(str::to_owned),
             unless: unless.map(str::to_owned),
         };
-        bench.step(Event::PictureAsked(RequestId(9), asked));
-        bench.answer_to(RequestId(9)).unwrap()
+        bench.step(Event::PictureAsked(RequestId::new(9), asked));
+        bench.answer_to(9).unwrap()
     };
     let picture = |answer: Answer| match answer {
-        Answer::Picture(reply) => reply,
+        Answer::Picture(reply) => *reply,
         other => panic!("{other:?}"),
     };
     let dark = picture(ask(&mut bench, None, None));

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use quintet_contract::JsonObject;
+use quintet_contract::api::Done;
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::frame::{Fps, Thousandths};
-use quintet_contract::frame_api::{FrameWorkerSettings, FramesState, ToFrameWorker};
+use quintet_contract::frame_api::{FrameWorkerMessage, FrameWorkerSettings, FramesState};
 use quintet_contract::id::WorkerId;
+use quintet_contract::reply::RequestId;
 
-use super::event::{Answer, Change, Effect, RequestId, Wish};
+use super::event::{Change, Effect, Wish};
 use super::{Core, refused};
 
 /// Most wishes that wait for their turn; more are refused, to be sent again.
@@ -19,7 +21,7 @@ const MOST_SETTINGS: usize = 512 * 1024;
 /// A wish that waits.
 #[derive(Debug)]
 pub(super) struct Pending {
-    request: RequestId,
+    request: RequestId<Done>,
     wish: Wish,
 }
 
@@ -30,7 +32,7 @@ enum Turn {
     /// Nothing is to be stored for it.
     Now,
     /// It is refused.
-    Refuse(Answer),
+    Refuse(ErrorReply),
 }
 
 impl Wish {
@@ -62,15 +64,15 @@ impl Wish {
 impl Core {
     pub(super) fn wished(
         &mut self,
-        request: RequestId,
+        request: RequestId<Done>,
         wish: Wish,
         now: Duration,
         effects: &mut Vec<Effect>,
     ) {
         if self.wishes.len() >= MOST_WAITING {
             let text = "too many changes are waiting to be stored; send the same request again in a moment";
-            let refusal = Answer::Refused(ErrorReply::unavailable(text));
-            effects.push(Effect::Answer(request, refusal));
+            let refusal = Err(ErrorReply::unavailable(text));
+            effects.push(Effect::Answer(request.reply(refusal)));
             return;
         }
         self.wishes.push_back(Pending { request, wish });
@@ -89,14 +91,11 @@ impl Core {
         let Some(Pending { request, wish }) = self.wishes.pop_front() else {
             return;
         };
-        let answer = match outcome {
-            Ok(()) => {
-                self.grant(wish, now, effects);
-                Answer::Done
-            }
-            Err(refusal) => Answer::Refused(refusal),
-        };
-        effects.push(Effect::Answer(request, answer));
+        if outcome.is_ok() {
+            self.grant(wish, now, effects);
+        }
+        let answer = outcome.map(|()| Done { ok: true });
+        effects.push(Effect::Answer(request.reply(answer)));
         self.take_turn(now, effects);
     }
 
@@ -106,14 +105,14 @@ impl Core {
             let request = *request;
             let answer = match self.look_at(wish, now) {
                 Turn::Store(change) => return effects.push(Effect::Store(change)),
-                Turn::Now => Answer::Done,
-                Turn::Refuse(answer) => answer,
+                Turn::Now => Ok(Done { ok: true }),
+                Turn::Refuse(refusal) => Err(refusal),
             };
             let granted = self.wishes.pop_front();
-            if let (Answer::Done, Some(Pending { wish, .. })) = (&answer, granted) {
+            if let (Ok(_), Some(Pending { wish, .. })) = (&answer, granted) {
                 self.grant(wish, now, effects);
             }
-            effects.push(Effect::Answer(request, answer));
+            effects.push(Effect::Answer(request.reply(answer)));
         }
     }
 
@@ -151,7 +150,7 @@ impl Core {
                 "the settings of a worker may have {MOST_SETTINGS} bytes together; send less, or keep the rest elsewhere"
             );
             let refusal = ErrorReply::new(ErrorCode::PayloadTooLarge, text);
-            return Turn::Refuse(Answer::Refused(refusal));
+            return Turn::Refuse(refusal);
         }
         if self.stored.settings.get(worker) == Some(&settings) {
             return Turn::Now;
@@ -168,7 +167,7 @@ impl Core {
         settings
     }
 
-    fn check_rate(&self, rate: Thousandths) -> Result<(), Answer> {
+    fn check_rate(&self, rate: Thousandths) -> Result<(), ErrorReply> {
         let fps = Fps::of(rate).ok_or_else(|| refused("fps must be >= 1"))?;
         let max = self.terms.max_fps;
         match fps <= max {
@@ -202,7 +201,7 @@ impl Core {
             Wish::Configure(worker, patch) => {
                 let data = self.merged(&worker, &patch);
                 self.stored.settings.insert(worker.clone(), data.clone());
-                effects.push(Effect::Tell(worker, ToFrameWorker::Config { data }));
+                effects.push(Effect::Tell(worker, FrameWorkerMessage::Config { data }));
             }
             Wish::SetRate(_) => self.set_rate(self.effective_fps(), now),
         }

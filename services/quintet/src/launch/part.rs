@@ -177,7 +177,7 @@ impl Part {
     pub(crate) async fn prepare(self) -> anyhow::Result<Prepared> {
         let (name, identity, topology) = (self.name(), self.identity(), self.topology());
         let (phase, grace) = (self.drain_phase(), self.drain_grace());
-        let (mut address, mut pending) = (None, BusConfig::UNREAD);
+        let (mut address, mut pending) = (None, BusConfig::PENDING_LIMIT);
         let launch = match self {
             Self::Edge(config) => {
                 let edge = Edge::bind(config).await?;

@@ -84,7 +84,7 @@ impl BusSettings {
             credentials: credentials.cloned().unwrap_or(Credentials::None),
             tls: self.tls.clone(),
             replicas: self.replicas,
-            unread: BusConfig::UNREAD,
+            pending_limit: BusConfig::PENDING_LIMIT,
             retention: self.retention,
         }
     }

@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quintet_contract::JsonObject;
+use quintet_contract::cause::{CausedBy, TraceId};
 use quintet_contract::id::{CheckpointId, NodeId, RunId};
 use quintet_contract::plan::{Node, Plan};
 use quintet_contract::run::{
-    Entry, Fact, NodeFact, NodePrivate, NodeState, NodeStatus, ReportMark, Run, RunEvents,
-    RunPrivate, RunRecord, RunStatus,
+    LogEntry, NodeEvent, NodePrivate, NodeState, NodeStatus, ReportMark, Run, RunEvent,
+    RunLogBatch, RunPrivate, RunRecord, RunStatus,
 };
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
 
-use crate::core::event::{RequestId, Write};
+use crate::core::event::Write;
 
 /// How long an entry that nobody waits for may stay in memory, so that it travels with what follows.
 const LAZY: Duration = Duration::from_millis(20);
@@ -47,6 +48,8 @@ pub(crate) struct Active {
     /// Without its plan, which is beside it.
     run: Run,
     private: RunPrivate,
+    caused_by: Option<CausedBy>,
+    trace_id: Option<TraceId>,
     pub(crate) plan: Option<Arc<Plan>>,
     last_at: Timestamp,
     /// When a running node was last heard of.
@@ -88,7 +91,7 @@ struct Writer {
     /// How many of the pending entries are being written.
     in_flight: usize,
     is_created: bool,
-    pending: Vec<Entry>,
+    pending: Vec<LogEntry>,
     flush_at: Option<Timestamp>,
     /// Number of the last entry that is stored.
     stored: u64,
@@ -97,7 +100,7 @@ struct Writer {
     is_quiet: bool,
     end: End,
     /// Answers that wait until an entry is stored.
-    waiting: VecDeque<(u64, RequestId)>,
+    waiting: VecDeque<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,6 +159,8 @@ impl Active {
         let mut active = Self {
             run: record.run,
             private: record.private,
+            caused_by: record.caused_by,
+            trace_id: record.trace_id,
             plan,
             last_at,
             heard: HashMap::new(),
@@ -181,8 +186,8 @@ impl Active {
     }
 
     /// Takes in an entry that is in the log already. Those that the record includes change nothing.
-    pub(crate) fn replay(&mut self, entry: &Entry, sequence: u64) {
-        if let Fact::Checkpoint { checkpoint } = &entry.fact
+    pub(crate) fn replay(&mut self, entry: &LogEntry, sequence: u64) {
+        if let RunEvent::Checkpoint { checkpoint } = &entry.fact
             && checkpoint.node_id.is_none()
         {
             self.remember(checkpoint.id);
@@ -198,12 +203,12 @@ impl Active {
     /// Makes an entry of something that happened.
     pub(crate) fn push(
         &mut self,
-        fact: Fact,
+        fact: RunEvent,
         report: Option<ReportMark>,
         urgency: Urgency,
         now: Timestamp,
     ) {
-        let entry = Entry {
+        let entry = LogEntry {
             n: self.private.entries + 1,
             // Ids of events begin with their time and must sort.
             at: now.max(self.last_at),
@@ -224,11 +229,11 @@ impl Active {
     }
 
     /// The one place where a run changes.
-    fn apply(&mut self, entry: &Entry) {
+    fn apply(&mut self, entry: &LogEntry) {
         self.private.entries = entry.n;
         self.last_at = entry.at;
         match &entry.fact {
-            Fact::Status {
+            RunEvent::Status {
                 status,
                 error,
                 output,
@@ -244,17 +249,17 @@ impl Active {
                     self.private.nodes.clear();
                 }
             }
-            Fact::Node { node } => self.apply_node(node, entry.at),
-            Fact::Checkpoint { checkpoint } => {
+            RunEvent::Node { node } => self.apply_node(node, entry.at),
+            RunEvent::Checkpoint { checkpoint } => {
                 if let Some(node) = &checkpoint.node_id {
                     self.resume_from(node, checkpoint.data.clone());
                 }
             }
-            Fact::Output {
+            RunEvent::Output {
                 node_id, output, ..
             } => self.merge(node_id, output),
-            Fact::Log { node_id, .. } => self.private_of(node_id).lines += 1,
-            Fact::Progress { .. } | Fact::Unknown => {}
+            RunEvent::Log { node_id, .. } => self.private_of(node_id).lines += 1,
+            RunEvent::Progress { .. } | RunEvent::Unknown => {}
         }
         if let Some(mark) = &entry.report
             && !self.run.status.is_final()
@@ -267,7 +272,7 @@ impl Active {
         }
     }
 
-    fn apply_node(&mut self, node: &NodeFact, at: Timestamp) {
+    fn apply_node(&mut self, node: &NodeEvent, at: Timestamp) {
         let id = &node.node_id;
         if let Some(output) = &node.output {
             self.merge(id, output);
@@ -430,11 +435,13 @@ impl Active {
         Box::new(RunRecord {
             run: self.shown(),
             private: self.private.clone(),
+            caused_by: self.caused_by.clone(),
+            trace_id: self.trace_id.clone(),
         })
     }
 
     /// An answer that is to be given when everything so far is stored; false when it is already.
-    pub(crate) fn answer_when_stored(&mut self, request: RequestId) -> bool {
+    pub(crate) fn answer_when_stored(&mut self, request: u64) -> bool {
         if self.writer.stored >= self.private.entries && self.writer.is_created {
             return false;
         }
@@ -480,7 +487,7 @@ impl Active {
             }
             writer.in_flight = part(&writer.pending);
             writer.flush_at = None;
-            return Some(Write::Append(RunEvents {
+            return Some(Write::Append(RunLogBatch {
                 run_id: self.run.id,
                 entries: writer.pending[..writer.in_flight].to_vec(),
             }));
@@ -504,7 +511,7 @@ impl Active {
     }
 
     /// A write is confirmed; the answers that waited for it.
-    pub(crate) fn written(&mut self, sequence: u64, now: Timestamp) -> Vec<RequestId> {
+    pub(crate) fn written(&mut self, sequence: u64, now: Timestamp) -> Vec<u64> {
         let writer = &mut self.writer;
         writer.is_busy = false;
         writer.is_created = true;
@@ -529,7 +536,7 @@ impl Active {
 }
 
 /// How many entries go into one message.
-fn part(pending: &[Entry]) -> usize {
+fn part(pending: &[LogEntry]) -> usize {
     let mut bytes = 0;
     let mut count = 0;
     for entry in pending.iter().take(ENTRIES_AT_ONCE) {
@@ -543,18 +550,18 @@ fn part(pending: &[Entry]) -> usize {
 }
 
 /// Roughly the bytes of an entry.
-fn weight(fact: &Fact) -> usize {
+fn weight(fact: &RunEvent) -> usize {
     256 + match fact {
-        Fact::Status { output, .. } => output.as_ref().map_or(0, bytes_of),
-        Fact::Node { node } => {
+        RunEvent::Status { output, .. } => output.as_ref().map_or(0, bytes_of),
+        RunEvent::Node { node } => {
             node.output.as_ref().map_or(0, bytes_of_object)
                 + node.items.iter().flatten().map(bytes_of).sum::<usize>()
         }
-        Fact::Checkpoint { checkpoint } => checkpoint.data.as_ref().map_or(0, bytes_of),
-        Fact::Output { output, .. } => bytes_of_object(output),
-        Fact::Progress { data, .. } => bytes_of_object(data),
-        Fact::Log { line, .. } => line.len(),
-        Fact::Unknown => 0,
+        RunEvent::Checkpoint { checkpoint } => checkpoint.data.as_ref().map_or(0, bytes_of),
+        RunEvent::Output { output, .. } => bytes_of_object(output),
+        RunEvent::Progress { data, .. } => bytes_of_object(data),
+        RunEvent::Log { line, .. } => line.len(),
+        RunEvent::Unknown => 0,
     }
 }
 

@@ -1,25 +1,16 @@
 //! What can happen to a runner ([`Event`]), and what it does about it ([`Effect`]).
 
 use quintet_contract::JsonObject;
-use quintet_contract::error::ErrorReply;
 use quintet_contract::id::{CheckpointId, NodeId, QueueName, RunId, WorkerId};
 use quintet_contract::job::Attempt;
-use quintet_contract::run::{Run, RunEvents, RunRecord};
+use quintet_contract::replies;
+use quintet_contract::reply::{Reply, RequestId};
+use quintet_contract::run::{Run, RunLogBatch, RunRecord};
 use quintet_contract::run_api::{
     AddCheckpoint, CancelReply, CheckpointReply, CompleteRun, CreateRun, DecideGate, ListRuns,
     RunPage, RunReply,
 };
-use quintet_contract::task::{CommandSpec, RunReport, Task, Verdict};
-
-/// Names one request, so that its answer finds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
-
-impl From<u64> for RequestId {
-    fn from(number: u64) -> Self {
-        Self(number)
-    }
-}
+use quintet_contract::task::{CommandSpec, RunReport, RunReportsReply, Task, Verdict};
 
 /// Trace context of a request.
 pub type Traceparent = Option<String>;
@@ -28,21 +19,21 @@ pub type Traceparent = Option<String>;
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Somebody wants a new run.
-    Create(RequestId, Box<CreateRun>, Traceparent),
+    Create(RequestId<RunReply>, Box<CreateRun>, Traceparent),
     /// Somebody asks for a run.
-    Get(RequestId, RunId),
+    Get(RequestId<RunReply>, RunId),
     /// Somebody asks for runs.
-    List(RequestId, ListRuns),
+    List(RequestId<RunPage>, ListRuns),
     /// Somebody wants a run to end.
-    Cancel(RequestId, RunId),
+    Cancel(RequestId<CancelReply>, RunId),
     /// Somebody adds a checkpoint.
-    Checkpoint(RequestId, Box<AddCheckpoint>),
+    Checkpoint(RequestId<CheckpointReply>, Box<AddCheckpoint>),
     /// Somebody says how a run without a plan ended.
-    Complete(RequestId, Box<CompleteRun>),
+    Complete(RequestId<RunReply>, Box<CompleteRun>),
     /// Somebody decided about a gate.
-    Decide(RequestId, DecideGate),
+    Decide(RequestId<RunReply>, DecideGate),
     /// A worker reported. Each report comes with an id for the checkpoint that it may be.
-    Reported(RequestId, Vec<(RunReport, CheckpointId)>),
+    Reported(RequestId<RunReportsReply>, Vec<(RunReport, CheckpointId)>),
     /// Something that this process does itself reported.
     Executed(Box<RunReport>, CheckpointId),
     /// A write of a run is confirmed; for an addition to its log, with its sequence there.
@@ -71,13 +62,17 @@ pub enum Effect {
     /// Tell a worker to stop.
     Cancel(WorkerId, RunId, NodeId, Attempt),
     /// Answer.
-    Reply(RequestId, Answer),
+    Reply(Reply<Answer>),
     /// Answer a worker; these verdicts, by place, still lack the last checkpoint of a node, which is in the log.
-    ReplyWithResume(RequestId, Vec<Verdict>, Vec<(usize, RunId, NodeId)>),
+    ReplyWithResume(
+        RequestId<RunReportsReply>,
+        Vec<Verdict>,
+        Vec<(usize, RunId, NodeId)>,
+    ),
     /// Answer with the record of a run that has ended.
-    Read(RequestId, RunId),
+    Read(RequestId<RunReply>, RunId),
     /// Answer with these runs and with the records of those that have ended, newest first.
-    List(RequestId, Vec<Run>, Vec<RunId>),
+    List(RequestId<RunPage>, Vec<Run>, Vec<RunId>),
     /// A run is no longer in memory.
     Forget(RunId),
 }
@@ -88,7 +83,7 @@ pub enum Write {
     /// Its first record.
     Create(Box<RunRecord>),
     /// More of its log.
-    Append(RunEvents),
+    Append(RunLogBatch),
     /// Its record anew.
     Snapshot(Box<RunRecord>),
     /// Its last record.
@@ -136,19 +131,18 @@ pub struct KubernetesWork {
     pub heartbeat_ms: Option<u64>,
 }
 
-/// What is answered.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    /// A run.
-    Run(Box<RunReply>),
-    /// It is canceled.
-    Canceled(CancelReply),
-    /// The checkpoint is stored.
-    Checkpoint(CheckpointReply),
-    /// Several runs.
-    Runs(RunPage),
-    /// To a worker.
-    Verdicts(Vec<Verdict>),
-    /// No.
-    Refused(ErrorReply),
+replies! {
+    /// What is answered.
+    pub enum Answer {
+        /// A run.
+        Run(RunReply),
+        /// It is canceled.
+        Canceled(CancelReply),
+        /// The checkpoint is stored.
+        Checkpoint(CheckpointReply),
+        /// Several runs.
+        Runs(RunPage),
+        /// To a worker.
+        Reports(RunReportsReply),
+    }
 }

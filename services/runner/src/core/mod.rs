@@ -31,14 +31,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quintet_contract::id::{CheckpointId, RunId};
-use quintet_contract::run::{Entry, RunMode, RunRecord, RunStatus};
+use quintet_contract::reply::RequestId;
+use quintet_contract::run::{LogEntry, RunMode, RunRecord, RunStatus};
 use quintet_contract::subject::Prefix;
-use quintet_contract::task::{RunReport, Verdict};
+use quintet_contract::task::{RunReport, RunReportsReply, Verdict};
 use quintet_contract::time::Timestamp;
 
 pub(crate) use active::listed;
 pub use event::{
-    Answer, Effect, Event, Execution, ExecutionWork, KubernetesWork, RequestId, Traceparent, Write,
+    Answer, Effect, Event, Execution, ExecutionWork, KubernetesWork, Traceparent, Write,
 };
 pub(crate) use request::plan_view;
 pub(crate) use settle::OWN_WORKER;
@@ -86,7 +87,7 @@ pub struct StoredRun {
     /// The record.
     pub record: RunRecord,
     /// Entries of the log; those that the record includes do no harm.
-    pub log: Vec<(u64, Entry)>,
+    pub log: Vec<(u64, LogEntry)>,
 }
 
 /// What is remembered of a run that has ended.
@@ -115,7 +116,8 @@ pub struct Core {
     timers: BTreeSet<(Timestamp, RunId)>,
     timer_of: HashMap<RunId, Timestamp>,
     touched: BTreeSet<RunId>,
-    pending: HashMap<RequestId, Pending>,
+    /// By the number of their request.
+    pending: HashMap<u64, Pending>,
     sweep_at: Timestamp,
 }
 
@@ -276,7 +278,7 @@ impl Core {
 
     fn reported(
         &mut self,
-        request: RequestId,
+        request: RequestId<RunReportsReply>,
         reports: Vec<(RunReport, CheckpointId)>,
         now: Timestamp,
         effects: &mut Vec<Effect>,
@@ -297,7 +299,7 @@ impl Core {
             verdicts.push(said.verdict);
         }
         let effect = match to_look_up.as_slice() {
-            [] => Effect::Reply(request, Answer::Verdicts(verdicts)),
+            [] => Effect::Reply(request.reply(Ok(RunReportsReply { verdicts }))),
             _ => Effect::ReplyWithResume(request, verdicts, to_look_up),
         };
         self.say_when_stored(request, effect, runs, effects);
@@ -322,9 +324,9 @@ impl Core {
     }
 
     /// Gives an answer once everything that these runs have so far is stored.
-    fn say_when_stored(
+    fn say_when_stored<R>(
         &mut self,
-        request: RequestId,
+        request: RequestId<R>,
         effect: Effect,
         runs: impl IntoIterator<Item = RunId>,
         effects: &mut Vec<Effect>,
@@ -332,7 +334,7 @@ impl Core {
         let mut left = 0;
         for run in runs {
             if let Some(active) = self.runs.awake_mut(&run)
-                && active.answer_when_stored(request)
+                && active.answer_when_stored(request.number())
             {
                 left += 1;
             }
@@ -340,7 +342,8 @@ impl Core {
         if left == 0 {
             effects.push(effect);
         } else {
-            self.pending.insert(request, Pending { effect, left });
+            self.pending
+                .insert(request.number(), Pending { effect, left });
         }
     }
 

@@ -12,8 +12,8 @@ use quintet_contract::id::{CheckpointId, NodeId};
 use quintet_contract::job::Attempt;
 use quintet_contract::plan::Node;
 use quintet_contract::run::{
-    Checkpoint, Fact, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES, MAX_OUTPUT_BYTES,
-    MAX_OUTPUTS_BYTES, NodeFact, NodeStatus, ReportMark,
+    Checkpoint, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES, MAX_OUTPUT_BYTES,
+    MAX_OUTPUTS_BYTES, NodeEvent, NodeStatus, ReportMark, RunEvent,
 };
 use quintet_contract::task::{MAX_LINES, RunReport, Verdict, WorkerEvent};
 
@@ -195,16 +195,16 @@ impl Settle<'_> {
             _ => None,
         };
         self.expect_task(&report.node_id, task);
-        let node = NodeFact {
+        let node = NodeEvent {
             node_id: report.node_id.clone(),
             status: NodeStatus::Running,
             attempt,
             worker: Some(report.worker.clone()),
             task,
-            ..NodeFact::default()
+            ..NodeEvent::default()
         };
         self.active
-            .push(Fact::Node { node }, None, Urgency::Lazy, self.now);
+            .push(RunEvent::Node { node }, None, Urgency::Lazy, self.now);
     }
 
     fn granted(&self, node: &Node, id: &NodeId, attempt: Attempt) -> Said {
@@ -250,13 +250,13 @@ impl Settle<'_> {
                     node_id: Some(node_id),
                     blob: None,
                 };
-                (Fact::Checkpoint { checkpoint }, Urgency::Now)
+                (RunEvent::Checkpoint { checkpoint }, Urgency::Now)
             }
             WorkerEvent::Output { data } => {
                 self.check_output(id, &data)?;
                 let output = data;
                 (
-                    Fact::Output {
+                    RunEvent::Output {
                         node_id,
                         attempt,
                         output,
@@ -269,7 +269,7 @@ impl Settle<'_> {
                     return Err("this is too much to say of a progress".to_owned());
                 }
                 (
-                    Fact::Progress {
+                    RunEvent::Progress {
                         node_id,
                         attempt,
                         data,
@@ -292,14 +292,14 @@ impl Settle<'_> {
                     self.fail_attempt(node, id, attempt, failure);
                     return Ok(());
                 }
-                let node = NodeFact {
+                let node = NodeEvent {
                     node_id,
                     status: NodeStatus::Succeeded,
                     attempt,
                     output,
-                    ..NodeFact::default()
+                    ..NodeEvent::default()
                 };
-                (Fact::Node { node }, Urgency::Now)
+                (RunEvent::Node { node }, Urgency::Now)
             }
             WorkerEvent::Failed { error, retryable } => {
                 let failure = Failure {
@@ -351,7 +351,7 @@ impl Settle<'_> {
         attempt: Attempt,
         stream: LogStream,
         mut line: String,
-    ) -> Option<Fact> {
+    ) -> Option<RunEvent> {
         let kept = self
             .active
             .private(id.as_str())
@@ -371,7 +371,7 @@ impl Settle<'_> {
             ),
             _ => return None,
         };
-        Some(Fact::Log {
+        Some(RunEvent::Log {
             node_id: id.clone(),
             attempt,
             stream,

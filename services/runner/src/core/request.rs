@@ -3,23 +3,25 @@
 
 use std::collections::BTreeMap;
 
+use quintet_contract::cause::{CausedBy, TraceId};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{NodeId, RunId};
 use quintet_contract::nesting;
 use quintet_contract::plan::{MAX_PLAN_BYTES, Plan, PlanView, Problem};
+use quintet_contract::reply::RequestId;
 use quintet_contract::run::{
-    Checkpoint, Fact, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES, NodeFact, NodeState,
-    NodeStatus, Run, RunMode, RunPrivate, RunRecord, RunStatus,
+    Checkpoint, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES, NodeEvent, NodeState, NodeStatus,
+    Run, RunEvent, RunMode, RunPrivate, RunRecord, RunStatus,
 };
 use quintet_contract::run_api::{
     AddCheckpoint, CancelReply, CheckpointReply, CompleteRun, CreateRun, DecideGate, Decision,
-    ListRuns, MAX_RUNS_PAGE, RunReply,
+    ListRuns, MAX_RUNS_PAGE, RunPage, RunReply,
 };
 use quintet_contract::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::core::active::{Active, Urgency, bytes_of, bytes_of_object};
-use crate::core::event::{Answer, Effect, RequestId, Traceparent};
+use crate::core::event::{Effect, Traceparent};
 use crate::core::{Core, plan};
 
 /// Most bytes of a run's metadata as JSON.
@@ -56,7 +58,7 @@ fn invalid_transition(from: RunStatus, to: RunStatus) -> ErrorReply {
 impl Core {
     pub(super) fn create(
         &mut self,
-        request: RequestId,
+        request: RequestId<RunReply>,
         (create, traceparent): (CreateRun, Traceparent),
         now: Timestamp,
         effects: &mut Vec<Effect>,
@@ -70,16 +72,20 @@ impl Core {
         let (run, plan) = match self.new_run(create, now) {
             Ok(new) => new,
             Err(error) => {
-                effects.push(Effect::Reply(request, Answer::Refused(error)));
+                effects.push(Effect::Reply(request.reply(Err(error))));
                 return;
             }
         };
-        let private = RunPrivate {
-            traceparent,
-            ..RunPrivate::default()
+        let record = RunRecord {
+            caused_by: run.retry_of.map(CausedBy::run),
+            trace_id: traceparent.as_deref().and_then(TraceId::of_traceparent),
+            run: Run { plan, ..run },
+            private: RunPrivate {
+                traceparent,
+                ..RunPrivate::default()
+            },
         };
-        let run = Run { plan, ..run };
-        let mut active = Active::new(RunRecord { run, private });
+        let mut active = Active::new(record);
         effects.push(Effect::Write(id, active.first_write()));
         self.with(active, now, effects, |settle| settle.settle());
         self.answer_with_run(request, id, effects);
@@ -170,7 +176,7 @@ impl Core {
     /// Answers with a run as it is now, once that is stored.
     pub(super) fn answer_with_run(
         &mut self,
-        request: RequestId,
+        request: RequestId<RunReply>,
         id: RunId,
         effects: &mut Vec<Effect>,
     ) {
@@ -178,19 +184,19 @@ impl Core {
         self.say_when_stored(request, effect, [id], effects);
     }
 
-    fn get(&self, request: RequestId, id: RunId) -> Effect {
-        let answer = match self.runs.get(&id) {
-            Some(active) => Answer::Run(Box::new(RunReply {
+    fn get(&self, request: RequestId<RunReply>, id: RunId) -> Effect {
+        let outcome = match self.runs.get(&id) {
+            Some(active) => Ok(RunReply {
                 run: active.shown(),
                 entries: active.entries(),
-            })),
+            }),
             None if self.ended.contains_key(&id) => return Effect::Read(request, id),
-            None => Answer::Refused(not_found()),
+            None => Err(not_found()),
         };
-        Effect::Reply(request, answer)
+        Effect::Reply(request.reply(outcome))
     }
 
-    pub(super) fn list(&self, request: RequestId, list: &ListRuns) -> Effect {
+    pub(super) fn list(&self, request: RequestId<RunPage>, list: &ListRuns) -> Effect {
         let limit = list.limit.unwrap_or(DEFAULT_PAGE).min(MAX_RUNS_PAGE) as usize;
         let is_before = |id: &RunId| list.before.is_none_or(|before| *id < before);
         let is_wanted = |status: RunStatus, owner: Option<&str>| {
@@ -230,13 +236,13 @@ impl Core {
 
     pub(super) fn cancel(
         &mut self,
-        request: RequestId,
+        request: RequestId<CancelReply>,
         id: RunId,
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
         if let Err(error) = self.may_become(id, RunStatus::Canceled) {
-            effects.push(Effect::Reply(request, Answer::Refused(error)));
+            effects.push(Effect::Reply(request.reply(Err(error))));
             return;
         }
         if let Some(active) = self.runs.remove(&id) {
@@ -244,11 +250,11 @@ impl Core {
                 settle.end(RunStatus::Canceled, None)
             });
         }
-        let answer = Answer::Canceled(CancelReply {
+        let reply = request.reply(Ok(CancelReply {
             ok: true,
             status: RunStatus::Canceled,
-        });
-        self.say_when_stored(request, Effect::Reply(request, answer), [id], effects);
+        }));
+        self.say_when_stored(request, Effect::Reply(reply), [id], effects);
     }
 
     fn may_become(&self, id: RunId, next: RunStatus) -> Result<(), ErrorReply> {
@@ -266,14 +272,14 @@ impl Core {
 
     pub(super) fn checkpoint(
         &mut self,
-        request: RequestId,
+        request: RequestId<CheckpointReply>,
         add: AddCheckpoint,
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
         let (run, id) = (add.run_id, add.checkpoint_id);
         match self.new_checkpoint(add, now) {
-            Err(error) => effects.push(Effect::Reply(request, Answer::Refused(error))),
+            Err(error) => effects.push(Effect::Reply(request.reply(Err(error)))),
             Ok(fact) => {
                 if let Some(fact) = fact
                     && let Some(active) = self.runs.get_mut(&run)
@@ -282,8 +288,8 @@ impl Core {
                     active.push(fact, None, Urgency::Now, now);
                     self.touched.insert(run);
                 }
-                let answer = Answer::Checkpoint(CheckpointReply { checkpoint_id: id });
-                self.say_when_stored(request, Effect::Reply(request, answer), [run], effects);
+                let reply = request.reply(Ok(CheckpointReply { checkpoint_id: id }));
+                self.say_when_stored(request, Effect::Reply(reply), [run], effects);
             }
         }
     }
@@ -293,7 +299,7 @@ impl Core {
         &self,
         add: AddCheckpoint,
         now: Timestamp,
-    ) -> Result<Option<Fact>, ErrorReply> {
+    ) -> Result<Option<RunEvent>, ErrorReply> {
         let Some(active) = self.runs.get(&add.run_id) else {
             return Err(match self.ended.get(&add.run_id) {
                 Some(ended) => has_ended(ended.status),
@@ -333,23 +339,23 @@ impl Core {
             node_id: None,
             blob: add.blob,
         };
-        Ok(Some(Fact::Checkpoint { checkpoint }))
+        Ok(Some(RunEvent::Checkpoint { checkpoint }))
     }
 
     pub(super) fn complete(
         &mut self,
-        request: RequestId,
+        request: RequestId<RunReply>,
         complete: CompleteRun,
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
         let id = complete.run_id;
         if let Err(error) = self.may_complete(&complete) {
-            effects.push(Effect::Reply(request, Answer::Refused(error)));
+            effects.push(Effect::Reply(request.reply(Err(error))));
             return;
         }
         if let Some(active) = self.runs.get_mut(&id) {
-            let fact = Fact::Status {
+            let fact = RunEvent::Status {
                 status: complete.status,
                 error: complete.error,
                 output: complete.output,
@@ -393,14 +399,14 @@ impl Core {
 
     pub(super) fn decide(
         &mut self,
-        request: RequestId,
+        request: RequestId<RunReply>,
         decide: DecideGate,
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
         let id = decide.run_id;
         if let Err(error) = self.may_decide(&decide) {
-            effects.push(Effect::Reply(request, Answer::Refused(error)));
+            effects.push(Effect::Reply(request.reply(Err(error))));
             return;
         }
         if let Some(active) = self.runs.get_mut(&id) {
@@ -413,7 +419,7 @@ impl Core {
                 .state(decide.node_id.as_str())
                 .map(|state| state.attempt)
                 .unwrap_or_default();
-            let node = NodeFact {
+            let node = NodeEvent {
                 node_id: decide.node_id,
                 status: if is_approved {
                     NodeStatus::Succeeded
@@ -427,9 +433,9 @@ impl Core {
                 }),
                 output: output.as_object().cloned(),
                 failed_attempt: !is_approved,
-                ..NodeFact::default()
+                ..NodeEvent::default()
             };
-            active.push(Fact::Node { node }, None, Urgency::Now, now);
+            active.push(RunEvent::Node { node }, None, Urgency::Now, now);
             self.touched.insert(id);
         }
         self.answer_with_run(request, id, effects);

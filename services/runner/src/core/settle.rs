@@ -11,7 +11,9 @@ use std::time::Duration;
 use quintet_contract::id::NodeId;
 use quintet_contract::job::Attempt;
 use quintet_contract::plan::{Node, OnFailure, OnTimeout};
-use quintet_contract::run::{Fact, MAX_OUTPUTS_BYTES, NodeFact, NodeStatus, RunMode, RunStatus};
+use quintet_contract::run::{
+    MAX_OUTPUTS_BYTES, NodeEvent, NodeStatus, RunEvent, RunMode, RunStatus,
+};
 use quintet_contract::subject::Prefix;
 use quintet_contract::time::Timestamp;
 use serde_json::{Value, json};
@@ -195,7 +197,7 @@ impl Settle<'_> {
             match readiness {
                 Readiness::Waits => self.go_on(node, &id, place, walk),
                 Readiness::Skipped(reason) => {
-                    self.node(NodeFact {
+                    self.node(NodeEvent {
                         status: NodeStatus::Skipped,
                         error: reason,
                         ..self.fact(&id)
@@ -297,14 +299,14 @@ impl Settle<'_> {
                 let due = node
                     .timeout_ms
                     .map(|timeout| self.now.after(Duration::from_millis(timeout)));
-                Ok(NodeFact {
+                Ok(NodeEvent {
                     status: NodeStatus::Waiting,
                     attempt: Attempt(1),
                     due,
                     ..self.fact(id)
                 })
             }
-            "sleep" => self.sleep(node, place).map(|due| NodeFact {
+            "sleep" => self.sleep(node, place).map(|due| NodeEvent {
                 status: NodeStatus::Waiting,
                 attempt: Attempt(1),
                 due: Some(due),
@@ -312,14 +314,14 @@ impl Settle<'_> {
             }),
             "condition" => {
                 let when = node.when.as_deref().unwrap_or_default();
-                expression::is_true(when, &self.scope(place)).map(|value| NodeFact {
+                expression::is_true(when, &self.scope(place)).map(|value| NodeEvent {
                     status: NodeStatus::Succeeded,
                     attempt: Attempt(1),
                     output: json!({"value": value}).as_object().cloned(),
                     ..self.fact(id)
                 })
             }
-            "foreach" => self.items(node, place).map(|items| NodeFact {
+            "foreach" => self.items(node, place).map(|items| NodeEvent {
                 status: NodeStatus::Running,
                 attempt: Attempt(1),
                 items: Some(items),
@@ -363,11 +365,11 @@ impl Settle<'_> {
             return;
         }
         match node.kind.as_str() {
-            "sleep" => self.node(NodeFact {
+            "sleep" => self.node(NodeEvent {
                 status: NodeStatus::Succeeded,
                 ..self.fact(id)
             }),
-            "gate" if node.on_timeout == Some(OnTimeout::Approve) => self.node(NodeFact {
+            "gate" if node.on_timeout == Some(OnTimeout::Approve) => self.node(NodeEvent {
                 status: NodeStatus::Succeeded,
                 output: json!({"decision": "approve", "timedOut": true})
                     .as_object()
@@ -387,13 +389,13 @@ impl Settle<'_> {
     }
 
     fn fail(&mut self, id: &NodeId, attempt: Attempt, error: String) {
-        self.node(NodeFact {
+        self.node(NodeEvent {
             node_id: id.clone(),
             status: NodeStatus::Failed,
             attempt,
             error: Some(self.cut(error)),
             failed_attempt: true,
-            ..NodeFact::default()
+            ..NodeEvent::default()
         });
     }
 
@@ -418,7 +420,7 @@ impl Settle<'_> {
             .collect();
         for id in open {
             self.stop(&id);
-            self.node(NodeFact {
+            self.node(NodeEvent {
                 status: NodeStatus::Canceled,
                 ..self.fact(&id)
             });
@@ -427,7 +429,7 @@ impl Settle<'_> {
     }
 
     fn status(&mut self, status: RunStatus, error: Option<String>) {
-        let fact = Fact::Status {
+        let fact = RunEvent::Status {
             status,
             error,
             output: None,
@@ -435,9 +437,9 @@ impl Settle<'_> {
         self.active.push(fact, None, Urgency::Now, self.now);
     }
 
-    fn node(&mut self, node: NodeFact) {
+    fn node(&mut self, node: NodeEvent) {
         self.active
-            .push(Fact::Node { node }, None, Urgency::Now, self.now);
+            .push(RunEvent::Node { node }, None, Urgency::Now, self.now);
     }
 
     fn status_of(&self, id: &str) -> NodeStatus {
@@ -447,15 +449,15 @@ impl Settle<'_> {
     }
 
     /// A fact about a node that says nothing new yet.
-    fn fact(&self, id: &NodeId) -> NodeFact {
-        NodeFact {
+    fn fact(&self, id: &NodeId) -> NodeEvent {
+        NodeEvent {
             node_id: id.clone(),
             status: self.status_of(id.as_str()),
             attempt: self
                 .active
                 .state(id.as_str())
                 .map_or(Attempt(0), |state| state.attempt),
-            ..NodeFact::default()
+            ..NodeEvent::default()
         }
     }
 

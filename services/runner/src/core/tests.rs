@@ -1,5 +1,6 @@
 //! What the core decides, told as stories: a run is created, workers report, time passes.
 
+use quintet_contract::cause::CausedBy;
 use quintet_contract::id::{CheckpointId, NodeId, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::run::{NodeStatus, RunMode, RunRecord, RunStatus};
@@ -18,11 +19,11 @@ struct Story {
     now: Timestamp,
     run: RunId,
     record: Option<RunRecord>,
-    log: Vec<(u64, Entry)>,
+    log: Vec<(u64, LogEntry)>,
     sequence: u64,
     tasks: Vec<Task>,
     cancels: Vec<NodeId>,
-    answers: BTreeMap<RequestId, Answer>,
+    answers: BTreeMap<u64, Answer>,
     requests: u64,
     seqs: HashMap<(NodeId, Attempt), u64>,
 }
@@ -68,13 +69,13 @@ impl Story {
         story
     }
 
-    fn ask(&mut self, event: impl FnOnce(RequestId) -> Event) -> Option<Answer> {
+    fn ask<R>(&mut self, event: impl FnOnce(RequestId<R>) -> Event) -> Option<Answer> {
         self.requests += 1;
-        let id = RequestId(self.requests);
+        let id = RequestId::new(self.requests);
         let effects = self.core.step(event(id), self.now);
         self.act(effects);
         self.settle();
-        self.answers.get(&id).cloned()
+        self.answers.get(&id.number()).cloned()
     }
 
     fn settle(&mut self) {
@@ -110,11 +111,13 @@ impl Story {
                 }
                 Effect::Dispatch(_, task) => self.tasks.push(*task),
                 Effect::Cancel(_, _, node, _) => self.cancels.push(node),
-                Effect::Reply(id, answer) => {
+                Effect::Reply(reply) => {
+                    let (id, answer) = reply.into_parts();
                     self.answers.insert(id, answer);
                 }
                 Effect::ReplyWithResume(id, verdicts, _) => {
-                    self.answers.insert(id, Answer::Verdicts(verdicts));
+                    let answer = RunReportsReply { verdicts }.into();
+                    self.answers.insert(id.number(), answer);
                 }
                 Effect::LookFor(..)
                 | Effect::Execute(_)
@@ -161,7 +164,7 @@ impl Story {
         };
         let id = CheckpointId::from_uuid(Uuid::now_v7());
         match self.ask(|request| Event::Reported(request, vec![(report, id)])) {
-            Some(Answer::Verdicts(mut verdicts)) => verdicts.remove(0),
+            Some(Answer::Reports(mut reply)) => reply.verdicts.remove(0),
             other => panic!("{other:?}"),
         }
     }
@@ -214,6 +217,8 @@ impl Story {
         RunRecord {
             run: active.shown(),
             private: Default::default(),
+            caused_by: None,
+            trace_id: None,
         }
     }
 
@@ -282,8 +287,11 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         Verdict::Ok
     );
     let checkpoints = |story: &Story| {
-        let is_checkpoint = |(_, entry): &&(u64, Entry)| {
-            matches!(entry.fact, quintet_contract::run::Fact::Checkpoint { .. })
+        let is_checkpoint = |(_, entry): &&(u64, LogEntry)| {
+            matches!(
+                entry.fact,
+                quintet_contract::run::RunEvent::Checkpoint { .. }
+            )
         };
         story.log.iter().filter(is_checkpoint).count()
     };
@@ -336,12 +344,12 @@ fn a_grant_that_was_not_stored_is_learnt_from_its_first_report() {
     // Granted, but the process dies before anything of it is written.
     let id = CheckpointId::from_uuid(Uuid::nil());
     let effects = story.core.step(
-        Event::Reported(RequestId(99), vec![(report, id)]),
+        Event::Reported(RequestId::new(99), vec![(report, id)]),
         story.now,
     );
     assert!(matches!(
         &effects[..],
-        [Effect::Reply(_, Answer::Verdicts(_))]
+        [Effect::Reply(reply)] if matches!(reply.answer(), Answer::Reports(_))
     ));
     story.restart();
     assert_eq!(story.node("a"), NodeStatus::Queued);
@@ -652,4 +660,28 @@ fn a_place_that_nothing_can_fill_fails_its_node_with_the_reason() {
             .unwrap()
             .contains("nodes.a.output.missing")
     );
+}
+
+#[test]
+fn a_record_names_the_run_that_it_continues_and_the_trace_that_made_it() {
+    let mut story = Story::new(None);
+    let (first, again) = (story.run, RunId::from_uuid(Uuid::now_v7()));
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let create = CreateRun {
+        run_id: again,
+        mode: RunMode::Queue,
+        plan: None,
+        inputs: None,
+        name: None,
+        metadata: None,
+        owner: None,
+        retry_of: Some(first),
+        finished: BTreeMap::new(),
+    };
+    let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
+    story.ask(|id| Event::Create(id, Box::new(create), Some(traceparent)));
+    let record = story.record.as_ref().unwrap();
+    assert_eq!(record.run.id, again);
+    assert_eq!(record.caused_by, Some(CausedBy::run(first)));
+    assert_eq!(record.trace_id.as_ref().unwrap().as_str(), trace);
 }

@@ -9,10 +9,11 @@ use quintet_contract::api::{ControlJob, ControlReply};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::JobId;
 use quintet_contract::job::{Attempt, JobStatus};
+use quintet_contract::reply::RequestId;
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
 
-use super::event::{Answer, AskId, Effect, RequestId, Traceparent};
+use super::event::{AskId, Effect, Traceparent};
 use super::{Core, Timer};
 
 /// How long a client of mute and unmute waits for the agent at most.
@@ -28,19 +29,19 @@ pub(super) struct Ask {
     /// What a success of this command sets `isMuted` to.
     mutes: Option<bool>,
     /// Who waits; nobody once it was answered early.
-    from: Option<RequestId>,
+    from: Option<RequestId<ControlReply>>,
 }
 
 impl Core {
     pub(super) fn control(
         &mut self,
-        from: RequestId,
+        from: RequestId<ControlReply>,
         control: ControlJob,
         trace: Traceparent,
         now: Timestamp,
     ) {
         if let Err(error) = self.check_control(&control) {
-            return self.reply(from, Answer::Refused(error));
+            return self.reply(from, Err(error));
         }
         let Some(job) = self.job(&control.id) else {
             return;
@@ -161,19 +162,19 @@ impl Core {
 
     fn answer_control(
         &mut self,
-        from: RequestId,
+        from: RequestId<ControlReply>,
         id: &JobId,
         outcome: Result<Option<JsonObject>, ErrorReply>,
     ) {
-        let answer = match (outcome, self.job(id)) {
-            (Ok(answer), Some(job)) => Answer::Control(Box::new(ControlReply {
+        let outcome = match (outcome, self.job(id)) {
+            (Ok(answer), Some(job)) => Ok(ControlReply {
                 job: job.clone(),
                 answer,
-            })),
-            (Ok(_), None) => Answer::Refused(ErrorReply::not_found()),
-            (Err(error), _) => Answer::Refused(error),
+            }),
+            (Ok(_), None) => Err(ErrorReply::not_found()),
+            (Err(error), _) => Err(error),
         };
-        self.reply(from, answer);
+        self.reply(from, outcome);
     }
 }
 

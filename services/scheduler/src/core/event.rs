@@ -14,17 +14,9 @@ use quintet_contract::api::{
 use quintet_contract::error::ErrorReply;
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId, TemplateId};
 use quintet_contract::job::{Job, KeyRecord};
+use quintet_contract::replies;
+use quintet_contract::reply::{Reply, RequestId};
 use quintet_contract::template::Template;
-
-/// Names a request that waits for its answer; given by whoever received it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
-
-impl From<u64> for RequestId {
-    fn from(number: u64) -> Self {
-        Self(number)
-    }
-}
 
 /// Names a command that waits for an agent's answer; given by the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,8 +30,6 @@ pub type Traceparent = Option<String>;
 pub enum Event {
     /// A client asked something.
     Asked {
-        /// Where the answer goes.
-        from: RequestId,
         /// What it asked.
         question: Question,
         /// The client's trace.
@@ -55,7 +45,7 @@ pub enum Event {
     /// An agent reported facts.
     Reported {
         /// Where the answer goes.
-        from: RequestId,
+        from: RequestId<ReportsReply>,
         /// Who speaks, as its subject says.
         agent: AgentId,
         /// The facts.
@@ -64,7 +54,7 @@ pub enum Event {
     /// An agent gave a sign of life.
     HeartbeatCame {
         /// Where the answer goes.
-        from: RequestId,
+        from: RequestId<HeartbeatReply>,
         /// Who speaks, as its subject says.
         agent: AgentId,
         /// The sign.
@@ -101,68 +91,67 @@ pub enum Claim {
     Failed(ErrorReply),
 }
 
-/// What clients ask.
+/// What clients ask, each with where the answer goes.
 #[derive(Clone, Debug)]
 pub enum Question {
     /// A new job.
-    Submit(Box<SubmitJob>),
+    Submit(RequestId<SubmitReply>, Box<SubmitJob>),
     /// Several new jobs.
-    SubmitBatch(SubmitBatch),
+    SubmitBatch(RequestId<BatchReply>, SubmitBatch),
     /// Where would it go?
-    DryRun(Box<SubmitJob>),
+    DryRun(RequestId<DryRunReply>, Box<SubmitJob>),
     /// Which jobs are there?
-    List(ListJobs),
+    List(RequestId<JobPage>, ListJobs),
     /// How is this job?
-    Get(JobRef),
+    Get(RequestId<JobReply>, JobRef),
     /// Stop it.
-    Stop(JobRef),
+    Stop(RequestId<JobReply>, JobRef),
     /// A live command to it.
-    Control(ControlJob),
+    Control(RequestId<ControlReply>, ControlJob),
     /// Merge this into its stream metadata.
-    Metadata(PatchMetadata),
+    Metadata(RequestId<MetadataReply>, PatchMetadata),
     /// Why is it where it is?
-    Explain(JobRef),
+    Explain(RequestId<Explanation>, JobRef),
     /// Which agents are there?
-    ListAgents(ListAgents),
+    ListAgents(RequestId<AgentPage>, ListAgents),
     /// How is this agent?
-    GetAgent(AgentRef),
+    GetAgent(RequestId<AgentReply>, AgentRef),
     /// Give it no more jobs, or give it jobs again.
-    Drain(DrainAgent),
+    Drain(RequestId<AgentReply>, DrainAgent),
     /// Forget an offline agent.
-    Forget(AgentRef),
+    Forget(RequestId<Done>, AgentRef),
 }
 
-/// Answers, each to its own question.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// To a submission.
-    Submitted(Box<SubmitReply>),
-    /// To a batch.
-    Batch(BatchReply),
-    /// To a dry run.
-    DryRun(DryRunReply),
-    /// To a list.
-    Jobs(JobPage),
-    /// To a get or a stop.
-    Job(Box<JobReply>),
-    /// To a live command.
-    Control(Box<ControlReply>),
-    /// To a merge.
-    Metadata(MetadataReply),
-    /// To an explain.
-    Explanation(Explanation),
-    /// To a list of agents.
-    Agents(AgentPage),
-    /// To a get or a drain of an agent.
-    Agent(Box<AgentReply>),
-    /// To a forget.
-    Done(Done),
-    /// To reports.
-    Reports(ReportsReply),
-    /// To a heartbeat.
-    Heartbeat(HeartbeatReply),
-    /// To any of them.
-    Refused(ErrorReply),
+replies! {
+    /// Answers, each to its own question.
+    pub enum Answer {
+        /// To a submission.
+        Submitted(SubmitReply),
+        /// To a batch.
+        Batch(BatchReply),
+        /// To a dry run.
+        DryRun(DryRunReply),
+        /// To a list.
+        Jobs(JobPage),
+        /// To a get or a stop.
+        Job(JobReply),
+        /// To a live command.
+        Control(ControlReply),
+        /// To a merge.
+        Metadata(MetadataReply),
+        /// To an explain.
+        Explanation(Explanation),
+        /// To a list of agents.
+        Agents(AgentPage),
+        /// To a get or a drain of an agent.
+        Agent(AgentReply),
+        /// To a forget.
+        Done(Done),
+        /// To reports.
+        Reports(ReportsReply),
+        /// To a heartbeat.
+        Heartbeat(HeartbeatReply),
+    }
 }
 
 /// What is to be done.
@@ -205,13 +194,8 @@ pub enum Effect {
         /// The job's trace.
         traceparent: Traceparent,
     },
-    /// Answer.
-    Reply {
-        /// Whom.
-        to: RequestId,
-        /// What.
-        answer: Answer,
-    },
+    /// Answer a request.
+    Reply(Reply<Answer>),
     /// The job's time is over and its record has expired: nothing about it needs to be kept.
     Forget(JobId),
     /// Count something that should be seen in the metrics.

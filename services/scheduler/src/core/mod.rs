@@ -29,15 +29,15 @@ use std::time::Duration;
 
 use quintet_contract::agent::AgentRecord;
 use quintet_contract::api::JobCursor;
+use quintet_contract::error::ErrorReply;
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName, TemplateId};
 use quintet_contract::job::{Job, JobRecord, JobStatus};
+use quintet_contract::reply::RequestId;
 use quintet_contract::template::Template;
 use quintet_contract::time::Timestamp;
 
 use self::control::Ask;
-pub use self::event::{
-    Answer, AskId, Claim, Effect, Event, Oddity, Question, RequestId, Traceparent,
-};
+pub use self::event::{Answer, AskId, Claim, Effect, Event, Oddity, Question, Traceparent};
 use self::queue::Queue;
 use self::registry::Registry;
 use self::submit::{Claims, Gather};
@@ -151,10 +151,9 @@ impl Core {
     pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
         match event {
             Event::Asked {
-                from,
                 question,
                 traceparent,
-            } => self.asked(from, question, traceparent, now),
+            } => self.asked(question, traceparent, now),
             Event::KeyClaimed { key, outcome } => self.key_claimed(&key, outcome, now),
             Event::Reported {
                 from,
@@ -310,8 +309,11 @@ impl Core {
         self.jobs.get(id).map(|record| &record.job)
     }
 
-    fn reply(&mut self, to: RequestId, answer: Answer) {
-        self.effects.push(Effect::Reply { to, answer });
+    fn reply<R>(&mut self, to: RequestId<R>, outcome: Result<R, ErrorReply>)
+    where
+        Answer: From<R>,
+    {
+        self.effects.push(Effect::Reply(to.reply(outcome)));
     }
 
     fn count(&mut self, oddity: Oddity) {

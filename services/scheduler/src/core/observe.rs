@@ -259,7 +259,12 @@ impl Core {
         if status == JobStatus::Stopping {
             private.stop_sent_at = Some(now);
         }
-        self.insert(Box::new(JobRecord { job, private }));
+        self.insert(Box::new(JobRecord {
+            job,
+            private,
+            caused_by: None,
+            trace_id: None,
+        }));
         self.store_job(id);
         self.show_soon(agent, now);
         self.arm(id);

@@ -8,16 +8,17 @@ use std::collections::BTreeSet;
 
 use quintet_contract::agent::{
     AgentCommand, AgentFault, AgentReport, AgentReports, AgentSettings, Heartbeat, HeartbeatReply,
-    Hello, ReportsReply, Standing,
+    Hello, ReportsReply, SessionStatus,
 };
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{AgentId, AgentSession, JobId};
 use quintet_contract::job::{Attempt, Job, JobAttempt, JobError, JobStatus};
+use quintet_contract::reply::RequestId;
 use quintet_contract::time::Timestamp;
 use quintet_contract::{JsonObject, metadata, nesting};
 
 use super::Core;
-use super::event::{Answer, Effect, Oddity, RequestId};
+use super::event::{Effect, Oddity};
 use super::observe::{Relation, Sighting};
 use super::submit::size_of_object;
 
@@ -31,16 +32,13 @@ const ANNOUNCEMENT_BYTES: usize = 64 * 1024;
 impl Core {
     pub(super) fn reported(
         &mut self,
-        from: RequestId,
+        from: RequestId<ReportsReply>,
         agent: &AgentId,
         reports: AgentReports,
         now: Timestamp,
     ) {
-        let answer = match self.take_reports(agent, reports, now) {
-            Ok(reply) => Answer::Reports(reply),
-            Err(error) => Answer::Refused(error),
-        };
-        self.reply(from, answer);
+        let outcome = self.take_reports(agent, reports, now);
+        self.reply(from, outcome);
     }
 
     fn take_reports(
@@ -56,10 +54,10 @@ impl Core {
         } = reports;
         let greets = matches!(reports.first(), Some(AgentReport::Hello { .. }));
         let standing = self.standing(agent, session, greets);
-        if standing != Standing::Current {
+        if standing != SessionStatus::Current {
             self.count(Oddity::OldSession);
             let leaves = matches!(reports.last(), Some(AgentReport::Goodbye { .. }));
-            if leaves && standing == Standing::HelloRequired {
+            if leaves && standing == SessionStatus::HelloRequired {
                 // A goodbye that was heard before; it need not come back to say it again.
                 return Ok(ReportsReply::default());
             }
@@ -109,30 +107,30 @@ impl Core {
     }
 
     /// Where a session stands. Any session that is not known to have ended may open with a hello.
-    fn standing(&self, agent: &AgentId, session: AgentSession, greets: bool) -> Standing {
+    fn standing(&self, agent: &AgentId, session: AgentSession, greets: bool) -> SessionStatus {
         let Some(entry) = self.agents.get(agent) else {
             return if greets {
-                Standing::Current
+                SessionStatus::Current
             } else {
-                Standing::HelloRequired
+                SessionStatus::HelloRequired
             };
         };
         if entry.record.session == Some(session) {
-            return Standing::Current;
+            return SessionStatus::Current;
         }
         if entry.is_former(session) {
             // Former because another took over, or because it said goodbye or was called lost.
             let replaced = entry.record.session.is_some();
             return if replaced {
-                Standing::Replaced
+                SessionStatus::Replaced
             } else {
-                Standing::HelloRequired
+                SessionStatus::HelloRequired
             };
         }
         if greets {
-            Standing::Current
+            SessionStatus::Current
         } else {
-            Standing::HelloRequired
+            SessionStatus::HelloRequired
         }
     }
 
@@ -382,21 +380,16 @@ impl Core {
     /// A sign of life, and perhaps the list of what the agent has.
     pub(super) fn heartbeat(
         &mut self,
-        from: RequestId,
+        from: RequestId<HeartbeatReply>,
         agent: &AgentId,
         heartbeat: Heartbeat,
         now: Timestamp,
     ) {
         let standing = self.standing(agent, heartbeat.session, false);
-        if standing != Standing::Current {
+        if standing != SessionStatus::Current {
             self.count(Oddity::OldSession);
-            return self.reply(
-                from,
-                Answer::Heartbeat(HeartbeatReply {
-                    standing,
-                    kill: Vec::new(),
-                }),
-            );
+            let kill = Vec::new();
+            return self.reply(from, Ok(HeartbeatReply { standing, kill }));
         }
         let well = heartbeat
             .metrics
@@ -422,7 +415,7 @@ impl Core {
             Some(jobs) if is_news => self.reconcile(agent, &jobs, now),
             Some(_) | None => Vec::new(),
         };
-        self.reply(from, Answer::Heartbeat(HeartbeatReply { standing, kill }));
+        self.reply(from, Ok(HeartbeatReply { standing, kill }));
     }
 
     /// The stream's sound is off or on.

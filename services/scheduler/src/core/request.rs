@@ -12,7 +12,7 @@ use quintet_contract::time::Timestamp;
 use quintet_contract::{JsonObject, metadata};
 
 use super::Core;
-use super::event::{Answer, Effect, Question, RequestId, Traceparent};
+use super::event::{Effect, Question, Traceparent};
 use super::submit::{check_metadata_limits, size_of_object};
 
 /// Most bytes of one page, roughly: a page is one message of the bus.
@@ -29,37 +29,42 @@ const AGENTS_PER_PAGE: usize = 500;
 const RECENT: usize = 1000;
 
 impl Core {
-    pub(super) fn asked(
-        &mut self,
-        from: RequestId,
-        question: Question,
-        trace: Traceparent,
-        now: Timestamp,
-    ) {
-        let answer = match question {
-            Question::Submit(submit) => return self.submit_one(from, *submit, trace, now),
-            Question::SubmitBatch(batch) => return self.submit_batch(from, batch, &trace, now),
-            Question::Control(control) => return self.control(from, control, trace, now),
-            Question::DryRun(submit) => self.dry_run(*submit, now).map(Answer::DryRun),
-            Question::List(list) => Ok(Answer::Jobs(self.list(&list))),
-            Question::Get(job) => self.get(&job.id),
-            Question::Stop(job) => {
-                self.stop(&job.id, now);
-                self.get(&job.id)
+    pub(super) fn asked(&mut self, question: Question, trace: Traceparent, now: Timestamp) {
+        match question {
+            Question::Submit(from, submit) => self.submit_one(from, *submit, trace, now),
+            Question::SubmitBatch(from, batch) => self.submit_batch(from, batch, &trace, now),
+            Question::Control(from, control) => self.control(from, control, trace, now),
+            Question::DryRun(from, submit) => {
+                let outcome = self.dry_run(*submit, now);
+                self.reply(from, outcome);
             }
-            Question::Metadata(patch) => self.patch_metadata(patch, now).map(Answer::Metadata),
-            Question::Explain(job) => self.explain(&job.id, now).map(Answer::Explanation),
-            Question::ListAgents(list) => Ok(Answer::Agents(self.list_agents(&list))),
-            Question::GetAgent(agent) => self.get_agent(&agent.id),
-            Question::Drain(drain) => self.drain(&drain.id, drain.drain),
-            Question::Forget(agent) => self.forget(&agent.id).map(Answer::Done),
-        };
-        self.reply(from, answer.unwrap_or_else(Answer::Refused));
+            Question::List(from, list) => self.reply(from, Ok(self.list(&list))),
+            Question::Get(from, job) => self.reply(from, self.get(&job.id)),
+            Question::Stop(from, job) => {
+                self.stop(&job.id, now);
+                self.reply(from, self.get(&job.id));
+            }
+            Question::Metadata(from, patch) => {
+                let outcome = self.patch_metadata(patch, now);
+                self.reply(from, outcome);
+            }
+            Question::Explain(from, job) => self.reply(from, self.explain(&job.id, now)),
+            Question::ListAgents(from, list) => self.reply(from, Ok(self.list_agents(&list))),
+            Question::GetAgent(from, agent) => self.reply(from, self.get_agent(&agent.id)),
+            Question::Drain(from, drain) => {
+                let outcome = self.drain(&drain.id, drain.drain);
+                self.reply(from, outcome);
+            }
+            Question::Forget(from, agent) => {
+                let outcome = self.forget(&agent.id);
+                self.reply(from, outcome);
+            }
+        }
     }
 
-    fn get(&self, id: &JobId) -> Result<Answer, ErrorReply> {
+    fn get(&self, id: &JobId) -> Result<JobReply, ErrorReply> {
         let job = self.job(id).ok_or_else(ErrorReply::not_found)?.clone();
-        Ok(Answer::Job(Box::new(JobReply { job })))
+        Ok(JobReply { job })
     }
 
     fn list(&self, list: &ListJobs) -> JobPage {
@@ -179,16 +184,16 @@ impl Core {
         page
     }
 
-    fn get_agent(&self, id: &AgentId) -> Result<Answer, ErrorReply> {
+    fn get_agent(&self, id: &AgentId) -> Result<AgentReply, ErrorReply> {
         let agent = self
             .agents
             .get(id)
             .ok_or_else(ErrorReply::not_found)?
             .shown();
-        Ok(Answer::Agent(Box::new(AgentReply { agent })))
+        Ok(AgentReply { agent })
     }
 
-    fn drain(&mut self, id: &AgentId, drain: bool) -> Result<Answer, ErrorReply> {
+    fn drain(&mut self, id: &AgentId, drain: bool) -> Result<AgentReply, ErrorReply> {
         self.agents
             .change(id, |entry| entry.record.agent.drain = drain)
             .ok_or_else(ErrorReply::not_found)?;

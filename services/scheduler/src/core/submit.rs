@@ -10,17 +10,19 @@ use quintet_contract::JsonObject;
 use quintet_contract::api::{
     BatchEntry, BatchReply, MAX_BATCH, SubmitBatch, SubmitJob, SubmitReply,
 };
+use quintet_contract::cause::TraceId;
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{IdempotencyKey, JobId};
 use quintet_contract::job::{
     Attempt, Job, JobPrivate, JobRecord, JobStatus, KeyRecord, TimelineEntry,
 };
 use quintet_contract::metadata;
+use quintet_contract::reply::RequestId;
 use quintet_contract::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::Core;
-use super::event::{Answer, Claim, Effect, RequestId, Traceparent};
+use super::event::{Claim, Effect, Traceparent};
 
 /// Most bytes of configuration, parameters and metadata together: a record must fit a message of the bus.
 const MAX_JOB_BYTES: usize = 512 * 1024;
@@ -42,7 +44,7 @@ pub(super) struct Waiting {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sink {
     /// To its own request.
-    Single(RequestId),
+    Single(RequestId<SubmitReply>),
     /// Into a batch's answer.
     Batch { gather: u64, index: usize },
 }
@@ -50,7 +52,7 @@ pub(super) enum Sink {
 /// A batch whose answers come in one by one.
 #[derive(Debug)]
 pub(super) struct Gather {
-    to: RequestId,
+    to: RequestId<BatchReply>,
     results: Vec<BatchEntry>,
     open: usize,
 }
@@ -60,7 +62,7 @@ type Outcome = Result<SubmitReply, ErrorReply>;
 impl Core {
     pub(super) fn submit_one(
         &mut self,
-        from: RequestId,
+        from: RequestId<SubmitReply>,
         submit: SubmitJob,
         trace: Traceparent,
         now: Timestamp,
@@ -70,7 +72,7 @@ impl Core {
 
     pub(super) fn submit_batch(
         &mut self,
-        from: RequestId,
+        from: RequestId<BatchReply>,
         batch: SubmitBatch,
         trace: &Traceparent,
         now: Timestamp,
@@ -79,15 +81,11 @@ impl Core {
         if count > MAX_BATCH {
             let text =
                 format!("a batch holds at most {MAX_BATCH} jobs, this one holds {count}; split it");
-            return self.reply(from, Answer::Refused(ErrorReply::invalid("jobs", text)));
+            return self.reply(from, Err(ErrorReply::invalid("jobs", text)));
         }
         if count == 0 {
-            return self.reply(
-                from,
-                Answer::Batch(BatchReply {
-                    results: Vec::new(),
-                }),
-            );
+            let results = Vec::new();
+            return self.reply(from, Ok(BatchReply { results }));
         }
         let gather = self.next_gather;
         self.next_gather += 1;
@@ -256,8 +254,7 @@ impl Core {
 
     fn settle_submission(&mut self, sink: Sink, outcome: Outcome) {
         match (sink, outcome) {
-            (Sink::Single(to), Ok(reply)) => self.reply(to, Answer::Submitted(Box::new(reply))),
-            (Sink::Single(to), Err(error)) => self.reply(to, Answer::Refused(error)),
+            (Sink::Single(to), outcome) => self.reply(to, outcome),
             (Sink::Batch { gather: id, index }, outcome) => {
                 let Some(gather) = self.gathers.get_mut(&id) else {
                     return;
@@ -276,7 +273,7 @@ impl Core {
                 if gather.open == 0
                     && let Some(Gather { to, results, .. }) = self.gathers.remove(&id)
                 {
-                    self.reply(to, Answer::Batch(BatchReply { results }));
+                    self.reply(to, Ok(BatchReply { results }));
                 }
             }
         }
@@ -343,6 +340,8 @@ impl Core {
         };
         Ok(JobRecord {
             job,
+            caused_by: submit.caused_by,
+            trace_id: traceparent.as_deref().and_then(TraceId::of_traceparent),
             private: JobPrivate {
                 request_digest,
                 traceparent,
@@ -423,6 +422,7 @@ fn digest(submit: &SubmitJob) -> String {
     let essence = SubmitJob {
         job_id: None,
         requested_by: None,
+        caused_by: None,
         strict: false,
         ..submit.clone()
     };

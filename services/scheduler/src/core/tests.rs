@@ -6,14 +6,15 @@ use proptest::prelude::*;
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{
     ActiveJob, AgentCommand, AgentReport, AgentReports, AgentState, Assignment, CommandReply,
-    Heartbeat, HeartbeatReply, Hello, ReportsReply, Standing,
+    Heartbeat, HeartbeatReply, Hello, ReportsReply, SessionStatus,
 };
 use quintet_contract::api::{
-    AgentRef, BatchReply, ControlJob, DrainAgent, Gate, JobRef, ListAgents, ListJobs,
-    PatchMetadata, SubmitBatch, SubmitJob, SubmitReply,
+    AgentRef, ControlJob, DrainAgent, Gate, JobRef, ListAgents, ListJobs, PatchMetadata,
+    SubmitBatch, SubmitJob, SubmitReply,
 };
+use quintet_contract::cause::CausedBy;
 use quintet_contract::error::{ErrorCode, ErrorReply};
-use quintet_contract::id::{AgentId, AgentSession, IdempotencyKey, JobId, PoolName};
+use quintet_contract::id::{AgentId, AgentSession, IdempotencyKey, JobId, NodeId, PoolName, RunId};
 use quintet_contract::job::{
     Attempt, Job, JobAttempt, JobError, JobStatus, KeyRecord, RestartPolicy,
 };
@@ -148,26 +149,25 @@ impl Pool {
         self.settle();
     }
 
-    fn request(&mut self) -> RequestId {
+    fn request<R>(&mut self) -> RequestId<R> {
         self.requests += 1;
-        RequestId(self.requests)
+        RequestId::new(self.requests)
     }
 
-    fn answer_to(&mut self, id: RequestId) -> Option<Answer> {
-        let at = self
-            .effects
-            .iter()
-            .position(|effect| matches!(effect, Effect::Reply { to, .. } if *to == id))?;
+    fn answer_to<R>(&mut self, id: RequestId<R>) -> Option<Answer> {
+        let at = self.effects.iter().position(
+            |effect| matches!(effect, Effect::Reply(reply) if reply.to() == id.number()),
+        )?;
         match self.effects.remove(at) {
-            Effect::Reply { answer, .. } => Some(answer),
+            Effect::Reply(reply) => Some(reply.into_parts().1),
             _ => None,
         }
     }
 
-    fn ask(&mut self, question: Question) -> Option<Answer> {
+    fn ask<R>(&mut self, question: impl FnOnce(RequestId<R>) -> Question) -> Option<Answer> {
         let from = self.request();
+        let question = question(from);
         self.step(Event::Asked {
-            from,
             question,
             traceparent: None,
         });
@@ -175,7 +175,10 @@ impl Pool {
     }
 
     fn submit(&mut self, submit: SubmitJob) -> Result<SubmitReply, ErrorReply> {
-        match self.ask(Question::Submit(Box::new(submit))).unwrap() {
+        match self
+            .ask(|from| Question::Submit(from, Box::new(submit)))
+            .unwrap()
+        {
             Answer::Submitted(reply) => Ok(*reply),
             Answer::Refused(error) => Err(error),
             other => panic!("{other:?}"),
@@ -200,7 +203,7 @@ impl Pool {
             reports,
         });
         match self.answer_to(from).unwrap() {
-            Answer::Reports(reply) => reply,
+            Answer::Reports(reply) => *reply,
             other => panic!("{other:?}"),
         }
     }
@@ -244,7 +247,7 @@ impl Pool {
             heartbeat,
         });
         match self.answer_to(from).unwrap() {
-            Answer::Heartbeat(reply) => reply,
+            Answer::Heartbeat(reply) => *reply,
             other => panic!("{other:?}"),
         }
     }
@@ -299,7 +302,7 @@ impl Pool {
     }
 
     fn stop(&mut self, id: &str) {
-        self.ask(Question::Stop(JobRef { id: job(id) }));
+        self.ask(|from| Question::Stop(from, JobRef { id: job(id) }));
     }
 
     fn job(&self, id: &str) -> &Job {
@@ -638,7 +641,7 @@ fn a_lost_agent_leaves_its_jobs_unknown_and_gets_them_back_when_it_returns() {
     );
     assert_eq!(
         pool.heartbeat("a", 1, None).standing,
-        Standing::HelloRequired
+        SessionStatus::HelloRequired
     );
     pool.stop("j");
     assert_eq!(pool.status("j"), Unknown, "the stop is remembered");
@@ -771,10 +774,15 @@ fn a_failure_is_tried_again_with_growing_waits_up_to_the_limit() {
 fn a_drained_agent_gets_nothing_and_keeps_the_flag_over_reconnects_and_restarts() {
     let mut pool = Pool::with_agent("a");
     pool.run("a", 1, submission("j"));
-    pool.ask(Question::Drain(DrainAgent {
-        id: agent("a"),
-        drain: true,
-    }));
+    pool.ask(|from| {
+        Question::Drain(
+            from,
+            DrainAgent {
+                id: agent("a"),
+                drain: true,
+            },
+        )
+    });
     assert_eq!(pool.state("a"), AgentState::Draining);
     pool.submit(submission("k")).unwrap();
     assert_eq!(pool.status("k"), Pending);
@@ -788,10 +796,15 @@ fn a_drained_agent_gets_nothing_and_keeps_the_flag_over_reconnects_and_restarts(
     );
     pool.ended("a", 2, "j", Stopped);
     assert_eq!(pool.state("a"), AgentState::Idle);
-    pool.ask(Question::Drain(DrainAgent {
-        id: agent("a"),
-        drain: false,
-    }));
+    pool.ask(|from| {
+        Question::Drain(
+            from,
+            DrainAgent {
+                id: agent("a"),
+                drain: false,
+            },
+        )
+    });
     assert_eq!(
         pool.status("k"),
         Assigned,
@@ -836,12 +849,21 @@ fn a_former_session_is_not_listened_to() {
         pool.take_commands().as_slice(),
         [(_, AgentCommand::Replaced { current }, None)] if *current == session(2)
     ));
-    assert_eq!(pool.heartbeat("a", 1, None).standing, Standing::Replaced);
-    assert_eq!(pool.deliver("a", late_hello).standing, Standing::Replaced);
-    assert_eq!(pool.heartbeat("a", 2, None).standing, Standing::Current);
+    assert_eq!(
+        pool.heartbeat("a", 1, None).standing,
+        SessionStatus::Replaced
+    );
+    assert_eq!(
+        pool.deliver("a", late_hello).standing,
+        SessionStatus::Replaced
+    );
+    assert_eq!(
+        pool.heartbeat("a", 2, None).standing,
+        SessionStatus::Current
+    );
     assert_eq!(
         pool.heartbeat("stranger", 3, None).standing,
-        Standing::HelloRequired
+        SessionStatus::HelloRequired
     );
 }
 
@@ -952,12 +974,11 @@ fn one_key_is_one_job_however_many_ask_at_once() {
         idempotency_key: IdempotencyKey::parse("k").ok(),
         ..submission(id)
     };
-    let asking: Vec<RequestId> = ["one", "two", "three"]
+    let asking: Vec<RequestId<SubmitReply>> = ["one", "two", "three"]
         .map(|id| {
             let from = pool.request();
-            let question = Question::Submit(Box::new(keyed(id)));
+            let question = Question::Submit(from, Box::new(keyed(id)));
             pool.step(Event::Asked {
-                from,
                 question,
                 traceparent: None,
             });
@@ -994,9 +1015,8 @@ fn one_key_is_one_job_however_many_ask_at_once() {
     // Another leader, which never heard of the job: the claim of the first brings it back.
     let mut other = Pool::new();
     let from = other.request();
-    let question = Question::Submit(Box::new(keyed("four")));
+    let question = Question::Submit(from, Box::new(keyed("four")));
     other.step(Event::Asked {
-        from,
         question,
         traceparent: None,
     });
@@ -1020,7 +1040,7 @@ fn a_key_with_another_request_is_refused_only_when_strict() {
         inline_config: Some(object(json!({"durationMs": seconds}))),
         ..submission(id)
     };
-    pool.ask(Question::Submit(Box::new(keyed("one", 1))));
+    pool.ask(|from| Question::Submit(from, Box::new(keyed("one", 1))));
     let (key, ..) = pool.take_claims().remove(0);
     pool.step(Event::KeyClaimed {
         key,
@@ -1053,9 +1073,10 @@ fn a_batch_is_answered_in_its_order_and_one_bad_entry_harms_no_other() {
     let batch = SubmitBatch {
         jobs: vec![submission("1"), bad, submission("2")],
     };
-    let Some(Answer::Batch(BatchReply { results })) = pool.ask(Question::SubmitBatch(batch)) else {
+    let Some(Answer::Batch(reply)) = pool.ask(|from| Question::SubmitBatch(from, batch)) else {
         panic!()
     };
+    let results = reply.results;
     assert_eq!(results[0].accepted.as_ref().unwrap().job.id, job("1"));
     let refused = results[1].refused.as_ref().unwrap();
     assert_eq!(
@@ -1120,12 +1141,15 @@ fn templates_are_resolved_when_the_job_is_placed() {
 fn live_commands_go_to_the_agent_and_mute_follows_its_answer() {
     let mut pool = Pool::with_agent("a");
     pool.submit(submission("j")).unwrap();
-    let command = |name: &str| {
-        Question::Control(ControlJob {
-            id: job("j"),
-            command: name.to_owned(),
-            args: JsonObject::new(),
-        })
+    let command = |name: &'static str| {
+        move |from| {
+            let control = ControlJob {
+                id: job("j"),
+                command: name.to_owned(),
+                args: JsonObject::new(),
+            };
+            Question::Control(from, control)
+        }
     };
     let refused = |answer: Option<Answer>| match answer {
         Some(Answer::Refused(error)) => error,
@@ -1143,8 +1167,7 @@ fn live_commands_go_to_the_agent_and_mute_follows_its_answer() {
     );
     let from = pool.request();
     pool.step(Event::Asked {
-        from,
-        question: command("mute"),
+        question: command("mute")(from),
         traceparent: None,
     });
     let ask = pool.take_commands()[0].2.unwrap();
@@ -1173,14 +1196,44 @@ fn live_commands_go_to_the_agent_and_mute_follows_its_answer() {
 }
 
 #[test]
+fn a_record_names_what_caused_the_job_and_the_trace_that_made_it() {
+    let mut pool = Pool::new();
+    let run = RunId::from_uuid(Uuid::from_u128(7));
+    let cause = CausedBy::node(run, &NodeId::parse("each[0].step").unwrap());
+    let submit = SubmitJob {
+        caused_by: Some(cause.clone()),
+        ..submission("j")
+    };
+    let from = pool.request();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    pool.step(Event::Asked {
+        question: Question::Submit(from, Box::new(submit)),
+        traceparent: Some(format!("00-{trace}-00f067aa0ba902b7-01")),
+    });
+    pool.submit(submission("plain")).unwrap();
+    let record = |id: &str| pool.core.job_record(&job(id), pool.now).unwrap().0;
+    assert_eq!(record("j").caused_by, Some(cause));
+    assert_eq!(record("j").trace_id.as_ref().unwrap().as_str(), trace);
+    assert_eq!(
+        (&record("plain").caused_by, &record("plain").trace_id),
+        (&None, &None)
+    );
+}
+
+#[test]
 fn metadata_is_merged_checked_and_bounded() {
     let mut pool = Pool::new();
     pool.submit(submission("j")).unwrap();
     let mut patch = |metadata: Value| {
-        pool.ask(Question::Metadata(PatchMetadata {
-            id: job("j"),
-            metadata: object(metadata),
-        }))
+        pool.ask(|from| {
+            Question::Metadata(
+                from,
+                PatchMetadata {
+                    id: job("j"),
+                    metadata: object(metadata),
+                },
+            )
+        })
         .unwrap()
     };
     assert!(matches!(
@@ -1209,7 +1262,7 @@ fn an_explanation_names_the_gate_that_is_nearest_to_opening() {
     };
     pool.submit(wants("gpu")).unwrap();
     let gate = |pool: &mut Pool| match pool
-        .ask(Question::Explain(JobRef { id: job("j") }))
+        .ask(|from| Question::Explain(from, JobRef { id: job("j") }))
         .unwrap()
     {
         Answer::Explanation(explanation) => (explanation.gate, explanation.agents),
@@ -1229,10 +1282,15 @@ fn an_explanation_names_the_gate_that_is_nearest_to_opening() {
         &[("other", 1, Running)],
     );
     assert_eq!(gate(&mut pool).0, Gate::NoFreeSlot);
-    pool.ask(Question::Drain(DrainAgent {
-        id: agent("busy"),
-        drain: true,
-    }));
+    pool.ask(|from| {
+        Question::Drain(
+            from,
+            DrainAgent {
+                id: agent("busy"),
+                drain: true,
+            },
+        )
+    });
     assert_eq!(gate(&mut pool).0, Gate::Draining);
     let error = AgentReport::AgentError {
         code: "DISK".to_owned(),
@@ -1257,7 +1315,7 @@ fn lists_are_paged_in_the_order_of_creation() {
             after: after.take(),
             ..ListJobs::default()
         };
-        let Some(Answer::Jobs(page)) = pool.ask(Question::List(list)) else {
+        let Some(Answer::Jobs(page)) = pool.ask(|from| Question::List(from, list)) else {
             panic!()
         };
         seen.extend(page.jobs.iter().map(|job| job.id.to_string()));
@@ -1272,13 +1330,15 @@ fn lists_are_paged_in_the_order_of_creation() {
 #[test]
 fn only_an_offline_agent_can_be_forgotten() {
     let mut pool = Pool::with_agent("a");
-    let forget = || Question::Forget(AgentRef { id: agent("a") });
+    let forget = || |from| Question::Forget(from, AgentRef { id: agent("a") });
     assert!(
         matches!(pool.ask(forget()), Some(Answer::Refused(error)) if error.code == ErrorCode::AgentOnline)
     );
     pool.pass(Duration::from_secs(12));
     assert!(matches!(pool.ask(forget()), Some(Answer::Done(_))));
-    let Some(Answer::Agents(page)) = pool.ask(Question::ListAgents(ListAgents::default())) else {
+    let Some(Answer::Agents(page)) =
+        pool.ask(|from| Question::ListAgents(from, ListAgents::default()))
+    else {
         panic!()
     };
     assert!(page.agents.is_empty());
@@ -1344,7 +1404,7 @@ impl Pool {
                     requirements: Some(requirements),
                     ..submission(&id.to_string())
                 };
-                self.ask(Question::Submit(Box::new(submit)));
+                self.ask(|from| Question::Submit(from, Box::new(submit)));
             }
             Move::Stop(id) => self.stop(&id.to_string()),
             Move::Accept(agent, id) | Move::Refuse(agent, id) => {
@@ -1379,10 +1439,15 @@ impl Pool {
                 self.report(name(agent), sessions[usize::from(agent)], vec![bye]);
             }
             Move::Drain(id, drain) => {
-                self.ask(Question::Drain(DrainAgent {
-                    id: agent(name(id)),
-                    drain,
-                }));
+                self.ask(|from| {
+                    Question::Drain(
+                        from,
+                        DrainAgent {
+                            id: agent(name(id)),
+                            drain,
+                        },
+                    )
+                });
             }
             Move::Pass(millis) => self.pass(Duration::from_millis(u64::from(millis))),
             Move::Restart => {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use quintet_contract::JsonObject;
 use quintet_contract::frame::{Bitmap, Canvas};
-use quintet_contract::frame_api::{FrameWorkerBeat, ToFrameWorker, Via};
+use quintet_contract::frame_api::{FrameWorkerHeartbeat, FrameWorkerMessage, Via};
 use tokio::time::Instant;
 
 use super::{Animation, Kind, Options, SettingError};
@@ -38,9 +38,9 @@ const ANY_CANVAS: Canvas = Canvas {
 /// What happened.
 pub(super) enum Event {
     /// It was told something.
-    MessageReceived(ToFrameWorker),
+    MessageReceived(FrameWorkerMessage),
     /// Somebody, perhaps it itself, beat in its name.
-    HeartbeatReceived(FrameWorkerBeat),
+    HeartbeatReceived(FrameWorkerHeartbeat),
     /// A frame is drawn.
     Drawn(Drawn),
     /// Another second went by; a session that was never used comes along.
@@ -52,7 +52,7 @@ pub(super) enum Event {
 /// What is to be done about it.
 pub(super) enum Effect {
     /// Beat.
-    Publish(FrameWorkerBeat),
+    Publish(FrameWorkerHeartbeat),
     /// Draw a frame.
     Draw(Draw),
     /// Send a frame.
@@ -148,21 +148,21 @@ impl Player {
     }
 
     /// The last that it says; nothing when somebody else speaks in its name.
-    pub(super) fn goodbye(&self) -> Option<FrameWorkerBeat> {
+    pub(super) fn goodbye(&self) -> Option<FrameWorkerHeartbeat> {
         let beat = self.beat()?;
-        Some(FrameWorkerBeat {
+        Some(FrameWorkerHeartbeat {
             leaves: true,
             ..beat
         })
     }
 
-    fn beat(&self) -> Option<FrameWorkerBeat> {
+    fn beat(&self) -> Option<FrameWorkerHeartbeat> {
         let running = match self.state {
             State::Quiet { .. } => return None,
             State::Asleep => false,
             State::Awake => true,
         };
-        Some(FrameWorkerBeat {
+        Some(FrameWorkerHeartbeat {
             session: self.session.clone(),
             via: Via::Bus,
             running,
@@ -174,23 +174,23 @@ impl Player {
         self.beat().map(Effect::Publish).into_iter().collect()
     }
 
-    fn message_received(&mut self, message: ToFrameWorker) -> Vec<Effect> {
+    fn message_received(&mut self, message: FrameWorkerMessage) -> Vec<Effect> {
         if let State::Quiet { .. } = self.state {
             return Vec::new();
         }
         match message {
-            ToFrameWorker::Hello { fps: _, canvas } => self.resize(canvas),
-            ToFrameWorker::Config { data } => self.configure(data),
-            ToFrameWorker::Tick { t } => match self.state {
+            FrameWorkerMessage::Hello { fps: _, canvas } => self.resize(canvas),
+            FrameWorkerMessage::Config { data } => self.configure(data),
+            FrameWorkerMessage::Tick { t } => match self.state {
                 State::Awake => {
                     self.due = Some(Duration::try_from_secs_f64(t.get()).unwrap_or_default());
                     self.draw()
                 }
                 State::Asleep | State::Quiet { .. } => Vec::new(),
             },
-            ToFrameWorker::Start => self.start(),
-            ToFrameWorker::Stop => self.stop(),
-            ToFrameWorker::Unknown => Vec::new(),
+            FrameWorkerMessage::Start => self.start(),
+            FrameWorkerMessage::Stop => self.stop(),
+            FrameWorkerMessage::Unknown => Vec::new(),
         }
     }
 
@@ -299,7 +299,7 @@ impl Player {
         effects
     }
 
-    fn heartbeat_received(&mut self, beat: &FrameWorkerBeat, now: Instant) -> Vec<Effect> {
+    fn heartbeat_received(&mut self, beat: &FrameWorkerHeartbeat, now: Instant) -> Vec<Effect> {
         if beat.session <= self.session {
             return Vec::new();
         }

@@ -4,10 +4,10 @@ use std::future::pending;
 use std::time::Duration;
 
 use futures::StreamExt;
-use quintet_bus::{Bus, LinkState, PublishError, SubscribeError, aside, new_session};
-use quintet_contract::frame_api::FrameWorkerBeat;
+use quintet_bus::{Bus, LinkState, PublishError, SubscribeError, new_session, run_blocking};
+use quintet_contract::frame_api::FrameWorkerHeartbeat;
 use quintet_contract::id::WorkerId;
-use quintet_contract::subject::{FrameWorkerHeartbeat, TellFrameWorker, WorkerFrame};
+use quintet_contract::subject::{FrameWorkerHeartbeats, FrameWorkerMessages, WorkerFrame};
 use quintet_service::health::ComponentHandle;
 use quintet_service::telemetry::chain;
 use tokio::task::JoinSet;
@@ -79,8 +79,8 @@ struct EffectRunner {
     kind: Kind,
     id: WorkerId,
     bus: Bus,
-    told: quintet_bus::Deliveries<TellFrameWorker>,
-    heard: quintet_bus::Deliveries<FrameWorkerHeartbeat>,
+    told: quintet_bus::Deliveries<FrameWorkerMessages>,
+    heard: quintet_bus::Deliveries<FrameWorkerHeartbeats>,
     player: Player,
     /// One frame at most: the player asks for the next when it has this one.
     drawing: Option<futures::future::BoxFuture<'static, Drawn>>,
@@ -99,8 +99,8 @@ enum Woken {
 impl EffectRunner {
     async fn open(kind: Kind, id: WorkerId, bus: Bus) -> Result<Self, Error> {
         let refused = |source: SubscribeError| Error::Subscribe { source };
-        let told = TellFrameWorker::filter(bus.prefix(), Some(&id));
-        let heard = FrameWorkerHeartbeat::filter(bus.prefix(), Some(&id));
+        let told = FrameWorkerMessages::filter(bus.prefix(), Some(&id));
+        let heard = FrameWorkerHeartbeats::filter(bus.prefix(), Some(&id));
         Ok(Self {
             told: bus.subscribe(told).await.map_err(refused)?,
             heard: bus.subscribe(heard).await.map_err(refused)?,
@@ -165,7 +165,9 @@ impl EffectRunner {
         for act in self.player.step(event, Instant::now()) {
             match act {
                 Effect::Publish(beat) => self.publish(&beat).await,
-                Effect::Draw(draw) => self.drawing = Some(Box::pin(aside(move || draw.run()))),
+                Effect::Draw(draw) => {
+                    self.drawing = Some(Box::pin(run_blocking(move || draw.run())))
+                }
                 Effect::Send(frame) => {
                     let subject = WorkerFrame {
                         worker: self.id.clone(),
@@ -181,8 +183,8 @@ impl EffectRunner {
         }
     }
 
-    async fn publish(&mut self, beat: &FrameWorkerBeat) {
-        let subject = FrameWorkerHeartbeat {
+    async fn publish(&mut self, beat: &FrameWorkerHeartbeat) {
+        let subject = FrameWorkerHeartbeats {
             worker: self.id.clone(),
         };
         let said = self.bus.publish(&subject, beat).await;

@@ -7,6 +7,7 @@ use quintet_contract::agent::{
     Heartbeat, HeartbeatReply, Hello, ReportsReply,
 };
 use quintet_contract::api::{ListJobs, SubmitJob, SubmitReply};
+use quintet_contract::cause::CausedBy;
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::event::{JobLog, LogLine, LogStream};
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId};
@@ -83,6 +84,8 @@ fn each_message_has_the_same_shape(free: &Value, number: u64) {
     same(&JobRecord {
         job: job.clone(),
         private,
+        caused_by: Some(CausedBy::job(&job_id)),
+        trace_id: None,
     });
     same(&SubmitReply { job, created: true });
     same(&SubmitJob {

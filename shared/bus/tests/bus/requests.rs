@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use quintet_bus::pending::{PendingReplies, accept};
 use quintet_bus::{RequestError, Requests, now};
 use quintet_contract::api::{ListTemplates, TemplateList, TemplateRef, TemplateReply};
 use quintet_contract::error::{ErrorCode, ErrorReply, Retry};
@@ -250,4 +251,39 @@ async fn a_micro_service_is_seen_by_tools_counts_errors_and_leaves() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_pending_reply_that_is_dropped_at_a_hand_over_says_that_the_request_may_be_sent_again() {
+    let nats = Nats::start();
+    let bus = nats.connect().await;
+    let subject = GetTemplate {}.render(bus.prefix());
+    let mut requests = bus.serve::<GetTemplate>(subject, None).await.unwrap();
+    bus.flush().await.unwrap();
+    let mut pending = PendingReplies::default();
+    let owner = async {
+        let mut enter = async || {
+            let incoming = requests.next().await.unwrap();
+            let request = accept(incoming, "test", "get", |id, _| id).unwrap();
+            pending.enter(request)
+        };
+        let (dropped, _left) = (enter().await, enter().await);
+        // One reply is made outside the loop, which ends; the others are still with the owner.
+        drop(pending.take(dropped).unwrap());
+        assert!(pending.take(dropped).is_none());
+        drop(pending);
+    };
+    let (first, second) = (ask("a"), ask("b"));
+    let (_, first, second) = tokio::join!(
+        owner,
+        bus.request(&GetTemplate {}, &first, SOON),
+        bus.request(&GetTemplate {}, &second, SOON),
+    );
+    for outcome in [first, second] {
+        let reply = outcome.unwrap_err().to_reply();
+        assert_eq!(
+            (reply.code, reply.retry),
+            (ErrorCode::Unavailable, Retry::Later)
+        );
+    }
 }

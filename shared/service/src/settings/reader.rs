@@ -156,6 +156,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Hands out `config` if nothing was wrong, else everything that was.
+    ///
+    /// # Errors
+    /// [`Error`] with everything that is wrong, if anything is.
     pub fn finish<T>(self, config: T) -> Result<T, Error> {
         if self.problems.is_empty() {
             return Ok(config);

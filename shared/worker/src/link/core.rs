@@ -11,7 +11,7 @@ use std::time::Duration;
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{
     ActiveJob, AgentReport, AgentReports, AgentSettings, Assignment, Heartbeat, HeartbeatReply,
-    Hello, ReportsReply, Standing,
+    Hello, ReportsReply, SessionStatus,
 };
 use quintet_contract::id::AgentSession;
 use quintet_contract::job::JobAttempt;
@@ -280,8 +280,8 @@ impl Core {
 
     fn reports_replied(&mut self, flight: Flight, sent: Moment, reply: ReportsReply, now: Now) {
         match reply.standing {
-            Standing::Replaced => return self.replaced(),
-            Standing::HelloRequired => {
+            SessionStatus::Replaced => return self.replaced(),
+            SessionStatus::HelloRequired => {
                 self.outbox.unanswered();
                 // A message of the session before says nothing about the one that is being opened.
                 let of_this_session = match self.stage {
@@ -294,7 +294,7 @@ impl Core {
                 }
                 return;
             }
-            Standing::Current => self.retries = 0,
+            SessionStatus::Current => self.retries = 0,
         }
         match (flight, self.stage) {
             (Flight::Hello, Stage::Greeting(session)) => {
@@ -339,7 +339,7 @@ impl Core {
             return self.look_at_lease();
         };
         match reply.standing {
-            Standing::Current => {
+            SessionStatus::Current => {
                 self.heard(sent, now);
                 self.effects.extend(
                     reply
@@ -348,8 +348,8 @@ impl Core {
                         .map(|job| Effect::Notify(Notification::Kill(job))),
                 );
             }
-            Standing::HelloRequired => self.reopen(now),
-            Standing::Replaced => self.replaced(),
+            SessionStatus::HelloRequired => self.reopen(now),
+            SessionStatus::Replaced => self.replaced(),
         }
     }
 

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use quintet_bus::{
-    Bus, Deliveries, Delivery, Incoming, LinkState, Meta, Requests, Search, SubscribeError,
+    Bus, Deliveries, Delivery, Incoming, LinkState, Meta, Requests, ServerFailover, SubscribeError,
 };
 use quintet_contract::agent::{AgentCommand, AgentReport};
 use quintet_contract::id::JobId;
@@ -46,7 +46,7 @@ pub(super) struct Driver {
     pub(super) spans: HashMap<JobId, Span>,
     left: bool,
     /// Lives while there is no contact: the server may be the one that lacks it.
-    search: Option<Search>,
+    search: Option<ServerFailover>,
 }
 
 /// Lives a link's life.
@@ -275,7 +275,7 @@ impl Driver {
             Notification::Fence => {
                 warn!(%agent, "no contact with the scheduler, fencing");
                 metrics::fenced();
-                self.search = Some(self.bus.search());
+                self.search = Some(self.bus.server_failover());
                 LinkEvent::Fence
             }
             Notification::Contact => {

@@ -106,12 +106,18 @@ impl ReportSlot<'_> {
 impl LinkHandle {
     /// Queues a report; it is sent in order and repeated until the owner has stored it. Waits while the queue
     /// is full. Cancel-safe: a cancelled call has queued nothing.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the link has ended.
     pub async fn report(&self, report: AgentReport) -> Result<(), LinkError> {
         self.slot().await?.send(report);
         Ok(())
     }
 
     /// Waits for room in the queue of reports. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the link has ended.
     pub async fn slot(&self) -> Result<ReportSlot<'_>, LinkError> {
         let permit = self.orders.reserve().await;
         permit.map(ReportSlot).map_err(|_| LinkError::Closed)
@@ -123,6 +129,9 @@ impl LinkHandle {
     }
 
     /// Sends a heartbeat now, unless one is on its way; for [`HeartbeatMode::Forwarded`](super::HeartbeatMode).
+    ///
+    /// # Errors
+    /// [`LinkError`] when the link has ended.
     pub async fn heartbeat(&self, metrics: JsonObject) -> Result<(), LinkError> {
         let sent = self.orders.send(Order::Heartbeat(metrics)).await;
         sent.map_err(|_| LinkError::Closed)
@@ -146,6 +155,9 @@ impl LinkHandle {
     }
 
     /// Waits until every report queued so far is stored by the owner.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the link has ended.
     pub async fn flush(&self, deadline: Duration) -> Result<(), LinkError> {
         let (done, answer) = oneshot::channel();
         let asked = async {
@@ -158,6 +170,9 @@ impl LinkHandle {
     }
 
     /// Says goodbye after everything queued so far, and ends the link, also when nobody hears it.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the link has ended.
     pub async fn goodbye(&self, reason: impl Into<String>) -> Result<(), LinkError> {
         let (done, answer) = oneshot::channel();
         let order = Order::Goodbye(reason.into(), done);

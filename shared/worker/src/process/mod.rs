@@ -107,6 +107,9 @@ impl Spawner {
     }
 
     /// Starts a child in its own process group; `restartable` is whether it must end when this worker is not heard.
+    ///
+    /// # Errors
+    /// The error of the system when the program cannot be started.
     pub async fn spawn(&self, mut command: Command, restartable: bool) -> io::Result<Started> {
         self.environment.apply(&mut command);
         pre_exec::tie_to_parent(&mut command, self.reaper.clone(), restartable);

@@ -38,6 +38,9 @@ struct Context<'t> {
 
 impl ProgramInput {
     /// What the program of a task is given.
+    ///
+    /// # Errors
+    /// When its input cannot be written as JSON.
     pub fn of(task: &Task, resume_state: Option<&Value>) -> Result<Self, serde_json::Error> {
         let spec = Spec {
             command: task.command.as_ref(),

@@ -72,7 +72,8 @@ pub(crate) async fn submit(
     Ok((status, [(header::LOCATION, location)], Json(reply.job)).into_response())
 }
 
-/// The submission with what only the edge knows: an id, so that it can be sent again, who asks, and how strictly.
+/// The submission with what only the edge knows: an id, so that it can be sent again, who asks, and how strictly. That it is
+/// caused by other work is for parts of the system to say.
 pub(crate) fn with_request_context(
     submit: SubmitJob,
     caller: &Caller,
@@ -84,6 +85,7 @@ pub(crate) fn with_request_context(
         job_id: Some(new_job_id()),
         idempotency_key: key,
         requested_by: Some(caller.name.to_string()),
+        caused_by: None,
         strict: strict.is_some_and(|value| value.eq_ignore_ascii_case("true")),
         ..submit
     })

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use quintet_contract::id::RunId;
-use quintet_contract::run::{Entry, Fact, RunEvent};
+use quintet_contract::run::{LogEntry, RunEvent, RunStreamEvent};
 use quintet_contract::time::Timestamp;
 
 /// What an event means for its stream.
@@ -20,16 +20,16 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) fn of(fact: &Fact) -> Self {
+    pub(crate) fn of(fact: &RunEvent) -> Self {
         match fact {
-            Fact::Checkpoint { .. } => Self::Checkpoint,
-            Fact::Status { status, .. } if status.is_final() => Self::End,
-            Fact::Status { .. }
-            | Fact::Node { .. }
-            | Fact::Output { .. }
-            | Fact::Progress { .. }
-            | Fact::Log { .. }
-            | Fact::Unknown => Self::Other,
+            RunEvent::Checkpoint { .. } => Self::Checkpoint,
+            RunEvent::Status { status, .. } if status.is_final() => Self::End,
+            RunEvent::Status { .. }
+            | RunEvent::Node { .. }
+            | RunEvent::Output { .. }
+            | RunEvent::Progress { .. }
+            | RunEvent::Log { .. }
+            | RunEvent::Unknown => Self::Other,
         }
     }
 }
@@ -50,9 +50,9 @@ pub(crate) struct EncodedEvent {
 }
 
 /// Writes an entry.
-pub(crate) fn encode(run_id: RunId, sequence: u64, entry: &Entry) -> EncodedEvent {
+pub(crate) fn encode(run_id: RunId, sequence: u64, entry: &LogEntry) -> EncodedEvent {
     let id = format!("{}_{:010}", entry.at, entry.n);
-    let event = RunEvent::of(run_id, &entry.fact);
+    let event = RunStreamEvent::of(run_id, &entry.fact);
     EncodedEvent {
         n: entry.n,
         at: entry.at,
@@ -63,7 +63,7 @@ pub(crate) fn encode(run_id: RunId, sequence: u64, entry: &Entry) -> EncodedEven
 }
 
 /// A server-sent event: its name is the event's type, its data the bare content.
-pub(crate) fn event_text(event: &RunEvent, id: Option<&str>) -> Bytes {
+pub(crate) fn event_text(event: &RunStreamEvent, id: Option<&str>) -> Bytes {
     let text = serde_json::to_string(event).unwrap_or_default();
     let parts = text.strip_prefix(r#"{"type":""#).and_then(|rest| {
         let (name, data) = rest.split_once(r#"","data":"#)?;
@@ -80,19 +80,19 @@ mod tests {
     use quintet_contract::event::LogStream;
     use quintet_contract::id::NodeId;
     use quintet_contract::job::Attempt;
-    use quintet_contract::run::{Checkpoint, NodeFact, RunStatus};
+    use quintet_contract::run::{Checkpoint, NodeEvent, RunStatus};
     use serde_json::{Value, json};
 
     use super::*;
 
     /// Every kind of fact.
-    fn facts(run_id: RunId, at: Timestamp) -> Vec<(&'static str, Fact)> {
+    fn facts(run_id: RunId, at: Timestamp) -> Vec<(&'static str, RunEvent)> {
         let (node_id, attempt) = (NodeId::parse("a").unwrap(), Attempt(1));
         let data = json!({"type\":\"": "\",\"data\":{}"})
             .as_object()
             .unwrap()
             .clone();
-        let status = |status| Fact::Status {
+        let status = |status| RunEvent::Status {
             status,
             error: None,
             output: None,
@@ -111,14 +111,14 @@ mod tests {
             ("status", status(RunStatus::Failed)),
             (
                 "node",
-                Fact::Node {
-                    node: NodeFact::default(),
+                RunEvent::Node {
+                    node: NodeEvent::default(),
                 },
             ),
-            ("checkpoint", Fact::Checkpoint { checkpoint }),
+            ("checkpoint", RunEvent::Checkpoint { checkpoint }),
             (
                 "output",
-                Fact::Output {
+                RunEvent::Output {
                     node_id: node_id.clone(),
                     attempt,
                     output: data.clone(),
@@ -126,7 +126,7 @@ mod tests {
             ),
             (
                 "progress",
-                Fact::Progress {
+                RunEvent::Progress {
                     node_id: node_id.clone(),
                     attempt,
                     data,
@@ -134,7 +134,7 @@ mod tests {
             ),
             (
                 "log",
-                Fact::Log {
+                RunEvent::Log {
                     node_id,
                     attempt,
                     stream: LogStream::Stderr,
@@ -149,7 +149,7 @@ mod tests {
         let (run_id, at) = (new_run_id(), Timestamp::from_millis(1_704_067_200_005));
         let mut last = String::new();
         for (n, (name, fact)) in (9..).zip(facts(run_id, at)) {
-            let entry = Entry {
+            let entry = LogEntry {
                 n,
                 at,
                 fact: fact.clone(),
@@ -165,15 +165,15 @@ mod tests {
                 .unwrap_or_else(|| panic!("{text}"));
             assert!(!data.contains(['\n', '\r']), "one line");
             let data: Value = serde_json::from_str(data).unwrap();
-            let event = serde_json::to_value(RunEvent::of(run_id, &fact).unwrap()).unwrap();
+            let event = serde_json::to_value(RunStreamEvent::of(run_id, &fact).unwrap()).unwrap();
             assert_eq!(data, event["data"]);
             assert_eq!(data["runId"], json!(run_id));
             last = id;
         }
-        let entry = Entry {
+        let entry = LogEntry {
             n: 1,
             at,
-            fact: Fact::Unknown,
+            fact: RunEvent::Unknown,
             report: None,
         };
         assert!(encode(run_id, 1, &entry).bytes.is_empty());

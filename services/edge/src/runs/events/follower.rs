@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use quintet_bus::{Bus, Deliveries, Delivery, LinkState};
-use quintet_contract::subject::{LiveRunEvents, RunHappened};
+use quintet_contract::subject::{LiveRunEvents, RunLog};
 use quintet_contract::topology::stream;
 use quintet_service::telemetry::chain;
 use std::sync::Arc;
@@ -156,11 +156,11 @@ impl Follower {
 
     /// Leaves a long log in the stream, but for its newest message.
     async fn skip_to_end(&mut self) -> Result<(), HttpError> {
-        let subject = RunHappened {
+        let subject = RunLog {
             run: self.feed.run_id,
         };
         let stream = stream::run_logs(self.bus.prefix());
-        let newest = self.bus.newest(stream, &[subject]).await;
+        let newest = self.bus.last_for_subjects(stream, &[subject]).await;
         let newest = newest.map_err(crate::live::log_reader::unreadable)?;
         if let Some((_, sequence, _)) = newest.first() {
             self.reader.seek(0, *sequence);

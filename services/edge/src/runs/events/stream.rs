@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quintet_contract::id::RunId;
-use quintet_contract::run::{RunEvent, RunStatus};
+use quintet_contract::run::{RunStatus, RunStreamEvent};
 use quintet_contract::run_api::RunReply;
 use quintet_contract::time::Timestamp;
 use tokio::time::timeout;
@@ -101,7 +101,7 @@ impl RunEventStream {
     }
 
     fn push_hello(&mut self, found: &RunReply) {
-        let hello = RunEvent::Hello {
+        let hello = RunStreamEvent::Hello {
             run_id: self.run_id,
             status: found.run.status,
             entries: found.entries,
@@ -139,7 +139,7 @@ impl RunEventStream {
 
     /// The end of a run whose log is gone.
     fn bare_end(&self, status: RunStatus) -> Bytes {
-        let event = RunEvent::Status {
+        let event = RunStreamEvent::Status {
             run_id: self.run_id,
             status,
             error: None,

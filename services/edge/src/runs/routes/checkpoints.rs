@@ -14,7 +14,9 @@ use quintet_bus::new_checkpoint_id;
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::RunId;
 use quintet_contract::nesting;
-use quintet_contract::run::{Checkpoint, Fact, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES};
+use quintet_contract::run::{
+    Checkpoint, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINT_TYPE_BYTES, RunEvent,
+};
 use quintet_contract::run_api::{AddCheckpoint, CheckpointPage, CheckpointReply};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -103,7 +105,7 @@ impl Listed {
                 return Ok(None);
             };
             let found = page.into_iter().filter_map(|(_, entry)| match entry.fact {
-                Fact::Checkpoint { checkpoint } => Some(checkpoint),
+                RunEvent::Checkpoint { checkpoint } => Some(checkpoint),
                 _ => None,
             });
             self.found.extend(found);

@@ -53,7 +53,7 @@ struct Watch {
     bench: Bench,
     /// The write on its way.
     writing: Option<Change>,
-    asked: BTreeSet<RequestId>,
+    asked: BTreeSet<u64>,
 }
 
 impl Watch {
@@ -76,9 +76,9 @@ impl Watch {
                 ));
             }
             Happening::Wish(wish) => {
-                let request = RequestId(bench.next);
+                let request = RequestId::new(bench.next);
                 bench.next += 1;
-                self.asked.insert(request);
+                self.asked.insert(request.number());
                 bench.step(Event::Wished(request, wish));
             }
             Happening::Stored(is_stored) => match self.writing.take() {
@@ -119,10 +119,10 @@ impl Watch {
                         "one write at a time"
                     );
                 }
-                Effect::Answer(request, _) => {
-                    assert!(self.asked.remove(&request), "everybody is answered once");
+                Effect::Answer(reply) => {
+                    assert!(self.asked.remove(&reply.to()), "everybody is answered once");
                 }
-                Effect::Tell(_, ToFrameWorker::Tick { t }) => assert!(t.get() >= 0.0),
+                Effect::Tell(_, FrameWorkerMessage::Tick { t }) => assert!(t.get() >= 0.0),
                 _ => {}
             }
         }

@@ -13,9 +13,9 @@ use futures::{StreamExt, TryStreamExt};
 use quintet_bus::{Bus, Deliveries};
 use quintet_contract::api::Done;
 use quintet_contract::frame::{Bitmap, Canvas, Fps};
-use quintet_contract::frame_api::ToFrameWorker;
+use quintet_contract::frame_api::FrameWorkerMessage;
 use quintet_contract::id::{HolderId, WorkerId};
-use quintet_contract::subject::{TellFrameWorker, WorkerFrame};
+use quintet_contract::subject::{FrameWorkerMessages, WorkerFrame};
 use quintet_edge::EdgeConfig;
 use quintet_frames::{Display, FramesConfig};
 use quintet_service::telemetry::Telemetry;
@@ -252,8 +252,8 @@ impl Bench {
         Ok(())
     }
 
-    async fn listen(&self) -> anyhow::Result<Deliveries<TellFrameWorker>> {
-        let filter = TellFrameWorker::filter(self.worker.prefix(), Some(&worker_id()?));
+    async fn listen(&self) -> anyhow::Result<Deliveries<FrameWorkerMessages>> {
+        let filter = FrameWorkerMessages::filter(self.worker.prefix(), Some(&worker_id()?));
         let told = self.worker.subscribe(filter).await?;
         self.worker.flush().await?;
         Ok(told)
@@ -359,10 +359,10 @@ impl Bench {
 }
 
 /// Waits for a tick.
-async fn tick(told: &mut Deliveries<TellFrameWorker>) -> Outcome {
+async fn tick(told: &mut Deliveries<FrameWorkerMessages>) -> Outcome {
     let next = async {
         while let Some(delivery) = told.next().await {
-            if matches!(delivery.message, ToFrameWorker::Tick { .. }) {
+            if matches!(delivery.message, FrameWorkerMessage::Tick { .. }) {
                 return Ok(());
             }
         }

@@ -18,7 +18,7 @@ use futures::{StreamExt, TryStreamExt};
 use quintet_bus::{Bus, now};
 use quintet_contract::event::JobEvent;
 use quintet_contract::id::JobId;
-use quintet_contract::subject::JobHappened;
+use quintet_contract::subject::JobEvents;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -248,7 +248,7 @@ impl<'a> Source<'a> {
                 }
                 Kind::Sse => {
                     let job = JobId::parse(&self.id)?;
-                    let subject = JobHappened { job: job.clone() };
+                    let subject = JobEvents { job: job.clone() };
                     let event = JobEvent {
                         job_id: job,
                         kind: "progress".to_owned(),

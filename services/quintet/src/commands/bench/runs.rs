@@ -11,7 +11,7 @@ use quintet_bus::{Bus, Change, WatchFrom};
 use quintet_contract::JsonObject;
 use quintet_contract::bucket::Runs;
 use quintet_contract::id::{HolderId, QueueName, RunId, WorkerId};
-use quintet_contract::run::{Fact, RunStatus};
+use quintet_contract::run::{RunEvent, RunStatus};
 use quintet_contract::subject::LiveRunEvents;
 use quintet_edge::EdgeConfig;
 use quintet_runner::RunnerConfig;
@@ -183,7 +183,7 @@ impl Bench<'_> {
             let run = self.create(&body).await?;
             let ended = async {
                 while let Some(delivery) = live.next().await {
-                    let is_end = |fact: &Fact| matches!(fact, Fact::Status { status, .. } if status.is_final());
+                    let is_end = |fact: &RunEvent| matches!(fact, RunEvent::Status { status, .. } if status.is_final());
                     let events = delivery.message;
                     if events.run_id == run
                         && events.entries.iter().any(|entry| is_end(&entry.fact))

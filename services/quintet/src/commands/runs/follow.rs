@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use quintet_contract::run::RunEvent;
+use quintet_contract::run::RunStreamEvent;
 use quintet_contract::time::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -112,7 +112,7 @@ fn is_final(error: &anyhow::Error) -> bool {
 }
 
 /// The event in a message; none for one of a newer server.
-pub(super) fn event_of(message: &Message) -> Option<RunEvent> {
+pub(super) fn event_of(message: &Message) -> Option<RunStreamEvent> {
     let tagged = json!({"type": message.event, "data": message.data});
     serde_json::from_value(tagged).ok()
 }

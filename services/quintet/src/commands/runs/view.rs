@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use quintet_contract::event::LogStream;
 use quintet_contract::job::Attempt;
 use quintet_contract::plan::Plan;
-use quintet_contract::run::{Checkpoint, NodeState, NodeStatus, Run, RunEvent, RunStatus};
+use quintet_contract::run::{Checkpoint, NodeState, NodeStatus, Run, RunStatus, RunStreamEvent};
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
 
@@ -102,10 +102,10 @@ impl View {
     }
 
     /// Applies an event; its moment comes from its id.
-    pub(super) fn apply(&mut self, at: Option<Timestamp>, event: RunEvent) {
+    pub(super) fn apply(&mut self, at: Option<Timestamp>, event: RunStreamEvent) {
         match event {
-            RunEvent::Hello { .. } => {}
-            RunEvent::Status { status, error, .. } => {
+            RunStreamEvent::Hello { .. } => {}
+            RunStreamEvent::Status { status, error, .. } => {
                 self.status = status;
                 self.error = error;
                 if status == RunStatus::Running && self.began.is_none() {
@@ -115,8 +115,8 @@ impl View {
                     self.ended = at;
                 }
             }
-            RunEvent::Checkpoint(checkpoint) => self.apply_checkpoint(checkpoint),
-            RunEvent::Node {
+            RunStreamEvent::Checkpoint(checkpoint) => self.apply_checkpoint(checkpoint),
+            RunStreamEvent::Node {
                 node_id,
                 status,
                 attempt,
@@ -126,12 +126,12 @@ impl View {
                 let state = self.states.entry(node_id.to_string()).or_default();
                 state.transition(at, status, attempt, error);
             }
-            RunEvent::Output { .. } => {}
-            RunEvent::Progress { node_id, data, .. } => {
+            RunStreamEvent::Output { .. } => {}
+            RunStreamEvent::Progress { node_id, data, .. } => {
                 let state = self.states.entry(node_id.to_string()).or_default();
                 state.activity = Some(Activity::Progress(Value::Object(data)));
             }
-            RunEvent::Log {
+            RunStreamEvent::Log {
                 node_id,
                 stream,
                 line,

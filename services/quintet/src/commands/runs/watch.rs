@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::StreamExt;
 use quintet_bus::now;
-use quintet_contract::run::{Run, RunEvent, RunStatus};
+use quintet_contract::run::{Run, RunStatus, RunStreamEvent};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -117,11 +117,14 @@ async fn until_end(http: &Http, id: &str, view: &mut View, show: &mut Show) -> O
                     continue;
                 };
                 match &event {
-                    RunEvent::Hello { status, .. } => at_hello = *status,
-                    RunEvent::Status { status, .. } if status.is_final() => at_hello = *status,
+                    RunStreamEvent::Hello { status, .. } => at_hello = *status,
+                    RunStreamEvent::Status { status, .. } if status.is_final() => {
+                        at_hello = *status
+                    }
                     _ => {}
                 }
-                let ends = matches!(&event, RunEvent::Status { status, .. } if status.is_final());
+                let ends =
+                    matches!(&event, RunStreamEvent::Status { status, .. } if status.is_final());
                 view.apply(moment_of(&message), event);
                 if ends {
                     return Ok(());
@@ -159,18 +162,18 @@ fn print_event(show: &Show, message: &Message) {
 }
 
 /// An event as a line for people.
-pub(super) fn line_of(message: &Message, event: RunEvent) -> Option<String> {
+pub(super) fn line_of(message: &Message, event: RunStreamEvent) -> Option<String> {
     let at = moment_of(message).map(|at| at.to_string());
     let at = at.unwrap_or_else(|| " ".repeat(24));
     let line = |node: &str, text: String| Some(format!("{at}  {node:<12} {text}"));
     let because = |error: Option<String>| error.map(|error| format!(": {error}"));
     match event {
-        RunEvent::Hello { .. } => None,
-        RunEvent::Status { status, error, .. } => line(
+        RunStreamEvent::Hello { .. } => None,
+        RunStreamEvent::Status { status, error, .. } => line(
             "run",
             format!("{status}{}", because(error).unwrap_or_default()),
         ),
-        RunEvent::Checkpoint(checkpoint) => {
+        RunStreamEvent::Checkpoint(checkpoint) => {
             let node = checkpoint.node_id.as_ref().map(ToString::to_string);
             let data = checkpoint.data.as_ref().map(Value::to_string);
             let text = format!(
@@ -180,7 +183,7 @@ pub(super) fn line_of(message: &Message, event: RunEvent) -> Option<String> {
             );
             line(node.as_deref().unwrap_or("run"), text.trim_end().to_owned())
         }
-        RunEvent::Node {
+        RunStreamEvent::Node {
             node_id,
             status,
             attempt,
@@ -197,17 +200,17 @@ pub(super) fn line_of(message: &Message, event: RunEvent) -> Option<String> {
                 format!("{}{attempt}{because}", word(status)),
             )
         }
-        RunEvent::Output {
+        RunStreamEvent::Output {
             node_id, output, ..
         } => line(
             node_id.as_str(),
             format!("output {}", Value::Object(output)),
         ),
-        RunEvent::Progress { node_id, data, .. } => line(
+        RunStreamEvent::Progress { node_id, data, .. } => line(
             node_id.as_str(),
             format!("progress {}", Value::Object(data)),
         ),
-        RunEvent::Log {
+        RunStreamEvent::Log {
             node_id,
             line: text,
             ..

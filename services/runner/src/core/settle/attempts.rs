@@ -5,7 +5,7 @@ use std::time::Duration;
 use quintet_contract::id::NodeId;
 use quintet_contract::job::Attempt;
 use quintet_contract::plan::{Backoff, Node, Retry};
-use quintet_contract::run::{NodeFact, NodeStatus};
+use quintet_contract::run::{NodeEvent, NodeStatus};
 
 use super::{Failure, Place, Settle, Walk, is_own};
 use crate::core::active::QueuedTask;
@@ -155,14 +155,14 @@ impl Settle<'_> {
             return;
         }
         let due = self.now.after(backoff(retry, failures));
-        self.node(NodeFact {
+        self.node(NodeEvent {
             node_id: id.clone(),
             status: NodeStatus::Waiting,
             attempt,
             error: Some(self.cut(error)),
             due: Some(due),
             failed_attempt: true,
-            ..NodeFact::default()
+            ..NodeEvent::default()
         });
     }
 }

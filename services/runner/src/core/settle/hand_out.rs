@@ -7,7 +7,7 @@ use quintet_contract::JsonObject;
 use quintet_contract::id::{NodeId, RunShard, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::plan::Node;
-use quintet_contract::run::{NodeFact, NodeState, NodeStatus};
+use quintet_contract::run::{NodeEvent, NodeState, NodeStatus};
 use quintet_contract::subject::{RunReporting, Subject};
 use quintet_contract::task::{CommandSpec, Task};
 use serde_json::{Value, json};
@@ -94,14 +94,14 @@ impl Settle<'_> {
             return;
         }
         let fact = if is_own(node, self.active.run().mode) {
-            NodeFact {
+            NodeEvent {
                 status: NodeStatus::Running,
                 attempt: before.attempt.next(),
                 worker: WorkerId::parse(OWN_WORKER).ok(),
                 ..before
             }
         } else {
-            NodeFact {
+            NodeEvent {
                 status: NodeStatus::Queued,
                 ..before
             }

@@ -4,7 +4,7 @@ use quintet_contract::JsonObject;
 use quintet_contract::id::NodeId;
 use quintet_contract::job::Attempt;
 use quintet_contract::plan::{MAX_ITEMS, Node};
-use quintet_contract::run::{MAX_OUTPUTS_BYTES, NodeFact, NodeStatus};
+use quintet_contract::run::{MAX_OUTPUTS_BYTES, NodeEvent, NodeStatus};
 use serde_json::Value;
 
 use super::{Place, Settle, Walk};
@@ -102,7 +102,7 @@ impl Settle<'_> {
             self.fail(id, Attempt(1), text);
             return;
         }
-        self.node(NodeFact {
+        self.node(NodeEvent {
             status: NodeStatus::Succeeded,
             output: Some(JsonObject::from_iter([("items".to_owned(), outputs)])),
             ..self.fact(id)

@@ -45,7 +45,7 @@ fn fresh(mode: HeartbeatMode) -> Core {
     Core::new(identity, hello, mode)
 }
 
-fn reply(standing: Standing) -> Answer<ReportsReply> {
+fn reply(standing: SessionStatus) -> Answer<ReportsReply> {
     Answer::Reply(ReportsReply {
         standing,
         settings: Some(AgentSettings::default()),
@@ -60,7 +60,7 @@ fn answered(sent: u64, answer: Answer<ReportsReply>) -> Event {
     }
 }
 
-fn heartbeat_answered(sent: u64, standing: Standing) -> Event {
+fn heartbeat_answered(sent: u64, standing: SessionStatus) -> Event {
     Event::HeartbeatAnswered {
         sent: at(sent),
         session: session(1),
@@ -75,7 +75,7 @@ fn heartbeat_answered(sent: u64, standing: Standing) -> Event {
 fn current(mode: HeartbeatMode) -> Core {
     let mut core = fresh(mode);
     core.step(Event::SessionOpened(session(1)), now(0));
-    let effects = core.step(answered(0, reply(Standing::Current)), now(0));
+    let effects = core.step(answered(0, reply(SessionStatus::Current)), now(0));
     assert!(matches!(
         effects[..],
         [Effect::Notify(Notification::Welcome(_))]
@@ -108,7 +108,7 @@ fn the_hello_goes_first_and_alone_and_reports_follow_together() {
     assert_eq!(hello.clock, 1);
     let effects = core.step(Event::Reported(vec![goodbye("y")]), now(0));
     assert_eq!(effects, []);
-    let effects = core.step(answered(0, reply(Standing::Current)), now(0));
+    let effects = core.step(answered(0, reply(SessionStatus::Current)), now(0));
     let reports = sent_reports(&effects).unwrap();
     assert_eq!(reports.reports, [goodbye("x"), goodbye("y")]);
     assert_eq!(reports.clock, 2);
@@ -126,7 +126,7 @@ fn reports_are_repeated_in_order_until_they_are_stored() {
     let again = sent_reports(&again).unwrap();
     assert_eq!(again.reports, [goodbye("x"), goodbye("y")]);
     assert!(again.clock > sent_reports(&first).unwrap().clock);
-    let effects = core.step(answered(2, reply(Standing::Current)), now(2));
+    let effects = core.step(answered(2, reply(SessionStatus::Current)), now(2));
     let stored = Notification::Stored(vec![goodbye("x"), goodbye("y")]);
     assert!(effects.contains(&Effect::Notify(stored)));
 }
@@ -141,7 +141,7 @@ fn a_forgotten_session_says_hello_again_with_the_jobs_of_now() {
     };
     core.step(Event::JobsChanged(vec![job.clone()]), now(1));
     core.step(Event::Reported(vec![goodbye("x")]), now(1));
-    let effects = core.step(answered(1, reply(Standing::HelloRequired)), now(1));
+    let effects = core.step(answered(1, reply(SessionStatus::HelloRequired)), now(1));
     assert_eq!(effects, [Effect::OpenSession]);
     let effects = core.step(Event::SessionOpened(session(2)), now(1));
     let hello = sent_reports(&effects).unwrap();
@@ -150,7 +150,7 @@ fn a_forgotten_session_says_hello_again_with_the_jobs_of_now() {
         [AgentReport::Hello { hello }] => assert_eq!(hello.active_jobs, [job]),
         other => panic!("not a hello: {other:?}"),
     }
-    let effects = core.step(answered(1, reply(Standing::Current)), now(1));
+    let effects = core.step(answered(1, reply(SessionStatus::Current)), now(1));
     assert_eq!(sent_reports(&effects).unwrap().reports, [goodbye("x")]);
 }
 
@@ -159,7 +159,7 @@ fn an_owner_that_never_knows_the_session_is_not_asked_in_a_tight_loop() {
     let mut core = fresh(HeartbeatMode::Automatic);
     core.step(Event::SessionOpened(session(1)), now(0));
     for number in 2..20 {
-        let effects = core.step(answered(0, reply(Standing::HelloRequired)), now(0));
+        let effects = core.step(answered(0, reply(SessionStatus::HelloRequired)), now(0));
         assert_eq!(effects, [Effect::OpenSession]);
         let effects = core.step(Event::SessionOpened(session(number)), now(0));
         assert_eq!(sent_reports(&effects), None);
@@ -193,7 +193,7 @@ fn silence_fences_unless_nobody_leads() {
     assert_eq!(effects[0], Effect::Notify(Notification::Fence));
     assert_eq!(core.step(Event::Woken, now(TIMEOUT + 8)), [], "said once");
     let effects = core.step(
-        heartbeat_answered(TIMEOUT + 7, Standing::Current),
+        heartbeat_answered(TIMEOUT + 7, SessionStatus::Current),
         now(TIMEOUT + 8),
     );
     assert_eq!(effects[0], Effect::Notify(Notification::Contact));
@@ -208,7 +208,7 @@ fn a_held_lease_or_a_call_for_a_hello_is_no_contact() {
         leadership: Leadership::Held,
     };
     core.step(held, now(9));
-    core.step(heartbeat_answered(3, Standing::HelloRequired), now(9));
+    core.step(heartbeat_answered(3, SessionStatus::HelloRequired), now(9));
     let effects = core.step(Event::Woken, now(TIMEOUT + 1));
     assert!(effects.contains(&Effect::Notify(Notification::Fence)));
 }
@@ -217,7 +217,7 @@ fn a_held_lease_or_a_call_for_a_hello_is_no_contact() {
 fn after_a_suspend_the_first_step_fences_whatever_it_is_about() {
     let mut core = current(HeartbeatMode::Automatic);
     core.step(Event::Woken, now(3));
-    let effects = core.step(heartbeat_answered(3, Standing::Current), now(3600));
+    let effects = core.step(heartbeat_answered(3, SessionStatus::Current), now(3600));
     assert_eq!(effects[0], Effect::Notify(Notification::Fence));
     assert!(
         !effects.contains(&Effect::Notify(Notification::Contact)),
@@ -244,7 +244,7 @@ fn a_newer_session_ends_the_link_and_its_own_name_does_not() {
     let mut core = current(HeartbeatMode::Automatic);
     core.step(Event::Woken, now(3));
     assert_eq!(
-        core.step(heartbeat_answered(3, Standing::Replaced), now(3)),
+        core.step(heartbeat_answered(3, SessionStatus::Replaced), now(3)),
         end
     );
 }
@@ -254,9 +254,9 @@ fn goodbye_is_the_last_word() {
     let mut core = current(HeartbeatMode::Automatic);
     core.step(Event::Reported(vec![goodbye("not yet")]), now(1));
     core.step(Event::GoodbyeAsked("done".to_owned(), 1), now(1));
-    let effects = core.step(answered(1, reply(Standing::Current)), now(1));
+    let effects = core.step(answered(1, reply(SessionStatus::Current)), now(1));
     assert_eq!(sent_reports(&effects).unwrap().reports, [goodbye("done")]);
-    let effects = core.step(answered(1, reply(Standing::Current)), now(1));
+    let effects = core.step(answered(1, reply(SessionStatus::Current)), now(1));
     assert_eq!(effects[1..], [Effect::Flushed(1), Effect::Leave]);
 }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::connect::{API_TIMEOUT, Bus};
-use crate::feed::FeedError;
+use crate::error::ReadError;
 use crate::stored::{Stored, is_marker};
 
 /// Messages of one batch request; bounds what a slow reader holds.
@@ -45,7 +45,7 @@ struct OneRequest {
 }
 
 #[derive(Serialize)]
-struct NewestRequest<'s> {
+struct LastRequest<'s> {
     multi_last: &'s [String],
 }
 
@@ -62,7 +62,7 @@ pub(crate) async fn read(
     subject: &str,
     from: u64,
     limit: usize,
-) -> Result<Batch, FeedError> {
+) -> Result<Batch, ReadError> {
     let mut all = Batch {
         messages: Vec::new(),
         remaining: 0,
@@ -90,7 +90,7 @@ async fn read_once(
     subject: &str,
     seq: u64,
     batch: usize,
-) -> Result<Batch, FeedError> {
+) -> Result<Batch, ReadError> {
     let request = BatchRequest {
         seq,
         batch,
@@ -100,52 +100,52 @@ async fn read_once(
 }
 
 /// The newest message of each subject that has one, in no particular order.
-pub(crate) async fn newest_of_each(
+pub(crate) async fn last_for_subjects(
     bus: &Bus,
     stream: &str,
     subjects: &[String],
-) -> Result<Vec<Stored>, FeedError> {
+) -> Result<Vec<Stored>, ReadError> {
     let mut newest = Vec::with_capacity(subjects.len());
     for part in subjects.chunks(SUBJECTS) {
-        let request = NewestRequest { multi_last: part };
+        let request = LastRequest { multi_last: part };
         newest.append(&mut ask(bus, stream, &request).await?.messages);
     }
     Ok(newest)
 }
 
 /// Whether the message with a sequence is there.
-pub(crate) async fn is_stored(bus: &Bus, stream: &str, sequence: u64) -> Result<bool, FeedError> {
+pub(crate) async fn is_stored(bus: &Bus, stream: &str, sequence: u64) -> Result<bool, ReadError> {
     let request = OneRequest { seq: sequence };
-    let body = serde_json::to_vec(&request).map_err(|error| FeedError::Other(error.into()))?;
+    let body = serde_json::to_vec(&request).map_err(|error| ReadError::Other(error.into()))?;
     let sent = bus
         .client()
         .request(format!("$JS.API.DIRECT.GET.{stream}"), body.into())
         .await;
-    let message = sent.map_err(|error| FeedError::Other(error.into()))?;
+    let message = sent.map_err(|error| ReadError::Other(error.into()))?;
     match message.status.map(|status| status.as_u16()) {
         None => Ok(true),
         Some(NOT_FOUND) => Ok(false),
         Some(status) => {
             let reason = message.description.unwrap_or_default();
-            Err(FeedError::Other(
+            Err(ReadError::Other(
                 format!("the server answered {status} {reason}").into(),
             ))
         }
     }
 }
 
-async fn ask(bus: &Bus, stream: &str, request: &impl Serialize) -> Result<Batch, FeedError> {
+async fn ask(bus: &Bus, stream: &str, request: &impl Serialize) -> Result<Batch, ReadError> {
     let inbox = bus.client().new_inbox();
     let mut answers = bus
         .client()
         .subscribe(inbox.clone())
         .await
-        .map_err(|error| FeedError::Other(error.into()))?;
-    let body = serde_json::to_vec(request).map_err(|error| FeedError::Other(error.into()))?;
+        .map_err(|error| ReadError::Other(error.into()))?;
+    let body = serde_json::to_vec(request).map_err(|error| ReadError::Other(error.into()))?;
     bus.client()
         .publish_with_reply(format!("$JS.API.DIRECT.GET.{stream}"), inbox, body.into())
         .await
-        .map_err(|error| FeedError::Other(error.into()))?;
+        .map_err(|error| ReadError::Other(error.into()))?;
     let mut read = Batch {
         messages: Vec::new(),
         remaining: 0,
@@ -154,8 +154,8 @@ async fn ask(bus: &Bus, stream: &str, request: &impl Serialize) -> Result<Batch,
         let next = timeout(NEXT_TIMEOUT, answers.next()).await;
         let message = match next {
             Ok(Some(message)) => message,
-            Ok(None) => return Err(FeedError::Other("the connection was closed".into())),
-            Err(elapsed) => return Err(FeedError::Other(elapsed.into())),
+            Ok(None) => return Err(ReadError::Other("the connection was closed".into())),
+            Err(elapsed) => return Err(ReadError::Other(elapsed.into())),
         };
         let pending = message
             .headers
@@ -168,11 +168,11 @@ async fn ask(bus: &Bus, stream: &str, request: &impl Serialize) -> Result<Batch,
             None => read.messages.extend(Stored::from_direct_get(message)),
             Some(END_OF_BATCH | NOT_FOUND) => return Ok(read),
             Some(_) if message.status == Some(StatusCode::NO_RESPONDERS) => {
-                return Err(FeedError::NoStream);
+                return Err(ReadError::NoStream);
             }
             Some(status) => {
                 let reason = message.description.unwrap_or_default();
-                return Err(FeedError::Other(
+                return Err(ReadError::Other(
                     format!("the server answered {status} {reason}").into(),
                 ));
             }
@@ -181,31 +181,31 @@ async fn ask(bus: &Bus, stream: &str, request: &impl Serialize) -> Result<Batch,
 }
 
 /// The newest message of a subject from any server that has a copy.
-pub(crate) async fn newest_of_any(
+pub(crate) async fn last_for_subject(
     bus: &Bus,
     stream: &str,
     subject: &str,
-) -> Result<Option<Stored>, FeedError> {
+) -> Result<Option<Stored>, ReadError> {
     let request = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
     let sent = bus.client().request(request, Bytes::new()).await;
     let message = sent.map_err(|error| match error.kind() {
-        async_nats::RequestErrorKind::NoResponders => FeedError::NoStream,
+        async_nats::RequestErrorKind::NoResponders => ReadError::NoStream,
         async_nats::RequestErrorKind::TimedOut
         | async_nats::RequestErrorKind::InvalidSubject
         | async_nats::RequestErrorKind::MaxPayloadExceeded
-        | async_nats::RequestErrorKind::Other => FeedError::Other(error.into()),
+        | async_nats::RequestErrorKind::Other => ReadError::Other(error.into()),
     })?;
     match message.status.map(|status| status.as_u16()) {
         None => match Stored::from_direct_get(message) {
             Some(stored) => Ok(Some(stored)),
-            None => Err(FeedError::Other(
+            None => Err(ReadError::Other(
                 "the answer to a direct get lacks its headers".into(),
             )),
         },
         Some(NOT_FOUND) => Ok(None),
         Some(status) => {
             let reason = message.description.unwrap_or_default();
-            Err(FeedError::Other(
+            Err(ReadError::Other(
                 format!("the server answered {status} {reason}").into(),
             ))
         }
@@ -213,16 +213,16 @@ pub(crate) async fn newest_of_any(
 }
 
 /// The newest message of a subject from the leader of the stream, which has every confirmed write.
-pub(crate) async fn newest_of_leader(
+pub(crate) async fn last_from_leader(
     bus: &Bus,
     stream: &str,
     subject: &str,
-) -> Result<Option<Stored>, FeedError> {
+) -> Result<Option<Stored>, ReadError> {
     let stream = bus
         .jetstream()
         .get_stream_no_info(stream)
         .await
-        .map_err(|error| FeedError::Other(error.into()))?;
+        .map_err(|error| ReadError::Other(error.into()))?;
     let message = match stream.get_last_raw_message_by_subject(subject).await {
         Ok(message) => message,
         Err(error) => {
@@ -231,11 +231,11 @@ pub(crate) async fn newest_of_leader(
                 LastRawMessageErrorKind::JetStream(reason)
                     if reason.error_code() == ErrorCode::STREAM_NOT_FOUND =>
                 {
-                    Err(FeedError::NoStream)
+                    Err(ReadError::NoStream)
                 }
                 LastRawMessageErrorKind::InvalidSubject
                 | LastRawMessageErrorKind::JetStream(_)
-                | LastRawMessageErrorKind::Other => Err(FeedError::Other(error.into())),
+                | LastRawMessageErrorKind::Other => Err(ReadError::Other(error.into())),
             };
         }
     };

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use crate::batch;
 use crate::connect::{Bus, Link};
-use crate::error::Cause;
+use crate::direct_get;
+use crate::error::ReadError;
 use crate::metrics;
 use crate::stored::Stored;
 
@@ -37,15 +37,8 @@ const MISSING_PATIENCE: Duration = Duration::from_secs(10);
 const HEADER_LAST_CONSUMER: &str = "Nats-Last-Consumer";
 const HEADER_STALLED: &str = "Nats-Consumer-Stalled";
 
-/// Why a feed cannot go on.
-#[derive(Debug)]
-pub(crate) enum FeedError {
-    NoStream,
-    Other(Cause),
-}
-
 /// What a feed brings.
-pub(crate) enum FeedItem {
+pub(crate) enum ConsumerItem {
     /// The next message; `pending` is how many more there are now.
     Message { stored: Stored, pending: u64 },
     /// Nothing more for now.
@@ -53,7 +46,7 @@ pub(crate) enum FeedItem {
 }
 
 /// An ordered reading of one stream.
-pub(crate) struct Feed {
+pub(crate) struct OrderedConsumer {
     bus: Bus,
     stream: String,
     /// What of the stream is read; everything when empty.
@@ -73,14 +66,14 @@ struct Consumer {
     empty: bool,
 }
 
-impl Feed {
+impl OrderedConsumer {
     /// Starts after a sequence; fails at once when the stream cannot be read.
     pub(crate) async fn start(
         bus: &Bus,
         stream: &str,
         filter: &str,
         after: u64,
-    ) -> Result<Self, FeedError> {
+    ) -> Result<Self, ReadError> {
         let mut feed = Self {
             bus: bus.clone(),
             stream: stream.to_owned(),
@@ -106,14 +99,14 @@ impl Feed {
 
     /// Waits for what comes next. Cancel-safe: everything is kept in `self` across awaits, and a message is
     /// taken from the subscription only when it is returned or dealt with.
-    pub(crate) async fn next(&mut self) -> Result<FeedItem, FeedError> {
+    pub(crate) async fn next(&mut self) -> Result<ConsumerItem, ReadError> {
         loop {
             let Some(consumer) = &mut self.consumer else {
                 self.consumer = Some(self.make_again().await?);
                 continue;
             };
             if std::mem::take(&mut consumer.empty) {
-                return Ok(FeedItem::CaughtUp);
+                return Ok(ConsumerItem::CaughtUp);
             }
             let quiet = Instant::now() + SILENCE;
             let heard = tokio::select! {
@@ -135,9 +128,9 @@ impl Feed {
                 Heard::Link(false) if !self.link.borrow().closed => {
                     self.drop_consumer("reconnected")
                 }
-                Heard::Link(_) => return Err(FeedError::Other("the connection is closed".into())),
+                Heard::Link(_) => return Err(ReadError::Other("the connection is closed".into())),
                 Heard::Ended if self.link.borrow().closed => {
-                    return Err(FeedError::Other("the connection is closed".into()));
+                    return Err(ReadError::Other("the connection is closed".into()));
                 }
                 Heard::Ended => self.drop_consumer("subscription ended"),
             }
@@ -147,8 +140,8 @@ impl Feed {
     /// Whether the stream holds nothing after what was handed out. "Nothing pending" alone does not say so:
     /// while a record is replaced there is a moment in which its old message no longer counts and its new
     /// one does not yet. With `subjects` that match everything, the whole stream is meant.
-    pub(crate) async fn is_at_end(&self, subjects: &str) -> Result<bool, FeedError> {
-        let next = batch::read(
+    pub(crate) async fn is_at_end(&self, subjects: &str) -> Result<bool, ReadError> {
+        let next = direct_get::read(
             &self.bus,
             &self.stream,
             subjects,
@@ -187,7 +180,7 @@ impl Feed {
         }
         consumer.delivered = position.consumer;
         self.last = stored.sequence;
-        Taken::Item(FeedItem::Message {
+        Taken::Item(ConsumerItem::Message {
             stored,
             pending: position.pending,
         })
@@ -218,7 +211,7 @@ impl Feed {
         }
         match header(HEADER_LAST_CONSUMER).and_then(|value| value.as_str().parse::<u64>().ok()) {
             Some(last) if last > consumer.delivered => Taken::Gap,
-            Some(_) => Taken::Item(FeedItem::CaughtUp),
+            Some(_) => Taken::Item(ConsumerItem::CaughtUp),
             None => Taken::Nothing,
         }
     }
@@ -230,21 +223,21 @@ impl Feed {
     }
 
     /// Tries until it works. Gives up only when the stream is gone for longer than a server takes to start.
-    async fn make_again(&mut self) -> Result<Consumer, FeedError> {
+    async fn make_again(&mut self) -> Result<Consumer, ReadError> {
         let began = Instant::now();
         let mut wait = RETRY_MIN;
         loop {
             self.link.mark_unchanged();
             if self.link.borrow().closed {
-                return Err(FeedError::Other("the connection is closed".into()));
+                return Err(ReadError::Other("the connection is closed".into()));
             }
             match self.make_consumer().await {
                 Ok(consumer) => return Ok(consumer),
-                Err(FeedError::NoStream) if began.elapsed() >= MISSING_PATIENCE => {
-                    return Err(FeedError::NoStream);
+                Err(ReadError::NoStream) if began.elapsed() >= MISSING_PATIENCE => {
+                    return Err(ReadError::NoStream);
                 }
-                Err(FeedError::NoStream) => {}
-                Err(FeedError::Other(error)) => {
+                Err(ReadError::NoStream) => {}
+                Err(ReadError::Other(error)) => {
                     warn!(stream = %self.stream, error, "cannot make the consumer of a feed, trying again");
                 }
             }
@@ -253,10 +246,10 @@ impl Feed {
         }
     }
 
-    async fn make_consumer(&self) -> Result<Consumer, FeedError> {
+    async fn make_consumer(&self) -> Result<Consumer, ReadError> {
         let inbox = self.bus.client().new_inbox();
         let subscribed = self.bus.client().subscribe(inbox.clone()).await;
-        let subscriber = subscribed.map_err(|error| FeedError::Other(error.into()))?;
+        let subscriber = subscribed.map_err(|error| ReadError::Other(error.into()))?;
         let name = format!("feed-{}", Uuid::now_v7().simple());
         let config = push::Config {
             name: Some(name.clone()),
@@ -284,14 +277,14 @@ impl Feed {
             ConsumerErrorKind::JetStream(reason)
                 if reason.error_code() == async_nats::jetstream::ErrorCode::STREAM_NOT_FOUND =>
             {
-                FeedError::NoStream
+                ReadError::NoStream
             }
             ConsumerErrorKind::TimedOut
             | ConsumerErrorKind::Request
             | ConsumerErrorKind::InvalidConsumerType
             | ConsumerErrorKind::InvalidName
             | ConsumerErrorKind::JetStream(_)
-            | ConsumerErrorKind::Other => FeedError::Other(error.into()),
+            | ConsumerErrorKind::Other => ReadError::Other(error.into()),
         })?;
         let empty = consumer.cached_info().num_pending == 0;
         Ok(Consumer {
@@ -312,7 +305,7 @@ enum Heard {
 }
 
 enum Taken {
-    Item(FeedItem),
+    Item(ConsumerItem),
     Nothing,
     Gap,
 }

@@ -17,16 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// While it lives, the connection moves on to another of its servers every few seconds; with one server nothing happens.
 #[derive(Debug)]
 #[must_use = "dropped, it ends"]
-pub struct Search(Option<JoinHandle<()>>);
+pub struct ServerFailover(Option<JoinHandle<()>>);
 
 impl Bus {
     /// Begins to look for a server that is of more use.
-    pub fn search(&self) -> Search {
+    pub fn server_failover(&self) -> ServerFailover {
         if self.config().url.split(',').count() < 2 {
-            return Search(None);
+            return ServerFailover(None);
         }
         let client = self.client().clone();
-        Search(Some(tokio::spawn(async move {
+        ServerFailover(Some(tokio::spawn(async move {
             loop {
                 sleep(PATIENCE).await;
                 info!("tries another server of the bus");
@@ -39,7 +39,7 @@ impl Bus {
     }
 }
 
-impl Drop for Search {
+impl Drop for ServerFailover {
     fn drop(&mut self) {
         if let Some(task) = &self.0 {
             task.abort();
