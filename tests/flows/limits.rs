@@ -62,7 +62,7 @@ async fn the_head_of_a_request_is_bounded() {
         (path(70 * 1024), String::new(), 431),
     ];
     for (path, headers, expected) in cases {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         let mut stream = said(&stack.api, &request).await;
         let length = request.len();
         assert_eq!(status(&mut stream).await, expected, "{length} bytes");
@@ -91,7 +91,11 @@ async fn a_connection_that_does_not_say_what_it_wants_is_closed() {
     ] {
         until_closed(said(&stack.api, words).await).await;
     }
-    let mut kept = said(&stack.api, "GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    let mut kept = said(
+        &stack.api,
+        "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    )
+    .await;
     assert_eq!(status(&mut kept).await, 200);
     until_closed(kept).await;
     // A stream that is quiet for longer has said what it wants.
@@ -119,7 +123,7 @@ async fn a_connection_that_does_not_say_what_it_wants_is_closed() {
 
 #[tokio::test]
 async fn an_address_has_only_so_many_connections_and_streams() {
-    const ASK: &str = "GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n";
+    const ASK: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let plan = Plan {
         agents: 0,
         edge: |config| {
@@ -138,7 +142,7 @@ async fn an_address_has_only_so_many_connections_and_streams() {
     let streams = wait_for("a free connection", PATIENCE, async || {
         let stream = TcpStream::connect(address(&stack.api)).await;
         let mut stream = stream.map_err(|error| error.to_string())?;
-        let ask = "GET /ui HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        let ask = "GET /ui HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let _ = stream.write_all(ask.as_bytes()).await;
         match status(&mut stream).await {

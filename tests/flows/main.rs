@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a flow that cannot go on fails")]
 
+mod access;
 mod agent_socket;
 mod agents;
 mod bus;

@@ -6,7 +6,7 @@ use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, BusConfig, Credentials, Secret, new_session};
 use quintet_contract::agent::Heartbeat;
 use quintet_contract::api::{JobRef, ListJobs};
-use quintet_contract::bucket::Jobs;
+use quintet_contract::bucket::{Jobs, SecretKey, Secrets};
 use quintet_contract::id::{AgentId, HolderId, JobId, PoolName, WorkerId};
 use quintet_contract::permission::{NatsUser, Password, Role, example, render_nats_conf};
 use quintet_contract::subject::{AgentHeartbeat, ListJobsOf, StopJob};
@@ -124,6 +124,17 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
         operator.bucket::<Jobs>().delete(&id, None).await.is_err(),
         "an operator writes no bucket"
     );
+
+    // The secret that the edge signs with is read by no other role, also by none that reads buckets in general.
+    let signing = SecretKey::EdgeSigning;
+    let edge = connect(&nats, &Role::Edge).await.unwrap();
+    let stored = edge.bucket::<Secrets>().get(&signing).await.unwrap();
+    assert_eq!(stored.unwrap().record.secret.expose().len(), 32);
+    for role in [Role::Operator, Role::Runner] {
+        let bus = connect(&nats, &role).await.unwrap();
+        let read = bus.bucket::<Secrets>().get(&signing).await;
+        assert!(read.is_err(), "{role:?}");
+    }
 
     // An observer, a worker and an agent may not ask, and nobody but the scheduler writes a bucket.
     let short = Duration::from_millis(500);

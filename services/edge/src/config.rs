@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use quintet_bus::Secret;
 
+use crate::access::client_address::Network;
+use crate::access::identity::OpenTo;
 use crate::access::keys::ApiKey;
 
 /// The agent token of a machine that nobody else can reach.
@@ -19,8 +21,14 @@ pub struct EdgeConfig {
     pub listen: SocketAddr,
     /// What agents on WebSockets must say.
     pub agent_token: Secret,
-    /// Who may use the interface; empty leaves it open to everybody who can reach it.
+    /// Keys of the interface, beside those that are stored. Without any it is open, see `open_to`.
     pub api_keys: Vec<ApiKey>,
+    /// Who is served while there is no key.
+    pub open_to: OpenTo,
+    /// Hosts besides this machine's own names that are served while there is no key; `*` stands for all.
+    pub allowed_hosts: Vec<String>,
+    /// Proxies whose word about the address of a client counts.
+    pub trusted_proxies: Vec<Network>,
     /// Origins whose pages may use the interface from a browser; `*` allows all. None allows those of this machine and of
     /// the edge itself.
     pub cors_origins: Vec<String>,
@@ -34,7 +42,9 @@ pub struct EdgeConfig {
     pub request_timeout: Duration,
     /// Certificate and key, both PEM; without them it speaks plain HTTP.
     pub tls: Option<Tls>,
-    /// Most open connections from one address; all clients behind one proxy share it.
+    /// Most open connections.
+    pub max_connections: usize,
+    /// Most open connections from one address, of IPv6 from one /64; trusted proxies have no such limit.
     pub max_connections_per_address: usize,
     /// Most open WebSockets and event streams from one address.
     pub max_streams_per_address: usize,
@@ -87,12 +97,16 @@ impl EdgeConfig {
             listen,
             agent_token: Secret::new(DEFAULT_AGENT_TOKEN),
             api_keys: Vec::new(),
+            open_to: OpenTo::ThisMachine,
+            allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
             rate_limit: None,
             run_rate: Some(RunRateLimit::default()),
             body_limit: 1024 * 1024,
             request_timeout: Duration::from_secs(10),
             tls: None,
+            max_connections: 50_000,
             max_connections_per_address: 20_000,
             max_streams_per_address: 10_000,
             head_timeout: Duration::from_secs(30),

@@ -8,6 +8,7 @@ use quintet_bus::Bus;
 use quintet_service::health::Health;
 use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::Prometheus;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -19,6 +20,8 @@ use crate::server::{Listener, ServeOptions};
 use crate::service::ready::watch_bus;
 use crate::state::App;
 
+/// How long the keys may take to be read before requests are served all the same.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long open sockets may take to close, and the other tasks to end, after the last request.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -65,12 +68,36 @@ impl Edge {
             Ok::<_, Infallible>(())
         });
         let options = ServeOptions {
-            connections: ConnectionQuota::new(config.max_connections_per_address),
+            connections: ConnectionQuota::new(config.max_connections_per_address)
+                .with_total(config.max_connections)
+                .without(config.trusted_proxies.clone()),
             head_timeout: config.head_timeout,
             grace: config.shutdown_grace,
         };
         let stop = shutdown.child_token();
-        let app = App::start(config, bus, health, prometheus, &tasks, stop.clone());
+        let keys_health = health.component("access");
+        let app = App::start(
+            config,
+            bus.clone(),
+            health,
+            prometheus,
+            &tasks,
+            stop.clone(),
+        );
+        let keys = &app.access.keys;
+        let following = keys.table.clone();
+        let following = following.follow(bus.clone(), keys_health, tasks.token());
+        let loading = keys.signer.clone().load(bus, tasks.token());
+        tasks.spawn("keys", ExitPolicy::Essential, async move {
+            following.await;
+            Ok::<_, Infallible>(())
+        });
+        tasks.spawn("signing secret", ExitPolicy::Optional, async move {
+            loading.await;
+            Ok::<_, Infallible>(())
+        });
+        // So that the first requests find the keys; while they are away, those that need one are answered so.
+        let _ = timeout(KEYS_TIMEOUT, keys.table.loaded()).await;
         let sockets = app.sockets.clone();
         let served = listener.serve(router(app), options, &tasks, shutdown).await;
         // Also after a failure: sockets are no longer part of the connections that the listener waits for.

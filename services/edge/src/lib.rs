@@ -28,7 +28,8 @@ mod server;
 mod service;
 mod state;
 
-pub use access::identity::Role;
+pub use access::client_address::{Network, NoNetwork};
+pub use access::identity::{OpenTo, Role};
 pub use access::keys::{ApiKey, ApiKeyError, parse_api_keys};
 pub use config::{DEFAULT_AGENT_TOKEN, EdgeConfig, RunRateLimit, Tls};
 pub use edge::Edge;

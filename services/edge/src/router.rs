@@ -14,8 +14,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::access::authorize::{Authorizer, authorize};
 use crate::access::cors;
-use crate::access::keys::COOKIE;
+use crate::access::key_table::KeyPolicy;
 use crate::access::policy::Policy;
+use crate::access::screen::screen;
+use crate::access::session::SESSION_COOKIE;
 use crate::error::HttpError;
 use crate::http::route::{Kind, Limit, RouteInfo, RouteTable, Target};
 use crate::http::{access_log, error_body, request_id};
@@ -188,8 +190,8 @@ fn described(api: TransformOpenApi<'_>) -> TransformOpenApi<'_> {
     )
     .security_scheme("bearer", bearer)
     .security_scheme("header", key(ApiKeyLocation::Header, "x-api-key", "the same key"))
-    .security_scheme("cookie", key(ApiKeyLocation::Cookie, COOKIE, "the same key, as the dashboard keeps it"))
-    .security_scheme("token", key(ApiKeyLocation::Query, "token", "the same key, for streams in a browser"))
+    .security_scheme("cookie", key(ApiKeyLocation::Cookie, SESSION_COOKIE, "a session, for browsers"))
+    .security_scheme("token", key(ApiKeyLocation::Query, "token", "a ticket, for streams in a browser"))
 }
 
 /// All routes behind everything that a request passes through; see [`crate::http`].
@@ -198,9 +200,9 @@ pub(crate) fn router(app: App) -> Router {
         kind.start(&app);
     }
     let (routes, table) = routes();
-    let keys = match app.access.keys.is_open() {
-        true => NeedsKey::No,
-        false => NeedsKey::Yes,
+    let keys = match app.access.keys.table.policy() {
+        KeyPolicy::Open => NeedsKey::No,
+        KeyPolicy::Required | KeyPolicy::Unknown => NeedsKey::Yes,
     };
     let (routes, openapi) = document(routes, &table, keys);
     let interface = Interface {
@@ -217,7 +219,8 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(async || HttpError::not_found())
         .layer(Extension(Arc::new(interface)))
         .layer(from_fn_with_state(authorizer, authorize))
-        .layer(from_fn_with_state(cors, cors::answer));
+        .layer(from_fn_with_state(cors, cors::answer))
+        .layer(from_fn_with_state(app.access.clone(), screen));
     with_layers(routes, table).with_state(app)
 }
 
@@ -377,7 +380,7 @@ mod tests {
             }
             assert_eq!(status(None).await, refused[0], "{method} {path}");
             assert_eq!(status(Some("wrong")).await, refused[0], "{method} {path}");
-            if !route.policy.access.is_given_to(Role::Viewer) {
+            if !route.policy.access.is_given_to(Role::Viewer.permissions()) {
                 assert_eq!(status(Some("look")).await, refused[1], "{method} {path}");
             }
         }

@@ -11,8 +11,9 @@ use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::Prometheus;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::authenticate::Authenticator;
 use crate::access::authorize::AccessState;
-use crate::access::keys::Keys;
+use crate::access::origin::OriginPolicy;
 use crate::access::quota::ConnectionQuota;
 use crate::access::rate_limit::local::LocalRateLimit;
 use crate::access::rate_limit::shared::SharedRateLimit;
@@ -52,7 +53,9 @@ impl App {
         let local = config.rate_limit.and_then(NonZeroU32::new);
         let shared = config.run_rate;
         let access = AccessState {
-            keys: Keys::new(config.api_keys.clone()),
+            keys: Authenticator::new(&config.api_keys, config.open_to),
+            origins: OriginPolicy::new(&config.allowed_hosts, &config.cors_origins),
+            trusted_proxies: config.trusted_proxies.clone(),
             local: local.map(LocalRateLimit::new),
             shared: shared.map(|limit| SharedRateLimit::new(limit, bus.clone())),
         };

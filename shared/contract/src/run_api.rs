@@ -183,9 +183,12 @@ pub struct DecideGate {
     pub node_id: NodeId,
     /// What was decided.
     pub decision: Decision,
-    /// Who decided, as they say.
+    /// Who decided: the name of the API key, at most [`MAX_NAME_BYTES`](crate::id::MAX_NAME_BYTES).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// For whom, as the client claims, of the same length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
 }
 
 /// A decision about a gate.

@@ -172,6 +172,11 @@ fn asyncapi() -> Value {
     let to_ui = [
         (socket::ui::AGENT_UPDATE, schema::<agent::Agent>()),
         (socket::ui::JOB_UPDATE, schema::<job::Job>()),
+        (
+            socket::ui::AGENT_REMOVED,
+            schema::<socket::RemovedPayload>(),
+        ),
+        (socket::ui::JOB_REMOVED, schema::<socket::RemovedPayload>()),
         (socket::ui::JOB_EVENT, schema::<event::JobEvent>()),
     ];
     let from_ui = [(socket::ui::SUBSCRIBE, schema::<socket::SubscribePayload>())];

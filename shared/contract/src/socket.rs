@@ -83,6 +83,10 @@ pub mod ui {
     pub const AGENT_UPDATE: &str = "ui.agent.update";
     /// A job, or on connect the array of jobs.
     pub const JOB_UPDATE: &str = "ui.job.update";
+    /// An agent is forgotten: [`RemovedPayload`](super::RemovedPayload).
+    pub const AGENT_REMOVED: &str = "ui.agent.removed";
+    /// A job is deleted: [`RemovedPayload`](super::RemovedPayload).
+    pub const JOB_REMOVED: &str = "ui.job.removed";
     /// A [`JobEvent`](crate::event::JobEvent).
     pub const JOB_EVENT: &str = "ui.job.event";
     /// From the client: [`SubscribePayload`](super::SubscribePayload).
@@ -287,6 +291,14 @@ pub struct JobStopPayload {
 pub struct JobPayload {
     /// The job.
     pub job_id: JobId,
+}
+
+/// What a UI no longer shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedPayload {
+    /// The id of the agent or the job.
+    pub id: String,
 }
 
 /// Narrows a UI's feed.

@@ -1,7 +1,7 @@
 //! Authorisation: the last thing that a request passes through before its handler. What a route asks for is in the
 //! [`RouteTable`]; no path is looked at here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
@@ -10,10 +10,13 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderName, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use quintet_contract::access::Permission;
 use quintet_contract::error::ErrorCode;
 
+use super::authenticate::{Authenticator, QueryToken};
+use super::client_address::{Network, client_address, limit_address};
 use super::identity::Caller;
-use super::keys::Keys;
+use super::origin::OriginPolicy;
 use super::policy::{Access, Policy};
 use super::rate_limit::local::LocalRateLimit;
 use super::rate_limit::shared::{RateLimitStatus, SharedRateLimit, Verdict};
@@ -42,7 +45,11 @@ pub(crate) struct Authorizer {
 
 /// Who is known, and how often each may ask.
 pub(crate) struct AccessState {
-    pub(crate) keys: Keys,
+    pub(crate) keys: Authenticator,
+    /// Which hosts are served, and which pages may change anything.
+    pub(crate) origins: OriginPolicy,
+    /// Proxies whose word about the address of a client counts.
+    pub(crate) trusted_proxies: Vec<Network>,
     /// Requests per second of this edge.
     pub(crate) local: Option<LocalRateLimit>,
     /// Requests of a window, over all edges.
@@ -63,8 +70,13 @@ pub(crate) async fn authorize(
     let Some(guard) = guard(routes, &request) else {
         return next.run(request).await;
     };
-    let caller = authenticate(access, &guard, &request);
-    let counted = identity(access, &caller, address);
+    let client = client_address(address.ip(), request.headers(), &access.trusted_proxies);
+    // A wrong key makes no counter: who guesses keys could make as many of them as it likes.
+    let caller = match authenticate(access, &guard, &request, client) {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
+    };
+    let counted = identity(&caller, client);
     let status = match (&access.shared, guard.limit) {
         (Some(shared), Limit::Shared) => Some(shared.check(&counted).await),
         _ => None,
@@ -74,7 +86,7 @@ pub(crate) async fn authorize(
         (None, Some(local), Limit::Local) => local.check(&counted),
         _ => Ok(()),
     };
-    let allowed = limit.and(caller).and_then(|caller| permit(&guard, caller));
+    let allowed = limit.and_then(|()| permit(&guard, caller));
     let mut response = match allowed {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -131,37 +143,39 @@ fn authenticate(
     access: &AccessState,
     guard: &Guard,
     request: &Request,
+    client: IpAddr,
 ) -> Result<Caller, HttpError> {
     let query = request.uri().query();
     let token = query
         .filter(|_| guard.policy.takes_tickets())
         .and_then(token_of);
-    let caller = access.keys.caller(request.headers(), token.as_deref());
+    let token = token.as_deref().map_or(QueryToken::None, QueryToken::Given);
+    let caller = access.keys.caller(request.headers(), token, client);
     caller.map_err(|error| match guard.errors {
-        ErrorStyle::Sentence => error,
-        ErrorStyle::Word => error.said("unauthorized"),
+        ErrorStyle::Word if error.reply.code == ErrorCode::Unauthorized => {
+            error.said("unauthorized")
+        }
+        ErrorStyle::Word | ErrorStyle::Sentence => error,
     })
 }
 
 /// Whose requests are counted together: those with one key, else those from one address.
-fn identity(
-    access: &AccessState,
-    caller: &Result<Caller, HttpError>,
-    address: SocketAddr,
-) -> String {
-    match caller {
-        Ok(caller) if !access.keys.is_open() => format!("key {}", caller.name),
-        Ok(_) | Err(_) => format!("address {}", address.ip()),
+fn identity(caller: &Caller, client: IpAddr) -> String {
+    match caller.key {
+        Some(_) => format!("key {}", caller.name),
+        None => format!("address {}", limit_address(client)),
     }
 }
 
 fn permit(guard: &Guard, caller: Caller) -> Result<Caller, HttpError> {
-    if guard.policy.access.is_given_to(caller.role) {
+    let access = guard.policy.access;
+    if access.is_given_to(caller.permissions) {
         return Ok(caller);
     }
+    let needed = access.permission().map_or("none", Permission::as_str);
     let text = format!(
-        "the key of {} may only read; this needs the role operator",
-        caller.name
+        "the key of {} allows {}; this needs the permission {needed}",
+        caller.name, caller.permissions
     );
     Err(HttpError::new(ErrorCode::Forbidden, text))
 }

@@ -1,33 +1,75 @@
-//! Identities: who a caller is, and what its role allows.
+//! Identities: who a caller is, and what it may do.
 
 use std::sync::Arc;
 
-/// What a caller may do.
+use quintet_contract::access::{KeyHash, Permissions};
+
+/// Who asks where no key is set.
+const ANONYMOUS: &str = "anonymous";
+
+/// A set of permissions that has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Read.
+    /// To read.
     Viewer,
-    /// Read and change.
+    /// To do everything.
     Operator,
 }
 
 impl Role {
-    const ALL: [(Self, &'static str); 2] = [(Self::Viewer, "viewer"), (Self::Operator, "operator")];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        let found = Self::ALL.iter().find(|(role, _)| *role == self);
-        found.map_or("", |(_, text)| text)
+    /// What it allows.
+    pub const fn permissions(self) -> Permissions {
+        match self {
+            Self::Viewer => Permissions::VIEWER,
+            Self::Operator => Permissions::OPERATOR,
+        }
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let found = Self::ALL.iter().find(|(_, known)| *known == text);
-        found.map(|(role, _)| *role)
+        match text {
+            "viewer" => Some(Self::Viewer),
+            "operator" => Some(Self::Operator),
+            _ => None,
+        }
     }
+}
+
+/// Who is served while there is no key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OpenTo {
+    /// Clients on this machine.
+    #[default]
+    ThisMachine,
+    /// Whoever reaches the edge; for development.
+    Everyone,
 }
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
+    /// The name of its key; what it does is recorded under it.
     pub(crate) name: Arc<str>,
-    pub(crate) role: Role,
+    pub(crate) permissions: Permissions,
+    /// The digest of its key; none where no key is set.
+    pub(crate) key: Option<KeyHash>,
+}
+
+impl Caller {
+    /// Who asks with a key.
+    pub(crate) fn of_key(name: &str, permissions: Permissions, key: KeyHash) -> Self {
+        Self {
+            name: name.into(),
+            permissions,
+            key: Some(key),
+        }
+    }
+
+    /// Who asks where no key is set: it may do everything.
+    pub(crate) fn anonymous() -> Self {
+        Self {
+            name: ANONYMOUS.into(),
+            permissions: Permissions::OPERATOR,
+            key: None,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Access policies: what a route asks of its callers. There is no default, so that a route cannot be open by oversight.
 
-use super::identity::Role;
+use quintet_contract::access::{Permission, Permissions};
 
 /// What a caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,8 +11,7 @@ pub(crate) enum Access {
     Read,
     /// A key that may change things.
     Write,
-    /// A key that may administer this edge.
-    #[expect(dead_code, reason = "no route is for administrators only yet")]
+    /// A key that may create and revoke keys.
     Admin,
 }
 
@@ -25,12 +24,20 @@ impl Access {
         }
     }
 
-    /// Whether this role has it.
-    pub(crate) fn is_given_to(self, role: Role) -> bool {
+    /// The permission that it asks for.
+    pub(crate) const fn permission(self) -> Option<Permission> {
         match self {
-            Self::Public | Self::Read => true,
-            Self::Write | Self::Admin => role >= Role::Operator,
+            Self::Public => None,
+            Self::Read => Some(Permission::Read),
+            Self::Write => Some(Permission::Write),
+            Self::Admin => Some(Permission::Admin),
         }
+    }
+
+    /// Whether a key with these permissions has it.
+    pub(crate) fn is_given_to(self, permissions: Permissions) -> bool {
+        self.permission()
+            .is_none_or(|permission| permissions.allows(permission))
     }
 }
 

@@ -1,13 +1,15 @@
 //! The dashboard at `/`: one file that asks nobody else for anything.
 
-use axum::response::Html;
+use std::sync::LazyLock;
 
 use crate::access::policy::Access;
+use crate::http::page::Page;
 use crate::http::route::{Kind, Routes};
 use crate::state::App;
 
 /// The page.
 pub(crate) fn kind() -> Kind<App> {
-    let page = async || Html(include_str!("dashboard.html"));
+    static PAGE: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("dashboard.html")));
+    let page = async || &*PAGE;
     Kind::new("dashboard", Routes::new().page("/", Access::Public, page))
 }

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::access::client_address::client_address;
 use crate::error::HttpError;
 use crate::state::App;
 
@@ -36,7 +37,7 @@ pub(crate) struct Items(pub(crate) Vec<Value>);
 /// The `{id}` of the path, read as `T`; what cannot be an id is nobody's.
 pub(crate) struct Id<T>(pub(crate) T);
 
-/// Where the request comes from.
+/// The address of the client.
 pub(crate) struct Client(pub(crate) IpAddr);
 
 /// What stands after the question mark.
@@ -177,7 +178,10 @@ impl FromRequestParts<App> for Client {
             )
         };
         found
-            .map(|ConnectInfo(address)| Self(address.ip()))
+            .map(|ConnectInfo(address)| {
+                let proxies = &app.config.trusted_proxies;
+                Self(client_address(address.ip(), &parts.headers, proxies))
+            })
             .map_err(missing)
     }
 }

@@ -3,13 +3,15 @@
 //! 1. [`request_id`] gives it an id, and [`error_body`] writes the body of every answer that says no.
 //! 2. A panic becomes a 500 (a layer of tower-http).
 //! 3. [`access_log`] traces, measures and logs it.
-//! 4. Pages of other origins are let in, or not ([`crate::access::cors`]).
-//! 5. [`crate::access::authorize`] finds out who asks, and whether they may and not too often.
+//! 4. Hosts and origins of strangers are refused ([`crate::access::screen`]).
+//! 5. Pages of other origins are told what they may do ([`crate::access::cors`]).
+//! 6. [`crate::access::authorize`] finds out who asks, and whether they may and not too often.
 
 pub(crate) mod access_log;
 pub(crate) mod docs;
 pub(crate) mod error_body;
 pub(crate) mod extract;
+pub(crate) mod page;
 pub(crate) mod request_id;
 pub(crate) mod route;
 pub(crate) mod sse;

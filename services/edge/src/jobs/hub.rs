@@ -12,7 +12,8 @@ use quintet_bus::{Bus, Change, KvError, Watch, WatchFrom, now};
 use quintet_contract::bucket::{Agents, Jobs};
 use quintet_contract::event::JobEvent;
 use quintet_contract::id::JobId;
-use quintet_contract::socket::{Envelope, ui};
+use quintet_contract::job::Job;
+use quintet_contract::socket::{Envelope, RemovedPayload, ui};
 use quintet_contract::subject::LiveJobEvent;
 use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::chain;
@@ -29,6 +30,8 @@ use crate::live::unpoisoned;
 const BACKLOG_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that an update takes besides its frames.
 const UPDATE_BYTES: usize = 64;
+/// Bytes of the jobs of a snapshot; one job may take most of a MiB.
+const MAX_SNAPSHOT_BYTES: usize = 16 * 1024 * 1024;
 /// Wait before the buckets are watched again after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -117,7 +120,7 @@ impl Hub {
             (version, view.agents(), view.jobs(), updates)
         };
         let agents = frame(ui::AGENT_UPDATE, &agents);
-        let jobs = frame(ui::JOB_UPDATE, &jobs);
+        let jobs = jobs_frame(jobs, MAX_SNAPSHOT_BYTES);
         // Thousands of clients come at once when another edge left; they share it as long as nothing changes.
         *unpoisoned(self.snapshot.lock()) = Some((version, [agents.clone(), jobs.clone()]));
         Snapshot {
@@ -178,7 +181,14 @@ impl Hub {
                     self.publish(Update::Job(id, frames));
                 }
             }
-            Change::Gone { key, .. } => self.view().remove_job(&key),
+            Change::Gone { key, .. } => {
+                let mut view = self.view();
+                view.remove_job(&key);
+                if self.updates.subscribers() > 0 {
+                    let frames = [removed(ui::JOB_REMOVED, key.as_str())].into();
+                    self.publish(Update::Job(key, frames));
+                }
+            }
             Change::UpToDate => {}
         }
     }
@@ -191,7 +201,11 @@ impl Hub {
                 view.put_agent(record.agent);
                 self.publish(Update::Agent(frame));
             }
-            Change::Gone { key, .. } => self.view().remove_agent(&key),
+            Change::Gone { key, .. } => {
+                let mut view = self.view();
+                view.remove_agent(&key);
+                self.publish(Update::Agent(removed(ui::AGENT_REMOVED, key.as_str())));
+            }
             Change::UpToDate => {}
         }
     }
@@ -241,6 +255,35 @@ fn frame<P: Serialize>(kind: &str, payload: &P) -> Bytes {
     text_frame(&serde_json::to_string(&envelope).unwrap_or_default())
 }
 
+fn removed(kind: &str, id: &str) -> Bytes {
+    let id = id.to_owned();
+    frame(kind, &RemovedPayload { id })
+}
+
+/// The jobs of a snapshot, oldest first, as far as they fit; the most important come first.
+fn jobs_frame(jobs: Vec<Arc<Job>>, max_bytes: usize) -> Bytes {
+    let mut bytes = 0;
+    let mut fitting: Vec<(Arc<Job>, String)> = jobs
+        .into_iter()
+        .filter_map(|job| {
+            let text = serde_json::to_string(&job).ok()?;
+            Some((job, text))
+        })
+        .take_while(|(_, text)| {
+            bytes += text.len() + 1;
+            bytes <= max_bytes
+        })
+        .collect();
+    fitting.sort_by(|(a, _), (b, _)| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    let texts: Vec<String> = fitting.into_iter().map(|(_, text)| text).collect();
+    // An envelope around texts that are JSON already; neither an id nor a time has anything to escape.
+    let (kind, id, ts) = (ui::JOB_UPDATE, quintet_bus::new_message_id(), now());
+    text_frame(&format!(
+        r#"{{"type":"{kind}","msgId":"{id}","ts":"{ts}","payload":[{}]}}"#,
+        texts.join(",")
+    ))
+}
+
 /// Everything there is, and the watches that go on after it.
 async fn read(bus: &Bus) -> Result<(View, Watches), KvError> {
     let (jobs, agents) = (bus.bucket::<Jobs>(), bus.bucket::<Agents>());
@@ -275,5 +318,44 @@ async fn read_until_ready(bus: &Bus) -> (View, Watches) {
             Err(error) => warn!(error = %chain(&error), "cannot watch jobs and agents yet"),
         }
         tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn job(id: &str, created: u32) -> Arc<Job> {
+        let at = format!("2026-01-01T00:00:{created:02}.000Z");
+        let job = json!({"id": id, "status": "RUNNING", "createdAt": at, "updatedAt": at, "requestedBy": "x"});
+        Arc::new(serde_json::from_value(job).unwrap())
+    }
+
+    /// The text of a frame, behind its header.
+    fn envelope(frame: &Bytes) -> Value {
+        let begin = frame.windows(2).position(|two| two == b"{\"").unwrap();
+        serde_json::from_slice(&frame[begin..]).unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_holds_the_most_important_jobs_that_fit_in_their_order() {
+        let jobs = || vec![job("c", 3), job("b", 2), job("a", 1)];
+        let one = serde_json::to_string(&job("a", 1)).unwrap().len() + 1;
+        let ids = |max_bytes| {
+            let envelope = envelope(&jobs_frame(jobs(), max_bytes));
+            assert_eq!(envelope["type"], ui::JOB_UPDATE);
+            assert!(envelope["msgId"].is_string() && envelope["ts"].is_string());
+            let jobs = envelope["payload"].as_array().unwrap().iter();
+            jobs.map(|job| job["id"].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ids(usize::MAX), ["a", "b", "c"]);
+        assert_eq!(ids(2 * one), ["b", "c"]);
+        assert_eq!(ids(one), ["c"]);
+        assert!(ids(one - 1).is_empty());
+        let removed = envelope(&removed(ui::JOB_REMOVED, "a \" b"));
+        assert_eq!(removed["payload"], json!({"id": "a \" b"}));
     }
 }

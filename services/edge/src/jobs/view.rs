@@ -13,8 +13,10 @@ use tokio::sync::watch;
 
 use super::snapshot::JobSnapshot;
 
-/// Jobs of a snapshot that have ended.
+/// Ended jobs that are kept.
 pub(crate) const MAX_ENDED: usize = 1000;
+/// Jobs of a snapshot; older ones are listed over HTTP.
+pub(crate) const MAX_SNAPSHOT_JOBS: usize = 1000;
 
 #[derive(Default)]
 pub(crate) struct View {
@@ -98,14 +100,16 @@ impl View {
         agents
     }
 
-    /// The newest jobs and all that have not ended, oldest first.
+    /// The jobs of a snapshot, the most important first: those that have not ended, then the others, each newest first.
     pub(crate) fn jobs(&self) -> Vec<Arc<Job>> {
         let mut jobs: Vec<_> = self.jobs.values().cloned().collect();
-        jobs.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        let surplus = jobs.len().saturating_sub(MAX_ENDED);
-        let (old, recent) = jobs.split_at(surplus);
-        let running = old.iter().filter(|job| !job.status.is_final());
-        running.chain(recent).cloned().collect()
+        jobs.sort_by(|a, b| {
+            let newest_first = (b.created_at, &b.id).cmp(&(a.created_at, &a.id));
+            let ended = a.status.is_final().cmp(&b.status.is_final());
+            ended.then(newest_first)
+        });
+        jobs.truncate(MAX_SNAPSHOT_JOBS);
+        jobs
     }
 
     /// Starts to look at one job.
@@ -256,11 +260,17 @@ mod tests {
         for index in 0..=MAX_ENDED {
             view.put_job(job(&format!("{index:04}"), 1, &["CREATED", "CANCELED"]));
         }
+        assert_eq!(view.jobs.len(), MAX_ENDED + 1);
+        assert!(
+            !view.jobs.contains_key(&JobId::parse("0000").unwrap()),
+            "the oldest of those that have ended"
+        );
         let jobs = view.jobs();
-        assert_eq!(jobs.len(), MAX_ENDED + 1);
+        assert_eq!(jobs.len(), MAX_SNAPSHOT_JOBS);
         assert_eq!(
             (jobs[0].id.as_str(), jobs[1].id.as_str()),
-            ("old but running", "0001")
+            ("old but running", "1000")
         );
+        assert_eq!(jobs[MAX_SNAPSHOT_JOBS - 1].id.as_str(), "0002");
     }
 }

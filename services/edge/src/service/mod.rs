@@ -1,10 +1,12 @@
-//! The edge itself: health, metrics, tickets, and the interface's own description.
+//! The edge itself: health, metrics, keys, sessions, tickets, and the interface's own description.
 
 pub(crate) mod docs_page;
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod metrics;
 pub(crate) mod ready;
 pub(crate) mod route_index;
+pub(crate) mod session;
 pub(crate) mod tickets;
 
 use serde_json::Value;
@@ -26,6 +28,33 @@ pub(crate) fn kind() -> Kind<App> {
     let routes = Routes::new()
         // It changes nothing: who may read may have a ticket.
         .post("/v1/tickets", Access::Read, tickets::issue, tickets::docs)
+        .get("/v1/keys", Access::Admin, keys::list, keys::list_docs)
+        .post("/v1/keys", Access::Admin, keys::create, keys::create_docs)
+        .delete(
+            "/v1/keys/{id}",
+            Access::Admin,
+            keys::revoke,
+            keys::revoke_docs,
+        )
+        // Its body is the key.
+        .post(
+            "/v1/session",
+            Access::Public,
+            session::begin,
+            session::begin_docs,
+        )
+        .get(
+            "/v1/session",
+            Access::Read,
+            session::show,
+            session::show_docs,
+        )
+        .delete(
+            "/v1/session",
+            Access::Public,
+            session::end,
+            session::end_docs,
+        )
         .get(
             "/routes",
             Access::Read,

@@ -2,12 +2,13 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use quintet_bus::now;
 use quintet_contract::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::identity::Caller;
+use crate::access::signing::Purpose;
+use crate::error::HttpError;
 use crate::http::docs::{Operation, guarded};
 use crate::state::App;
 
@@ -36,7 +37,7 @@ pub(crate) struct Ticket {
 pub(crate) async fn issue(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-) -> Json<Ticket> {
-    let (ticket, expires_at) = app.access.keys.tickets().issue(&caller, now());
-    Json(Ticket { ticket, expires_at })
+) -> Result<Json<Ticket>, HttpError> {
+    let (ticket, expires_at) = app.access.keys.issue(Purpose::Ticket, &caller)?;
+    Ok(Json(Ticket { ticket, expires_at }))
 }

@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 mod frames;
 mod jobs;
+mod keys;
 pub(crate) mod nats_conf;
 mod runs;
 pub(crate) mod schemas;
@@ -29,6 +30,9 @@ pub(crate) enum ClientCommand {
     /// List, drain and forget agents
     #[command(subcommand)]
     Agents(agents::AgentsCommand),
+    /// Create, list and revoke API keys
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// List, store and delete job templates
     #[command(subcommand)]
     Templates(templates::TemplatesCommand),
@@ -50,6 +54,7 @@ pub(crate) async fn run(command: ClientCommand, global: &Global) -> Outcome {
         ClientCommand::Jobs(command) => jobs::run(command, global).await,
         ClientCommand::Runs(command) => runs::run(command, global).await,
         ClientCommand::Agents(command) => agents::run(command, global).await,
+        ClientCommand::Keys(command) => keys::run(command, global).await,
         ClientCommand::Templates(command) => templates::run(command, global).await,
         ClientCommand::Frames(command) => frames::run(command, global).await,
         ClientCommand::Top(command) => top::run(command, global).await,

@@ -8,6 +8,7 @@ use clap::Args;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind};
 use futures::{StreamExt, TryStreamExt};
 use quintet_bus::now;
+use quintet_contract::socket::ui;
 use ratatui::Frame;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -56,8 +57,16 @@ impl View {
         };
         let payload = frame["payload"].take();
         let into = match frame["type"].as_str() {
-            Some("ui.agent.update") => &mut self.agents,
-            Some("ui.job.update") => &mut self.jobs,
+            Some(ui::AGENT_UPDATE) => &mut self.agents,
+            Some(ui::JOB_UPDATE) => &mut self.jobs,
+            Some(ui::AGENT_REMOVED) => {
+                self.agents.remove(&text(&payload["id"]));
+                return;
+            }
+            Some(ui::JOB_REMOVED) => {
+                self.jobs.remove(&text(&payload["id"]));
+                return;
+            }
             _ => return,
         };
         match payload {
@@ -386,6 +395,13 @@ mod tests {
         assert!(
             row("new") < row("old") && lines[3].contains("1/4"),
             "{lines:#?}"
+        );
+        for (kind, id) in [(ui::JOB_REMOVED, "old"), (ui::AGENT_REMOVED, "a")] {
+            view.apply(&json!({"type": kind, "payload": {"id": id}}).to_string());
+        }
+        assert!(
+            view.agents.is_empty() && view.jobs.len() == 1,
+            "they are gone"
         );
     }
 }

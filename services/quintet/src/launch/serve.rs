@@ -1,6 +1,7 @@
 //! `quintet serve`: any part against an existing NATS, any number of times.
 
 use clap::{Args, ValueEnum};
+use quintet_edge::EdgeConfig;
 use quintet_service::settings::{Reader, Setting};
 use quintet_service::{signals, telemetry::SETTINGS};
 
@@ -57,9 +58,12 @@ enum Service {
 
 impl Service {
     /// The part, with its settings.
-    fn part(self, read: &mut Reader<'_>) -> Part {
+    fn part(self, read: &mut Reader<'_>, insecure: bool) -> Part {
         match self {
-            Self::Edge => Part::Edge(edge::read(read)),
+            Self::Edge => Part::Edge(EdgeConfig {
+                open_to: edge::open_to(insecure),
+                ..edge::read(read)
+            }),
             Self::Scheduler => Part::Scheduler(scheduler::read(read)),
             Self::Runner => Part::Runner(runner::read(read)),
             Self::Frames => Part::Frames(frames::read(read)),
@@ -71,7 +75,9 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
     // Only what is started is read: a mistake in the settings of another service is no reason to fail.
     let loaded = command.flags.read(|read| {
         let services = command.services.iter().copied();
-        let parts: Vec<Part> = services.map(|service| service.part(read)).collect();
+        let parts: Vec<Part> = services
+            .map(|service| service.part(read, command.insecure_dev))
+            .collect();
         let process = process::read(read, "quintet");
         (nats::read_of_owner(read), parts, process)
     })?;

@@ -184,7 +184,10 @@ async fn up(
     let scheme = scheme(&edge);
     let ffmpeg = agent.ffmpeg;
     let mut parts = vec![
-        Part::Edge(edge),
+        Part::Edge(EdgeConfig {
+            open_to: edge::open_to(command.insecure_dev),
+            ..edge
+        }),
         Part::Scheduler(scheduler),
         Part::Runner(runner),
         Part::Frames(frames),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 use quintet_bus::Secret;
-use quintet_edge::{ApiKey, EdgeConfig, Role, RunRateLimit, Tls};
+use quintet_edge::{ApiKey, EdgeConfig, OpenTo, Role, RunRateLimit, Tls};
 use quintet_service::settings::{Reader, Setting};
 
 use super::shared::{secret, setting};
@@ -33,7 +33,7 @@ pub(crate) const TABLE: &[Setting] = &[
         "api_keys",
         "API_KEYS",
         None,
-        "who may use the interface, as name:role:key, separated by commas; roles are viewer and operator; without keys it is open",
+        "who may use the interface, as name:role:key, separated by commas; roles are viewer and operator; without any, this machine alone is served; see also `quintet keys`",
     ),
     secret(
         "orchestrator_api_key",
@@ -46,6 +46,18 @@ pub(crate) const TABLE: &[Setting] = &[
         "CORS_ORIGINS",
         None,
         "origins whose pages may use the interface, separated by commas; * allows all; without it those of localhost and of the edge itself",
+    ),
+    setting(
+        "allowed_hosts",
+        "ALLOWED_HOSTS",
+        None,
+        "names, beside those of this machine, by which the edge may be asked while there is no API key, without ports, separated by commas; * allows all",
+    ),
+    setting(
+        "trusted_proxies",
+        "TRUSTED_PROXIES",
+        None,
+        "addresses or networks, such as 10.0.0.0/8, of proxies whose X-Forwarded-For says who the client is, separated by commas",
     ),
     setting(
         "rate_limit",
@@ -72,16 +84,22 @@ pub(crate) const TABLE: &[Setting] = &[
         "most bytes of a request's body",
     ),
     setting(
+        "connections",
+        "CONNECTIONS",
+        Some("50000"),
+        "most open connections",
+    ),
+    setting(
         "connections_per_address",
         "CONNECTIONS_PER_ADDRESS",
         Some("20000"),
-        "most open connections from one address; all clients behind one proxy share it",
+        "most open connections from one address, of IPv6 from one /64; trusted proxies have no such limit",
     ),
     setting(
         "streams_per_address",
         "STREAMS_PER_ADDRESS",
         Some("10000"),
-        "most open WebSockets and event streams from one address",
+        "most open WebSockets and event streams from one address, of IPv6 from one /64",
     ),
     setting(
         "tls_cert",
@@ -110,9 +128,12 @@ pub(crate) fn read(read: &mut Reader<'_>) -> EdgeConfig {
         edge.api_keys.push(key);
     }
     edge.cors_origins = read.list("cors_origins");
+    edge.allowed_hosts = read.list("allowed_hosts");
+    edge.trusted_proxies = read.parse_list("trusted_proxies");
     edge.rate_limit = read.parse_optional("rate_limit");
     edge.run_rate = run_rate(read);
     edge.body_limit = read.parse("body_limit");
+    edge.max_connections = read.parse("connections");
     edge.max_connections_per_address = read.parse("connections_per_address");
     edge.max_streams_per_address = read.parse("streams_per_address");
     let (cert, key) = (read.optional("tls_cert"), read.optional("tls_key"));
@@ -126,6 +147,14 @@ pub(crate) fn read(read: &mut Reader<'_>) -> EdgeConfig {
         key: key.into(),
     });
     edge
+}
+
+/// Who is served while there is no key; `insecure` is the flag `--insecure-dev`.
+pub(crate) fn open_to(insecure: bool) -> OpenTo {
+    match insecure {
+        true => OpenTo::Everyone,
+        false => OpenTo::ThisMachine,
+    }
 }
 
 fn run_rate(read: &mut Reader<'_>) -> Option<RunRateLimit> {

@@ -412,8 +412,10 @@ impl Core {
         if let Some(active) = self.runs.get_mut(&id) {
             let is_approved = decide.decision == Decision::Approve;
             let mut output = json!({"decision": decide.decision});
-            if let Some(by) = &decide.by {
-                output["by"] = json!(by);
+            for (field, name) in [("by", &decide.by), ("actor", &decide.actor)] {
+                if let Some(name) = name {
+                    output[field] = json!(name);
+                }
             }
             let attempt = active
                 .state(decide.node_id.as_str())
@@ -427,9 +429,10 @@ impl Core {
                     NodeStatus::Failed
                 },
                 attempt,
-                error: (!is_approved).then(|| match &decide.by {
-                    Some(by) => format!("rejected by {by}"),
-                    None => "rejected".to_owned(),
+                error: (!is_approved).then(|| match (&decide.by, &decide.actor) {
+                    (Some(by), Some(actor)) => format!("rejected by {by} for {actor}"),
+                    (Some(by), None) => format!("rejected by {by}"),
+                    (None, _) => "rejected".to_owned(),
                 }),
                 output: output.as_object().cloned(),
                 failed_attempt: !is_approved,
@@ -442,6 +445,13 @@ impl Core {
     }
 
     fn may_decide(&self, decide: &DecideGate) -> Result<(), ErrorReply> {
+        for (field, name) in [("by", &decide.by), ("actor", &decide.actor)] {
+            let length = name.as_ref().map_or(0, String::len);
+            if length > quintet_contract::id::MAX_NAME_BYTES {
+                let text = format!("{field} is too long with {length} bytes");
+                return Err(ErrorReply::new(ErrorCode::ValidationFailed, text));
+            }
+        }
         let Some(active) = self.runs.get(&decide.run_id) else {
             return Err(match self.ended.get(&decide.run_id) {
                 Some(ended) => has_ended(ended.status),

@@ -464,6 +464,7 @@ fn a_run_that_waits_is_kept_as_it_is_stored_and_goes_on_from_there() {
         node_id: NodeId::parse("gate").unwrap(),
         decision: Decision::Approve,
         by: None,
+        actor: None,
     };
     story.ask(|id| Event::Decide(id, decide));
     assert_eq!(story.core.runs.parked(), 0);
@@ -490,6 +491,7 @@ fn gates_wait_for_a_decision_or_their_timeout_and_sleeps_for_their_moment() {
                     node_id: NodeId::parse("gate").unwrap(),
                     decision,
                     by: Some("eve".to_owned()),
+                    actor: None,
                 },
             )
         }
@@ -519,6 +521,45 @@ fn gates_wait_for_a_decision_or_their_timeout_and_sleeps_for_their_moment() {
     let run = story.run;
     story.ask(decide(Decision::Reject, run));
     assert_eq!(story.status(), RunStatus::Failed);
+}
+
+#[test]
+fn a_decision_names_the_key_that_made_it_and_whom_the_client_claims() {
+    let plan = json!({"nodes": [{"id": "gate", "kind": "gate"}]});
+    let decide = |run, decision, by: &str, actor: &str| DecideGate {
+        run_id: run,
+        node_id: NodeId::parse("gate").unwrap(),
+        decision,
+        by: Some(by.to_owned()),
+        actor: Some(actor.to_owned()),
+    };
+    let mut story = Story::new(Some(plan.clone()));
+    let run = story.run;
+    for (by, actor) in [
+        ("x".repeat(129), "ada".to_owned()),
+        ("oz".to_owned(), "x".repeat(129)),
+    ] {
+        let long = decide(run, Decision::Approve, &by, &actor);
+        let answer = story.ask(|id| Event::Decide(id, long));
+        let Some(Answer::Refused(refusal)) = answer else {
+            panic!("a name of any length is taken")
+        };
+        assert_eq!(refusal.code, ErrorCode::ValidationFailed);
+    }
+    let approve = decide(run, Decision::Approve, "oz", "ada");
+    story.ask(|id| Event::Decide(id, approve));
+    let output = |story: &Story| {
+        let nodes = story.record.as_ref().unwrap().run.nodes.clone().unwrap();
+        let node = nodes[&NodeId::parse("gate").unwrap()].clone();
+        (serde_json::to_value(node.output).unwrap(), node.error)
+    };
+    let approved = json!({"decision": "approve", "by": "oz", "actor": "ada"});
+    assert_eq!(output(&story), (approved, None));
+    let mut story = Story::new(Some(plan));
+    let reject = decide(story.run, Decision::Reject, "oz", "ada");
+    story.ask(|id| Event::Decide(id, reject));
+    let (_, error) = output(&story);
+    assert_eq!(error.as_deref(), Some("rejected by oz for ada"));
 }
 
 #[test]

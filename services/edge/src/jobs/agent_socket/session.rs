@@ -35,6 +35,10 @@ const OPTIONS: SocketOptions = SocketOptions {
     max_message: 1024 * 1024,
     read_buffer: 4 * 1024,
 };
+/// Largest message before the agent has said who it is, its hello included.
+const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
+/// Close code for a message that is too large.
+const CLOSE_TOO_LARGE: u16 = 1009;
 /// Log lines per second of one socket, also as a burst; what is over is dropped and counted.
 const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).expect("a constant above zero");
 
@@ -100,6 +104,9 @@ impl Session {
                     None => continue,
                 },
                 frame = self.stream.next() => match frame {
+                    Some(Ok(message)) if self.is_too_large(&message) => {
+                        return End::Close(CLOSE_TOO_LARGE, "too large before a hello");
+                    }
                     Some(Ok(Message::Text(text))) => self.core.receive(text.as_bytes()),
                     Some(Ok(Message::Binary(bytes))) => self.core.receive(&bytes),
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => { self.activity.record(); continue }
@@ -156,6 +163,11 @@ impl Session {
             Inbound::Log(log) => self.log(log).await,
         }
         None
+    }
+
+    /// Whether a message is larger than what is taken of an agent that has not sent its token yet.
+    fn is_too_large(&self, message: &Message) -> bool {
+        self.link.is_none() && message.len() > MAX_UNAUTHENTICATED_BYTES
     }
 
     async fn report(&mut self, report: AgentReport) {

@@ -168,19 +168,31 @@ fn wanted(mount: Mount, mode: Option<&str>) -> Result<Wanted, HttpError> {
 
 /// Who creates the run: by header, else by parameter.
 fn owner(headers: &HeaderMap, params: &Params) -> Result<Option<String>, HttpError> {
+    let owner = claimed(headers).or_else(|| params.text("owner").map(str::to_owned));
+    checked("owner", owner)
+}
+
+/// Whom a client acts for, as it claims.
+pub(crate) fn actor(headers: &HeaderMap) -> Result<Option<String>, HttpError> {
+    checked("x-actor-id", claimed(headers))
+}
+
+fn claimed(headers: &HeaderMap) -> Option<String> {
     let header = headers.get(&ACTOR);
     let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let given = header.filter(|text| !text.is_empty());
-    let owner = given.or_else(|| params.text("owner").map(str::to_owned));
-    if let Some(owner) = &owner
-        && (owner.len() > MAX_NAME_BYTES || owner.chars().any(char::is_control))
+    header.filter(|text| !text.is_empty())
+}
+
+fn checked(field: &str, name: Option<String>) -> Result<Option<String>, HttpError> {
+    if let Some(name) = &name
+        && (name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control))
     {
         let text = format!(
-            "the owner must be at most {MAX_NAME_BYTES} bytes long and hold no control characters"
+            "the {field} must be at most {MAX_NAME_BYTES} bytes long and hold no control characters"
         );
-        return Err(HttpError::invalid("owner", text));
+        return Err(HttpError::invalid(field, text));
     }
-    Ok(owner)
+    Ok(name)
 }
 
 /// What the runner does not look at. What is wrong with the plan itself, it says.

@@ -1,9 +1,9 @@
 //! One run: read, cancel, complete, and the decisions about its gates.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use quintet_contract::id::{NodeId, RunId};
+use axum::{Extension, Json};
+use quintet_contract::id::{MAX_NAME_BYTES, NodeId, RunId};
 use quintet_contract::nesting;
 use quintet_contract::run::{Run, RunStatus};
 use quintet_contract::run_api::{CompleteRun, DecideGate, Decision};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::read::{Fitting, NodeOf, misfit};
+use crate::access::identity::Caller;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::runs::RunOf;
@@ -159,36 +160,43 @@ pub(crate) async fn approve(
     State(runs): State<RunsClient>,
     RunOf(id): RunOf,
     NodeOf(node): NodeOf,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Json<OkRun>, HttpError> {
-    decide(&runs, id, node, Decision::Approve, &headers).await
+    decide(&runs, (id, node), Decision::Approve, &caller, &headers).await
 }
 
 pub(crate) async fn reject(
     State(runs): State<RunsClient>,
     RunOf(id): RunOf,
     NodeOf(node): NodeOf,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Json<OkRun>, HttpError> {
-    decide(&runs, id, node, Decision::Reject, &headers).await
+    decide(&runs, (id, node), Decision::Reject, &caller, &headers).await
 }
 
 async fn decide(
     runs: &RunsClient,
-    run_id: RunId,
-    node_id: NodeId,
+    (run_id, node_id): (RunId, NodeId),
     decision: Decision,
+    caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<Json<OkRun>, HttpError> {
-    let by = headers.get(super::create::ACTOR);
-    let by = by.and_then(|by| by.to_str().ok()).map(str::to_owned);
     let decide = DecideGate {
         run_id,
         node_id,
         decision,
-        by,
+        by: Some(bounded(&caller.name)),
+        actor: super::create::actor(headers)?,
     };
     Ok(OkRun::of(runs.decide_gate(&decide).await?))
+}
+
+/// A name of a key in the configuration may have any length.
+fn bounded(name: &str) -> String {
+    let end = name.floor_char_boundary(MAX_NAME_BYTES);
+    name[..end].to_owned()
 }
 
 pub(crate) fn approve_docs(operation: Operation<'_>) -> Operation<'_> {
@@ -202,7 +210,7 @@ pub(crate) fn reject_docs(operation: Operation<'_>) -> Operation<'_> {
 fn gate_docs<'t>(operation: Operation<'t>, summary: &str) -> Operation<'t> {
     of_one(guarded(operation))
         .summary(summary)
-        .description("Who decided is the header `x-actor-id`. A node that is no gate, or does not wait: 409.")
+        .description("Who decided is the name of the API key; the header `x-actor-id` may say for whom. A node that is no gate, or does not wait: 409.")
         .tag("runs")
         .response::<200, Json<OkRun>>()
         .response::<409, Json<ErrorBody>>()
