@@ -6,3 +6,4 @@ mod programs;
 mod reigns;
 mod stage;
 mod workers;
+mod writes;
