@@ -5,6 +5,8 @@
 //! - `launch`: what starts and runs services; [`system`] puts them together, also for the flows in tests.
 //! - `client`: HTTP, events, and the bus, as a client.
 //! - `commands`: a noun each, on top of the client.
+//!
+//! The benchmark, a package of its own, measures with [`Http`] on an [`EmbeddedNats`].
 
 mod cli;
 mod client;
@@ -24,6 +26,10 @@ use crate::commands::{doctor, nats_conf, schemas};
 use crate::launch::{agent, serve, up, worker};
 
 pub use crate::cli::exit;
+pub use crate::client::http::Http;
+pub use crate::launch::data_dir::DataDir;
+pub use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
+pub use crate::launch::file_limit::raise_limit;
 pub use crate::launch::system;
 
 /// Runs the command line of this process.

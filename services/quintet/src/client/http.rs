@@ -17,7 +17,7 @@ use crate::cli::global::Global;
 
 /// A client of one edge.
 #[derive(Clone, Debug)]
-pub(crate) struct Http {
+pub struct Http {
     client: Client,
     base: String,
     token: Option<String>,
@@ -25,20 +25,20 @@ pub(crate) struct Http {
 
 /// One server-sent event.
 #[derive(Clone, Debug)]
-pub(crate) struct Message {
+pub struct Message {
     pub(crate) event: String,
     pub(crate) id: String,
     pub(crate) data: Value,
 }
 
 /// A stream of events.
-pub(crate) struct Sse {
+pub struct Sse {
     events: BoxStream<'static, anyhow::Result<Message>>,
     retry: Arc<AtomicU64>,
 }
 
 impl Http {
-    pub(crate) fn new(base: &str, token: Option<String>) -> anyhow::Result<Self> {
+    pub fn new(base: &str, token: Option<String>) -> anyhow::Result<Self> {
         let base = base.trim_end_matches('/').to_owned();
         if !base.starts_with("http://") && !base.starts_with("https://") {
             let text = format!("{base:?} is no address of an edge, such as http://127.0.0.1:8080");
@@ -63,7 +63,7 @@ impl Http {
         self.token.as_deref()
     }
 
-    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -72,7 +72,7 @@ impl Http {
     }
 
     /// Sends a request; an answer that says no is a failure.
-    pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+    pub async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let response = request
             .send()
             .await
@@ -138,28 +138,28 @@ impl Http {
         response.json().await.context("the answer is not JSON")
     }
 
-    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.json(self.request(Method::GET, path)).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.json(self.request(Method::POST, path).json(body)).await
     }
 
-    pub(crate) async fn post_empty(&self, path: &str) -> anyhow::Result<Value> {
+    pub async fn post_empty(&self, path: &str) -> anyhow::Result<Value> {
         self.json(self.request(Method::POST, path)).await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.json(self.request(Method::PUT, path).json(body)).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
         self.json(self.request(Method::DELETE, path)).await
     }
 
     /// Opens a stream of events, after an id if one is given.
-    pub(crate) async fn events(&self, path: &str, after: Option<&str>) -> anyhow::Result<Sse> {
+    pub async fn events(&self, path: &str, after: Option<&str>) -> anyhow::Result<Sse> {
         let mut request = self
             .request(Method::GET, path)
             .header("accept", "text/event-stream");
@@ -193,7 +193,7 @@ impl Http {
 
 impl Sse {
     /// The next event; none when the server has ended the stream. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Message>> {
+    pub async fn next(&mut self) -> anyhow::Result<Option<Message>> {
         self.events.next().await.transpose()
     }
 

@@ -24,7 +24,7 @@ const SECRETS: [&str; 3] = [PASSWORDS, CONNECTION, NATS_CONF];
 
 /// An open data folder; others are kept out until it is dropped.
 #[derive(Debug)]
-pub(crate) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
     _lock: File,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Connection {
 
 impl DataDir {
     /// Opens the folder, making it if need be.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("cannot make the data folder {}", path.display()))?;
         let path = path

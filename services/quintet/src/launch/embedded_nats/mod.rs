@@ -49,19 +49,26 @@ const RESTART_MAX: Duration = Duration::from_secs(5);
 
 /// What the server is to be.
 #[derive(Clone, Debug)]
-pub(crate) struct NatsPlan {
-    pub(crate) program: PathBuf,
-    pub(crate) port: u16,
-    pub(crate) sync_interval: String,
-    pub(crate) prefix: Prefix,
-    pub(crate) agents: Vec<AgentId>,
+pub struct NatsPlan {
+    /// The program.
+    pub program: PathBuf,
+    /// The port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// How often its store is forced to disk.
+    pub sync_interval: String,
+    /// First part of every subject and bucket.
+    pub prefix: Prefix,
+    /// The agents that have a user of their own.
+    pub agents: Vec<AgentId>,
 }
 
 /// A nats-server of our own.
 #[derive(Debug)]
-pub(crate) struct EmbeddedNats {
-    pub(crate) url: String,
-    pub(crate) credentials: RoleCredentials,
+pub struct EmbeddedNats {
+    /// Its address.
+    pub url: String,
+    /// The credentials of its users.
+    pub credentials: RoleCredentials,
     /// Tells the thread that looks after the server to end it.
     stop: Option<mpsc::Sender<()>>,
     ended: oneshot::Receiver<()>,
@@ -69,7 +76,7 @@ pub(crate) struct EmbeddedNats {
 
 impl EmbeddedNats {
     /// Starts a server on the folder's store and waits until it answers.
-    pub(crate) async fn start(data: &DataDir, plan: NatsPlan) -> anyhow::Result<Self> {
+    pub async fn start(data: &DataDir, plan: NatsPlan) -> anyhow::Result<Self> {
         check_version(&plan.program).await?;
         if plan.port != 0 {
             require_free(plan.port).await?;
@@ -125,7 +132,7 @@ impl EmbeddedNats {
     }
 
     /// Ends the server, after everybody who uses it has ended.
-    pub(crate) async fn stop(mut self) {
+    pub async fn stop(mut self) {
         drop(self.stop.take());
         let _ = (&mut self.ended).await;
     }
