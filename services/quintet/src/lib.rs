@@ -26,6 +26,7 @@ use crate::commands::{doctor, nats_conf, schemas};
 use crate::launch::{agent, serve, up, worker};
 
 pub use crate::cli::exit;
+pub use crate::client::events;
 pub use crate::client::http::Http;
 pub use crate::launch::data_dir::DataDir;
 pub use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
-use quintet::Http;
 use quintet::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
+use quintet::{Http, events};
 use quintet_bus::{Bus, Change, WatchFrom};
 use quintet_contract::JsonObject;
 use quintet_contract::bucket::Runs;
@@ -264,7 +264,7 @@ impl Bench<'_> {
         let mut times = Vec::new();
         for _ in 0..5 {
             let began = Instant::now();
-            let mut events = self.http.events(&path, Some("0")).await?;
+            let mut events = events::open(&self.http, &path, Some("0")).await?;
             let mut seen = 0;
             let all = async {
                 while seen < LOG {

@@ -7,12 +7,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::stdout::emit;
-use crate::client::http::{Http, Sse};
+use crate::client::http::Http;
+use crate::commands::jobs::watch;
 use crate::launch::embedded_nats::{deathsig, last_line};
 
 /// How much of the stream is recorded.
@@ -23,12 +25,7 @@ const SOURCE_DEADLINE: Duration = Duration::from_secs(20);
 const PLACEMENT: Duration = Duration::from_secs(3);
 
 /// Runs it against an edge, and says what happens.
-pub(crate) async fn run(
-    address: &str,
-    token: Option<String>,
-    work_dir: &Path,
-    ffmpeg: &Path,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(http: &Http, work_dir: &Path, ffmpeg: &Path) -> anyhow::Result<()> {
     if Command::new(ffmpeg)
         .arg("-version")
         .stdout(Stdio::null())
@@ -42,7 +39,6 @@ pub(crate) async fn run(
             ffmpeg.display()
         );
     }
-    let http = Http::new(address, token)?;
     let folder = work_dir.join("demo");
     std::fs::create_dir_all(&folder)?;
     let (mut source, url) = start_source(ffmpeg, &folder.join("source.log")).await?;
@@ -56,7 +52,7 @@ pub(crate) async fn run(
     emit(format_args!(
         "demo: submitted job {id} to record {SECONDS} s of it"
     ));
-    let status = follow(&http, id).await?;
+    let status = follow(http, id).await?;
     let _ = source.kill().await;
     let job = http.get(&format!("/v1/jobs/{id}")).await?;
     ensure!(
@@ -67,6 +63,7 @@ pub(crate) async fn run(
     let file = folder.join("recording.mp4");
     check(&file, &ffmpeg.with_file_name("ffprobe")).await?;
     emit(format_args!("demo: recorded  {}", file.display()));
+    let address = http.address();
     emit(format_args!("demo: the job   {address}/v1/jobs/{id}"));
     emit(format_args!("demo: its log   {address}/v1/jobs/{id}/logs"));
     emit(format_args!("demo: dashboard {address}/"));
@@ -134,16 +131,15 @@ fn listens(port: u16) -> anyhow::Result<bool> {
 
 /// Shows every status as it comes, and gives the last.
 async fn follow(http: &Http, id: &str) -> anyhow::Result<String> {
-    let mut events: Sse = http.events(&format!("/v1/jobs/{id}/events"), None).await?;
+    let mut events = watch::follow(http, id);
     let mut last = String::new();
     let mut said = false;
     let began = Instant::now();
     loop {
         // Waiting for an event is cancel-safe.
         let event = match timeout(PLACEMENT, events.next()).await {
-            Ok(Ok(Some(event))) => event,
-            Ok(Ok(None)) => return Ok(last),
-            Ok(Err(error)) => return Err(error),
+            Ok(Some(event)) => event?,
+            Ok(None) => return Ok(last),
             Err(_) if last == "PENDING" && !said => {
                 emit(format_args!(
                     "demo: no agent has taken it yet; `quintet jobs explain {id}` says why"

@@ -5,7 +5,7 @@ mod bench;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 mod frames;
-mod jobs;
+pub(crate) mod jobs;
 mod keys;
 pub(crate) mod nats_conf;
 mod runs;

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::Global;
 use crate::cli::stdout::{emit, print};
+use crate::client::http::Http;
 use crate::commands::demo;
 use crate::launch::banner::{greet, scheme};
 use crate::launch::bind_policy::{refuse_known_token, warn_of_open_interface};
@@ -182,6 +183,8 @@ async fn up(
     }
     let nats = bus.url.clone();
     let scheme = scheme(&edge);
+    let certificate = edge.tls.as_ref().map(|tls| tls.cert.clone());
+    let ca = global.ca.clone().or(certificate);
     let ffmpeg = agent.ffmpeg;
     let mut parts = vec![
         Part::Edge(EdgeConfig {
@@ -218,9 +221,8 @@ async fn up(
             emit(format_args!("ready {address}"));
             greet(&address, &nats, own.is_some(), &data);
             let demo = async {
-                let token = global.token.clone();
                 if command.demo
-                    && let Err(error) = demo::run(&address, token, &work_dir, &ffmpeg).await
+                    && let Err(error) = demonstrate(&address, ca, global, &work_dir, &ffmpeg).await
                 {
                     eprintln!("demo: {error:#}");
                 }
@@ -241,6 +243,18 @@ async fn up(
         data.remove_connection();
     }
     outcome
+}
+
+/// Runs the demonstration with the key of the command line, trusting the edge that was started here.
+async fn demonstrate(
+    address: &str,
+    ca: Option<PathBuf>,
+    global: &Global,
+    work_dir: &Path,
+    ffmpeg: &Path,
+) -> anyhow::Result<()> {
+    let http = Http::with(address, global.token.clone(), ca.as_deref())?;
+    demo::run(&http, work_dir, ffmpeg).await
 }
 
 async fn start(config: SystemConfig, telemetry: &Telemetry) -> anyhow::Result<System> {
