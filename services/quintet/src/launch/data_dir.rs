@@ -17,7 +17,8 @@ const OWNER_ONLY: u32 = 0o600;
 /// The rights of everybody else.
 const OTHERS: u32 = 0o077;
 const PASSWORDS: &str = "passwords.json";
-const CONNECTION: &str = "connection.json";
+/// How to reach the server, with its users and their passwords.
+pub(crate) const CONNECTION: &str = "connection.json";
 /// The configuration of the server, which holds the passwords as well.
 pub(crate) const NATS_CONF: &str = "nats.conf";
 const SECRETS: [&str; 3] = [PASSWORDS, CONNECTION, NATS_CONF];
@@ -29,8 +30,8 @@ pub struct DataDir {
     _lock: File,
 }
 
-/// How to reach the NATS of a running `up`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// How to reach the NATS of a running `up`; it holds passwords, and is never shown.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Connection {
     /// Its address.
     pub(crate) url: String,
