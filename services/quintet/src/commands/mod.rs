@@ -2,10 +2,9 @@
 
 mod agents;
 mod bench;
-pub(crate) mod demo;
 pub(crate) mod doctor;
 mod frames;
-pub(crate) mod jobs;
+mod jobs;
 mod keys;
 pub(crate) mod nats_conf;
 mod runs;

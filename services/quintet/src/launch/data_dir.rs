@@ -7,18 +7,16 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::cli::exit::{self, Failure};
+use crate::client::connection::{CONNECTION, Connection};
 
 /// Only its owner may read what is secret.
 const OWNER_ONLY: u32 = 0o600;
 /// The rights of everybody else.
 const OTHERS: u32 = 0o077;
 const PASSWORDS: &str = "passwords.json";
-/// How to reach the server, with its users and their passwords.
-pub(crate) const CONNECTION: &str = "connection.json";
 /// The configuration of the server, which holds the passwords as well.
 pub(crate) const NATS_CONF: &str = "nats.conf";
 const SECRETS: [&str; 3] = [PASSWORDS, CONNECTION, NATS_CONF];
@@ -28,15 +26,6 @@ const SECRETS: [&str; 3] = [PASSWORDS, CONNECTION, NATS_CONF];
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
-}
-
-/// How to reach the NATS of a running `up`; it holds passwords, and is never shown.
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Connection {
-    /// Its address.
-    pub(crate) url: String,
-    /// Its users and their passwords.
-    pub(crate) users: BTreeMap<String, String>,
 }
 
 impl DataDir {
@@ -125,10 +114,4 @@ pub(crate) fn exposed(folder: &Path) -> Vec<&'static str> {
         found.is_ok_and(|found| found.permissions().mode() & OTHERS != 0)
     };
     SECRETS.into_iter().filter(open).collect()
-}
-
-/// How to reach the NATS of an `up` that runs on this folder, if one does.
-pub(crate) fn connection_of(folder: &Path) -> Option<Connection> {
-    let text = std::fs::read(folder.join(CONNECTION)).ok()?;
-    serde_json::from_slice(&text).ok()
 }

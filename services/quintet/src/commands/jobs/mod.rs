@@ -4,7 +4,7 @@ mod list;
 mod path;
 mod show;
 mod submit;
-pub(super) mod watch;
+mod watch;
 
 use anyhow::Context;
 use clap::Subcommand;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -11,36 +10,9 @@ use super::path::path;
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::{Global, Output};
 use crate::cli::stdout::print;
-use crate::client::events::{self, Message, Update};
 use crate::client::http::Http;
+use crate::client::job_events::follow;
 use crate::client::output::table::text;
-
-/// The events of a job until its last, over any number of connections. Cancel-safe to await.
-pub(crate) fn follow(http: &Http, id: &str) -> BoxStream<'static, anyhow::Result<Message>> {
-    let updates = events::follow(http, format!("{}/events", path(id)), None);
-    let start = (updates, http.clone(), path(id));
-    futures::stream::try_unfold(start, async |(mut updates, http, path)| {
-        while let Some(update) = updates.next().await {
-            match update? {
-                Update::Connected => {}
-                Update::Message(message) => return Ok(Some((message, (updates, http, path)))),
-                // The server ends the stream with the job; a connection that broke is opened again.
-                Update::Disconnected => match http.get(&path).await {
-                    Ok(job) if is_final(&job) => return Ok(None),
-                    Err(error) if is_gone(&error) => return Err(error),
-                    Ok(_) | Err(_) => {}
-                },
-            }
-        }
-        Ok(None)
-    })
-    .boxed()
-}
-
-fn is_gone(error: &anyhow::Error) -> bool {
-    let failure = error.downcast_ref::<Failure>();
-    failure.is_some_and(|failure| failure.code() == exit::NOT_FOUND)
-}
 
 /// Follows a job to its end with a progress display; an interrupt leaves the job running.
 pub(super) async fn wait(http: &Http, id: &str, global: &Global) -> anyhow::Result<Value> {
@@ -84,13 +56,6 @@ pub(super) async fn wait(http: &Http, id: &str, global: &Global) -> anyhow::Resu
         print(format_args!("{id}  {}", text(&job["status"])));
     }
     Ok(job)
-}
-
-fn is_final(job: &Value) -> bool {
-    matches!(
-        job["status"].as_str(),
-        Some("STOPPED" | "FAILED" | "CANCELED")
-    )
 }
 
 /// Prints every event as it comes.
