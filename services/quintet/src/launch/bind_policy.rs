@@ -9,8 +9,9 @@ use crate::cli::exit::{self, Failure};
 const NO_KEY: &str = "no API key is set, so everyone there could run programs here: set API_KEYS";
 const KNOWN_TOKEN: &str = "AGENT_TOKEN is the default that everyone knows: set another";
 
-/// Refuses an edge that others can reach and that does not ask them for a key; `insecure` allows it.
-pub(crate) fn check(edge: &EdgeConfig, insecure: bool) -> anyhow::Result<()> {
+/// Refuses an address that others can reach together with the agent token that everyone knows, or without an API key:
+/// jobs are programs. `--insecure-dev` lifts both.
+pub(crate) fn apply(edge: &mut EdgeConfig, insecure: bool) -> anyhow::Result<()> {
     let lacks = lacks(edge);
     if lacks.is_empty() || insecure {
         return Ok(());
@@ -60,17 +61,20 @@ mod tests {
     #[test]
     fn an_edge_that_others_can_reach_needs_a_key_and_a_token_of_its_own() {
         for listen in ["0.0.0.0:8080", "192.168.1.1:8080", "[::]:8080"] {
-            assert!(check(&edge(listen, true, true), false).is_ok(), "{listen}");
+            assert!(
+                apply(&mut edge(listen, true, true), false).is_ok(),
+                "{listen}"
+            );
             for (key, token) in [(false, true), (true, false), (false, false)] {
-                let config = edge(listen, key, token);
-                let error = check(&config, false).unwrap_err();
+                let mut config = edge(listen, key, token);
+                let error = apply(&mut config, false).unwrap_err();
                 let failure = error.downcast_ref::<Failure>().unwrap();
                 assert_eq!(failure.code(), exit::USAGE, "{error}");
                 let text = error.to_string();
                 assert_eq!(text.contains("API_KEYS"), !key, "{text}");
                 assert_eq!(text.contains("AGENT_TOKEN"), !token, "{text}");
                 assert!(text.contains("--insecure-dev"), "{text}");
-                assert!(check(&config, true).is_ok(), "{listen}");
+                assert!(apply(&mut config, true).is_ok(), "{listen}");
             }
         }
     }
@@ -79,7 +83,7 @@ mod tests {
     fn an_edge_on_loopback_needs_neither() {
         for listen in ["127.0.0.1:8080", "127.0.0.2:0", "[::1]:8080"] {
             assert!(
-                check(&edge(listen, false, false), false).is_ok(),
+                apply(&mut edge(listen, false, false), false).is_ok(),
                 "{listen}"
             );
         }

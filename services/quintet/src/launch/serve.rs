@@ -38,7 +38,7 @@ pub(crate) struct ServeCommand {
     /// Which services
     #[arg(required = true, value_enum)]
     services: Vec<Service>,
-    /// Allow an address that others can reach without an API key or with the known agent token
+    /// Allow the well-known agent token, and to have no API key, on an address that others can reach
     #[arg(long)]
     insecure_dev: bool,
     #[command(flatten)]
@@ -88,14 +88,18 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
         print(loaded.printed.trim_end());
         return Ok(());
     }
-    let (nats, parts, process) = loaded.settings;
-    let edge = parts.iter().find_map(|part| match part {
-        Part::Edge(edge) => Some(edge.clone()),
+    let (nats, mut parts, process) = loaded.settings;
+    let edge = parts.iter_mut().find_map(|part| match part {
+        Part::Edge(edge) => Some(edge),
         _ => None,
     });
-    if let Some(edge) = &edge {
-        bind_policy::check(edge, command.insecure_dev)?;
-    }
+    let edge = match edge {
+        Some(edge) => {
+            bind_policy::apply(edge, command.insecure_dev)?;
+            Some(edge.clone())
+        }
+        None => None,
+    };
     nats.require_nats()?;
     let telemetry = telemetry::start(process.telemetry)?;
     if let Some(edge) = &edge {

@@ -115,7 +115,7 @@ pub(crate) struct UpCommand {
     /// Record ten seconds of a live test stream when everything is ready
     #[arg(long)]
     demo: bool,
-    /// Allow an address that others can reach without an API key or with the known agent token
+    /// Allow the well-known agent token, and to have no API key, on an address that others can reach
     #[arg(long)]
     insecure_dev: bool,
     #[command(flatten)]
@@ -141,7 +141,7 @@ pub(crate) async fn run(command: UpCommand, global: &Global) -> Outcome {
         (false, false) => Style::Log,
     };
     let mut config = loaded.settings;
-    bind_policy::check(&config.edge, command.insecure_dev)?;
+    bind_policy::apply(&mut config.edge, command.insecure_dev)?;
     if style == Style::Plain {
         config.process.telemetry.log_filter = QUIET.to_owned();
         config.process.telemetry.log_format = LogFormat::Text;
