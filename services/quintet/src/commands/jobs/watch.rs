@@ -1,10 +1,8 @@
 //! `quintet jobs watch` and `--wait`: a job to its end, also over connections that break.
 
-use std::time::Duration;
-
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::path::path;
 use crate::cli::exit::{self, Failure, Outcome};
@@ -13,43 +11,47 @@ use crate::cli::stdout::print;
 use crate::client::http::Http;
 use crate::client::job_events::follow;
 use crate::client::output::table::text;
+use crate::client::output::terminal::Progress;
 
 /// Follows a job to its end with a progress display; an interrupt leaves the job running.
 pub(super) async fn wait(http: &Http, id: &str, global: &Global) -> anyhow::Result<Value> {
-    let bar = ProgressBar::new_spinner();
-    let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {prefix:.bold} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-    bar.enable_steady_tick(Duration::from_millis(120));
+    let mut progress = Progress::new(global.output == Output::Table);
+    let mut status = id.to_owned();
     let mut events = follow(http, id);
-    let followed = async {
-        while let Some(event) = events.next().await {
-            let event = event?;
-            match event.event.as_str() {
-                "job.status" => {
-                    bar.set_prefix(text(&event.data["status"]));
-                    let reason = event.data["reason"].as_str().unwrap_or_default();
-                    bar.set_message(format!("{id} {reason}"));
-                    if global.output == Output::Table {
-                        let (at, status) = (&event.data["at"], &event.data["status"]);
-                        bar.println(format!("{}  {}", text(at), text(status)));
-                    }
-                }
-                "job.event" => bar.set_message(format!("{id} {}", text(&event.data["message"]))),
-                _ => {}
+    let mut redraws = interval(Progress::INTERVAL);
+    redraws.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    loop {
+        let event = tokio::select! {
+            biased;
+            _ = &mut interrupted => {
+                progress.clear()?;
+                let text = format!("no longer waits; job {id} goes on (`quintet jobs stop {id}` ends it)");
+                return Err(Failure::new(exit::FAILED, text).into());
             }
+            event = events.next() => event,
+            _ = redraws.tick() => {
+                progress.draw(&status)?;
+                continue;
+            }
+        };
+        let Some(event) = event.transpose()? else {
+            break;
+        };
+        match event.event.as_str() {
+            "job.status" => {
+                let (at, now) = (text(&event.data["at"]), text(&event.data["status"]));
+                let reason = event.data["reason"].as_str().unwrap_or_default();
+                status = format!("{now} {id} {reason}");
+                progress.print(format!("{at}  {now}"))?;
+            }
+            "job.event" => status = format!("{id} {}", text(&event.data["message"])),
+            _ => {}
         }
-        http.get(&path(id)).await
-    };
-    let job = tokio::select! {
-        biased;
-        _ = tokio::signal::ctrl_c() => {
-            bar.finish_and_clear();
-            let text = format!("no longer waits; job {id} goes on (`quintet jobs stop {id}` ends it)");
-            return Err(Failure::new(exit::FAILED, text).into());
-        }
-        job = followed => job?,
-    };
-    bar.finish_and_clear();
+    }
+    progress.clear()?;
+    let job = http.get(&path(id)).await?;
     if global.output == Output::Json {
         print(format_args!("{job:#}"));
     } else {
