@@ -12,7 +12,7 @@ use quintet_contract::job::{Attempt, JobStatus};
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
 
-use super::event::{Answer, AskId, Effect, RequestId, Traceparent};
+use super::event::{Action, Answer, AskId, RequestId, Traceparent};
 use super::{Core, Timer};
 
 /// How long a client of mute and unmute waits for the agent at most.
@@ -69,7 +69,7 @@ impl Core {
             self.timers.set(now.after(PATIENCE), Timer::Ask(ask));
         }
         let ControlJob { id, command, args } = control;
-        self.effects.push(Effect::Command {
+        self.effects.act(Action::Command {
             agent,
             command: AgentCommand::Control {
                 job_id: id,

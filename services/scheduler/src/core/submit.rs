@@ -20,7 +20,7 @@ use quintet_contract::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::Core;
-use super::event::{Answer, Claim, Effect, RequestId, Traceparent};
+use super::event::{Action, Answer, Claim, RequestId, Traceparent};
 
 /// Most bytes of configuration, parameters and metadata together: a record must fit a message of the bus.
 const MAX_JOB_BYTES: usize = 512 * 1024;
@@ -112,12 +112,12 @@ impl Core {
         let strict = submit.strict;
         let record = match self.new_record(submit, trace, now) {
             Ok(record) => record,
-            Err(error) => return self.settle_submission(sink, Err(error)),
+            Err(error) => return self.complete_submission(sink, Err(error)),
         };
         if let Some(known) = self.jobs.get(&record.job.id) {
             // The same request again: its first answer was lost.
             let job = known.job.clone();
-            return self.settle_submission(sink, Ok(SubmitReply { job, created: true }));
+            return self.complete_submission(sink, Ok(SubmitReply { job, created: true }));
         }
         let Some(key) = record.job.idempotency_key.clone() else {
             return self.admit(record, sink, now);
@@ -140,11 +140,11 @@ impl Core {
     fn claim(&mut self, key: &IdempotencyKey, first: &JobRecord, replaces: u64) {
         let record = KeyRecord {
             job_id: first.job.id.clone(),
-            pool: self.terms.pool.clone(),
+            pool: self.config.pool.clone(),
             first: first.clone(),
             ended: false,
         };
-        self.effects.push(Effect::ClaimKey {
+        self.effects.act(Action::ClaimKey {
             key: key.clone(),
             record: Box::new(record),
             replaces,
@@ -171,7 +171,7 @@ impl Core {
             }
             Claim::Failed(error) => {
                 for Waiting { sink, .. } in waiting {
-                    self.settle_submission(sink, Err(error.clone()));
+                    self.complete_submission(sink, Err(error.clone()));
                 }
             }
             Claim::Taken {
@@ -190,7 +190,7 @@ impl Core {
                             job: (*job).clone(),
                             created: false,
                         });
-                    self.settle_submission(sink, outcome);
+                    self.complete_submission(sink, outcome);
                 }
             }
             Claim::Taken {
@@ -237,13 +237,13 @@ impl Core {
             job: known.job.clone(),
             created,
         });
-        self.settle_submission(sink, outcome);
+        self.complete_submission(sink, outcome);
     }
 
     fn admit(&mut self, record: JobRecord, sink: Sink, now: Timestamp) {
         let job = record.job.clone();
         self.store_new(record, now);
-        self.settle_submission(sink, Ok(SubmitReply { job, created: true }));
+        self.complete_submission(sink, Ok(SubmitReply { job, created: true }));
     }
 
     fn store_new(&mut self, record: JobRecord, now: Timestamp) {
@@ -254,7 +254,7 @@ impl Core {
         self.arm(&id);
     }
 
-    fn settle_submission(&mut self, sink: Sink, outcome: Outcome) {
+    fn complete_submission(&mut self, sink: Sink, outcome: Outcome) {
         match (sink, outcome) {
             (Sink::Single(to), Ok(reply)) => self.reply(to, Answer::Submitted(Box::new(reply))),
             (Sink::Single(to), Err(error)) => self.reply(to, Answer::Refused(error)),
@@ -334,7 +334,7 @@ impl Core {
             requirements: submit.requirements.unwrap_or_default(),
             priority: submit.priority.unwrap_or_default(),
             not_before: submit.not_before,
-            pool: self.terms.pool.clone(),
+            pool: self.config.pool.clone(),
             attempt: Attempt::default(),
             restarts: 0,
             stream_metadata: submit.stream_metadata,

@@ -1,8 +1,8 @@
-//! The desk that turns people away while NATS stores nothing, and finds out when it does again.
+//! Rejecting requests while NATS stores nothing, and probing whether it does again.
 //!
-//! A bucket that takes no writes stops everything a scheduler does, the lease included. Whoever asks then is told why
-//! at once, by every scheduler that notices, instead of waiting for a leader that cannot be. Reads of single records go
-//! on: the edge reads them itself.
+//! A bucket that takes no writes stops everything a scheduler does, the lease included. Requests are rejected then with
+//! the reason, at once and by every scheduler that notices, instead of waiting for a leader that cannot be. Reads of single
+//! records go on: the edge reads them itself.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -19,22 +19,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::error::Error;
-use crate::inbound::{Inbox, refusal};
+use crate::inbound::{Inbox, open_services};
 
 /// Wait between two probes of a bucket.
 const PROBE_AGAIN: Duration = Duration::from_millis(500);
 
-/// Whether the desk may be needed again.
+/// Why rejecting ended.
 #[derive(PartialEq, Eq)]
-enum Desk {
-    /// It may: all is well for now.
-    Waits,
-    /// It may not: the scheduler or its connection ends.
+enum End {
+    /// NATS stores again.
+    Writable,
+    /// The scheduler or its connection ends.
     Closed,
 }
 
-/// Attends until `shutdown`.
-pub(crate) async fn attend(
+/// Rejects requests whenever NATS stores nothing, until `shutdown`.
+pub(crate) async fn reject_while_unwritable(
     bus: Bus,
     pool: PoolName,
     health: ComponentHandle,
@@ -48,13 +48,16 @@ pub(crate) async fn attend(
             found = silent.wait_for(|buckets| !buckets.is_empty()) => found.map(|buckets| buckets.clone()),
         };
         let Ok(buckets) = found else { return Ok(()) };
-        let reply = refusal(&buckets);
+        let Some(bucket) = buckets.first() else {
+            continue;
+        };
+        let reply = ErrorReply::not_storing(bucket);
         error!(
             ?buckets,
             "NATS stores nothing: its disk is full, or most of its cluster is away"
         );
         health.not_ready(reply.error.clone());
-        if turn_away(&bus, &pool, &mut silent, &reply, &shutdown).await? == Desk::Closed {
+        if reject(&bus, &pool, &mut silent, &reply, &shutdown).await? == End::Closed {
             return Ok(());
         }
         health.ready();
@@ -62,34 +65,35 @@ pub(crate) async fn attend(
     }
 }
 
-/// Refuses everything that is asked until all buckets store.
-async fn turn_away(
+/// Rejects every request until all buckets store.
+async fn reject(
     bus: &Bus,
     pool: &PoolName,
     silent: &mut watch::Receiver<BTreeSet<String>>,
     reply: &ErrorReply,
     shutdown: &CancellationToken,
-) -> Result<Desk, Error> {
-    let mut inbox = Inbox::services(bus, pool).await?;
+) -> Result<End, Error> {
+    let mut inbox = Inbox::new(bus, "scheduler");
+    open_services(&mut inbox, pool).await?;
     let _search = bus.search();
     let probing = probe(bus, silent.clone());
     tokio::pin!(probing);
-    let desk = loop {
-        // Each branch is cancel-safe: the probes live on outside, a stream keeps what it was not asked for.
+    let end = loop {
+        // Each branch is cancel-safe: the probes live on outside, a stream keeps what was not taken.
         let asked = tokio::select! {
             biased;
-            () = shutdown.cancelled() => break Desk::Closed,
-            _ = silent.wait_for(BTreeSet::is_empty) => break Desk::Waits,
+            () = shutdown.cancelled() => break End::Closed,
+            _ = silent.wait_for(BTreeSet::is_empty) => break End::Writable,
             never = &mut probing => match never {},
             asked = inbox.messages.next() => asked,
         };
         match asked {
-            Some(asked) => asked.turn_away(reply).await,
-            None => break Desk::Closed,
+            Some(asked) => asked.reject(reply).await,
+            None => break End::Closed,
         }
     };
     inbox.close(reply).await;
-    Ok(desk)
+    Ok(end)
 }
 
 async fn probe(bus: &Bus, silent: watch::Receiver<BTreeSet<String>>) -> Infallible {
