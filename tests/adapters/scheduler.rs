@@ -8,6 +8,7 @@ use quintet_contract::JsonObject;
 use quintet_contract::agent::{ActiveJob, AgentCommand, AgentReport, CommandReply, Hello};
 use quintet_contract::api::{JobRef, PutTemplate, SubmitBatch, SubmitJob, TemplateRef};
 use quintet_contract::bucket::{Jobs, Keys};
+use quintet_contract::error::{ErrorCode, Retry};
 use quintet_contract::id::{AgentId, HolderId, IdempotencyKey, JobId, PoolName};
 use quintet_contract::job::{Job, JobAttempt, JobStatus, RestartPolicy};
 use quintet_contract::subject::{
@@ -364,5 +365,52 @@ async fn templates_are_stored_and_used_by_jobs_submitted_after() {
         }
     });
     assert_eq!(refused.await.unwrap().details["param"], "ms");
+    scheduler.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_record_nats_rejects_is_refused_alone_and_nothing_is_reloaded() {
+    let nats = Nats::options().config("max_payload: 65536\n");
+    let nats = nats.start().await.unwrap();
+    let bus = connect(&nats).await;
+    let scheduler = Scheduler::start(&nats, "one").await;
+    let _agent = Agent::join(&bus, "a", 4);
+    let running = submit(&bus, &submission()).await;
+    until(&bus, &running.id, JobStatus::Running).await;
+    // It fits a message as a request; the record has more fields.
+    let params = json!({"text": "x".repeat(64_900)}).as_object().cloned();
+    let large = SubmitJob {
+        params,
+        ..submission()
+    };
+    let keyed = SubmitJob {
+        job_id: Some(new_job_id()),
+        idempotency_key: IdempotencyKey::parse("k").ok(),
+        ..large.clone()
+    };
+    let subject = SubmitJobs { pool: pool() };
+    for submit in [&large, &keyed] {
+        let refused = bus.request(&subject, submit, PATIENCE).await.unwrap_err();
+        let refused = refused.to_reply();
+        assert_eq!(
+            (refused.code, refused.retry),
+            (ErrorCode::PayloadTooLarge, Retry::Never),
+            "{refused}"
+        );
+        assert!(refused.error.contains("does not store"), "{refused}");
+    }
+    // Answered at the first attempt: a scheduler that reloads answers nothing.
+    let next = bus
+        .request(&subject, &submission(), PATIENCE)
+        .await
+        .unwrap();
+    until(&bus, &next.job.id, JobStatus::Running).await;
+    let id = large.job_id.unwrap();
+    let refused = bus
+        .request(&GetJob { pool: pool() }, &JobRef { id }, PATIENCE)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.to_reply().code, ErrorCode::NotFound);
+    assert_eq!(get(&bus, &running.id).await.status, JobStatus::Running);
     scheduler.stop().await;
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName};
 use quintet_contract::job::{Attempt, JobStatus};
-use quintet_scheduler::core::{Core, Effect, Event, Terms};
+use quintet_leader::Core as _;
+use quintet_scheduler::core::{Action, Core, CoreConfig, Effects, Event, Write as Wanted};
 
 use crate::store::{Outcome, Store, Write};
 use crate::world::{Millis, SLOTS, at};
@@ -14,8 +15,8 @@ use crate::world::{Millis, SLOTS, at};
 /// As many as the real driver has.
 const COMMITS_AT_ONCE: usize = 4;
 
-pub(crate) fn terms() -> Terms {
-    Terms {
+pub(crate) fn config() -> CoreConfig {
+    CoreConfig {
         pool: PoolName::default(),
         heartbeat_interval: Duration::from_secs(3),
         heartbeat_timeout: Duration::from_secs(10),
@@ -36,7 +37,7 @@ pub(crate) struct Leader {
     count: u64,
     jobs_writing: BTreeSet<JobId>,
     agents_writing: BTreeSet<AgentId>,
-    blocked: Option<Vec<Effect>>,
+    blocked: Option<Effects>,
     inbox: VecDeque<Event>,
     /// Who waits for an answer: calls of the world.
     pub(crate) askers: BTreeMap<u64, u64>,
@@ -52,7 +53,7 @@ struct Commit {
     missing: usize,
     jobs: Vec<JobId>,
     agents: Vec<AgentId>,
-    acts: Vec<Effect>,
+    acts: Vec<Action>,
 }
 
 /// What the leader wants of the world.
@@ -61,14 +62,14 @@ pub(crate) struct Wants {
     /// Writes in their order, each with its commit.
     pub(crate) writes: Vec<(u64, Write)>,
     /// Everything else, now that it may be done.
-    pub(crate) acts: Vec<Effect>,
+    pub(crate) acts: Vec<Action>,
     /// Nobody knows what is stored: everything must be loaded anew.
     pub(crate) unsure: bool,
 }
 
 impl Leader {
     pub(crate) fn load(store: &Store, now: Millis) -> (Self, Wants) {
-        let (core, first) = Core::restore(terms(), store.everything(), at(now));
+        let (core, first) = Core::restore(config(), store.everything(), at(now));
         let jobs = store.jobs.iter();
         let agents = store.agents.iter();
         let mut leader = Self {
@@ -121,11 +122,11 @@ impl Leader {
 
     /// Group commit: everything that waits goes along.
     fn gather(&mut self, now: Millis) {
-        let mut effects = Vec::new();
+        let mut effects = Effects::default();
         while let Some(event) = self.inbox.pop_front() {
             effects.extend(self.core.step(event, at(now)));
         }
-        effects.extend(self.core.settle(at(now)));
+        effects.extend(self.core.reconcile(at(now)));
         if !effects.is_empty() {
             self.blocked = Some(effects);
         }
@@ -173,69 +174,67 @@ impl Leader {
         wants
     }
 
-    fn may_begin(&self, effects: &[Effect]) -> bool {
+    fn may_begin(&self, effects: &Effects) -> bool {
         self.commits.len() < COMMITS_AT_ONCE
-            && effects.iter().all(|effect| match effect {
-                Effect::StoreJob(id) => !self.jobs_writing.contains(id),
-                Effect::StoreAgent(id) | Effect::DeleteAgent(id) => {
-                    !self.agents_writing.contains(id)
-                }
-                _ => true,
+            && effects.writes.iter().all(|write| match write {
+                Wanted::Job(id) => !self.jobs_writing.contains(id),
+                Wanted::Agent(id) | Wanted::NoAgent(id) => !self.agents_writing.contains(id),
             })
     }
 
-    fn begin(&mut self, effects: Vec<Effect>, now: Millis, wants: &mut Wants) {
+    fn begin(&mut self, effects: Effects, now: Millis, wants: &mut Wants) {
         self.count += 1;
         let mut commit = Commit {
             number: self.count,
             missing: 0,
             jobs: Vec::new(),
             agents: Vec::new(),
-            acts: Vec::new(),
+            acts: effects.then,
         };
-        let ended: BTreeSet<JobId> = effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::FinishKey(id) => Some(id.clone()),
-                _ => None,
-            })
-            .collect();
-        for effect in effects {
-            let write = match effect {
-                Effect::StoreJob(id) if self.jobs_writing.insert(id.clone()) => {
+        // Each record once, as its last writer wants it.
+        let mut writes: Vec<Wanted> = Vec::new();
+        for write in effects.writes.into_iter().rev() {
+            let is_same = |other: &Wanted| match (other, &write) {
+                (Wanted::Job(a), Wanted::Job(b)) => a == b,
+                (Wanted::Agent(a) | Wanted::NoAgent(a), Wanted::Agent(b) | Wanted::NoAgent(b)) => {
+                    a == b
+                }
+                (Wanted::Job(_), _) | (_, Wanted::Job(_)) => false,
+            };
+            if !writes.iter().any(is_same) {
+                writes.push(write);
+            }
+        }
+        for write in writes.into_iter().rev() {
+            let write = match write {
+                Wanted::Job(id) => {
                     let expected = self.job_revisions.get(&id).copied().unwrap_or_default();
                     let Some((record, _)) = self.core.job_record(&id, at(now)) else {
-                        self.jobs_writing.remove(&id);
                         continue;
                     };
                     let record = Box::new(record.clone());
-                    commit.jobs.push(id.clone());
-                    match ended.contains(&id) {
+                    self.jobs_writing.insert(id.clone());
+                    commit.jobs.push(id);
+                    let job = &record.job;
+                    match job.status.is_final() && job.idempotency_key.is_some() {
                         true => Write::LastOfKey(record, expected),
                         false => Write::Job(record, expected),
                     }
                 }
-                Effect::StoreAgent(id) if self.agents_writing.insert(id.clone()) => {
+                Wanted::Agent(id) => {
                     let expected = self.agent_revisions.get(&id).copied().unwrap_or_default();
                     let Some(record) = self.core.agent_record(&id) else {
-                        self.agents_writing.remove(&id);
                         continue;
                     };
+                    self.agents_writing.insert(id.clone());
                     commit.agents.push(id);
                     Write::Agent(Box::new(record), expected)
                 }
-                Effect::DeleteAgent(id) if self.agents_writing.insert(id.clone()) => {
+                Wanted::NoAgent(id) => {
                     let expected = self.agent_revisions.remove(&id).unwrap_or_default();
+                    self.agents_writing.insert(id.clone());
                     commit.agents.push(id.clone());
                     Write::NoAgent(id, expected)
-                }
-                Effect::StoreJob(_)
-                | Effect::StoreAgent(_)
-                | Effect::DeleteAgent(_)
-                | Effect::FinishKey(_) => continue,
-                act => {
-                    commit.acts.push(act);
-                    continue;
                 }
             };
             commit.missing += 1;
@@ -246,7 +245,7 @@ impl Leader {
     }
 
     /// What may be done now that the oldest commits are stored.
-    fn done(&mut self) -> Vec<Effect> {
+    fn done(&mut self) -> Vec<Action> {
         let mut acts = Vec::new();
         while self
             .commits

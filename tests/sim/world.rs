@@ -24,7 +24,7 @@ use quintet_contract::id::{AgentId, AgentSession, IdempotencyKey, JobId};
 use quintet_contract::job::{Attempt, JobRecord, JobStatus, RestartPolicy};
 use quintet_contract::reply::RequestId;
 use quintet_contract::time::Timestamp;
-use quintet_scheduler::core::{Answer, Claim, Effect, Event, Question};
+use quintet_scheduler::core::{Action, Answer, Claim, Event, Question};
 use quintet_worker::Moment;
 use quintet_worker::core as link;
 use rand::rngs::StdRng;

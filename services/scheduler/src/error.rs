@@ -1,16 +1,10 @@
-//! How a scheduler can fail for good. Everything that may pass is retried by the driver instead.
+//! Errors of a scheduler that end it. Everything that may pass is tried again by its leader instead.
 
-/// Why a scheduler cannot go on.
+/// Why a scheduler cannot work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The bus refused a subscription that the scheduler cannot work without.
-    #[error("subscribing to {what}")]
-    Subscribe {
-        /// What was to be received.
-        what: &'static str,
-        /// Why not.
-        #[source]
-        source: quintet_bus::SubscribeError,
-    },
+    /// It cannot lead, or a part of it ended.
+    #[error(transparent)]
+    Leader(#[from] quintet_leader::Error),
 }

@@ -4,11 +4,11 @@
 //! truth beside the records, and to decide by polling. Any number of schedulers may run; one at a time leads a pool.
 //!
 //! ```text
-//!             ┌───────── lost the lease ─────────┐
-//!             ▼                                  │
-//!   waiting for the lease ──acquired──▶ loading ─┴─▶ leading ──shutdown──▶ lease released
-//!                                          ▲            │
-//!                                          └── not sure what is stored
+//!      ┌───────── lease lost ───────────┐
+//!      ▼                                │
+//!   standby ──lease acquired──▶ loading ─┴─▶ leading ──shutdown──▶ lease released
+//!                                  ▲            │
+//!                                  └── conflict or indeterminate write
 //! ```
 //!
 //! The life of a job is in [`core`]; so is every decision. The lease only prevents wasted work: what keeps two
@@ -17,13 +17,13 @@
 
 mod config;
 pub mod core;
-mod desk;
 mod driver;
 mod error;
 mod inbound;
 pub mod metrics;
 mod outbound;
 mod templates;
+mod unwritable;
 
 pub use config::SchedulerConfig;
 pub use driver::run;

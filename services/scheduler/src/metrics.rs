@@ -2,7 +2,7 @@
 
 use metrics::{counter, gauge, histogram};
 
-use crate::core::{Oddity, Sizes};
+use crate::core::{Anomaly, Sizes};
 
 /// 1 while this process leads its pool, else 0.
 pub const LEADING: &str = "scheduler_leading";
@@ -17,7 +17,7 @@ pub const WRITES_TOTAL: &str = "scheduler_writes_total";
 /// Seconds that one group commit took.
 pub const COMMIT_SECONDS: &str = "scheduler_commit_seconds";
 /// Reports that made no sense, by `kind`.
-pub const ODDITIES_TOTAL: &str = "scheduler_oddities_total";
+pub const ANOMALIES_TOTAL: &str = "scheduler_oddities_total";
 /// Times that this process loaded everything anew because it was not sure what was stored.
 pub const RELOADS_TOTAL: &str = "scheduler_reloads_total";
 
@@ -41,15 +41,16 @@ pub(crate) fn reloaded() {
     counter!(RELOADS_TOTAL).increment(1);
 }
 
-pub(crate) fn oddity(oddity: Oddity) {
-    let kind = match oddity {
-        Oddity::Duplicate => "duplicate",
-        Oddity::Stale => "stale",
-        Oddity::Backward => "backward",
-        Oddity::Recovered => "recovered",
-        Oddity::UnknownKind => "unknown_kind",
-        Oddity::BadMetadata => "bad_metadata",
-        Oddity::OldSession => "old_session",
+pub(crate) fn anomaly(anomaly: Anomaly) {
+    let kind = match anomaly {
+        Anomaly::Duplicate => "duplicate",
+        Anomaly::Stale => "stale",
+        Anomaly::Backward => "backward",
+        Anomaly::Recovered => "recovered",
+        Anomaly::UnknownKind => "unknown_kind",
+        Anomaly::BadMetadata => "bad_metadata",
+        Anomaly::OldSession => "old_session",
+        Anomaly::Unstorable => "unstorable",
     };
-    counter!(ODDITIES_TOTAL, "kind" => kind).increment(1);
+    counter!(ANOMALIES_TOTAL, "kind" => kind).increment(1);
 }

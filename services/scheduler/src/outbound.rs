@@ -1,55 +1,35 @@
-//! Does what the core decided: first everything that is to be stored, written together and awaited; then the rest.
-//!
-//! The revisions of all records are kept here. A write that loses, or whose fate is not known, means that this process
-//! is not sure any more what is stored: [`Unsure`]. Then the driver forgets everything and loads it anew.
+//! Does what the core decided: writes records by revision, then acts. Long work goes on beside the loop and comes back as an
+//! event.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, try_join_all};
-use futures::stream::{FuturesOrdered, FuturesUnordered};
-use futures::try_join;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use quintet_bus::pending::PendingReplies;
-use quintet_bus::{BucketHandle, Bus, KvError, Loaded, Revision, Versioned};
+use quintet_bus::{BucketHandle, Bus, Change, KvError, Loaded, Revision, Versioned, Watch};
 use quintet_contract::agent::{AgentCommand, Assignment};
-use quintet_contract::bucket::{Agents, Jobs, Keys};
+use quintet_contract::bucket::{Agents, Jobs, Keys, Templates};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId};
 use quintet_contract::job::{JobRecord, KeyRecord};
 use quintet_contract::subject::{AssignQueue, CommandAgent, CommandVerb};
 use quintet_contract::time::Timestamp;
+use quintet_leader::{Confirmation, ReloadReason, Signal, WriteError};
 use quintet_service::trace::set_parent;
-use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, info_span, warn};
 
-use crate::core::{AskId, Claim, Core, Effect, Event, Traceparent};
+use crate::core::{Action, AskId, Claim, Core, Event, Record, Rejection, Traceparent, Write};
 use crate::metrics;
 
 /// How long an agent may take to answer a live command.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a stop or kill is tried; after that the next heartbeat brings it up again.
+/// How long a stop or kill is tried; after that the next heartbeat repeats it.
 const ORDER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Commits that are on their way at once. More would make each smaller: while all are on their way, what arrives gathers
-/// for the next.
-const COMMITS_AT_ONCE: usize = 4;
-
 /// Work that goes on beside the loop and may come back as an event.
-pub(crate) type Work = FuturesUnordered<BoxFuture<'static, Option<Event>>>;
-
-/// It is not certain what is stored.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Unsure {
-    /// A record could not be written for sure.
-    #[error("writing what changed")]
-    Write(#[from] KvError),
-    /// A bucket does not confirm writes, although NATS is there.
-    #[error("NATS does not store what changed")]
-    Unwritable,
-    /// The lease is no longer ours.
-    #[error("the lease was lost before the changes were written")]
-    Lease,
-}
+type Work = FuturesUnordered<BoxFuture<'static, Option<Event>>>;
 
 /// Everything that effects act on.
 pub(crate) struct Outbound {
@@ -59,207 +39,55 @@ pub(crate) struct Outbound {
     keys: BucketHandle<Keys>,
     job_revisions: HashMap<JobId, Revision>,
     agent_revisions: HashMap<AgentId, Revision>,
-    /// What is on its way, oldest first.
-    pub(crate) commits: FuturesOrdered<BoxFuture<'static, Result<Stored, KvError>>>,
-    writing: Records,
-    pub(crate) work: Work,
+    templates: Watch<Templates>,
+    work: Work,
 }
-
-/// Records that one commit writes, or that are being written.
-#[derive(Default)]
-struct Records {
-    jobs: HashSet<JobId>,
-    agents: HashSet<AgentId>,
-}
-
-/// What one commit is to write, each record once, and what is done then.
-pub(crate) struct Commit {
-    writes: Writes,
-    acts: Vec<Effect>,
-}
-
-/// What one commit writes.
-#[derive(Default)]
-struct Writes {
-    ended_keys: HashSet<JobId>,
-    jobs: Vec<JobId>,
-    agents: Vec<AgentId>,
-    deleted: Vec<AgentId>,
-}
-
-/// A commit that is stored.
-pub(crate) struct Stored {
-    jobs: Vec<(JobId, Revision)>,
-    agents: Vec<(AgentId, Revision)>,
-    deleted: Vec<AgentId>,
-    acts: Vec<Effect>,
-    began: Instant,
-}
-
-type Pending<K> = BoxFuture<'static, Result<(K, Revision), KvError>>;
 
 impl Outbound {
-    pub(crate) fn new(bus: Bus, jobs: &Loaded<Jobs>, agents: &Loaded<Agents>) -> Self {
+    pub(crate) fn new(
+        bus: Bus,
+        jobs: &Loaded<Jobs>,
+        agents: &Loaded<Agents>,
+        templates: Watch<Templates>,
+    ) -> Self {
+        let job_revisions = jobs.entries.iter();
+        let agent_revisions = agents.entries.iter();
         Self {
             jobs: bus.bucket(),
             agents: bus.bucket(),
             keys: bus.bucket(),
             bus,
-            job_revisions: jobs
-                .entries
-                .iter()
+            job_revisions: job_revisions
                 .map(|(id, found)| (id.clone(), found.revision))
                 .collect(),
-            agent_revisions: agents
-                .entries
-                .iter()
+            agent_revisions: agent_revisions
                 .map(|(id, found)| (id.clone(), found.revision))
                 .collect(),
-            commits: FuturesOrdered::new(),
-            writing: Records::default(),
+            templates,
             work: Work::new(),
         }
     }
 
-    /// Whether a commit may begin: one that writes what is still being written must wait, since nobody knows the
-    /// revision that it would replace.
-    pub(crate) fn may_begin(&self, commit: &Commit) -> bool {
-        let Writes {
-            jobs,
-            agents,
-            deleted,
-            ..
-        } = &commit.writes;
-        self.commits.len() < COMMITS_AT_ONCE
-            && jobs.iter().all(|id| !self.writing.jobs.contains(id))
-            && agents
-                .iter()
-                .chain(deleted)
-                .all(|id| !self.writing.agents.contains(id))
-    }
-
-    /// Sends the writes of a commit. See [`Outbound::may_begin`], and [`Outbound::stored`] for how it goes on.
-    pub(crate) async fn begin(
+    async fn write_job(
         &mut self,
         core: &Core,
-        commit: Commit,
+        id: JobId,
         now: Timestamp,
-    ) -> Result<(), Unsure> {
-        let Commit { writes, acts } = commit;
-        let began = Instant::now();
-        let mut jobs: Vec<Pending<JobId>> = Vec::with_capacity(writes.jobs.len());
-        for id in writes.jobs {
-            let Some((record, ttl)) = core.job_record(&id, now) else {
-                continue;
-            };
-            let expected = self.job_revisions.get(&id).copied().unwrap_or_default();
-            self.writing.jobs.insert(id.clone());
-            if writes.ended_keys.contains(&id) {
-                let (keys, bucket, record) = (self.keys.clone(), self.jobs.clone(), record.clone());
-                jobs.push(Box::pin(async move {
-                    // Keys end before their jobs: a key that still stands open while its job is gone would make it anew.
-                    finish_key(&keys, &record, ttl).await?;
-                    Ok((
-                        id.clone(),
-                        bucket.update(&id, &record, expected, ttl).await?,
-                    ))
-                }));
-                continue;
-            }
-            let write = self.jobs.begin(&id, record, expected, ttl).await?;
-            jobs.push(Box::pin(async move { Ok((id, write.await?)) }));
+    ) -> Result<Option<Confirmation<Option<Revision>>>, WriteError> {
+        let Some((record, ttl)) = core.job_record(&id, now) else {
+            return Ok(None);
+        };
+        let expected = self.job_revisions.get(&id).copied().unwrap_or_default();
+        if !record.job.status.is_final() || record.job.idempotency_key.is_none() {
+            let pending = self.jobs.begin(&id, record, expected, ttl).await?;
+            return Ok(Some(Box::pin(async move { Ok(Some(pending.await?)) })));
         }
-        let mut agents: Vec<Pending<AgentId>> = Vec::with_capacity(writes.agents.len());
-        for id in writes.agents {
-            let Some(record) = core.agent_record(&id) else {
-                continue;
-            };
-            let expected = self.agent_revisions.get(&id).copied().unwrap_or_default();
-            self.writing.agents.insert(id.clone());
-            let write = self.agents.begin(&id, &record, expected, None).await?;
-            agents.push(Box::pin(async move { Ok((id, write.await?)) }));
-        }
-        let deleted: Vec<(AgentId, Option<Revision>)> = writes
-            .deleted
-            .into_iter()
-            .map(|id| {
-                self.writing.agents.insert(id.clone());
-                let expected = self.agent_revisions.remove(&id);
-                (id, expected)
-            })
-            .collect();
-        let bucket = self.agents.clone();
-        self.commits.push_back(Box::pin(async move {
-            let (jobs, agents) = try_join!(try_join_all(jobs), try_join_all(agents))?;
-            for (id, expected) in &deleted {
-                bucket.delete(id, *expected).await?;
-            }
-            Ok(Stored {
-                jobs,
-                agents,
-                deleted: deleted.into_iter().map(|(id, _)| id).collect(),
-                acts,
-                began,
-            })
-        }));
-        Ok(())
-    }
-
-    /// Takes note of the oldest commit of [`Outbound::commits`], and gives what is to be done now.
-    pub(crate) fn stored(
-        &mut self,
-        stored: Result<Stored, KvError>,
-    ) -> Result<Vec<Effect>, Unsure> {
-        let stored = stored?;
-        let count = stored.jobs.len() + stored.agents.len() + stored.deleted.len();
-        for (id, _) in &stored.jobs {
-            self.writing.jobs.remove(id);
-        }
-        for id in stored
-            .agents
-            .iter()
-            .map(|(id, _)| id)
-            .chain(&stored.deleted)
-        {
-            self.writing.agents.remove(id);
-        }
-        self.job_revisions.extend(stored.jobs);
-        self.agent_revisions.extend(stored.agents);
-        if count > 0 {
-            metrics::committed(count, stored.began.elapsed().as_secs_f64());
-        }
-        Ok(stored.acts)
-    }
-
-    /// Does one thing that is not a write.
-    pub(crate) async fn act(&mut self, effect: Effect, pending: &mut PendingReplies) {
-        match effect {
-            Effect::Reply(reply) => pending.send(reply).await,
-            Effect::Offer {
-                agent,
-                assignment,
-                traceparent,
-            } => self.offer(agent, *assignment, traceparent).await,
-            Effect::Command {
-                agent,
-                command,
-                ask,
-                traceparent,
-            } => self.command(agent, command, ask, traceparent),
-            Effect::ClaimKey {
-                key,
-                record,
-                replaces,
-            } => self.claim(key, *record, Revision(replaces)),
-            Effect::Forget(id) => {
-                self.job_revisions.remove(&id);
-            }
-            Effect::Count(oddity) => metrics::oddity(oddity),
-            Effect::StoreJob(_)
-            | Effect::StoreAgent(_)
-            | Effect::DeleteAgent(_)
-            | Effect::FinishKey(_) => {}
-        }
+        let (keys, jobs, record) = (self.keys.clone(), self.jobs.clone(), record.clone());
+        Ok(Some(Box::pin(async move {
+            // Keys end before their jobs: a key that is still open while its job is gone would create it again.
+            finish_key(&keys, &record, ttl).await?;
+            Ok(Some(jobs.update(&id, &record, expected, ttl).await?))
+        })))
     }
 
     async fn offer(&mut self, agent: AgentId, assignment: Assignment, traceparent: Traceparent) {
@@ -302,7 +130,7 @@ impl Outbound {
         self.work.push(Box::pin(
             async move {
                 let Some(ask) = ask else {
-                    // Nobody has to be there to hear that it was replaced.
+                    // No process may be left to learn that it was replaced.
                     let outcome = match replaced {
                         true => bus.request(&subject, &command, ORDER_DEADLINE).await,
                         false => bus.request_until(&subject, &command, ORDER_DEADLINE).await,
@@ -327,12 +155,138 @@ impl Outbound {
                 Ok(claim) => claim,
                 Err(error) => {
                     warn!(error = %quintet_service::telemetry::chain(&error), "cannot claim an idempotency key");
-                    let text = "the idempotency key could not be stored; send the same request again in a moment";
-                    Claim::Failed(ErrorReply::unavailable(text))
+                    Claim::Failed(unclaimed(error))
                 }
             };
             Some(Event::KeyClaimed { key, outcome })
         }));
+    }
+}
+
+impl quintet_leader::Outbound for Outbound {
+    type Core = Core;
+    type Key = Record;
+    /// None for a record that was deleted.
+    type Receipt = Option<Revision>;
+
+    fn key(write: &Write) -> Record {
+        match write {
+            Write::Job(id) => Record::Job(id.clone()),
+            Write::Agent(id) | Write::NoAgent(id) => Record::Agent(id.clone()),
+        }
+    }
+
+    async fn begin(
+        &mut self,
+        core: &Core,
+        write: Write,
+        now: Timestamp,
+    ) -> Result<Option<Confirmation<Self::Receipt>>, WriteError> {
+        match write {
+            Write::Job(id) => self.write_job(core, id, now).await,
+            Write::Agent(id) => {
+                let Some(record) = core.agent_record(&id) else {
+                    return Ok(None);
+                };
+                let expected = self.agent_revisions.get(&id).copied().unwrap_or_default();
+                let pending = self.agents.begin(&id, &record, expected, None).await?;
+                Ok(Some(Box::pin(async move { Ok(Some(pending.await?)) })))
+            }
+            Write::NoAgent(id) => {
+                let (agents, expected) = (self.agents.clone(), self.agent_revisions.get(&id));
+                let expected = expected.copied();
+                Ok(Some(Box::pin(async move {
+                    agents.delete(&id, expected).await?;
+                    Ok(None)
+                })))
+            }
+        }
+    }
+
+    fn confirmed(&mut self, key: Record, revision: Option<Revision>) -> Option<Event> {
+        match (key, revision) {
+            (Record::Job(id), Some(revision)) => {
+                self.job_revisions.insert(id, revision);
+            }
+            (Record::Job(id), None) => {
+                self.job_revisions.remove(&id);
+            }
+            (Record::Agent(id), Some(revision)) => {
+                self.agent_revisions.insert(id, revision);
+            }
+            (Record::Agent(id), None) => {
+                self.agent_revisions.remove(&id);
+            }
+        }
+        None
+    }
+
+    fn rejected(&mut self, rejection: Rejection) -> Event {
+        let jobs = rejection.keys.iter().filter_map(|key| match key {
+            Record::Job(id) => Some(id.clone()),
+            Record::Agent(_) => None,
+        });
+        let unstored = jobs.filter(|id| !self.job_revisions.contains_key(id));
+        Event::WriteRejected {
+            unstored: unstored.collect(),
+            rejection,
+        }
+    }
+
+    async fn act(&mut self, action: Action, pending: &mut PendingReplies) {
+        match action {
+            Action::Reply(reply) => pending.send(reply).await,
+            Action::Offer {
+                agent,
+                assignment,
+                traceparent,
+            } => self.offer(agent, *assignment, traceparent).await,
+            Action::Command {
+                agent,
+                command,
+                ask,
+                traceparent,
+            } => self.command(agent, command, ask, traceparent),
+            Action::ClaimKey {
+                key,
+                record,
+                replaces,
+            } => self.claim(key, *record, Revision(replaces)),
+            Action::Forget(id) => {
+                self.job_revisions.remove(&id);
+            }
+            Action::Count(anomaly) => metrics::anomaly(anomaly),
+        }
+    }
+
+    /// Cancel-safe: work and watch keep what was not returned.
+    async fn next(&mut self) -> Signal<Event, Action> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = self.work.next() => {
+                    if let Some(event) = event {
+                        return Signal::Event(event);
+                    }
+                }
+                change = self.templates.next() => match change {
+                    Some(Ok(Change::Put { record, .. })) => {
+                        return Signal::Event(Event::TemplateStored(Box::new(record)));
+                    }
+                    Some(Ok(Change::Gone { key, .. })) => {
+                        return Signal::Event(Event::TemplateDeleted(key));
+                    }
+                    Some(Ok(Change::UpToDate)) => {}
+                    Some(Err(error)) => return Signal::Reload(ReloadReason::Watch(error.into())),
+                    // It ends after an error only, after which state is loaded again.
+                    None => std::future::pending().await,
+                }
+            }
+        }
+    }
+
+    fn committed(&self, records: usize, took: Duration) {
+        metrics::committed(records, took.as_secs_f64());
     }
 }
 
@@ -356,7 +310,7 @@ async fn finish_key(
     };
     match keys.update(&key, &ended, Revision(revision), ttl).await {
         Ok(_) => Ok(()),
-        // Ended before, by whoever died before the job itself was stored.
+        // Ended before, by a scheduler that died before the job itself was stored.
         Err(KvError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error),
     }
@@ -379,7 +333,7 @@ async fn claim(
         revision: Revision(revision),
     }) = keys.get(key).await?
     else {
-        // It expired between the two looks.
+        // It expired between the two reads.
         let Revision(revision) = keys.update(key, record, Revision(0), None).await?;
         return Ok(Claim::Created(revision));
     };
@@ -398,32 +352,15 @@ async fn claim(
     })
 }
 
-impl Commit {
-    /// Parts what is to be stored from what is to be done then.
-    pub(crate) fn of(effects: Vec<Effect>) -> Self {
-        let mut writes = Writes::default();
-        let mut acts = Vec::with_capacity(effects.len());
-        let mut seen = Records::default();
-        for effect in effects {
-            match effect {
-                Effect::StoreJob(id) => {
-                    if seen.jobs.insert(id.clone()) {
-                        writes.jobs.push(id);
-                    }
-                }
-                Effect::StoreAgent(id) => {
-                    if seen.agents.insert(id.clone()) {
-                        writes.agents.push(id);
-                    }
-                }
-                Effect::DeleteAgent(id) => writes.deleted.push(id),
-                Effect::FinishKey(id) => {
-                    writes.ended_keys.insert(id);
-                }
-                act => acts.push(act),
-            }
+/// The answer to a submission whose key could not be claimed.
+fn unclaimed(error: KvError) -> ErrorReply {
+    match WriteError::from(error) {
+        rejected @ WriteError::Rejected(_) => rejected.to_reply(),
+        WriteError::Conflict(_) | WriteError::Indeterminate(_) => {
+            let text =
+                "the idempotency key could not be stored; send the same request again in a moment";
+            ErrorReply::unavailable(text)
         }
-        Self { writes, acts }
     }
 }
 

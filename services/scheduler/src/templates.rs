@@ -27,7 +27,7 @@ const MAX_BYTES_OF_ALL: usize = 900 * 1024;
 
 /// Serves until `shutdown`.
 pub(crate) async fn serve(bus: Bus, shutdown: CancellationToken) -> Result<(), Error> {
-    let failed = |what| move |source| Error::Subscribe { what, source };
+    let failed = quintet_leader::Error::subscribing;
     let micro = bus
         .micro("templates", "stored job templates: list, get, put, delete")
         .await;

@@ -115,6 +115,7 @@ impl<K: Clone + Eq + Hash, A> Commits<K, A> {
     pub fn confirmed(&mut self, id: CommitId, key: &K) {
         if let Some(commit) = self.commit(id) {
             commit.missing.remove(key);
+            self.release(key);
         }
     }
 
@@ -122,7 +123,15 @@ impl<K: Clone + Eq + Hash, A> Commits<K, A> {
     pub fn rejected(&mut self, id: CommitId, key: K, reply: ErrorReply) {
         if let Some(commit) = self.commit(id) {
             commit.missing.remove(&key);
-            commit.rejected.insert(key, reply);
+            commit.rejected.insert(key.clone(), reply);
+            self.release(&key);
+        }
+    }
+
+    /// Where commits do not wait for each other, the next one may write the record at once.
+    fn release(&mut self, key: &K) {
+        if self.order == Order::PerKey {
+            self.writing.remove(key);
         }
     }
 
@@ -167,8 +176,10 @@ impl<K: Clone + Eq + Hash, A> Commits<K, A> {
     }
 
     fn complete(&mut self, commit: Commit<K, A>, done: &mut Vec<Done<K, A>>) {
-        for key in &commit.keys {
-            self.writing.remove(key);
+        if self.order != Order::PerKey {
+            for key in &commit.keys {
+                self.writing.remove(key);
+            }
         }
         if !commit.keys.is_empty() {
             done.push(Done::Committed(commit.keys.len(), commit.began));
@@ -266,6 +277,24 @@ mod tests {
         assert_eq!(acts(commits.take_done()), [2]);
         commits.confirmed(first, &"a");
         assert_eq!(acts(commits.take_done()), [1]);
+    }
+
+    #[test]
+    fn with_an_order_per_key_a_confirmed_record_may_be_written_before_the_rest_of_its_commit_is() {
+        let mut commits = Test::new(Order::PerKey);
+        let first = commits.begin(
+            vec!["a", "b"],
+            vec![unit(&["a", "b"], &[1])],
+            Instant::now(),
+        );
+        commits.confirmed(first, &"a");
+        assert!(commits.may_begin(&["a"]));
+        let second = commits.begin(vec!["a"], vec![unit(&["a"], &[2])], Instant::now());
+        commits.confirmed(first, &"b");
+        assert_eq!(acts(commits.take_done()), [1]);
+        assert!(!commits.may_begin(&["a"]), "the second write is in flight");
+        commits.confirmed(second, &"a");
+        assert_eq!(acts(commits.take_done()), [2]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A group commit: everything that is waiting becomes one batch, the core steps for each event, all records that changed
 //! are written at once, and only when they are confirmed is anything sent.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -77,8 +77,10 @@ struct Leader<'a, O: Owner> {
     pending: PendingReplies,
     commits: Commits<KeyOf<O::Outbound>, ActionOf<O::Outbound>>,
     writes: FuturesUnordered<BoxFuture<'static, Written<O::Outbound>>>,
-    /// Events that follow from writes.
+    /// Events that were not processed yet.
     arrived: Vec<EventOf<O::Outbound>>,
+    /// Effects of steps whose commit has not begun. Kept over a reload in place, so that every request is answered.
+    unsent: VecDeque<EffectsOf<O::Outbound>>,
     unwritable: watch::Receiver<BTreeSet<String>>,
     gauges_at: Instant,
 }
@@ -116,6 +118,7 @@ pub(crate) async fn serve<O: Owner>(
         pending: PendingReplies::default(),
         writes: FuturesUnordered::new(),
         arrived: Vec::new(),
+        unsent: VecDeque::new(),
         gauges_at: Instant::now(),
     };
     let outcome = leader.event_loop(first, &mut messages, stop).await;
@@ -160,14 +163,14 @@ impl<O: Owner> Leader<'_, O> {
                         Wake::Reload(reason) => Err(reason),
                         Wake::Written(written) => self.written(written).await,
                         Wake::Signal(signal) => match self.signal(signal).await {
-                            Ok(event) => self.process_batch(event.into_iter(), messages).await,
+                            Ok(()) => self.process_batch(messages).await,
                             Err(reason) => Err(reason),
                         },
                         Wake::Messages(chunk) => {
-                            let events: Vec<_> = self.enter(chunk);
-                            self.process_batch(events.into_iter(), messages).await
+                            self.enter(chunk);
+                            self.process_batch(messages).await
                         }
-                        Wake::Due => self.process_batch(std::iter::empty(), messages).await,
+                        Wake::Due => self.process_batch(messages).await,
                     }
                 }
             };
@@ -209,25 +212,23 @@ impl<O: Owner> Leader<'_, O> {
         }
     }
 
-    /// Steps the core for these events and for everything else that is there already.
+    /// Steps the core for the events that have arrived, and for everything else that is there already.
     async fn process_batch(
         &mut self,
-        events: impl Iterator<Item = EventOf<O::Outbound>>,
         messages: &mut Chunks<O::Outbound>,
     ) -> Result<(), ReloadReason> {
-        let mut batch: Vec<_> = events.collect();
         while let Some(Some(written)) = self.writes.next().now_or_never() {
             self.written(written).await?;
         }
-        batch.append(&mut self.arrived);
-        while batch.len() < self.policy.batch
+        while self.arrived.len() < self.policy.batch
             && let Some(signal) = self.outbound.next().now_or_never()
         {
-            batch.extend(self.signal(signal).await?);
+            self.signal(signal).await?;
         }
         if let Some(Some(chunk)) = messages.next().now_or_never() {
-            batch.extend(self.enter(chunk));
+            self.enter(chunk);
         }
+        let batch = std::mem::take(&mut self.arrived);
         self.step(batch).await
     }
 
@@ -241,27 +242,27 @@ impl<O: Owner> Leader<'_, O> {
         self.apply_effects(steps).await
     }
 
-    fn enter(&mut self, chunk: Vec<MessageOf<O::Outbound>>) -> Vec<EventOf<O::Outbound>> {
-        let enter = |message| match message {
-            Message::Request(request) => self.pending.enter(request),
-            Message::Notice(event) => event,
-        };
-        chunk.into_iter().map(enter).collect()
+    fn enter(&mut self, chunk: Vec<MessageOf<O::Outbound>>) {
+        for message in chunk {
+            let event = match message {
+                Message::Request(request) => self.pending.enter(request),
+                Message::Notice(event) => event,
+            };
+            self.arrived.push(event);
+        }
     }
 
     async fn signal(
         &mut self,
         signal: Signal<EventOf<O::Outbound>, ActionOf<O::Outbound>>,
-    ) -> Result<Option<EventOf<O::Outbound>>, ReloadReason> {
+    ) -> Result<(), ReloadReason> {
         match signal {
-            Signal::Event(event) => Ok(Some(event)),
-            Signal::Act(action) => {
-                self.outbound.act(action, &mut self.pending).await;
-                Ok(None)
-            }
-            Signal::Changed => Ok(None),
-            Signal::Reload(reason) => Err(reason),
+            Signal::Event(event) => self.arrived.push(event),
+            Signal::Act(action) => self.outbound.act(action, &mut self.pending).await,
+            Signal::Changed => {}
+            Signal::Reload(reason) => return Err(reason),
         }
+        Ok(())
     }
 
     /// Begins to write what changed; everything else is done once that is stored.
@@ -270,32 +271,35 @@ impl<O: Owner> Leader<'_, O> {
         steps: Vec<EffectsOf<O::Outbound>>,
     ) -> Result<(), ReloadReason> {
         let steps = steps.into_iter().filter(|step| !step.is_empty());
-        match self.policy.order {
-            Order::Pipelined(_) => self.commit(steps.collect()).await,
-            Order::PerKey => {
-                for step in steps {
-                    self.commit(vec![step]).await?;
-                }
-                Ok(())
+        self.unsent.extend(steps);
+        while !self.unsent.is_empty() {
+            // A process that was frozen for a while finds out here, before it writes.
+            if !self.lease.is_held() {
+                return Err(ReloadReason::LeaseLost);
             }
+            let steps = match self.policy.order {
+                Order::Pipelined(_) => self.unsent.drain(..).collect(),
+                Order::PerKey => self.unsent.drain(..1).collect(),
+            };
+            self.commit(steps).await?;
         }
+        Ok(())
     }
 
     async fn commit(&mut self, steps: Vec<EffectsOf<O::Outbound>>) -> Result<(), ReloadReason> {
-        if steps.is_empty() {
-            return Ok(());
-        }
-        // A process that was frozen for a while finds out here, before it writes.
-        if !self.lease.is_held() {
-            return Err(ReloadReason::LeaseLost);
-        }
         let (writes, units) = grouped::<O::Outbound>(steps);
         let keys: Vec<_> = writes.iter().map(|(key, _)| key.clone()).collect();
-        while !self.commits.may_begin(&keys) {
-            let Some(written) = self.writes.next().await else {
-                break;
-            };
-            self.written(written).await?;
+        let mut failed = None;
+        while failed.is_none()
+            && !self.commits.may_begin(&keys)
+            && let Some(written) = self.writes.next().await
+        {
+            failed = self.written(written).await.err();
+        }
+        if let Some(reason) = failed {
+            // None of it is written: its requests are rejected like those of commits in flight.
+            self.commits.begin(keys, units, Instant::now());
+            return Err(reason);
         }
         let is_unwritable = self.policy.when_unwritable == WhenUnwritable::RejectWrites
             && !self.unwritable.borrow().is_empty();

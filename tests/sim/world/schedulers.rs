@@ -1,5 +1,7 @@
 //! The schedulers: the lease, what they are asked, what they store and say.
 
+use quintet_leader::Core as _;
+
 use super::*;
 
 impl World {
@@ -104,7 +106,7 @@ impl World {
                 }
                 Ask::Heartbeat(index, heartbeat) => {
                     let agent = agent(index);
-                    Event::HeartbeatCame {
+                    Event::HeartbeatReceived {
                         from: RequestId::new(number),
                         agent,
                         heartbeat,
@@ -184,10 +186,10 @@ impl World {
         self.plan(after, What::Write(index, term, commit, write));
     }
 
-    pub(super) fn act(&mut self, index: usize, act: Effect) {
+    pub(super) fn act(&mut self, index: usize, act: Action) {
         let me = Who::Scheduler(index);
         match act {
-            Effect::Reply(reply) => {
+            Action::Reply(reply) => {
                 let (to, answer) = reply.into_parts();
                 let State::Leading(leader) = &mut self.schedulers[index].state else {
                     return;
@@ -221,12 +223,12 @@ impl World {
                     self.plan(after, What::Answered(call, reply));
                 }
             }
-            Effect::Offer {
+            Action::Offer {
                 agent, assignment, ..
             } => {
                 self.send(index, 0, Write::Offer(index_of(&agent), assignment));
             }
-            Effect::Command { agent, command, .. } => {
+            Action::Command { agent, command, .. } => {
                 let to = index_of(&agent);
                 let boot = self.machines[to].boot;
                 // Sent again when nobody confirms it; here, whether or not.
@@ -237,7 +239,7 @@ impl World {
                     }
                 }
             }
-            Effect::ClaimKey {
+            Action::ClaimKey {
                 key,
                 record,
                 replaces,

@@ -13,7 +13,7 @@ use quintet_contract::reply::RequestId;
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
 
-use super::event::{AskId, Effect, Traceparent};
+use super::event::{Action, AskId, Traceparent};
 use super::{Core, Timer};
 
 /// How long a client of mute and unmute waits for the agent at most.
@@ -70,7 +70,7 @@ impl Core {
             self.timers.set(now.after(PATIENCE), Timer::Ask(ask));
         }
         let ControlJob { id, command, args } = control;
-        self.effects.push(Effect::Command {
+        self.effects.act(Action::Command {
             agent,
             command: AgentCommand::Control {
                 job_id: id,

@@ -13,7 +13,7 @@ use quintet_contract::id::{AgentId, JobId};
 use quintet_contract::job::{JobError, JobRecord, JobStatus, RestartPolicy};
 use quintet_contract::time::Timestamp;
 
-use super::event::Effect;
+use super::event::{Action, Write};
 use super::{Core, SLACK, Timer};
 
 /// First wait before a job is started again; it doubles up to [`RESTART_MAX`].
@@ -37,20 +37,20 @@ impl Core {
             JobStatus::Assigned => private.offer_expires_at,
             JobStatus::Accepted | JobStatus::Starting | JobStatus::Running => None,
             JobStatus::Stopping => match private.kill_sent_at {
-                Some(killed) => Some(killed.after(self.terms.kill_after)),
+                Some(killed) => Some(killed.after(self.config.kill_after)),
                 None => private
                     .stop_sent_at
-                    .map(|told| told.after(self.terms.stop_grace)),
+                    .map(|told| told.after(self.config.stop_grace)),
             },
             JobStatus::Unknown => private.lost_at.map(|lost| {
                 // A new leader hears everybody out once before it gives anything away.
                 lost.max(self.since)
-                    .after(self.terms.heartbeat_timeout + SLACK)
+                    .after(self.config.heartbeat_timeout + SLACK)
             }),
             JobStatus::Stopped | JobStatus::Failed | JobStatus::Canceled => record
                 .job
                 .ended_at
-                .map(|ended| ended.after(self.terms.job_retention)),
+                .map(|ended| ended.after(self.config.job_retention)),
         }
     }
 
@@ -74,7 +74,7 @@ impl Core {
                 self.arm(id);
             }
             JobStatus::Assigned => {
-                let seconds = self.terms.assign_ack_timeout.as_secs_f32();
+                let seconds = self.config.assign_ack_timeout.as_secs_f32();
                 self.turned_down(id, &format!("no answer within {seconds} s"), now);
             }
             JobStatus::Stopping => self.stop_overdue(id, now),
@@ -148,7 +148,7 @@ impl Core {
 
     /// Tells the agent, or tells it again, with the whole grace.
     pub(super) fn tell_stop(&mut self, id: &JobId, now: Timestamp) {
-        let grace = self.terms.stop_grace;
+        let grace = self.config.stop_grace;
         self.change(id, now, |record| {
             record.private.stop_sent_at = Some(now);
             record.private.kill_sent_at = None;
@@ -165,7 +165,7 @@ impl Core {
         match (private.kill_sent_at, private.stop_sent_at) {
             (Some(_), _) => self.send_kill(id),
             (None, Some(told)) => {
-                let left = self.terms.stop_grace.saturating_sub(now.since(told));
+                let left = self.config.stop_grace.saturating_sub(now.since(told));
                 self.send_stop(id, left);
             }
             (None, None) => self.tell_stop(id, now),
@@ -196,7 +196,7 @@ impl Core {
             return;
         };
         let (command, traceparent) = (command(record), record.private.traceparent.clone());
-        self.effects.push(Effect::Command {
+        self.effects.act(Action::Command {
             agent,
             command,
             ask: None,
@@ -306,14 +306,11 @@ impl Core {
         private.refusals.clear();
         private.backoff_until = None;
         private.offer_expires_at = None;
-        if record.job.idempotency_key.is_some() {
-            self.effects.push(Effect::FinishKey(id.clone()));
-        }
         self.arm(id);
     }
 
     /// The agent confirmed that a job which ended for clients long ago is really gone.
-    pub(super) fn let_go(&mut self, id: &JobId, now: Timestamp) {
+    pub(super) fn release_slot(&mut self, id: &JobId, now: Timestamp) {
         let Some(record) = self.jobs.get_mut(id) else {
             return;
         };
@@ -356,7 +353,7 @@ impl Core {
     }
 
     fn silent_at(&self, heard_at: Timestamp) -> Timestamp {
-        heard_at.after(self.terms.heartbeat_timeout + SLACK)
+        heard_at.after(self.config.heartbeat_timeout + SLACK)
     }
 
     /// An agent is gone, for now: offline at once, its offers void, its jobs unknown.
@@ -368,7 +365,7 @@ impl Core {
         }) else {
             return;
         };
-        self.effects.push(Effect::StoreAgent(id.clone()));
+        self.effects.write(Write::Agent(id.clone()));
         for job in jobs {
             self.lose(&job, reason, now);
         }
@@ -410,7 +407,7 @@ impl Core {
             }
             JobStatus::Assigned => {
                 // The offer may never have left; an agent that has it already ignores the second one.
-                let expires_at = now.after(self.terms.assign_ack_timeout);
+                let expires_at = now.after(self.config.assign_ack_timeout);
                 self.change(id, now, |record| {
                     record.private.offer_expires_at = Some(expires_at)
                 });

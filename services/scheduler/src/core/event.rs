@@ -1,7 +1,5 @@
-//! The language of the core: what can happen ([`Event`]) and what is done about it ([`Effect`]).
-//!
-//! Effects come in two kinds. `Store…`, `Delete…` and `FinishKey` change records and are committed first; all others
-//! act, and are performed only when everything that was to be stored is stored.
+//! The language of the core: what can happen ([`Event`]), what is stored ([`Write`]), and what is done once that is stored
+//! ([`Action`]).
 
 use quintet_contract::agent::{
     AgentCommand, AgentReports, Assignment, CommandReply, Heartbeat, HeartbeatReply, ReportsReply,
@@ -51,13 +49,13 @@ pub enum Event {
         /// The facts.
         reports: AgentReports,
     },
-    /// An agent gave a sign of life.
-    HeartbeatCame {
+    /// A heartbeat of an agent.
+    HeartbeatReceived {
         /// Where the answer goes.
         from: RequestId<HeartbeatReply>,
         /// Who speaks, as its subject says.
         agent: AgentId,
-        /// The sign.
+        /// The heartbeat.
         heartbeat: Heartbeat,
     },
     /// An agent answered a command, or did not.
@@ -66,6 +64,13 @@ pub enum Event {
         ask: AskId,
         /// Its answer.
         outcome: Result<CommandReply, ErrorReply>,
+    },
+    /// Records were rejected by the store.
+    WriteRejected {
+        /// Which, and what was to be done then.
+        rejection: Rejection,
+        /// Those of the jobs that were never stored.
+        unstored: Vec<JobId>,
     },
     /// A template was stored.
     TemplateStored(Box<Template>),
@@ -154,17 +159,32 @@ replies! {
     }
 }
 
+/// Names one record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Record {
+    /// Of a job.
+    Job(JobId),
+    /// Of an agent.
+    Agent(AgentId),
+}
+
+/// Records that the store rejected.
+pub type Rejection = quintet_leader::Rejection<Record, Action>;
+
+/// What is to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// The job as it is now. The idempotency key of a job that has ended ends before it, to expire with it.
+    Job(JobId),
+    /// The agent as it is now.
+    Agent(AgentId),
+    /// That there is no such agent.
+    NoAgent(AgentId),
+}
+
 /// What is to be done.
 #[derive(Clone, Debug)]
-pub enum Effect {
-    /// Store the job as it is now.
-    StoreJob(JobId),
-    /// Store the agent as it is now.
-    StoreAgent(AgentId),
-    /// Delete the agent's record.
-    DeleteAgent(AgentId),
-    /// Mark the key of this ended job as ended, to expire with the job; before the job itself is stored.
-    FinishKey(JobId),
+pub enum Action {
     /// Claim a key; comes back as [`Event::KeyClaimed`].
     ClaimKey {
         /// The key.
@@ -199,12 +219,12 @@ pub enum Effect {
     /// The job's time is over and its record has expired: nothing about it needs to be kept.
     Forget(JobId),
     /// Count something that should be seen in the metrics.
-    Count(Oddity),
+    Count(Anomaly),
 }
 
 /// Things that agents say and that make no sense, as far as the core can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Oddity {
+pub enum Anomaly {
     /// A report that was processed before.
     Duplicate,
     /// A report of an attempt that is no longer the agent's.
@@ -219,4 +239,6 @@ pub enum Oddity {
     BadMetadata,
     /// A message of a session that is not the agent's current one.
     OldSession,
+    /// A record that the store rejects however much of it is left out.
+    Unstorable,
 }

@@ -1,5 +1,5 @@
-//! The scheduler's decisions: pure, synchronous, total. [`Core::step`] takes what happened, [`Core::settle`] then does
-//! what time and free slots allow; both return what is to be done. No clock, no I/O, no logging.
+//! The scheduler's decisions: pure, synchronous, total. `step` processes what happened, `reconcile` then does what time and
+//! free slots allow; both return what is to be stored and what is to be done then. No clock, no I/O, no logging.
 //!
 //! The core holds every job and agent of its pool. Its driver stores what it changed before it acts on anything, and
 //! makes a new core from the stored records when it is not sure what is stored.
@@ -17,6 +17,7 @@ mod observe;
 mod place;
 mod queue;
 mod registry;
+mod rejected;
 mod report;
 mod request;
 mod submit;
@@ -37,11 +38,16 @@ use quintet_contract::template::Template;
 use quintet_contract::time::Timestamp;
 
 use self::control::Ask;
-pub use self::event::{Answer, AskId, Claim, Effect, Event, Oddity, Question, Traceparent};
+pub use self::event::{
+    Action, Anomaly, Answer, AskId, Claim, Event, Question, Record, Rejection, Traceparent, Write,
+};
 use self::queue::Queue;
 use self::registry::Registry;
 use self::submit::{Claims, Gather};
 use self::timers::{Timer, Timers};
+
+/// What a step leads to.
+pub type Effects = quintet_leader::Effects<Write, Action>;
 
 /// Added to the heartbeat timeout before an agent is called lost, so that a heartbeat on its way still counts.
 pub const SLACK: Duration = Duration::from_secs(1);
@@ -50,7 +56,7 @@ const SHOW_EVERY: Duration = Duration::from_millis(50);
 
 /// The timings and names that decisions depend on.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub struct CoreConfig {
     /// The pool.
     pub pool: PoolName,
     /// How often agents shall say that they are there.
@@ -72,7 +78,7 @@ pub struct Terms {
 /// The state of one pool.
 #[derive(Debug)]
 pub struct Core {
-    terms: Terms,
+    config: CoreConfig,
     /// Since when this core leads; before that it heard nobody.
     since: Timestamp,
     /// Boxed: a table of large records would move them all whenever it grows.
@@ -89,7 +95,7 @@ pub struct Core {
     next_gather: u64,
     asks: BTreeMap<AskId, Ask>,
     next_ask: u64,
-    effects: Vec<Effect>,
+    effects: Effects,
 }
 
 /// What was stored, and what a new core starts from.
@@ -106,10 +112,10 @@ pub struct Stored {
 impl Core {
     /// A core that goes on where an earlier one stopped, and what it does first: offers and stops that may never have
     /// reached their agents are sent again.
-    pub fn restore(terms: Terms, stored: Stored, now: Timestamp) -> (Self, Vec<Effect>) {
+    pub fn restore(config: CoreConfig, stored: Stored, now: Timestamp) -> (Self, Effects) {
         let mut core = Self {
-            agents: Registry::new(terms.pool.clone()),
-            terms,
+            agents: Registry::new(config.pool.clone()),
+            config,
             since: now,
             jobs: HashMap::with_capacity(stored.jobs.len()),
             order: BTreeSet::new(),
@@ -126,7 +132,7 @@ impl Core {
             next_gather: 0,
             asks: BTreeMap::new(),
             next_ask: 0,
-            effects: Vec::new(),
+            effects: Effects::default(),
         };
         for record in stored.agents {
             let id = record.agent.id.clone();
@@ -142,13 +148,12 @@ impl Core {
         for id in ids {
             core.resume(&id, now);
         }
-        let mut effects = std::mem::take(&mut core.effects);
-        effects.extend(core.settle(now));
+        core.advance_due(now);
+        let effects = std::mem::take(&mut core.effects);
         (core, effects)
     }
 
-    /// Takes in one event.
-    pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
+    fn process(&mut self, event: Event, now: Timestamp) {
         match event {
             Event::Asked {
                 question,
@@ -160,12 +165,16 @@ impl Core {
                 agent,
                 reports,
             } => self.reported(from, &agent, reports, now),
-            Event::HeartbeatCame {
+            Event::HeartbeatReceived {
                 from,
                 agent,
                 heartbeat,
             } => self.heartbeat(from, &agent, heartbeat, now),
             Event::CommandAnswered { ask, outcome } => self.command_answered(ask, outcome, now),
+            Event::WriteRejected {
+                rejection,
+                unstored,
+            } => self.write_rejected(rejection, &unstored, now),
             Event::TemplateStored(template) => {
                 let id = template.id.clone();
                 self.templates.insert(id.clone(), *template);
@@ -176,11 +185,10 @@ impl Core {
                 self.template_changed(&id, now);
             }
         }
-        std::mem::take(&mut self.effects)
     }
 
-    /// Does what is due, then places what can be placed. Ignores what woke it: calling it twice does nothing more.
-    pub fn settle(&mut self, now: Timestamp) -> Vec<Effect> {
+    /// Does what is due, then places what can be placed.
+    fn advance_due(&mut self, now: Timestamp) {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Silence(agent) => self.look_for_silence(&agent, now),
@@ -190,12 +198,6 @@ impl Core {
             }
         }
         self.place(now);
-        std::mem::take(&mut self.effects)
-    }
-
-    /// When [`Core::settle`] has something to do, if nothing else happens.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        self.timers.next()
     }
 
     /// The record of a job as it is to be stored now, and how long it shall live; `None` for a job that is gone.
@@ -204,7 +206,7 @@ impl Core {
         let expires = record
             .job
             .ended_at
-            .map(|ended| ended.after(self.terms.job_retention));
+            .map(|ended| ended.after(self.config.job_retention));
         // The server counts whole seconds, and a record must not go before its time.
         let ttl = expires.map(|at| at.since(now).max(Duration::from_secs(1)));
         Some((record, ttl))
@@ -266,7 +268,7 @@ impl Core {
         if let Some(agent) = &record.job.agent_id {
             self.agents.release(agent, id);
         }
-        self.effects.push(Effect::Forget(id.clone()));
+        self.effects.act(Action::Forget(id.clone()));
     }
 
     /// Moves a job on, keeps its agent's slot in step, and has it stored. False, and nothing changed, when the step is
@@ -276,7 +278,7 @@ impl Core {
             return false;
         };
         if !life::advance(record, to, now, reason.map(str::to_owned)) {
-            self.effects.push(Effect::Count(Oddity::Backward));
+            self.effects.act(Action::Count(Anomaly::Backward));
             return false;
         }
         let holds = to.holds_agent() || record.private.holds_slot;
@@ -302,7 +304,7 @@ impl Core {
     }
 
     fn store_job(&mut self, id: &JobId) {
-        self.effects.push(Effect::StoreJob(id.clone()));
+        self.effects.write(Write::Job(id.clone()));
     }
 
     fn job(&self, id: &JobId) -> Option<&Job> {
@@ -313,11 +315,11 @@ impl Core {
     where
         Answer: From<R>,
     {
-        self.effects.push(Effect::Reply(to.reply(outcome)));
+        self.effects.act(Action::Reply(to.reply(outcome)));
     }
 
-    fn count(&mut self, oddity: Oddity) {
-        self.effects.push(Effect::Count(oddity));
+    fn count(&mut self, anomaly: Anomaly) {
+        self.effects.act(Action::Count(anomaly));
     }
 
     /// Stores how an agent is shown, soon and once for many changes.
@@ -337,8 +339,29 @@ impl Core {
             .change(id, |entry| entry.show_planned = false)
             .is_some()
         {
-            self.effects.push(Effect::StoreAgent(id.clone()));
+            self.effects.write(Write::Agent(id.clone()));
         }
+    }
+}
+
+impl quintet_leader::Core for Core {
+    type Time = Timestamp;
+    type Event = Event;
+    type Write = Write;
+    type Action = Action;
+
+    fn step(&mut self, event: Event, now: Timestamp) -> Effects {
+        self.process(event, now);
+        std::mem::take(&mut self.effects)
+    }
+
+    fn reconcile(&mut self, now: Timestamp) -> Effects {
+        self.advance_due(now);
+        std::mem::take(&mut self.effects)
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.timers.next()
     }
 }
 

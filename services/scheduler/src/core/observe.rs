@@ -13,7 +13,7 @@ use quintet_contract::job::{
 use quintet_contract::time::Timestamp;
 
 use super::Core;
-use super::event::Oddity;
+use super::event::Anomaly;
 
 /// Heartbeats in a row that must leave out a job before it counts as lost there.
 const MISSING_HEARTBEATS: u32 = 2;
@@ -21,19 +21,19 @@ const MISSING_HEARTBEATS: u32 = 2;
 const RECOVERED: &str = "recovered";
 
 /// How a report about a job relates to what we know.
-pub(super) enum Relation {
+pub(super) enum Ownership {
     /// The agent has this attempt.
-    Holds,
+    Current,
     /// This attempt ended; its agent may still have it.
-    Over,
+    Ended,
     /// Nobody ever heard of this job.
-    Unheard,
+    Unknown,
     /// Somebody else's, or an old attempt.
-    Foreign,
+    Stale,
 }
 
 /// How an agent shows a job.
-pub(super) struct Sighting<'a> {
+pub(super) struct Observation<'a> {
     pub(super) agent: &'a AgentId,
     pub(super) session: AgentSession,
     pub(super) job: &'a JobId,
@@ -44,24 +44,24 @@ pub(super) struct Sighting<'a> {
 }
 
 impl Core {
-    pub(super) fn relation(
+    pub(super) fn ownership(
         &self,
         agent: &AgentId,
         id: &JobId,
         attempt: Option<Attempt>,
-    ) -> Relation {
+    ) -> Ownership {
         let Some(record) = self.jobs.get(id) else {
-            return Relation::Unheard;
+            return Ownership::Unknown;
         };
         let job = &record.job;
         let same = job.agent_id.as_ref() == Some(agent)
             && attempt.is_none_or(|attempt| attempt == job.attempt);
         if !same {
-            Relation::Foreign
+            Ownership::Stale
         } else if job.status.holds_agent() {
-            Relation::Holds
+            Ownership::Current
         } else {
-            Relation::Over
+            Ownership::Ended
         }
     }
 
@@ -69,7 +69,7 @@ impl Core {
     pub(super) fn gone(&mut self, id: &JobId, now: Timestamp) {
         match self.job(id).map(|job| job.status) {
             None | Some(JobStatus::Assigned) => {}
-            Some(status) if status.is_final() => self.let_go(id, now),
+            Some(status) if status.is_final() => self.release_slot(id, now),
             Some(_) => self.work_lost(id, now),
         }
     }
@@ -88,29 +88,29 @@ impl Core {
     }
 
     /// A job stands so on this agent.
-    pub(super) fn observed(&mut self, seen: Sighting<'_>, now: Timestamp) {
-        match self.relation(seen.agent, seen.job, seen.attempt) {
-            Relation::Holds if self.began_elsewhere(&seen) => {
-                self.count(Oddity::Backward);
+    pub(super) fn observed(&mut self, seen: Observation<'_>, now: Timestamp) {
+        match self.ownership(seen.agent, seen.job, seen.attempt) {
+            Ownership::Current if self.began_elsewhere(&seen) => {
+                self.count(Anomaly::Backward);
                 self.work_lost(seen.job, now);
             }
-            Relation::Holds => {
+            Ownership::Current => {
                 self.seen_in(seen.job, seen.session, now);
                 self.observed_here(seen.job, seen.status, seen.error, now);
             }
-            Relation::Over if seen.status.is_final() => self.let_go(seen.job, now),
-            Relation::Unheard
+            Ownership::Ended if seen.status.is_final() => self.release_slot(seen.job, now),
+            Ownership::Unknown
                 if seen.status.holds_agent() && seen.status != JobStatus::Assigned =>
             {
                 self.recover(&seen, now);
             }
-            Relation::Over | Relation::Unheard | Relation::Foreign => self.count(Oddity::Stale),
+            Ownership::Ended | Ownership::Unknown | Ownership::Stale => self.count(Anomaly::Stale),
         }
     }
 
     /// Whether the agent takes anew what an earlier process of it had begun: an offer is read again by a process that was
     /// started before the offer's time was over. What had begun is lost; it must not begin twice as one attempt.
-    fn began_elsewhere(&self, seen: &Sighting<'_>) -> bool {
+    fn began_elsewhere(&self, seen: &Observation<'_>) -> bool {
         let Some(record) = self.jobs.get(seen.job) else {
             return false;
         };
@@ -152,7 +152,7 @@ impl Core {
             JobStatus::Stopping,
         ];
         if !placed.contains(&status) && !status.is_final() {
-            return self.count(Oddity::Backward);
+            return self.count(Anomaly::Backward);
         }
         if current == JobStatus::Assigned {
             // Whatever it reports, it has taken the job.
@@ -213,15 +213,15 @@ impl Core {
     }
 
     /// A job that an agent has and nobody knows.
-    fn recover(&mut self, seen: &Sighting<'_>, now: Timestamp) {
-        let Sighting {
+    fn recover(&mut self, seen: &Observation<'_>, now: Timestamp) {
+        let Observation {
             agent,
             job: id,
             attempt,
             status,
             ..
         } = *seen;
-        self.count(Oddity::Recovered);
+        self.count(Anomaly::Recovered);
         let job = Job {
             id: id.clone(),
             template_id: None,
@@ -241,7 +241,7 @@ impl Core {
             requirements: Default::default(),
             priority: 0,
             not_before: None,
-            pool: self.terms.pool.clone(),
+            pool: self.config.pool.clone(),
             attempt: attempt.unwrap_or_default().max(Attempt(1)),
             restarts: 0,
             stream_metadata: None,
@@ -271,7 +271,7 @@ impl Core {
     }
 
     /// Compares what the agent has with what it should have; gives back what it should not.
-    pub(super) fn reconcile(
+    pub(super) fn reconcile_agent(
         &mut self,
         agent: &AgentId,
         jobs: &[ActiveJob],
@@ -284,15 +284,15 @@ impl Core {
                 attempt,
                 status,
             } = active;
-            match self.relation(agent, job_id, *attempt) {
-                Relation::Over | Relation::Foreign if !status.is_final() => {
+            match self.ownership(agent, job_id, *attempt) {
+                Ownership::Ended | Ownership::Stale if !status.is_final() => {
                     kill.push(JobAttempt {
                         job_id: job_id.clone(),
                         attempt: attempt.unwrap_or_default(),
                     });
                 }
-                Relation::Holds => self.remind(job_id, *status, now),
-                Relation::Over | Relation::Foreign | Relation::Unheard => {}
+                Ownership::Current => self.remind(job_id, *status, now),
+                Ownership::Ended | Ownership::Stale | Ownership::Unknown => {}
             }
         }
         let has: BTreeSet<&JobId> = jobs.iter().map(|active| &active.job_id).collect();

@@ -13,7 +13,7 @@ use quintet_contract::time::Timestamp;
 use quintet_contract::{JsonObject, capability};
 use serde_json::Value;
 
-use super::event::Effect;
+use super::event::Action;
 use super::queue::{Class, Rank};
 use super::registry::{Entry, Place};
 use super::{Core, Timer};
@@ -131,12 +131,12 @@ impl Core {
 
     /// Places everything that can be placed.
     pub(super) fn place(&mut self, now: Timestamp) {
-        let fresh = self.agents.take_fresh();
+        let newly_available = self.agents.take_newly_available();
         if self.queue.is_empty() || self.agents.is_full() {
             return;
         }
         // A closed class was refused by all who were free before.
-        let mut heads = match fresh.is_empty() {
+        let mut heads = match newly_available.is_empty() {
             true => self.queue.open_heads(),
             false => self.queue.heads(),
         };
@@ -144,7 +144,7 @@ impl Core {
             if self.agents.is_full() {
                 return;
             }
-            let only = (!self.queue.is_open(&class)).then_some(&fresh);
+            let only = (!self.queue.is_open(&class)).then_some(&newly_available);
             // A class whose head finds nobody is done with: nobody is there for the others either.
             let Some(agent) = self.choose(&rank.id, only, now) else {
                 self.queue.close(&class);
@@ -265,7 +265,7 @@ impl Core {
         record.job.attempt = record.job.attempt.next();
         record.job.agent_id = Some(agent.clone());
         record.job.started_at = None;
-        record.private.offer_expires_at = Some(now.after(self.terms.assign_ack_timeout));
+        record.private.offer_expires_at = Some(now.after(self.config.assign_ack_timeout));
         self.advance(id, JobStatus::Assigned, now, None);
         self.agents.used_at(agent, now);
         self.send_offer(id, config);
@@ -297,7 +297,7 @@ impl Core {
             requested_by: job.requested_by.clone(),
             stream_metadata: job.stream_metadata.clone().unwrap_or_default(),
         };
-        self.effects.push(Effect::Offer {
+        self.effects.act(Action::Offer {
             agent,
             assignment: Box::new(assignment),
             traceparent: private.traceparent.clone(),

@@ -168,7 +168,7 @@ pub(super) struct Registry {
     agents: BTreeMap<AgentId, Entry>,
     free: BTreeSet<Place>,
     /// Agents that may serve what they could not before: they came free, or said hello.
-    fresh: BTreeSet<AgentId>,
+    newly_available: BTreeSet<AgentId>,
 }
 
 impl Registry {
@@ -177,7 +177,7 @@ impl Registry {
             pool,
             agents: BTreeMap::new(),
             free: BTreeSet::new(),
-            fresh: BTreeSet::new(),
+            newly_available: BTreeSet::new(),
         }
     }
 
@@ -204,7 +204,7 @@ impl Registry {
                     self.free.remove(&old);
                 }
                 None => {
-                    self.fresh.insert(id.clone());
+                    self.newly_available.insert(id.clone());
                 }
             }
             self.free.extend(place.clone());
@@ -254,7 +254,7 @@ impl Registry {
             Entry::new(record, now)
         });
         self.change(id, |entry| entry.announce(hello, session, now));
-        self.fresh.insert(id.clone());
+        self.newly_available.insert(id.clone());
     }
 
     pub(super) fn remove(&mut self, id: &AgentId) {
@@ -296,8 +296,8 @@ impl Registry {
     }
 
     /// Those who may serve what they could not when this was last asked.
-    pub(super) fn take_fresh(&mut self) -> BTreeSet<AgentId> {
-        std::mem::take(&mut self.fresh)
+    pub(super) fn take_newly_available(&mut self) -> BTreeSet<AgentId> {
+        std::mem::take(&mut self.newly_available)
     }
 
     /// Those of these agents who can take a job, best first.

@@ -18,8 +18,8 @@ use quintet_contract::time::Timestamp;
 use quintet_contract::{JsonObject, metadata, nesting};
 
 use super::Core;
-use super::event::{Effect, Oddity};
-use super::observe::{Relation, Sighting};
+use super::event::{Action, Anomaly, Write};
+use super::observe::{Observation, Ownership};
 use super::submit::size_of_object;
 
 /// Most bytes of a text that an agent says about a job, such as why it failed; the rest is cut off.
@@ -55,7 +55,7 @@ impl Core {
         let greets = matches!(reports.first(), Some(AgentReport::Hello { .. }));
         let standing = self.standing(agent, session, greets);
         if standing != SessionStatus::Current {
-            self.count(Oddity::OldSession);
+            self.count(Anomaly::OldSession);
             let leaves = matches!(reports.last(), Some(AgentReport::Goodbye { .. }));
             if leaves && standing == SessionStatus::HelloRequired {
                 // A goodbye that was heard before; it need not come back to say it again.
@@ -76,7 +76,7 @@ impl Core {
             entry.record.session == Some(session) && entry.reports_clock >= clock
         });
         if is_copy {
-            self.count(Oddity::Duplicate);
+            self.count(Anomaly::Duplicate);
         } else {
             for report in &reports {
                 self.take_report(agent, session, report, now);
@@ -96,7 +96,7 @@ impl Core {
 
     /// Whether one more agent may be registered, if this one is new. Offline ones stay listed until they are forgotten.
     fn check_room(&self, agent: &AgentId) -> Result<(), ErrorReply> {
-        let most = self.terms.max_agents;
+        let most = self.config.max_agents;
         if self.agents.get(agent).is_some() || self.agents.iter().len() < most {
             return Ok(());
         }
@@ -138,10 +138,10 @@ impl Core {
         let millis =
             |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         AgentSettings {
-            heartbeat_interval_ms: millis(self.terms.heartbeat_interval),
-            heartbeat_timeout_ms: millis(self.terms.heartbeat_timeout),
-            stop_grace_ms: millis(self.terms.stop_grace),
-            kill_after_ms: millis(self.terms.kill_after),
+            heartbeat_interval_ms: millis(self.config.heartbeat_interval),
+            heartbeat_timeout_ms: millis(self.config.heartbeat_timeout),
+            stop_grace_ms: millis(self.config.stop_grace),
+            kill_after_ms: millis(self.config.kill_after),
         }
     }
 
@@ -161,7 +161,7 @@ impl Core {
                 ..
             } => {
                 self.observed(
-                    Sighting {
+                    Observation {
                         agent,
                         session,
                         job: job_id,
@@ -178,7 +178,7 @@ impl Core {
                 accepted: false,
                 reason,
             } => {
-                let holds = matches!(self.relation(agent, job_id, *attempt), Relation::Holds);
+                let holds = matches!(self.ownership(agent, job_id, *attempt), Ownership::Current);
                 match self.job(job_id).filter(|_| holds).map(last_known) {
                     // An acceptance may be taken back as long as the job was not started.
                     Some(JobStatus::Assigned | JobStatus::Accepted) => {
@@ -187,7 +187,7 @@ impl Core {
                     }
                     // It was to end, and will not begin.
                     Some(JobStatus::Stopping) => self.observed(
-                        Sighting {
+                        Observation {
                             agent,
                             session,
                             job: job_id,
@@ -197,7 +197,7 @@ impl Core {
                         },
                         now,
                     ),
-                    _ => self.count(Oddity::Stale),
+                    _ => self.count(Anomaly::Stale),
                 }
             }
             AgentReport::JobUpdate {
@@ -206,7 +206,7 @@ impl Core {
                 status,
             } => {
                 self.observed(
-                    Sighting {
+                    Observation {
                         agent,
                         session,
                         job: job_id,
@@ -230,7 +230,7 @@ impl Core {
                 };
                 let error = error.as_ref().map(cut_error);
                 self.observed(
-                    Sighting {
+                    Observation {
                         agent,
                         session,
                         job: job_id,
@@ -247,7 +247,8 @@ impl Core {
                 muted,
                 success,
             } => {
-                if *success && matches!(self.relation(agent, job_id, *attempt), Relation::Holds) {
+                if *success && matches!(self.ownership(agent, job_id, *attempt), Ownership::Current)
+                {
                     self.set_muted(job_id, *muted, now);
                 }
             }
@@ -256,10 +257,10 @@ impl Core {
                 attempt,
                 metadata,
             } => {
-                if matches!(self.relation(agent, job_id, *attempt), Relation::Holds) {
+                if matches!(self.ownership(agent, job_id, *attempt), Ownership::Current) {
                     self.agent_metadata(job_id, metadata.clone(), now);
                 } else {
-                    self.count(Oddity::Stale);
+                    self.count(Anomaly::Stale);
                 }
             }
             AgentReport::AgentError { code, message } => {
@@ -268,12 +269,12 @@ impl Core {
                     message: cut(message),
                 };
                 self.agents.set_error(agent, Some(fault));
-                self.effects.push(Effect::StoreAgent(agent.clone()));
+                self.effects.write(Write::Agent(agent.clone()));
             }
             AgentReport::Goodbye { reason } => {
                 self.agent_lost(agent, &format!("agent left: {}", cut(reason)), now);
             }
-            AgentReport::Unknown => self.count(Oddity::UnknownKind),
+            AgentReport::Unknown => self.count(Anomaly::UnknownKind),
         }
     }
 
@@ -284,13 +285,13 @@ impl Core {
                 job_id: job_id.clone(),
                 attempt: attempt.unwrap_or_default(),
             };
-            match self.relation(agent, job_id, attempt) {
-                Relation::Holds if status == JobStatus::Accepted && self.may_start(job_id) => {
+            match self.ownership(agent, job_id, attempt) {
+                Ownership::Current if status == JobStatus::Accepted && self.may_start(job_id) => {
                     let attempt = self.job(job_id).map_or(named.attempt, |job| job.attempt);
                     reply.start.push(JobAttempt { attempt, ..named });
                 }
-                Relation::Over | Relation::Foreign if !status.is_final() => reply.kill.push(named),
-                Relation::Holds | Relation::Over | Relation::Foreign | Relation::Unheard => {}
+                Ownership::Ended | Ownership::Stale if !status.is_final() => reply.kill.push(named),
+                Ownership::Current | Ownership::Ended | Ownership::Stale | Ownership::Unknown => {}
             }
         };
         match report {
@@ -342,7 +343,7 @@ impl Core {
             self.watch_silence(agent, now);
         }
         if matches!(before, Some(Some(old)) if old != session) {
-            self.effects.push(Effect::Command {
+            self.effects.act(Action::Command {
                 agent: agent.clone(),
                 command: AgentCommand::Replaced { current: session },
                 ask: None,
@@ -350,7 +351,7 @@ impl Core {
             });
         }
         for active in &hello.active_jobs {
-            let seen = Sighting {
+            let seen = Observation {
                 agent,
                 session,
                 job: &active.job_id,
@@ -374,7 +375,7 @@ impl Core {
         for job in held.into_iter().filter(|job| !active.contains(job)) {
             self.gone(&job, now);
         }
-        self.effects.push(Effect::StoreAgent(agent.clone()));
+        self.effects.write(Write::Agent(agent.clone()));
     }
 
     /// A sign of life, and perhaps the list of what the agent has.
@@ -387,7 +388,7 @@ impl Core {
     ) {
         let standing = self.standing(agent, heartbeat.session, false);
         if standing != SessionStatus::Current {
-            self.count(Oddity::OldSession);
+            self.count(Anomaly::OldSession);
             let kill = Vec::new();
             return self.reply(from, Ok(HeartbeatReply { standing, kill }));
         }
@@ -409,10 +410,10 @@ impl Core {
         };
         if recovered {
             self.agents.set_error(agent, None);
-            self.effects.push(Effect::StoreAgent(agent.clone()));
+            self.effects.write(Write::Agent(agent.clone()));
         }
         let kill = match heartbeat.jobs {
-            Some(jobs) if is_news => self.reconcile(agent, &jobs, now),
+            Some(jobs) if is_news => self.reconcile_agent(agent, &jobs, now),
             Some(_) | None => Vec::new(),
         };
         self.reply(from, Ok(HeartbeatReply { standing, kill }));
@@ -427,7 +428,7 @@ impl Core {
 
     fn agent_metadata(&mut self, id: &JobId, news: JsonObject, now: Timestamp) {
         if metadata::check(&news).is_err() || self.merge_metadata(id, news, now).is_err() {
-            self.count(Oddity::BadMetadata);
+            self.count(Anomaly::BadMetadata);
         }
     }
 }

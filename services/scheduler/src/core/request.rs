@@ -12,7 +12,7 @@ use quintet_contract::time::Timestamp;
 use quintet_contract::{JsonObject, metadata};
 
 use super::Core;
-use super::event::{Effect, Question, Traceparent};
+use super::event::{Question, Traceparent, Write};
 use super::submit::{check_metadata_limits, size_of_object};
 
 /// Most bytes of one page, roughly: a page is one message of the bus.
@@ -197,7 +197,7 @@ impl Core {
         self.agents
             .change(id, |entry| entry.record.agent.drain = drain)
             .ok_or_else(ErrorReply::not_found)?;
-        self.effects.push(Effect::StoreAgent(id.clone()));
+        self.effects.write(Write::Agent(id.clone()));
         self.get_agent(id)
     }
 
@@ -208,7 +208,7 @@ impl Core {
             return Err(ErrorReply::new(ErrorCode::AgentOnline, text));
         }
         self.agents.remove(id);
-        self.effects.push(Effect::DeleteAgent(id.clone()));
+        self.effects.write(Write::NoAgent(id.clone()));
         Ok(Done { ok: true })
     }
 }

@@ -22,7 +22,7 @@ use quintet_contract::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::Core;
-use super::event::{Claim, Effect, Traceparent};
+use super::event::{Action, Claim, Traceparent};
 
 /// Most bytes of configuration, parameters and metadata together: a record must fit a message of the bus.
 const MAX_JOB_BYTES: usize = 512 * 1024;
@@ -110,12 +110,12 @@ impl Core {
         let strict = submit.strict;
         let record = match self.new_record(submit, trace, now) {
             Ok(record) => record,
-            Err(error) => return self.settle_submission(sink, Err(error)),
+            Err(error) => return self.complete_submission(sink, Err(error)),
         };
         if let Some(known) = self.jobs.get(&record.job.id) {
             // The same request again: its first answer was lost.
             let job = known.job.clone();
-            return self.settle_submission(sink, Ok(SubmitReply { job, created: true }));
+            return self.complete_submission(sink, Ok(SubmitReply { job, created: true }));
         }
         let Some(key) = record.job.idempotency_key.clone() else {
             return self.admit(record, sink, now);
@@ -138,11 +138,11 @@ impl Core {
     fn claim(&mut self, key: &IdempotencyKey, first: &JobRecord, replaces: u64) {
         let record = KeyRecord {
             job_id: first.job.id.clone(),
-            pool: self.terms.pool.clone(),
+            pool: self.config.pool.clone(),
             first: first.clone(),
             ended: false,
         };
-        self.effects.push(Effect::ClaimKey {
+        self.effects.act(Action::ClaimKey {
             key: key.clone(),
             record: Box::new(record),
             replaces,
@@ -169,7 +169,7 @@ impl Core {
             }
             Claim::Failed(error) => {
                 for Waiting { sink, .. } in waiting {
-                    self.settle_submission(sink, Err(error.clone()));
+                    self.complete_submission(sink, Err(error.clone()));
                 }
             }
             Claim::Taken {
@@ -188,7 +188,7 @@ impl Core {
                             job: (*job).clone(),
                             created: false,
                         });
-                    self.settle_submission(sink, outcome);
+                    self.complete_submission(sink, outcome);
                 }
             }
             Claim::Taken {
@@ -235,13 +235,13 @@ impl Core {
             job: known.job.clone(),
             created,
         });
-        self.settle_submission(sink, outcome);
+        self.complete_submission(sink, outcome);
     }
 
     fn admit(&mut self, record: JobRecord, sink: Sink, now: Timestamp) {
         let job = record.job.clone();
         self.store_new(record, now);
-        self.settle_submission(sink, Ok(SubmitReply { job, created: true }));
+        self.complete_submission(sink, Ok(SubmitReply { job, created: true }));
     }
 
     fn store_new(&mut self, record: JobRecord, now: Timestamp) {
@@ -252,7 +252,7 @@ impl Core {
         self.arm(&id);
     }
 
-    fn settle_submission(&mut self, sink: Sink, outcome: Outcome) {
+    fn complete_submission(&mut self, sink: Sink, outcome: Outcome) {
         match (sink, outcome) {
             (Sink::Single(to), outcome) => self.reply(to, outcome),
             (Sink::Batch { gather: id, index }, outcome) => {
@@ -331,7 +331,7 @@ impl Core {
             requirements: submit.requirements.unwrap_or_default(),
             priority: submit.priority.unwrap_or_default(),
             not_before: submit.not_before,
-            pool: self.terms.pool.clone(),
+            pool: self.config.pool.clone(),
             attempt: Attempt::default(),
             restarts: 0,
             stream_metadata: submit.stream_metadata,

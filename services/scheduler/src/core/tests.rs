@@ -23,18 +23,19 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
+use quintet_leader::Core as _;
 
 /// A pool under test.
 struct Pool {
     core: Core,
     now: Timestamp,
-    effects: Vec<Effect>,
+    effects: Effects,
     requests: u64,
     clocks: u64,
 }
 
-fn terms() -> Terms {
-    Terms {
+fn config() -> CoreConfig {
+    CoreConfig {
         pool: PoolName::default(),
         heartbeat_interval: Duration::from_secs(3),
         heartbeat_timeout: Duration::from_secs(10),
@@ -96,7 +97,7 @@ impl Pool {
     }
 
     fn restored(stored: Stored, now: Timestamp) -> Self {
-        let (core, effects) = Core::restore(terms(), stored, now);
+        let (core, effects) = Core::restore(config(), stored, now);
         Self {
             core,
             now,
@@ -130,11 +131,11 @@ impl Pool {
     fn step(&mut self, event: Event) {
         let effects = self.core.step(event, self.now);
         self.effects.extend(effects);
-        self.settle();
+        self.reconcile();
     }
 
-    fn settle(&mut self) {
-        let effects = self.core.settle(self.now);
+    fn reconcile(&mut self) {
+        let effects = self.core.reconcile(self.now);
         self.effects.extend(effects);
     }
 
@@ -143,10 +144,10 @@ impl Pool {
         let end = self.now.after(duration);
         while let Some(due) = self.core.next_due().filter(|due| *due <= end) {
             self.now = self.now.max(due);
-            self.settle();
+            self.reconcile();
         }
         self.now = end;
-        self.settle();
+        self.reconcile();
     }
 
     fn request<R>(&mut self) -> RequestId<R> {
@@ -155,11 +156,11 @@ impl Pool {
     }
 
     fn answer_to<R>(&mut self, id: RequestId<R>) -> Option<Answer> {
-        let at = self.effects.iter().position(
-            |effect| matches!(effect, Effect::Reply(reply) if reply.to() == id.number()),
+        let at = self.effects.then.iter().position(
+            |action| matches!(action, Action::Reply(reply) if reply.to() == id.number()),
         )?;
-        match self.effects.remove(at) {
-            Effect::Reply(reply) => Some(reply.into_parts().1),
+        match self.effects.then.remove(at) {
+            Action::Reply(reply) => Some(reply.into_parts().1),
             _ => None,
         }
     }
@@ -241,7 +242,7 @@ impl Pool {
             jobs,
             metrics: JsonObject::new(),
         };
-        self.step(Event::HeartbeatCame {
+        self.step(Event::HeartbeatReceived {
             from,
             agent: agent(name),
             heartbeat,
@@ -328,8 +329,8 @@ impl Pool {
 
     fn take_offers(&mut self) -> Vec<(AgentId, Assignment)> {
         let mut offers = Vec::new();
-        self.effects.retain(|effect| match effect {
-            Effect::Offer {
+        self.effects.then.retain(|effect| match effect {
+            Action::Offer {
                 agent, assignment, ..
             } => {
                 offers.push((agent.clone(), (**assignment).clone()));
@@ -342,8 +343,8 @@ impl Pool {
 
     fn take_commands(&mut self) -> Vec<(AgentId, AgentCommand, Option<AskId>)> {
         let mut commands = Vec::new();
-        self.effects.retain(|effect| match effect {
-            Effect::Command {
+        self.effects.then.retain(|effect| match effect {
+            Action::Command {
                 agent,
                 command,
                 ask,
@@ -359,8 +360,8 @@ impl Pool {
 
     fn take_claims(&mut self) -> Vec<(IdempotencyKey, KeyRecord, u64)> {
         let mut claims = Vec::new();
-        self.effects.retain(|effect| match effect {
-            Effect::ClaimKey {
+        self.effects.then.retain(|effect| match effect {
+            Action::ClaimKey {
                 key,
                 record,
                 replaces,
@@ -1506,6 +1507,101 @@ impl Pool {
     }
 }
 
+/// The store rejects the record of a job, for which this waited.
+fn reject(pool: &mut Pool, name: &str, withheld: Vec<Action>, unstored: Vec<JobId>) {
+    let reply = ErrorReply::new(ErrorCode::PayloadTooLarge, "the record is too large");
+    let rejection = Rejection {
+        keys: vec![Record::Job(job(name))],
+        withheld,
+        reply,
+    };
+    pool.step(Event::WriteRejected {
+        rejection,
+        unstored,
+    });
+}
+
+#[test]
+fn a_job_whose_first_record_is_rejected_is_refused_and_forgotten_and_nothing_else_is() {
+    let mut pool = Pool::with_agent("a");
+    pool.run("a", 1, submission("runs"));
+    pool.effects = Effects::default();
+    let from = pool.request();
+    pool.step(Event::Asked {
+        question: Question::Submit(from, Box::new(submission("large"))),
+        traceparent: None,
+    });
+    let withheld = std::mem::take(&mut pool.effects.then);
+    reject(&mut pool, "large", withheld, vec![job("large")]);
+    let answer = pool.answer_to(from);
+    assert!(
+        matches!(&answer, Some(Answer::Refused(reply)) if reply.code == ErrorCode::PayloadTooLarge),
+        "{answer:?}"
+    );
+    assert!(pool.take_offers().is_empty());
+    assert!(pool.core.job(&job("large")).is_none());
+    assert_eq!(pool.status("runs"), Running);
+    // Its slot is free.
+    pool.submit(submission("next")).unwrap();
+    assert_eq!(pool.take_offers().len(), 1);
+}
+
+#[test]
+fn a_running_job_whose_record_is_rejected_fails_with_one_sentence_and_is_killed() {
+    let mut pool = Pool::with_agent("a");
+    pool.run("a", 1, submission("j"));
+    pool.effects = Effects::default();
+    reject(&mut pool, "j", Vec::new(), Vec::new());
+    assert_eq!(pool.status("j"), Failed);
+    let error = pool.job("j").error.clone().unwrap();
+    assert_eq!(
+        (error.code.as_str(), error.message.as_str()),
+        ("NOT_STORED", "the record is too large")
+    );
+    assert!(pool.effects.writes.contains(&Write::Job(job("j"))));
+    assert!(matches!(
+        &pool.take_commands()[..],
+        [(_, AgentCommand::Kill { .. }, None)]
+    ));
+    // Rejected once more, nothing about it is written.
+    pool.effects = Effects::default();
+    reject(&mut pool, "j", Vec::new(), Vec::new());
+    assert!(!pool.effects.writes.contains(&Write::Job(job("j"))));
+    // Its slot is free when the agent has confirmed.
+    pool.ended("a", 1, "j", Failed);
+    assert!(pool.core.agents.get(&agent("a")).unwrap().jobs().is_empty());
+}
+
+#[test]
+fn of_a_batch_the_rejected_job_alone_is_refused() {
+    let mut pool = Pool::with_agent("a");
+    pool.effects = Effects::default();
+    let from = pool.request();
+    pool.step(Event::Asked {
+        question: Question::SubmitBatch(
+            from,
+            SubmitBatch {
+                jobs: vec![submission("small"), submission("large")],
+            },
+        ),
+        traceparent: None,
+    });
+    let withheld = std::mem::take(&mut pool.effects.then);
+    reject(&mut pool, "large", withheld, vec![job("large")]);
+    let Some(Answer::Batch(reply)) = pool.answer_to(from) else {
+        panic!("a batch is answered");
+    };
+    let accepted: Vec<bool> = reply
+        .results
+        .iter()
+        .map(|entry| entry.accepted.is_some() && entry.refused.is_none())
+        .collect();
+    assert_eq!(accepted, [true, false]);
+    let offers = pool.take_offers();
+    assert_eq!(offers.len(), 1);
+    assert_eq!(offers[0].1.job_id, job("small"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
@@ -1519,7 +1615,7 @@ proptest! {
             pool.play(step, &mut sessions);
             pool.check();
             // Settled is settled: looking again finds nothing to do.
-            let again = pool.core.settle(pool.now);
+            let again = pool.core.reconcile(pool.now);
             prop_assert!(again.is_empty(), "{:?}", again);
         }
     }

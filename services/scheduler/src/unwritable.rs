@@ -1,8 +1,8 @@
 //! Rejects requests while a bucket is unwritable. The bus finds out when it is writable again.
 //!
-//! A bucket that takes no writes stops everything a scheduler does, the lease included. Whoever asks then is told why
-//! at once, by every scheduler that notices, instead of waiting for a leader that cannot be. Reads of single records go
-//! on: the edge reads them itself.
+//! A bucket that takes no writes stops everything a scheduler does, the lease included. Requests are rejected then with
+//! the reason, at once and by every scheduler that notices, instead of waiting for a leader that cannot be. Reads of single
+//! records go on: the edge reads them itself.
 
 use std::collections::BTreeSet;
 
@@ -16,19 +16,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::error::Error;
-use crate::inbound::{Inbox, refusal};
+use crate::inbound::{Inbox, open_services};
 
-/// Whether the desk may be needed again.
+/// Why rejecting ended.
 #[derive(PartialEq, Eq)]
-enum Desk {
-    /// It may: all is well for now.
-    Waits,
-    /// It may not: the scheduler or its connection ends.
+enum End {
+    /// NATS stores again.
+    Writable,
+    /// The scheduler or its connection ends.
     Closed,
 }
 
-/// Attends until `shutdown`.
-pub(crate) async fn attend(
+/// Rejects requests whenever NATS stores nothing, until `shutdown`.
+pub(crate) async fn reject_while_unwritable(
     bus: Bus,
     pool: PoolName,
     health: ComponentHandle,
@@ -42,13 +42,16 @@ pub(crate) async fn attend(
             found = silent.wait_for(|buckets| !buckets.is_empty()) => found.map(|buckets| buckets.clone()),
         };
         let Ok(buckets) = found else { return Ok(()) };
-        let reply = refusal(&buckets);
+        let Some(bucket) = buckets.first() else {
+            continue;
+        };
+        let reply = ErrorReply::unwritable(bucket);
         error!(
             ?buckets,
             "NATS stores nothing: its disk is full, or most of its cluster is away"
         );
         health.not_ready(reply.error.clone());
-        if turn_away(&bus, &pool, &mut silent, &reply, &shutdown).await? == Desk::Closed {
+        if reject(&bus, &pool, &mut silent, &reply, &shutdown).await? == End::Closed {
             return Ok(());
         }
         health.ready();
@@ -56,29 +59,30 @@ pub(crate) async fn attend(
     }
 }
 
-/// Refuses everything that is asked until all buckets store.
-async fn turn_away(
+/// Rejects every request until all buckets store.
+async fn reject(
     bus: &Bus,
     pool: &PoolName,
     silent: &mut watch::Receiver<BTreeSet<String>>,
     reply: &ErrorReply,
     shutdown: &CancellationToken,
-) -> Result<Desk, Error> {
-    let mut inbox = Inbox::services(bus, pool).await?;
+) -> Result<End, Error> {
+    let mut inbox = Inbox::new(bus, "scheduler");
+    open_services(&mut inbox, pool).await?;
     let _search = bus.server_failover();
-    let desk = loop {
-        // Each branch is cancel-safe: a stream keeps what it was not asked for.
+    let end = loop {
+        // Each branch is cancel-safe: a stream keeps what was not taken.
         let asked = tokio::select! {
             biased;
-            () = shutdown.cancelled() => break Desk::Closed,
-            _ = silent.wait_for(BTreeSet::is_empty) => break Desk::Waits,
+            () = shutdown.cancelled() => break End::Closed,
+            _ = silent.wait_for(BTreeSet::is_empty) => break End::Writable,
             asked = inbox.messages.next() => asked,
         };
         match asked {
             Some(asked) => asked.reject(reply).await,
-            None => break Desk::Closed,
+            None => break End::Closed,
         }
     };
     inbox.close(reply).await;
-    Ok(desk)
+    Ok(end)
 }
