@@ -67,7 +67,7 @@ async fn subscribe(inbox: &mut InboxOf<Outbound>) -> Result<(), Error> {
         let body = incoming.body;
         raw(incoming.responder, move |id| Event::Ingested(body, id))
     });
-    inbox.add(ingest.boxed());
+    inbox.add_endpoint(ingest.boxed());
     let frames = frames.map(|incoming| {
         let (worker, body) = (incoming.subject.worker, incoming.body);
         raw(incoming.responder, move |id| {

@@ -54,7 +54,7 @@ pub(crate) async fn open_services(inbox: &mut Inbox, pool: &PoolName) -> Result<
             let requests = requests.filter_map(async |incoming| {
                 question(incoming, $name, $question).map(Message::Request)
             });
-            $inbox.add(requests.boxed());
+            $inbox.add_endpoint(requests.boxed());
         }};
     }
     let description = "jobs of a pool: submit, list, get, stop, control";

@@ -1,14 +1,23 @@
 //! The inbox of a leader: the endpoints that it serves, and everything that arrives on the bus, as events of its core.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
+use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
-use futures::{FutureExt, StreamExt};
 use quintet_bus::pending::{InboundRequest, accept};
 use quintet_bus::{Bus, Micro};
 use quintet_contract::error::ErrorReply;
 use quintet_contract::reply::RequestId;
 use quintet_contract::subject::Request;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::debug;
 
 use crate::error::Error;
+
+/// How long requests that are on their way to an endpoint that closes may take to arrive.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One message.
 pub enum Message<E> {
@@ -26,6 +35,10 @@ pub struct Inbox<E> {
     bus: Bus,
     name: &'static str,
     micros: Vec<Micro>,
+    /// Each endpoint holds a clone until it has ended.
+    open: mpsc::Sender<Infallible>,
+    /// Ends when every endpoint has.
+    closed: mpsc::Receiver<Infallible>,
     /// What arrives.
     pub messages: Messages<E>,
 }
@@ -33,10 +46,13 @@ pub struct Inbox<E> {
 impl<E: Send + 'static> Inbox<E> {
     /// An inbox without endpoints; `name` is the service's, for spans.
     pub fn new(bus: &Bus, name: &'static str) -> Self {
+        let (open, closed) = mpsc::channel(1);
         Self {
             bus: bus.clone(),
             name,
             micros: Vec::new(),
+            open,
+            closed,
             messages: SelectAll::new(),
         }
     }
@@ -85,7 +101,7 @@ impl<E: Send + 'static> Inbox<E> {
         let requests = self.micro().endpoint(operation, subject).await;
         let requests = requests.map_err(Error::subscribing(operation))?;
         let name = self.name;
-        self.messages.push(
+        self.add_endpoint(
             requests
                 .filter_map(move |incoming| {
                     let request = accept(incoming, name, operation, event.clone());
@@ -96,18 +112,44 @@ impl<E: Send + 'static> Inbox<E> {
         Ok(())
     }
 
-    /// Adds messages of a subscription.
+    /// Adds requests of an endpoint of [`Inbox::micro`], which end with it.
+    pub fn add_endpoint(&mut self, requests: BoxStream<'static, Message<E>>) {
+        let open = self.open.clone();
+        let requests = requests.inspect(move |_| {
+            let _held_until_it_ends = &open;
+        });
+        self.messages.push(requests.boxed());
+    }
+
+    /// Adds messages of a subscription, which goes on until the inbox is dropped.
     pub fn add(&mut self, messages: BoxStream<'static, Message<E>>) {
         self.messages.push(messages);
     }
 
-    /// Takes the endpoints off the bus, and rejects every request that is still waiting.
-    pub async fn close(mut self, why: &ErrorReply) {
-        for micro in self.micros.drain(..) {
+    /// Takes the endpoints off the bus, and rejects every request that is still waiting or on its way.
+    pub async fn close(self, why: &ErrorReply) {
+        let Self {
+            micros,
+            open,
+            mut closed,
+            mut messages,
+            ..
+        } = self;
+        for micro in micros {
             micro.stop().await;
         }
-        while let Some(Some(message)) = self.messages.next().now_or_never() {
-            message.reject(why).await;
+        drop(open);
+        let rejecting = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(message) = messages.next() => message.reject(why).await,
+                    _ = closed.recv() => return,
+                }
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, rejecting).await.is_err() {
+            debug!("the endpoints did not end in time");
         }
     }
 

@@ -1,13 +1,15 @@
 //! What people set outlives every service, and another one drives the display when one is gone.
 
+use futures::future::join_all;
 use quintet_contract::bucket::{Frames, FramesKey};
-use quintet_contract::frame::Fps;
+use quintet_contract::frame::{Fps, Thousandths};
 use quintet_contract::frame_api::{
-    FrameWorkerMessage, FrameWorkerSettings, FramesRecord, FramesState,
+    FrameWorkerMessage, FrameWorkerSettings, FramesRecord, FramesState, SetFps,
 };
+use quintet_contract::subject::SetFrameRate;
 use serde_json::json;
 
-use super::stage::{Stage, frame, id, next_tick, next_told};
+use super::stage::{PATIENCE, Stage, frame, id, next_tick, next_told};
 
 #[tokio::test]
 async fn another_service_goes_on_with_what_people_have_set() {
@@ -98,4 +100,28 @@ async fn what_somebody_else_stores_holds_as_well_and_is_not_written_over() {
     assert_eq!((look.stats.fps.get(), look.manual), (30.0, false));
     stage.set_fps(9.0).await;
     service.end().await;
+}
+
+/// Requests that are in flight when the service leaves.
+const IN_FLIGHT: u32 = 200;
+
+#[tokio::test]
+async fn requests_in_flight_when_a_service_leaves_may_be_sent_again() {
+    let stage = Stage::open().await;
+    let service = stage.serve("leaving", |_| {}).await;
+    stage.look().await;
+    // Each is stored before it is answered, one after the other: most of them wait.
+    let requests = (1..=IN_FLIGHT).map(|number| {
+        let fps = Thousandths::of(1.0 + f64::from(number) / 10.0);
+        let bus = stage.bus.clone();
+        async move {
+            bus.request(&SetFrameRate {}, &SetFps { fps }, PATIENCE)
+                .await
+        }
+    });
+    let (outcomes, ()) = tokio::join!(join_all(requests), service.end());
+    for outcome in outcomes {
+        let Err(error) = outcome else { continue };
+        assert!(error.is_worth_retrying(), "{error:?}");
+    }
 }
