@@ -19,8 +19,8 @@ use quintet_contract::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::core::active::{Active, Urgency, bytes_of, bytes_of_object};
-use crate::core::event::{Answer, Effect, RequestId, Traceparent};
-use crate::core::{Core, plan};
+use crate::core::event::{Action, Answer, RequestId, RunWrite, Traceparent};
+use crate::core::{Core, Effects, plan};
 
 /// Most bytes of a run's metadata as JSON.
 const MAX_METADATA_BYTES: usize = 64 * 1024;
@@ -59,7 +59,7 @@ impl Core {
         request: RequestId,
         (create, traceparent): (CreateRun, Traceparent),
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let id = create.run_id;
         if self.runs.contains(&id) || self.ended.contains_key(&id) {
@@ -70,7 +70,7 @@ impl Core {
         let (run, plan) = match self.new_run(create, now) {
             Ok(new) => new,
             Err(error) => {
-                effects.push(Effect::Reply(request, Answer::Refused(error)));
+                effects.act(Action::Reply(request, Answer::Refused(error)));
                 return;
             }
         };
@@ -80,8 +80,8 @@ impl Core {
         };
         let run = Run { plan, ..run };
         let mut active = Active::new(RunRecord { run, private });
-        effects.push(Effect::Write(id, active.first_write()));
-        self.with(active, now, effects, |settle| settle.settle());
+        effects.write(RunWrite(id, active.first_write()));
+        self.with(active, now, effects, |reconciler| reconciler.reconcile());
         self.answer_with_run(request, id, effects);
     }
 
@@ -168,29 +168,24 @@ impl Core {
     }
 
     /// Answers with a run as it is now, once that is stored.
-    pub(super) fn answer_with_run(
-        &mut self,
-        request: RequestId,
-        id: RunId,
-        effects: &mut Vec<Effect>,
-    ) {
-        let effect = self.get(request, id);
-        self.say_when_stored(request, effect, [id], effects);
+    pub(super) fn answer_with_run(&mut self, request: RequestId, id: RunId, effects: &mut Effects) {
+        let action = self.get(request, id);
+        self.reply_when_stored(request, action, [id], effects);
     }
 
-    fn get(&self, request: RequestId, id: RunId) -> Effect {
+    fn get(&self, request: RequestId, id: RunId) -> Action {
         let answer = match self.runs.get(&id) {
             Some(active) => Answer::Run(Box::new(RunReply {
                 run: active.shown(),
                 entries: active.entries(),
             })),
-            None if self.ended.contains_key(&id) => return Effect::Read(request, id),
+            None if self.ended.contains_key(&id) => return Action::Read(request, id),
             None => Answer::Refused(not_found()),
         };
-        Effect::Reply(request, answer)
+        Action::Reply(request, answer)
     }
 
-    pub(super) fn list(&self, request: RequestId, list: &ListRuns) -> Effect {
+    pub(super) fn list(&self, request: RequestId, list: &ListRuns) -> Action {
         let limit = list.limit.unwrap_or(DEFAULT_PAGE).min(MAX_RUNS_PAGE) as usize;
         let is_before = |id: &RunId| list.before.is_none_or(|before| *id < before);
         let is_wanted = |status: RunStatus, owner: Option<&str>| {
@@ -225,7 +220,7 @@ impl Core {
         }
         let active = active.iter().filter_map(|id| self.runs.get(id));
         let active = active.map(|active| active.listed()).collect();
-        Effect::List(request, active, ended)
+        Action::List(request, active, ended)
     }
 
     pub(super) fn cancel(
@@ -233,22 +228,22 @@ impl Core {
         request: RequestId,
         id: RunId,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         if let Err(error) = self.may_become(id, RunStatus::Canceled) {
-            effects.push(Effect::Reply(request, Answer::Refused(error)));
+            effects.act(Action::Reply(request, Answer::Refused(error)));
             return;
         }
         if let Some(active) = self.runs.remove(&id) {
-            self.with(active, now, effects, |settle| {
-                settle.end(RunStatus::Canceled, None)
+            self.with(active, now, effects, |reconciler| {
+                reconciler.end(RunStatus::Canceled, None)
             });
         }
         let answer = Answer::Canceled(CancelReply {
             ok: true,
             status: RunStatus::Canceled,
         });
-        self.say_when_stored(request, Effect::Reply(request, answer), [id], effects);
+        self.reply_when_stored(request, Action::Reply(request, answer), [id], effects);
     }
 
     fn may_become(&self, id: RunId, next: RunStatus) -> Result<(), ErrorReply> {
@@ -269,11 +264,11 @@ impl Core {
         request: RequestId,
         add: AddCheckpoint,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let (run, id) = (add.run_id, add.checkpoint_id);
         match self.new_checkpoint(add, now) {
-            Err(error) => effects.push(Effect::Reply(request, Answer::Refused(error))),
+            Err(error) => effects.act(Action::Reply(request, Answer::Refused(error))),
             Ok(fact) => {
                 if let Some(fact) = fact
                     && let Some(active) = self.runs.get_mut(&run)
@@ -283,7 +278,7 @@ impl Core {
                     self.touched.insert(run);
                 }
                 let answer = Answer::Checkpoint(CheckpointReply { checkpoint_id: id });
-                self.say_when_stored(request, Effect::Reply(request, answer), [run], effects);
+                self.reply_when_stored(request, Action::Reply(request, answer), [run], effects);
             }
         }
     }
@@ -341,11 +336,11 @@ impl Core {
         request: RequestId,
         complete: CompleteRun,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let id = complete.run_id;
         if let Err(error) = self.may_complete(&complete) {
-            effects.push(Effect::Reply(request, Answer::Refused(error)));
+            effects.act(Action::Reply(request, Answer::Refused(error)));
             return;
         }
         if let Some(active) = self.runs.get_mut(&id) {
@@ -396,11 +391,11 @@ impl Core {
         request: RequestId,
         decide: DecideGate,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let id = decide.run_id;
         if let Err(error) = self.may_decide(&decide) {
-            effects.push(Effect::Reply(request, Answer::Refused(error)));
+            effects.act(Action::Reply(request, Answer::Refused(error)));
             return;
         }
         if let Some(active) = self.runs.get_mut(&id) {

@@ -14,7 +14,7 @@ use quintet_contract::id::{AgentId, IdempotencyKey, JobId, TemplateId};
 use quintet_contract::job::{Job, KeyRecord};
 use quintet_contract::template::Template;
 
-/// Names a request that waits for its answer; given by whoever received it.
+/// Names a request that waits for its answer; given by its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
@@ -102,7 +102,7 @@ pub enum Claim {
         /// The job it stands for, when that belongs to another pool.
         elsewhere: Option<Box<Job>>,
     },
-    /// Nobody knows: the bus did not answer.
+    /// Unknown: the bus did not answer.
     Failed(ErrorReply),
 }
 
@@ -247,7 +247,7 @@ pub enum Anomaly {
     Stale,
     /// A report of a status that cannot follow.
     Backward,
-    /// A job that nobody knew.
+    /// A job without a record.
     Recovered,
     /// A report or command of a kind that this version does not know.
     UnknownKind,
