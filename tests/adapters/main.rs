@@ -5,5 +5,6 @@
 mod agent;
 mod frames;
 mod link;
+mod runner;
 mod scheduler;
 mod workers;

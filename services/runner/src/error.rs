@@ -1,19 +1,13 @@
-//! How a runner can fail for good. Everything that may pass is retried by the driver instead.
+//! Errors of a runner that end it. Everything that may pass is tried again by its leaders instead.
 
-/// Why a runner cannot go on.
+/// Why a runner cannot work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The bus refused a subscription that the runner cannot work without.
-    #[error("subscribing to {what}")]
-    Subscribe {
-        /// What was to be received.
-        what: &'static str,
-        /// Why not.
-        #[source]
-        source: quintet_bus::SubscribeError,
-    },
-    /// The settings of the Kubernetes cluster are of no use.
+    /// It cannot lead, or a part of it ended.
+    #[error(transparent)]
+    Leader(#[from] quintet_leader::Error),
+    /// The settings of the Kubernetes cluster are invalid.
     #[error("runs of the mode k8s")]
     Kubernetes(#[from] crate::kubernetes::KubernetesError),
 }

@@ -1,111 +1,58 @@
-//! What arrives on the bus, as events of the core, and the pending reply to each.
+//! What arrives on the bus, as events of the core, and the pending reply to each request.
 //!
-//! Ids are attached here: each report gets one for the checkpoint that it may be. Requests that nobody waits for any more
-//! are not taken in.
-
-use std::collections::BTreeSet;
+//! Ids are attached here: each report gets one for the checkpoint that it may be. Requests that came too late are dropped.
 
 use futures::StreamExt;
-use futures::stream::{BoxStream, SelectAll, select_all};
-use quintet_bus::pending::{InboundRequest, PendingReply, accept, is_late};
-use quintet_bus::{Bus, Incoming, Micro, SubscribeError, new_checkpoint_id};
+use quintet_bus::pending::{InboundRequest, PendingReply, is_late};
+use quintet_bus::{Incoming, new_checkpoint_id};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{CheckpointId, RunShard};
+use quintet_contract::run_api::{AddCheckpoint, CompleteRun, RunRef};
 use quintet_contract::subject::{
     AddRunCheckpoint, CancelRun, CompleteRuns, CreateRuns, DecideGates, GetRun, ListRunsOf,
     RunReporting,
 };
 use quintet_contract::task::{MAX_REPORTS, RunReport, WorkerEvent};
+use quintet_leader::{Error, InboxOf, Message};
 use quintet_service::trace::current_traceparent;
 use tracing::Span;
 
 use crate::core::Event;
-use crate::error::Error;
+use crate::outbound::Outbound;
 
-/// One request that waits for a reply.
-pub(crate) type Inbound = InboundRequest<Event>;
+type Inbound = InboundRequest<Event>;
 
-/// Why nothing is done now: NATS does not store, or else these runs change hands.
-pub(crate) fn refusal(unwritable: &BTreeSet<String>) -> ErrorReply {
-    match unwritable.first() {
-        Some(bucket) => ErrorReply::unwritable(bucket),
-        None => ErrorReply::unavailable(
-            "the runner of this run is changing; send the same request again in a moment",
-        ),
-    }
-}
-
-/// Everything that the runner of a shard serves.
-pub(crate) struct Inbox {
-    pub(crate) micro: Micro,
-    pub(crate) messages: SelectAll<BoxStream<'static, Inbound>>,
-}
-
-impl Inbox {
-    /// Opens all endpoints of a shard, and hears its workers.
-    pub(crate) async fn open(bus: &Bus, shard: RunShard) -> Result<Self, Error> {
-        let micro = bus.micro(
-            "runs",
-            "runs: create, get, list, cancel, checkpoint, complete",
-        );
-        let micro = micro.await.map_err(subscribing("the runs service"))?;
-        macro_rules! operation {
-            ($subject:ident, $name:literal, $event:expr) => {{
-                let requests = micro
-                    .endpoint(concat!($name), &$subject { shard })
-                    .await
-                    .map_err(subscribing($name))?;
-                requests
-                    .filter_map(async |incoming| accept(incoming, "runner", $name, $event))
-                    .boxed()
-            }};
-        }
-        let create = micro
-            .endpoint("create", &CreateRuns { shard })
-            .await
-            .map_err(subscribing("create"))?;
-        let reports = bus
-            .serve::<RunReporting>(RunReporting::filter(bus.prefix(), Some(&shard)), None)
-            .await
-            .map_err(subscribing("reports"))?;
-        let streams = vec![
-            create
-                .filter_map(async |incoming| created(incoming))
-                .boxed(),
-            operation!(GetRun, "get", |id, asked| Event::Get(id, asked.run_id)),
-            operation!(ListRunsOf, "list", Event::List),
-            operation!(CancelRun, "cancel", |id, asked| Event::Cancel(
-                id,
-                asked.run_id
-            )),
-            operation!(AddRunCheckpoint, "checkpoint", |id, add| {
-                Event::Checkpoint(id, Box::new(add))
-            }),
-            operation!(CompleteRuns, "complete", |id, complete| {
-                Event::Complete(id, Box::new(complete))
-            }),
-            operation!(DecideGates, "decide", Event::Decide),
-            reports
-                .filter_map(async |incoming| reported(incoming))
-                .boxed(),
-        ];
-        Ok(Self {
-            micro,
-            messages: select_all(streams),
-        })
-    }
-
-    /// Takes the services off the bus and turns away whoever is still in line.
-    pub(crate) async fn close(mut self, why: &ErrorReply) {
-        self.micro.stop().await;
-        while let Some(Some(inbound)) = futures::FutureExt::now_or_never(self.messages.next()) {
-            inbound.reject(why).await;
-        }
-    }
-}
-
-pub(crate) fn subscribing(what: &'static str) -> impl FnOnce(SubscribeError) -> Error {
-    move |source| Error::Subscribe { what, source }
+/// Opens all endpoints of a shard, and subscribes to what its workers report.
+pub(crate) async fn open(inbox: &mut InboxOf<Outbound>, shard: RunShard) -> Result<(), Error> {
+    let bus = inbox.bus().clone();
+    let description = "runs: create, get, list, cancel, checkpoint, complete";
+    let micro = inbox.service("runs", description).await?;
+    let create = micro.endpoint("create", &CreateRuns { shard }).await;
+    let create = create.map_err(Error::subscribing("create"))?;
+    let reports = bus
+        .serve::<RunReporting>(RunReporting::filter(bus.prefix(), Some(&shard)), None)
+        .await
+        .map_err(Error::subscribing("reports"))?;
+    let create = create.filter_map(async |incoming| created(incoming).map(Message::Request));
+    inbox.add_endpoint(create.boxed());
+    let event = |id, asked: RunRef| Event::Get(id, asked.run_id);
+    inbox.endpoint("get", &GetRun { shard }, event).await?;
+    let subject = ListRunsOf { shard };
+    inbox.endpoint("list", &subject, Event::List).await?;
+    let event = |id, asked: RunRef| Event::Cancel(id, asked.run_id);
+    let subject = CancelRun { shard };
+    inbox.endpoint("cancel", &subject, event).await?;
+    let event = |id, add: AddCheckpoint| Event::Checkpoint(id, Box::new(add));
+    let subject = AddRunCheckpoint { shard };
+    inbox.endpoint("checkpoint", &subject, event).await?;
+    let event = |id, complete: CompleteRun| Event::Complete(id, Box::new(complete));
+    let subject = CompleteRuns { shard };
+    inbox.endpoint("complete", &subject, event).await?;
+    let subject = DecideGates { shard };
+    inbox.endpoint("decide", &subject, Event::Decide).await?;
+    let reports = reports.filter_map(async |incoming| reported(incoming).map(Message::Request));
+    inbox.add(reports.boxed());
+    Ok(())
 }
 
 /// The run's whole life belongs to the trace of the request that made it.

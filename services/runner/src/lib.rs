@@ -5,11 +5,11 @@
 //! share them, one at a time leads a shard, and any may die.
 //!
 //! ```text
-//!             ┌──────── lost the lease, or gave it up ───┐
-//!             ▼                                          │
-//!   waiting for the lease of a shard ──acquired──▶ loading ─┴─▶ leading ──shutdown──▶ lease released
-//!                                                     ▲            │
-//!                                                     └── not sure what is stored
+//!      ┌──────── lease lost, or yielded ───────┐
+//!      ▼                                        │
+//!   standby ──lease of a shard acquired──▶ loading ─┴─▶ leading ──shutdown──▶ lease released
+//!                                             ▲            │
+//!                                             └── conflict or indeterminate write
 //! ```
 //!
 //! The life of a run is in [`core`]; so is every decision. The truth of a run is its log, to which entries are added by
@@ -23,10 +23,12 @@ mod execute;
 mod inbound;
 mod jobs;
 mod kubernetes;
+mod loading;
 pub mod metrics;
 mod outbound;
 mod peers;
 mod plans;
+mod readiness;
 mod runlog;
 
 pub use config::RunnerConfig;

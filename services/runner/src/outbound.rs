@@ -1,17 +1,17 @@
 //! Does what the core decided. Writes of one run follow each other; those of different runs go side by side.
 //!
-//! The revision of every record and the place of every log are kept here. A write that loses, or whose fate is not known,
-//! means that this process is not sure any more what is stored: [`Unsure`]. Then the driver forgets everything and loads it
-//! anew.
+//! The revision of every record and the last sequence of every log are kept here. What is read for a reply comes back as the
+//! reply, so that a request stays pending, and is rejected at a hand-over like any other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use quintet_bus::pending::{PendingReplies, PendingReply};
-use quintet_bus::{BucketHandle, Bus, BusError, KvError, PublishError, Revision, now};
+use quintet_bus::pending::PendingReplies;
+use quintet_bus::{BucketHandle, Bus, KvError, PublishError, Revision, now};
 use quintet_contract::bucket::{RunKey, Runs};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{NodeId, QueueName, RunId, WorkerId};
@@ -20,46 +20,32 @@ use quintet_contract::reply::RequestId;
 use quintet_contract::run::{Run, RunRecord};
 use quintet_contract::run_api::{RunPage, RunReply};
 use quintet_contract::subject::{CommandWorker, TaskQueue};
-use quintet_contract::task::{RunReportsReply, Task, Verdict, WorkerCommand};
+use quintet_contract::task::{RunReport, RunReportsReply, Task, Verdict, WorkerCommand};
+use quintet_contract::time::Timestamp;
 use quintet_contract::topology::stream;
+use quintet_leader::{Confirmation, Signal, WriteError};
+use quintet_service::tasks::Tasks;
 use quintet_service::telemetry::chain;
+use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use crate::core::{Effect, Event, Write, listed};
+use crate::core::{Action, Answer, Core, Event, Rejection, RunWrite, Write, listed};
 use crate::execute::Executions;
+use crate::inbound::checkpoint_for;
 use crate::runlog;
 
-/// How long a worker is asked to stop; after that its next report tells it.
+/// How long a worker is requested to stop; after that the answer to its next report repeats it.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
-/// How long the records of a page may take to be read.
+/// Records of a page that are read at once.
 const READ_AT_ONCE: usize = 32;
 
-/// Work that goes on beside the loop and may come back as an event.
-pub(crate) type Work = FuturesUnordered<BoxFuture<'static, Option<Event>>>;
-
-/// It is not certain what is stored.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Unsure {
-    /// A record could not be written for sure.
-    #[error("writing a run")]
-    Record(#[from] KvError),
-    /// A log could not be added to for sure.
-    #[error("adding to the log of a run")]
-    Log(#[from] PublishError),
-    /// A log could not be read.
-    #[error("reading the log of a run")]
-    Read(#[from] BusError),
-    /// A bucket does not confirm writes, although NATS is there.
-    #[error("NATS does not store what changed")]
-    Unwritable,
-    /// The lease is no longer ours.
-    #[error("the lease was lost before the changes were written")]
-    Lease,
-}
+type Came = Signal<Event, Action>;
+/// Work that goes on beside the loop, and what comes of it.
+type Work = FuturesUnordered<BoxFuture<'static, Vec<Came>>>;
 
 /// Where a run is stored.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     pub(crate) revision: Revision,
     /// Sequence of the last message of its log.
     pub(crate) sequence: u64,
@@ -67,146 +53,145 @@ pub(crate) struct Place {
 
 /// A write that is confirmed.
 pub(crate) enum Written {
-    Record(RunId, Revision),
-    Log(RunId, u64),
+    Record(Revision),
+    Log(u64),
 }
 
 /// Everything that effects act on.
 pub(crate) struct Outbound {
     bus: Bus,
     runs: BucketHandle<Runs>,
-    places: HashMap<RunId, Place>,
+    positions: HashMap<RunId, Position>,
     retention: Duration,
-    pub(crate) writes: FuturesUnordered<BoxFuture<'static, Result<Written, Unsure>>>,
-    pub(crate) work: Work,
+    work: Work,
+    /// What came of work and was not returned yet.
+    came: VecDeque<Came>,
     executions: Executions,
+    reports: mpsc::Receiver<RunReport>,
+    /// Executions run in it.
+    pub(crate) tasks: Tasks,
 }
 
 impl Outbound {
     pub(crate) fn new(
         bus: Bus,
-        places: HashMap<RunId, Place>,
+        positions: HashMap<RunId, Position>,
         retention: Duration,
         executions: Executions,
+        reports: mpsc::Receiver<RunReport>,
+        tasks: Tasks,
     ) -> Self {
         Self {
             runs: bus.bucket(),
             bus,
-            places,
+            positions,
             retention,
-            writes: FuturesUnordered::new(),
             work: Work::new(),
+            came: VecDeque::new(),
             executions,
+            reports,
+            tasks,
         }
     }
+}
 
-    /// A write is confirmed; the event is for the core.
-    pub(crate) fn written(&mut self, written: Written) -> Event {
-        match written {
-            Written::Record(run, revision) => {
-                let place = self.places.entry(run).or_default();
-                place.revision = revision;
-                Event::Written(run, place.sequence)
-            }
-            Written::Log(run, sequence) => {
-                self.places.entry(run).or_default().sequence = sequence;
-                Event::Written(run, sequence)
-            }
-        }
+impl quintet_leader::Outbound for Outbound {
+    type Core = Core;
+    type Key = RunId;
+    type Receipt = Written;
+
+    fn key(RunWrite(run, _): &RunWrite) -> RunId {
+        *run
     }
 
-    /// Does one thing, or begins to.
-    pub(crate) async fn act(
+    async fn begin(
         &mut self,
-        effect: Effect,
-        pending: &mut PendingReplies,
-    ) -> Result<(), Unsure> {
-        match effect {
-            Effect::Write(run, write) => self.write(run, write).await?,
-            Effect::Dispatch(queue, task) => {
-                self.work
-                    .push(Box::pin(dispatch(self.bus.clone(), queue, task)));
-            }
-            Effect::LookFor(run, node, sequence) => {
-                let looking = look_for(self.bus.clone(), run, node, sequence);
-                self.work.push(Box::pin(looking));
-            }
-            Effect::Execute(execution) => self.executions.start(*execution),
-            Effect::Stop(run, node, attempt) => self.executions.stop(run, &node, attempt),
-            Effect::Cancel(worker, run, node, attempt) => {
-                let bus = self.bus.clone();
-                self.work
-                    .push(Box::pin(cancel(bus, worker, run, node, attempt)));
-            }
-            Effect::Reply(reply) => pending.send(reply).await,
-            Effect::ReplyWithResume(request, verdicts, lacking) => {
-                if let Some(pending) = pending.take(request) {
-                    let answering = with_resume(self.bus.clone(), pending, verdicts, lacking);
-                    self.work.push(Box::pin(answering));
-                }
-            }
-            Effect::Read(request, run) => self.read(request, run, pending),
-            Effect::List(request, active, ended) => {
-                if let Some(pending) = pending.take(request) {
-                    let listing = list(self.runs.clone(), pending, active, ended);
-                    self.work.push(Box::pin(listing));
-                }
-            }
-            Effect::Forget(run) => {
-                self.places.remove(&run);
-            }
-        }
-        Ok(())
-    }
-
-    async fn write(&mut self, run: RunId, write: Write) -> Result<(), Unsure> {
-        let place = self.places.get(&run).copied().unwrap_or_default();
+        _: &Core,
+        RunWrite(run, write): RunWrite,
+        _: Timestamp,
+    ) -> Result<Option<Confirmation<Written>>, WriteError> {
+        let position = self.positions.get(&run).copied().unwrap_or_default();
         let (record, ttl) = match write {
             Write::Append(events) => {
-                let pending = runlog::append(&self.bus, run, &events, place.sequence).await?;
-                self.writes.push(Box::pin(
-                    async move { Ok(Written::Log(run, pending.await?)) },
-                ));
-                return Ok(());
+                let last = position.sequence;
+                let pending = runlog::append(&self.bus, run, &events, last).await?;
+                return Ok(Some(Box::pin(
+                    async move { Ok(Written::Log(pending.await?)) },
+                )));
             }
             Write::Create(record) | Write::Snapshot(record) => (record, None),
             Write::End(record) => (record, Some(self.retention)),
         };
-        let pending = self
-            .runs
-            .begin(&RunKey(run), &record, place.revision, ttl)
-            .await?;
-        self.writes.push(Box::pin(
-            async move { Ok(Written::Record(run, pending.await?)) },
-        ));
-        Ok(())
+        let key = RunKey(run);
+        let pending = self.runs.begin(&key, &record, position.revision, ttl);
+        let pending = pending.await?;
+        Ok(Some(Box::pin(async move {
+            Ok(Written::Record(pending.await?))
+        })))
     }
 
-    fn read(&mut self, request: RequestId<RunReply>, run: RunId, pending: &mut PendingReplies) {
-        let Some(pending) = pending.take(request) else {
-            return;
-        };
-        let runs = self.runs.clone();
-        self.work.push(Box::pin(async move {
-            match runs.get(&RunKey(run)).await {
-                Ok(Some(found)) => {
-                    let RunRecord { run, private, .. } = found.record;
-                    let entries = private.entries;
-                    let reply = RunReply { run, entries };
-                    pending.reply(Ok(reply)).await;
-                    None
-                }
-                Ok(None) => {
-                    let error = ErrorReply::new(ErrorCode::NotFound, "run not found");
-                    pending.reject(&error).await;
-                    Some(Event::Expired(run))
-                }
-                Err(error) => {
-                    pending.reject(&unreadable(&error)).await;
-                    None
-                }
+    fn confirmed(&mut self, run: RunId, written: Written) -> Option<Event> {
+        let position = self.positions.entry(run).or_default();
+        match written {
+            Written::Record(revision) => position.revision = revision,
+            Written::Log(sequence) => position.sequence = sequence,
+        }
+        Some(Event::Written(run, position.sequence))
+    }
+
+    fn rejected(&mut self, rejection: Rejection) -> Event {
+        Event::WriteRejected(rejection)
+    }
+
+    async fn act(&mut self, action: Action, pending: &mut PendingReplies) {
+        let bus = self.bus.clone();
+        match action {
+            Action::Dispatch(queue, task) => self.work.push(Box::pin(dispatch(bus, queue, task))),
+            Action::VerifyEnqueued(run, node, sequence) => {
+                let verifying = verify_enqueued(bus, run, node, sequence);
+                self.work.push(Box::pin(verifying));
             }
-        }));
+            Action::Execute(execution) => self.executions.start(*execution),
+            Action::Stop(run, node, attempt) => self.executions.stop(run, &node, attempt),
+            Action::Cancel(worker, run, node, attempt) => {
+                self.work
+                    .push(Box::pin(cancel(bus, worker, run, node, attempt)));
+            }
+            Action::Reply(reply) => pending.send(reply).await,
+            Action::ReplyWithResume(request, verdicts, lacking) => {
+                let reading = with_resume(bus, request, verdicts, lacking);
+                self.work.push(Box::pin(reading));
+            }
+            Action::Read(request, run) => {
+                self.work
+                    .push(Box::pin(read(self.runs.clone(), request, run)));
+            }
+            Action::List(request, active, ended) => {
+                let listing = list(self.runs.clone(), request, active, ended);
+                self.work.push(Box::pin(listing));
+            }
+            Action::Forget(run) => {
+                self.positions.remove(&run);
+            }
+        }
+    }
+
+    /// Cancel-safe: work and channel keep what was not returned.
+    async fn next(&mut self) -> Came {
+        loop {
+            if let Some(came) = self.came.pop_front() {
+                return came;
+            }
+            tokio::select! {
+                biased;
+                Some(came) = self.work.next() => self.came.extend(came),
+                Some(report) = self.reports.recv() => {
+                    let id = checkpoint_for(&report);
+                    return Signal::Event(Event::Executed(Box::new(report), id));
+                }
+                else => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -217,7 +202,7 @@ fn unreadable(error: &KvError) -> ErrorReply {
 }
 
 /// Stores a task in its queue, however long it takes: the run waits for it. One that is stored twice does no harm.
-async fn dispatch(bus: Bus, queue: QueueName, task: Box<Task>) -> Option<Event> {
+async fn dispatch(bus: Bus, queue: QueueName, task: Box<Task>) -> Vec<Came> {
     let subject = TaskQueue { queue };
     let store = async || bus.store_json(&subject, &task).await?.await;
     let patience = ExponentialBuilder::default()
@@ -236,38 +221,39 @@ async fn dispatch(bus: Bus, queue: QueueName, task: Box<Task>) -> Option<Event> 
         .notify(|error, _| debug!(error = %chain(error), "cannot store a task, trying again"))
         .await;
     match stored {
-        Ok(sequence) => Some(Event::Dispatched(
-            task.run_id,
-            task.node_id.clone(),
-            sequence,
-        )),
+        Ok(sequence) => {
+            let event = Event::Dispatched(task.run_id, task.node_id.clone(), sequence);
+            vec![Signal::Event(event)]
+        }
         Err(error) => {
             warn!(run = %task.run_id, node = %task.node_id, error = %chain(&error), "a task cannot be stored");
-            None
+            let reason = WriteError::from(error).to_reply().error;
+            let event = Event::TaskRejected(task.run_id, task.node_id.clone(), reason);
+            vec![Signal::Event(event)]
         }
     }
 }
 
-/// Looks whether a task is still in its queue.
-async fn look_for(bus: Bus, run: RunId, node: NodeId, sequence: u64) -> Option<Event> {
+/// Verifies that a task is still in its queue.
+async fn verify_enqueued(bus: Bus, run: RunId, node: NodeId, sequence: u64) -> Vec<Came> {
     match bus.is_stored(stream::tasks(bus.prefix()), sequence).await {
-        Ok(true) => None,
-        Ok(false) => Some(Event::TaskGone(run, node, sequence)),
+        Ok(true) => Vec::new(),
+        Ok(false) => vec![Signal::Event(Event::TaskMissing(run, node, sequence))],
         Err(error) => {
-            debug!(%run, %node, error = %chain(&error), "cannot look for a task");
-            None
+            debug!(%run, %node, error = %chain(&error), "cannot verify that a task is in its queue");
+            Vec::new()
         }
     }
 }
 
-/// Asks a worker to stop. Where that is lost, the answer to its next report says it too.
+/// Requests a worker to stop. Where that is lost, the answer to its next report repeats it.
 async fn cancel(
     bus: Bus,
     worker: WorkerId,
     run_id: RunId,
     node_id: NodeId,
     attempt: Attempt,
-) -> Option<Event> {
+) -> Vec<Came> {
     let subject = CommandWorker { worker };
     let command = WorkerCommand::Cancel {
         run_id,
@@ -278,16 +264,16 @@ async fn cancel(
     if let Err(error) = asked {
         debug!(error = %chain(&error), "a worker was not reached");
     }
-    None
+    Vec::new()
 }
 
-/// Looks up the last checkpoints of nodes, then answers.
+/// Reads the last checkpoints of nodes, then answers.
 async fn with_resume(
     bus: Bus,
-    pending: PendingReply<RunReportsReply>,
+    request: RequestId<RunReportsReply>,
     mut verdicts: Vec<Verdict>,
     lacking: Vec<(usize, RunId, NodeId)>,
-) -> Option<Event> {
+) -> Vec<Came> {
     for (index, run, node) in lacking {
         match runlog::last_checkpoint(&bus, run, &node).await {
             Ok(found) => {
@@ -299,23 +285,20 @@ async fn with_resume(
                 warn!(%run, %node, error = %chain(&error), "cannot read the last checkpoint of a node");
                 let text =
                     "the last checkpoint of this node cannot be read now; ask again in a moment";
-                pending.reject(&ErrorReply::unavailable(text)).await;
-                return None;
+                return vec![reply(request, Err(ErrorReply::unavailable(text)))];
             }
         }
     }
-    pending.reply(Ok(RunReportsReply { verdicts })).await;
-    None
+    vec![reply(request, Ok(RunReportsReply { verdicts }))]
 }
 
-/// Answers with runs that go on and runs that have ended, newest first.
+/// Answers with active runs and runs that have ended, newest first.
 async fn list(
     runs: BucketHandle<Runs>,
-    pending: PendingReply<RunPage>,
+    request: RequestId<RunPage>,
     mut found: Vec<Run>,
     ended: Vec<RunId>,
-) -> Option<Event> {
-    use futures::StreamExt;
+) -> Vec<Came> {
     let began = now();
     let records: Vec<_> = futures::stream::iter(ended)
         .map(|id| {
@@ -325,19 +308,44 @@ async fn list(
         .buffered(READ_AT_ONCE)
         .collect()
         .await;
-    let mut expired = None;
+    let mut came = Vec::new();
     for (id, record) in records {
         match record {
             Ok(Some(record)) => found.push(listed(record.record.run)),
-            Ok(None) => expired = Some(Event::Expired(id)),
+            Ok(None) => came.push(Signal::Event(Event::Expired(id))),
             Err(error) => {
-                pending.reject(&unreadable(&error)).await;
-                return None;
+                return vec![reply(request, Err(unreadable(&error)))];
             }
         }
     }
     debug!(took = ?now().since(began), "read ended runs");
     found.sort_by_key(|run| std::cmp::Reverse(run.id));
-    pending.reply(Ok(RunPage { runs: found })).await;
-    expired
+    came.push(reply(request, Ok(RunPage { runs: found })));
+    came
+}
+
+/// Answers with the record of a run that has ended.
+async fn read(runs: BucketHandle<Runs>, request: RequestId<RunReply>, run: RunId) -> Vec<Came> {
+    match runs.get(&RunKey(run)).await {
+        Ok(Some(found)) => {
+            let RunRecord { run, private, .. } = found.record;
+            let entries = private.entries;
+            vec![reply(request, Ok(RunReply { run, entries }))]
+        }
+        Ok(None) => {
+            let error = ErrorReply::new(ErrorCode::NotFound, "run not found");
+            vec![
+                reply(request, Err(error)),
+                Signal::Event(Event::Expired(run)),
+            ]
+        }
+        Err(error) => vec![reply(request, Err(unreadable(&error)))],
+    }
+}
+
+fn reply<R>(request: RequestId<R>, outcome: Result<R, ErrorReply>) -> Came
+where
+    Answer: From<R>,
+{
+    Signal::Act(Action::Reply(request.reply(outcome)))
 }

@@ -1,11 +1,10 @@
 //! Which runners there are, and which of them should own which shard.
 //!
-//! Every runner says once a second that it is there. Each finds by the same arithmetic who should own a shard: whoever's
+//! Every runner sends a heartbeat once a second. Each computes in the same way which one should own a shard: the one whose
 //! name and the shard's number make the highest digest (rendezvous hashing), so that a runner that comes or goes moves
 //! only its own share. That is advice; what decides is the lease.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -20,11 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::error::Error;
-use crate::inbound::subscribing;
 
-/// How often a runner says that it is there.
-const SAY_EVERY: Duration = Duration::from_secs(1);
-/// A runner that was not heard of for so long is gone.
+/// How often a runner sends a heartbeat.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// A runner without a heartbeat for so long is gone.
 const GONE_AFTER: Duration = Duration::from_secs(3);
 
 /// The runners that are there.
@@ -43,25 +41,26 @@ impl Peers {
     }
 }
 
-/// Says that this runner is there, and hears who else is, until `shutdown`.
-pub(crate) async fn meet(
+/// Sends heartbeats of this runner, and receives those of the others, until `shutdown`.
+pub(crate) async fn run_membership(
     bus: Bus,
     me: HolderId,
     known: watch::Sender<Peers>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let filter = RunnerHeartbeat::filter(bus.prefix(), None);
-    let heard = bus.subscribe::<RunnerHeartbeat>(filter).await;
-    let mut heard = heard.map_err(subscribing("the other runners"))?;
+    let heartbeats = bus.subscribe::<RunnerHeartbeat>(filter).await;
+    let mut heartbeats =
+        heartbeats.map_err(quintet_leader::Error::subscribing("the other runners"))?;
     let mut others: HashMap<HolderId, Instant> = HashMap::new();
-    let mut clock = interval(SAY_EVERY);
+    let mut clock = interval(HEARTBEAT_INTERVAL);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let subject = RunnerHeartbeat { runner: me.clone() };
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
-            Some(delivery) = heard.next() => {
+            Some(delivery) = heartbeats.next() => {
                 let runner = delivery.subject.runner;
                 if !delivery.message.ok {
                     others.remove(&runner);
@@ -89,11 +88,10 @@ pub(crate) async fn meet(
     }
 }
 
-/// Says that this runner leaves, so that the others need not wait for it.
-pub(crate) async fn leave(bus: &Bus, me: &HolderId) -> Result<(), Infallible> {
+/// Announces that this runner leaves, so that the others need not wait for it.
+pub(crate) async fn announce_leave(bus: &Bus, me: &HolderId) {
     let subject = RunnerHeartbeat { runner: me.clone() };
     let _ = bus.publish(&subject, &Done { ok: false }).await;
-    Ok(())
 }
 
 #[cfg(test)]

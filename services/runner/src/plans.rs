@@ -14,18 +14,17 @@ use tracing::debug;
 
 use crate::core::plan_view;
 use crate::error::Error;
-use crate::inbound::subscribing;
 
 /// Serves until `shutdown`.
 pub(crate) async fn serve(bus: Bus, shutdown: CancellationToken) -> Result<(), Error> {
     let micro = bus
         .micro("plans", "plans of runs: what would be done")
         .await
-        .map_err(subscribing("the plans service"))?;
+        .map_err(quintet_leader::Error::subscribing("the plans service"))?;
     let mut plans = micro
         .endpoint("plan", &PlanRuns {})
         .await
-        .map_err(subscribing("plan"))?;
+        .map_err(quintet_leader::Error::subscribing("plan"))?;
     loop {
         tokio::select! {
             biased;
@@ -66,13 +65,13 @@ async fn plan(bus: &Bus, wanted: &PlanRun) -> Result<PlanReply, ErrorReply> {
     Ok(PlanReply { plan })
 }
 
-/// Whether somebody takes from a queue now; `None` when that cannot be found out.
+/// Whether a worker takes from a queue now; `None` when that cannot be found out.
 async fn has_worker(bus: &Bus, queue: &str) -> Option<bool> {
     let queue = QueueName::parse(queue).ok()?;
     match bus.queue_state(&queue).await {
         Ok(state) => Some(state.is_some_and(quintet_bus::QueueState::has_worker)),
         Err(error) => {
-            debug!(%queue, error = %chain(&error), "cannot look at a queue");
+            debug!(%queue, error = %chain(&error), "cannot read the state of a queue");
             None
         }
     }

@@ -18,7 +18,7 @@ pub const WRITES_TOTAL: &str = "scheduler_writes_total";
 pub const COMMIT_SECONDS: &str = "scheduler_commit_seconds";
 /// Reports that made no sense, by `kind`.
 pub const ANOMALIES_TOTAL: &str = "scheduler_oddities_total";
-/// Times that this process loaded everything anew because it was not sure what was stored.
+/// Times that this process loaded its state again because it was not known what is stored.
 pub const RELOADS_TOTAL: &str = "scheduler_reloads_total";
 
 pub(crate) fn leading(leads: bool) {

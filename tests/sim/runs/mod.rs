@@ -350,7 +350,7 @@ impl World {
                 self.heard(runner, life, event);
             }
             What::Looked(runner, life, run, node, key) => {
-                self.heard(runner, life, Event::TaskGone(run, node, key));
+                self.heard(runner, life, Event::TaskMissing(run, node, key));
             }
             What::WorkerTick(worker, life) => self.worker_tick(worker, life),
             What::Verdict(worker, life, report, verdict) => {

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quintet_contract::id::{CheckpointId, NodeId, RunId};
+use quintet_contract::id::{CheckpointId, NodeId, RunId, WorkerId};
 use quintet_contract::run::{LogEntry, NodeStatus, RunEvent, RunStatus};
 use quintet_contract::subject::Prefix;
-use quintet_runner::core::{Core, Effect, StoredRun, Terms};
+use quintet_contract::task::Task;
+use quintet_leader::Core as _;
+use quintet_runner::core::{Action, Core, CoreConfig, Event, RunWrite, StoredRun};
 use std::time::Duration;
 
 use super::store::Store;
@@ -17,6 +19,8 @@ pub(crate) struct Rules {
     pub(crate) lease: Option<(usize, Millis)>,
     runs: BTreeMap<RunId, Seen>,
     acknowledged: Vec<(RunId, CheckpointId)>,
+    /// Which worker began an attempt.
+    begun: BTreeMap<(RunId, NodeId, u32), WorkerId>,
 }
 
 #[derive(Default)]
@@ -32,6 +36,47 @@ struct Seen {
 impl Rules {
     pub(crate) fn acknowledged(&mut self, run: RunId, checkpoint: CheckpointId) {
         self.acknowledged.push((run, checkpoint));
+    }
+
+    /// A worker begins an attempt that it was granted: it is the only one, and the grant is in the log.
+    pub(crate) fn begins(&mut self, run: RunId, node: &NodeId, attempt: u32, worker: WorkerId) {
+        let logged = self.runs.get(&run).and_then(|seen| seen.nodes.get(node));
+        assert!(
+            logged.is_some_and(|(_, logged)| *logged >= attempt),
+            "{node} of {run} begins attempt {attempt} before that is stored: {logged:?}"
+        );
+        let before = self
+            .begun
+            .insert((run, node.clone(), attempt), worker.clone());
+        assert!(
+            before.as_ref().is_none_or(|before| *before == worker),
+            "attempt {attempt} of {node} of {run} is begun by {worker} and by {before:?}"
+        );
+    }
+
+    /// A task goes to its queue: that its node is queued is in the log, and with it all that was before.
+    pub(crate) fn dispatched(&self, task: &Task) {
+        let seen = self.runs.get(&task.run_id);
+        let status = seen.and_then(|seen| seen.nodes.get(&task.node_id));
+        assert!(
+            status.is_some(),
+            "{} of {} is dispatched before anything about it is stored",
+            task.node_id,
+            task.run_id
+        );
+        let outputs = task
+            .context
+            .keys()
+            .filter_map(|need| NodeId::parse(need.as_str()).ok());
+        for need in outputs {
+            let status = seen.and_then(|seen| seen.nodes.get(&need));
+            assert!(
+                status.is_none_or(|(status, _)| status.is_final()),
+                "{} of {} is dispatched before {need} is stored",
+                task.node_id,
+                task.run_id
+            );
+        }
     }
 
     /// One more entry is in a log.
@@ -92,7 +137,7 @@ impl Rules {
 
     /// A record with what the log holds after it, and the first record with the whole log, tell the same.
     pub(crate) fn replays_alike(&self, store: &Store, now: Millis) {
-        let terms = || Terms {
+        let config = || CoreConfig {
             prefix: Prefix::default(),
             task_ack_wait: Duration::from_secs(10),
             run_retention: Duration::from_secs(3600),
@@ -112,12 +157,22 @@ impl Rules {
             };
             let ready = |log| {
                 let record = record.clone();
-                let (_, effects) = Core::restore(terms(), vec![StoredRun { record, log }], at(now));
-                let tasks = effects.into_iter().filter_map(|effect| match effect {
-                    Effect::Dispatch(_, task) => Some(task.node_id),
-                    _ => None,
-                });
-                tasks.collect::<BTreeSet<_>>()
+                let stored = vec![StoredRun { record, log }];
+                let (mut core, mut effects) = Core::restore(config(), stored, at(now));
+                let mut tasks = BTreeSet::new();
+                // Everything is stored at once.
+                for sequence in 1_000_000_000.. {
+                    tasks.extend(effects.then.into_iter().filter_map(|action| match action {
+                        Action::Dispatch(_, task) => Some(task.node_id),
+                        _ => None,
+                    }));
+                    let Some(RunWrite(run, _)) = effects.writes.pop() else {
+                        break;
+                    };
+                    effects = core.step(Event::Written(run, sequence), at(now));
+                    effects.extend(core.reconcile(at(now)));
+                }
+                tasks
             };
             assert_eq!(
                 ready(log(0)),

@@ -1,12 +1,15 @@
 //! The runners: who leads, what they write, what they are told of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use quintet_contract::id::RunId;
 use quintet_contract::run_api::RunReply;
 use quintet_contract::subject::Prefix;
-use quintet_runner::core::{Answer, Core, Effect, Event, StoredRun, Terms, Write};
+use quintet_leader::Core as _;
+use quintet_runner::core::{
+    Action, Answer, Core, CoreConfig, Effects, Event, RunWrite, StoredRun, Write,
+};
 use rand::Rng;
 
 use super::store::{Applied, StoreWrite};
@@ -32,6 +35,8 @@ pub(crate) struct Runner {
     missed: VecDeque<What>,
     /// When its last write arrives: they keep their order.
     writes_until: Millis,
+    /// What is done once the writes of these runs are confirmed.
+    waiting: Vec<(BTreeSet<RunId>, Vec<Action>)>,
 }
 
 impl Runner {
@@ -49,6 +54,20 @@ impl Runner {
         self.core = None;
         self.places.clear();
         self.askers.clear();
+        self.waiting.clear();
+    }
+
+    /// The write of a run is confirmed: what may be done now.
+    fn confirmed(&mut self, run: RunId) -> Vec<Action> {
+        let mut ready = Vec::new();
+        for (missing, acts) in &mut self.waiting {
+            missing.remove(&run);
+            if missing.is_empty() {
+                ready.append(acts);
+            }
+        }
+        self.waiting.retain(|(missing, _)| !missing.is_empty());
+        ready
     }
 }
 
@@ -78,7 +97,10 @@ impl World {
         }
         self.settle(index);
         let runner = &self.runners[index];
-        let (life, due) = (runner.life, runner.core.as_ref().and_then(Core::next_due));
+        let (life, due) = (
+            runner.life,
+            runner.core.as_ref().and_then(|core| core.next_due()),
+        );
         let wait = due.map_or(TICK, |due| (due.as_millis() - now).clamp(1, TICK));
         self.after(wait, What::RunnerTick(index, life));
     }
@@ -112,13 +134,13 @@ impl World {
             });
         }
         self.rules.replays_alike(&self.store, self.now);
-        let terms = Terms {
+        let config = CoreConfig {
             prefix: Prefix::default(),
             task_ack_wait: Duration::from_secs(10),
             run_retention: Duration::from_secs(3600),
             has_kubernetes: false,
         };
-        let (core, effects) = Core::restore(terms, stored, at(self.now));
+        let (core, effects) = Core::restore(config, stored, at(self.now));
         let runner = &mut self.runners[index];
         runner.life += 1;
         runner.core = Some(core);
@@ -162,19 +184,19 @@ impl World {
             return;
         };
         let mut effects = core.step(event, now);
-        effects.extend(core.settle(now));
+        effects.extend(core.reconcile(now));
         self.act(index, effects);
     }
 
     fn settle(&mut self, index: usize) {
         let now = at(self.now);
         if let Some(core) = self.runners[index].core.as_mut() {
-            let effects = core.settle(now);
+            let effects = core.reconcile(now);
             self.act(index, effects);
         }
     }
 
-    fn act(&mut self, index: usize, effects: Vec<Effect>) {
+    fn act(&mut self, index: usize, effects: Effects) {
         if effects.is_empty() {
             return;
         }
@@ -184,10 +206,22 @@ impl World {
             self.after(TICK, What::RunnerTick(index, life));
             return;
         }
-        for effect in effects {
-            match effect {
-                Effect::Write(run, write) => self.write(index, run, write),
-                Effect::Dispatch(_, task) => {
+        let runs: BTreeSet<RunId> = effects.writes.iter().map(|RunWrite(run, _)| *run).collect();
+        for RunWrite(run, write) in effects.writes {
+            self.write(index, run, write);
+        }
+        if runs.is_empty() {
+            self.perform(index, effects.then);
+        } else {
+            self.runners[index].waiting.push((runs, effects.then));
+        }
+    }
+
+    fn perform(&mut self, index: usize, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Dispatch(_, task) => {
+                    self.rules.dispatched(&task);
                     // Tried until it is stored; twice does no harm.
                     let copies = if self.has_faults() && self.rng.random_bool(0.1) {
                         2
@@ -202,7 +236,7 @@ impl World {
                         );
                     }
                 }
-                Effect::LookFor(run, node, sequence) => {
+                Action::VerifyEnqueued(run, node, sequence) => {
                     let is_there = self.queue.iter().any(|queued| queued.key == sequence);
                     if !is_there {
                         let (wait, life) = (self.delay(), self.runners[index].life);
@@ -210,7 +244,7 @@ impl World {
                         self.after(wait, gone);
                     }
                 }
-                Effect::Cancel(worker, run, node, attempt) => {
+                Action::Cancel(worker, run, node, attempt) => {
                     if let Some(worker) = worker
                         .as_str()
                         .strip_prefix('w')
@@ -219,16 +253,16 @@ impl World {
                         self.send(What::CancelWorker(worker, run, node, attempt.0));
                     }
                 }
-                Effect::Reply(reply) => {
+                Action::Reply(reply) => {
                     let (id, answer) = reply.into_parts();
                     if let Some(asker) = self.runners[index].askers.remove(&id) {
                         self.answer(&asker, answer);
                     }
                 }
-                Effect::Forget(run) => {
+                Action::Forget(run) => {
                     self.runners[index].places.remove(&run);
                 }
-                Effect::Read(id, run) => {
+                Action::Read(id, run) => {
                     let record = self
                         .store
                         .records
@@ -244,10 +278,10 @@ impl World {
                         self.answer(&asker, Answer::from(reply));
                     }
                 }
-                Effect::List(..)
-                | Effect::ReplyWithResume(..)
-                | Effect::Execute(_)
-                | Effect::Stop(..) => {
+                Action::List(..)
+                | Action::ReplyWithResume(..)
+                | Action::Execute(_)
+                | Action::Stop(..) => {
                     panic!("nothing here needs that")
                 }
             }
@@ -318,10 +352,14 @@ impl World {
                 let place = runner.places.entry(run).or_default();
                 place.0 = revision;
                 let sequence = place.1;
+                let ready = runner.confirmed(run);
+                self.perform(index, ready);
                 self.step(index, Event::Written(run, sequence));
             }
             Some(Applied::Log(run, sequence)) => {
                 runner.places.entry(run).or_default().1 = sequence;
+                let ready = runner.confirmed(run);
+                self.perform(index, ready);
                 self.step(index, Event::Written(run, sequence));
             }
             // Not sure what is stored: everything is loaded again.

@@ -217,6 +217,9 @@ impl World {
             Some(Verdict::Granted { attempt, .. }) => {
                 held.attempt = attempt.0;
                 held.steps_left = steps;
+                let (run, node) = (report.run_id, &report.node_id);
+                self.rules
+                    .begins(run, node, attempt.0, report.worker.clone());
             }
             Some(Verdict::Ok | Verdict::Refused { .. }) => {
                 held.is_over = matches!(

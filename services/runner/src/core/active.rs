@@ -5,6 +5,8 @@
 //! which applies them; entries that were stored before are applied again after a restart. So what a run is follows from
 //! its record and its log alone.
 
+mod rejected;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,9 @@ use quintet_contract::run::{
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
 
-use crate::core::event::Write;
+use crate::core::event::{Action, Write};
+
+pub(crate) use rejected::Consequence;
 
 /// How long an entry that nobody waits for may stay in memory, so that it travels with what follows.
 const LAZY: Duration = Duration::from_millis(20);
@@ -99,8 +103,19 @@ struct Writer {
     recorded: u64,
     is_quiet: bool,
     end: End,
-    /// Answers that wait until an entry is stored.
-    waiting: VecDeque<(u64, u64)>,
+    /// So many of the pending entries are written one by one, to find the one that is rejected.
+    singly: usize,
+    /// What waits until an entry is stored.
+    waiting: VecDeque<(u64, Deferred)>,
+}
+
+/// What is done once an entry is stored.
+#[derive(Clone, Debug)]
+pub(crate) enum Deferred {
+    /// The request with this number is answered, as far as this run goes.
+    Reply(u64),
+    /// An action.
+    Act(Action),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,7 +142,7 @@ impl Active {
     }
 
     /// A run of which this record holds everything.
-    pub(crate) fn unparked(record: RunRecord, last_at: Timestamp) -> Self {
+    pub(crate) fn reloaded(record: RunRecord, last_at: Timestamp) -> Self {
         let mut active = Self::restore(record);
         active.last_at = last_at;
         active.writer.is_quiet = true;
@@ -135,7 +150,7 @@ impl Active {
     }
 
     /// Whether its record holds everything that matters about it: it waits, and all of it is stored.
-    pub(crate) fn may_be_parked(&self) -> bool {
+    pub(crate) fn may_be_passivated(&self) -> bool {
         let writer = &self.writer;
         writer.is_quiet
             && writer.is_created
@@ -445,10 +460,22 @@ impl Active {
         if self.writer.stored >= self.private.entries && self.writer.is_created {
             return false;
         }
+        let deferred = Deferred::Reply(request);
         self.writer
             .waiting
-            .push_back((self.private.entries, request));
+            .push_back((self.private.entries, deferred));
         true
+    }
+
+    /// Actions that are to be done when everything so far is stored; those that can be done now are returned.
+    pub(crate) fn act_when_stored(&mut self, acts: Vec<Action>) -> Vec<Action> {
+        if self.writer.stored >= self.private.entries && self.writer.is_created {
+            return acts;
+        }
+        let entries = self.private.entries;
+        let deferred = acts.into_iter().map(|act| (entries, Deferred::Act(act)));
+        self.writer.waiting.extend(deferred);
+        Vec::new()
     }
 
     /// Whether the run has ended and everything about it is stored.
@@ -485,7 +512,10 @@ impl Active {
             if !writer.is_created || writer.flush_at.is_none_or(|at| at > now) {
                 return None;
             }
-            writer.in_flight = part(&writer.pending);
+            writer.in_flight = match writer.singly {
+                0 => part(&writer.pending),
+                _ => 1,
+            };
             writer.flush_at = None;
             return Some(Write::Append(RunLogBatch {
                 run_id: self.run.id,
@@ -510,8 +540,8 @@ impl Active {
         Write::Create(self.record())
     }
 
-    /// A write is confirmed; the answers that waited for it.
-    pub(crate) fn written(&mut self, sequence: u64, now: Timestamp) -> Vec<u64> {
+    /// A write is confirmed; returns what waited for it.
+    pub(crate) fn written(&mut self, sequence: u64, now: Timestamp) -> Vec<Deferred> {
         let writer = &mut self.writer;
         writer.is_busy = false;
         writer.is_created = true;
@@ -522,16 +552,17 @@ impl Active {
         if written > 0 {
             writer.stored += u64::try_from(written).unwrap_or(u64::MAX);
             writer.pending.drain(..written);
+            writer.singly = writer.singly.saturating_sub(written);
             self.private.log_sequence = sequence;
         }
         if !writer.pending.is_empty() && writer.flush_at.is_none() {
             writer.flush_at = Some(now);
         }
-        let mut answered = Vec::new();
-        while let Some((_, request)) = writer.waiting.pop_front_if(|(n, _)| *n <= writer.stored) {
-            answered.push(request);
+        let mut released = Vec::new();
+        while let Some((_, deferred)) = writer.waiting.pop_front_if(|(n, _)| *n <= writer.stored) {
+            released.push(deferred);
         }
-        answered
+        released
     }
 }
 

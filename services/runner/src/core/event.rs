@@ -1,4 +1,4 @@
-//! What can happen to a runner ([`Event`]), and what it does about it ([`Effect`]).
+//! What can happen to a runner ([`Event`]), what it stores ([`RunWrite`]), and what it does once that is stored ([`Action`]).
 
 use quintet_contract::JsonObject;
 use quintet_contract::id::{CheckpointId, NodeId, QueueName, RunId, WorkerId};
@@ -18,19 +18,19 @@ pub type Traceparent = Option<String>;
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Somebody wants a new run.
+    /// A client wants a new run.
     Create(RequestId<RunReply>, Box<CreateRun>, Traceparent),
-    /// Somebody asks for a run.
+    /// A client requests a run.
     Get(RequestId<RunReply>, RunId),
-    /// Somebody asks for runs.
+    /// A client requests runs.
     List(RequestId<RunPage>, ListRuns),
-    /// Somebody wants a run to end.
+    /// A client wants a run to end.
     Cancel(RequestId<CancelReply>, RunId),
-    /// Somebody adds a checkpoint.
+    /// A client adds a checkpoint.
     Checkpoint(RequestId<CheckpointReply>, Box<AddCheckpoint>),
-    /// Somebody says how a run without a plan ended.
+    /// A client reports how a run without a plan ended.
     Complete(RequestId<RunReply>, Box<CompleteRun>),
-    /// Somebody decided about a gate.
+    /// An operator decided about a gate.
     Decide(RequestId<RunReply>, DecideGate),
     /// A worker reported. Each report comes with an id for the checkpoint that it may be.
     Reported(RequestId<RunReportsReply>, Vec<(RunReport, CheckpointId)>),
@@ -41,20 +41,22 @@ pub enum Event {
     /// The task of a node is in its queue, with this sequence.
     Dispatched(RunId, NodeId, u64),
     /// The task with this sequence is no longer in its queue.
-    TaskGone(RunId, NodeId, u64),
+    TaskMissing(RunId, NodeId, u64),
+    /// The task of a node cannot be stored in its queue, for this reason.
+    TaskRejected(RunId, NodeId, String),
+    /// The store rejected writes of runs.
+    WriteRejected(Rejection),
     /// The record of an ended run is no longer there.
     Expired(RunId),
 }
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Write; confirmed by [`Event::Written`]. One write of a run at a time.
-    Write(RunId, Write),
+pub enum Action {
     /// Give a task to a queue.
     Dispatch(QueueName, Box<Task>),
     /// See whether the task with this sequence is still in its queue, and say so if it is not.
-    LookFor(RunId, NodeId, u64),
+    VerifyEnqueued(RunId, NodeId, u64),
     /// Do something in this process, or go on with it, and report how it goes.
     Execute(Box<Execution>),
     /// Stop doing it.
@@ -77,6 +79,13 @@ pub enum Effect {
     Forget(RunId),
 }
 
+/// A write of a run; confirmed by [`Event::Written`]. One at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunWrite(pub RunId, pub Write);
+
+/// Writes of runs that the store rejected.
+pub type Rejection = quintet_leader::Rejection<RunId, Action>;
+
 /// One write of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
@@ -84,7 +93,7 @@ pub enum Write {
     Create(Box<RunRecord>),
     /// More of its log.
     Append(RunLogBatch),
-    /// Its record anew.
+    /// Its record again.
     Snapshot(Box<RunRecord>),
     /// Its last record.
     End(Box<RunRecord>),

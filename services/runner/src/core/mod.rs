@@ -5,23 +5,25 @@
 //!   run:   pending ─────┴──▶ running ──▶ completed | failed      │ (asked for, at any time before the end)
 //!
 //!   node:  pending ─▶ queued ─▶ running ─▶ succeeded | failed
-//!             │         ▲          │  ▲ somebody else took it: the next attempt
+//!             │         ▲          │  ▲ another worker took it: the next attempt
 //!             │         └─ waiting ◀──┘ failed, once more after the backoff
 //!             ├─▶ waiting (gate, sleep) ─▶ succeeded | failed
 //!             └─▶ skipped
 //! ```
 //!
-//! [`Core::step`] takes in what happened, [`Core::settle`] lets every run that was touched, or that is due, go on as far as
-//! it can. What changes a run is an entry of its log; what must wait until an entry is stored waits here.
+//! `step` processes what happened, `reconcile` advances every run that was touched, or that is due, as far as it can. What
+//! changes a run is an entry of its log. Entries are written one message of a run at a time, so that some wait for their
+//! write: what depends on them waits here, and is returned when they are stored.
 
 mod active;
 mod event;
 mod expression;
 mod plan;
+mod reconciler;
+mod rejected;
 mod report;
 mod request;
 mod runs;
-mod settle;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -39,21 +41,25 @@ use quintet_contract::time::Timestamp;
 
 pub(crate) use active::listed;
 pub use event::{
-    Answer, Effect, Event, Execution, ExecutionWork, KubernetesWork, Traceparent, Write,
+    Action, Answer, Event, Execution, ExecutionWork, KubernetesWork, Rejection, RunWrite,
+    Traceparent, Write,
 };
+pub(crate) use reconciler::OWN_WORKER;
 pub(crate) use request::plan_view;
-pub(crate) use settle::OWN_WORKER;
 
-use active::Active;
+use active::{Active, Deferred};
+use reconciler::{Reconciler, STOP_AGAIN};
 use runs::Runs;
-use settle::{STOP_AGAIN, Settle};
 
 /// How often ended runs that have expired are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
-/// What a core is told at its start.
+/// What a step leads to.
+pub type Effects = quintet_leader::Effects<RunWrite, Action>;
+
+/// Configuration of a core.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub struct CoreConfig {
     /// First part of every subject.
     pub prefix: Prefix,
     /// How long a worker may be silent to its queue.
@@ -64,19 +70,19 @@ pub struct Terms {
     pub has_kubernetes: bool,
 }
 
-impl Terms {
-    fn look_at<'a>(
+impl CoreConfig {
+    fn reconciler<'a>(
         &'a self,
         active: &'a mut Active,
         now: Timestamp,
-        effects: &'a mut Vec<Effect>,
-    ) -> Settle<'a> {
-        Settle {
+        acts: &'a mut Vec<Action>,
+    ) -> Reconciler<'a> {
+        Reconciler {
             active,
             prefix: &self.prefix,
             ack_wait: self.task_ack_wait,
             now,
-            effects,
+            acts,
         }
     }
 }
@@ -101,7 +107,7 @@ struct Ended {
 /// An answer that waits until something is stored.
 #[derive(Debug)]
 struct Pending {
-    effect: Effect,
+    action: Action,
     /// In how many runs.
     left: usize,
 }
@@ -109,7 +115,7 @@ struct Pending {
 /// The runs of one shard.
 #[derive(Debug)]
 pub struct Core {
-    terms: Terms,
+    config: CoreConfig,
     runs: Runs,
     ended: BTreeMap<RunId, Ended>,
     /// When which run is to be looked at.
@@ -123,9 +129,9 @@ pub struct Core {
 
 impl Core {
     /// Goes on with what is stored.
-    pub fn restore(terms: Terms, stored: Vec<StoredRun>, now: Timestamp) -> (Self, Vec<Effect>) {
+    pub fn restore(config: CoreConfig, stored: Vec<StoredRun>, now: Timestamp) -> (Self, Effects) {
         let mut core = Self {
-            terms,
+            config,
             runs: Runs::default(),
             ended: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -134,15 +140,16 @@ impl Core {
             pending: HashMap::new(),
             sweep_at: now.after(SWEEP_EVERY),
         };
-        let mut effects = Vec::new();
+        let mut effects = Effects::default();
         for StoredRun { record, log } in stored {
             let id = record.run.id;
             if record.run.status.is_final() {
                 let ended = Ended::of(&record);
                 if record.run.status == RunStatus::Canceled && ended.at.after(STOP_AGAIN) > now {
                     let mut active = Active::restore(record);
-                    let mut settle = core.terms.look_at(&mut active, now, &mut effects);
-                    settle.stop_again();
+                    let mut reconciler =
+                        core.config.reconciler(&mut active, now, &mut effects.then);
+                    reconciler.stop_again();
                 }
                 core.ended.insert(id, ended);
                 continue;
@@ -151,13 +158,13 @@ impl Core {
             for (sequence, entry) in &log {
                 active.replay(entry, *sequence);
             }
-            core.with(active, now, &mut effects, |settle| {
-                settle.stop_again();
-                settle.resume();
+            core.with(active, now, &mut effects, |reconciler| {
+                reconciler.stop_again();
+                reconciler.resume();
             });
             core.touched.insert(id);
         }
-        effects.extend(core.settle(now));
+        core.advance(now, &mut effects);
         (core, effects)
     }
 
@@ -166,58 +173,54 @@ impl Core {
         (self.runs.len(), self.ended.len())
     }
 
-    /// When the core wants to be asked again, if nothing happens before.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        let first = self.timers.first().map(|(at, _)| *at);
-        Some(first.map_or(self.sweep_at, |at| at.min(self.sweep_at)))
-    }
-
-    /// Takes in what happened.
-    pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
-        let mut effects = Vec::new();
+    fn process(&mut self, event: Event, now: Timestamp, effects: &mut Effects) {
         match event {
             Event::Create(request, create, traceparent) => {
-                self.create(request, (*create, traceparent), now, &mut effects);
+                self.create(request, (*create, traceparent), now, effects);
             }
-            Event::Get(request, run) => self.answer_with_run(request, run, &mut effects),
-            Event::List(request, list) => effects.push(self.list(request, &list)),
-            Event::Cancel(request, run) => self.cancel(request, run, now, &mut effects),
-            Event::Checkpoint(request, add) => self.checkpoint(request, *add, now, &mut effects),
-            Event::Complete(request, complete) => {
-                self.complete(request, *complete, now, &mut effects)
-            }
-            Event::Decide(request, decide) => self.decide(request, decide, now, &mut effects),
+            Event::Get(request, run) => self.answer_with_run(request, run, effects),
+            Event::List(request, list) => effects.act(self.list(request, &list)),
+            Event::Cancel(request, run) => self.cancel(request, run, now, effects),
+            Event::Checkpoint(request, add) => self.checkpoint(request, *add, now, effects),
+            Event::Complete(request, complete) => self.complete(request, *complete, now, effects),
+            Event::Decide(request, decide) => self.decide(request, decide, now, effects),
             Event::Reported(request, reports) => {
-                self.reported(request, reports, now, &mut effects);
+                self.reported(request, reports, now, effects);
             }
             Event::Executed(report, checkpoint) => {
-                self.report(*report, checkpoint, now, &mut effects);
+                self.report(*report, checkpoint, now, effects);
             }
-            Event::Written(run, sequence) => self.written(run, sequence, now, &mut effects),
+            Event::Written(run, sequence) => self.written(run, sequence, now, effects),
             Event::Dispatched(run, node, sequence) => {
                 if let Some(active) = self.runs.remove(&run) {
-                    self.with(active, now, &mut effects, |settle| {
-                        settle.dispatched(&node, sequence);
+                    self.with(active, now, effects, |reconciler| {
+                        reconciler.dispatched(&node, sequence);
                     });
                 }
             }
-            Event::TaskGone(run, node, sequence) => {
+            Event::TaskMissing(run, node, sequence) => {
                 if let Some(active) = self.runs.remove(&run) {
-                    self.with(active, now, &mut effects, |settle| {
-                        settle.task_gone(&node, sequence);
+                    self.with(active, now, effects, |reconciler| {
+                        reconciler.task_missing(&node, sequence);
                     });
                 }
             }
+            Event::TaskRejected(run, node, reason) => {
+                if let Some(active) = self.runs.remove(&run) {
+                    self.with(active, now, effects, |reconciler| {
+                        reconciler.task_rejected(&node, reason);
+                    });
+                }
+            }
+            Event::WriteRejected(rejection) => self.write_rejected(rejection, now, effects),
             Event::Expired(run) => {
                 self.ended.remove(&run);
             }
         }
-        effects
     }
 
-    /// Lets every run that was touched or is due go on.
-    pub fn settle(&mut self, now: Timestamp) -> Vec<Effect> {
-        let mut effects = Vec::new();
+    /// Advances every run that was touched or is due.
+    fn advance(&mut self, now: Timestamp, effects: &mut Effects) {
         while let Some((at, run)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, run));
             self.timer_of.remove(&run);
@@ -227,21 +230,23 @@ impl Core {
             let Some(mut active) = self.runs.remove(&id) else {
                 continue;
             };
-            let mut settle = self.terms.look_at(&mut active, now, &mut effects);
-            settle.settle();
+            let mut acts = Vec::new();
+            self.config
+                .reconciler(&mut active, now, &mut acts)
+                .reconcile();
+            effects.then.extend(active.act_when_stored(acts));
             if let Some(write) = active.next_write(now) {
-                effects.push(Effect::Write(id, write));
+                effects.write(RunWrite(id, write));
             }
             self.set_timer(id, &active);
             self.runs.rest(active);
         }
         if self.sweep_at <= now {
             self.sweep_at = now.after(SWEEP_EVERY);
-            let retention = self.terms.run_retention;
+            let retention = self.config.run_retention;
             self.ended
                 .retain(|_, ended| ended.at.after(retention) > now);
         }
-        effects
     }
 
     fn set_timer(&mut self, id: RunId, active: &Active) {
@@ -266,11 +271,13 @@ impl Core {
         &mut self,
         mut active: Active,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
-        work: impl FnOnce(&mut Settle<'_>) -> T,
+        effects: &mut Effects,
+        work: impl FnOnce(&mut Reconciler<'_>) -> T,
     ) -> T {
         let id = active.id();
-        let done = work(&mut self.terms.look_at(&mut active, now, effects));
+        let mut acts = Vec::new();
+        let done = work(&mut self.config.reconciler(&mut active, now, &mut acts));
+        effects.then.extend(active.act_when_stored(acts));
         self.runs.insert(active);
         self.touched.insert(id);
         done
@@ -281,7 +288,7 @@ impl Core {
         request: RequestId<RunReportsReply>,
         reports: Vec<(RunReport, CheckpointId)>,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let mut verdicts = Vec::with_capacity(reports.len());
         let mut to_look_up = Vec::new();
@@ -289,20 +296,20 @@ impl Core {
         for (report, checkpoint) in reports {
             let (run, node) = (report.run_id, report.node_id.clone());
             let must_be_stored = is_stored_first(&report);
-            let said = self.report(report, checkpoint, now, effects);
-            if must_be_stored && said.verdict == Verdict::Ok {
+            let reply = self.report(report, checkpoint, now, effects);
+            if must_be_stored && matches!(reply.verdict, Verdict::Ok | Verdict::Granted { .. }) {
                 runs.insert(run);
             }
-            if said.resume_from_log {
+            if reply.resume_from_log {
                 to_look_up.push((verdicts.len(), run, node));
             }
-            verdicts.push(said.verdict);
+            verdicts.push(reply.verdict);
         }
-        let effect = match to_look_up.as_slice() {
-            [] => Effect::Reply(request.reply(Ok(RunReportsReply { verdicts }))),
-            _ => Effect::ReplyWithResume(request, verdicts, to_look_up),
+        let action = match to_look_up.as_slice() {
+            [] => Action::Reply(request.reply(Ok(RunReportsReply { verdicts }))),
+            _ => Action::ReplyWithResume(request, verdicts, to_look_up),
         };
-        self.say_when_stored(request, effect, runs, effects);
+        self.reply_when_stored(request, action, runs, effects);
     }
 
     fn report(
@@ -310,26 +317,26 @@ impl Core {
         report: RunReport,
         checkpoint: CheckpointId,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
-    ) -> report::Said {
+        effects: &mut Effects,
+    ) -> report::Reply {
         let Some(active) = self.runs.remove(&report.run_id) else {
             return Verdict::Gone {
                 reason: "there is no such run, or it has ended".to_owned(),
             }
             .into();
         };
-        self.with(active, now, effects, |settle| {
-            settle.report(report, checkpoint)
+        self.with(active, now, effects, |reconciler| {
+            reconciler.report(report, checkpoint)
         })
     }
 
     /// Gives an answer once everything that these runs have so far is stored.
-    fn say_when_stored<R>(
+    fn reply_when_stored<R>(
         &mut self,
         request: RequestId<R>,
-        effect: Effect,
+        action: Action,
         runs: impl IntoIterator<Item = RunId>,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let mut left = 0;
         for run in runs {
@@ -340,60 +347,97 @@ impl Core {
             }
         }
         if left == 0 {
-            effects.push(effect);
+            effects.act(action);
         } else {
             self.pending
-                .insert(request.number(), Pending { effect, left });
+                .insert(request.number(), Pending { action, left });
         }
     }
 
-    fn written(&mut self, run: RunId, sequence: u64, now: Timestamp, effects: &mut Vec<Effect>) {
+    fn written(&mut self, run: RunId, sequence: u64, now: Timestamp, effects: &mut Effects) {
         let Some(active) = self.runs.get_mut(&run) else {
             return;
         };
-        for request in active.written(sequence, now) {
+        for deferred in active.written(sequence, now) {
+            let request = match deferred {
+                Deferred::Act(action) => {
+                    effects.act(action);
+                    continue;
+                }
+                Deferred::Reply(request) => request,
+            };
             let is_complete = self.pending.get_mut(&request).is_some_and(|pending| {
                 pending.left -= 1;
                 pending.left == 0
             });
             if is_complete && let Some(pending) = self.pending.remove(&request) {
-                effects.push(pending.effect);
+                effects.act(pending.action);
             }
         }
         if active.is_over() {
             let ended = Ended::of_run(active.run());
             self.ended.insert(run, ended);
-            self.runs.remove(&run);
-            if let Some(at) = self.timer_of.remove(&run) {
-                self.timers.remove(&(at, run));
-            }
-            effects.push(Effect::Forget(run));
+            self.forget(run, effects);
             return;
         }
         self.touched.insert(run);
+    }
+
+    /// Removes a run from memory.
+    fn forget(&mut self, run: RunId, effects: &mut Effects) {
+        self.runs.remove(&run);
+        if let Some(at) = self.timer_of.remove(&run) {
+            self.timers.remove(&(at, run));
+        }
+        effects.act(Action::Forget(run));
     }
 
     /// Whether a run may have this mode here.
     fn allows(&self, mode: RunMode) -> bool {
         match mode {
             RunMode::Queue => true,
-            RunMode::K8s => self.terms.has_kubernetes,
+            RunMode::K8s => self.config.has_kubernetes,
         }
     }
 }
 
-/// Whether the worker may only go on when what it reported is stored. What it says while it works it must not lose; who
-/// begins, and that somebody is still at it, can be found out again.
+/// Whether the worker may only go on when what it reported is stored: an attempt is begun by one worker, and nothing that it
+/// reports is lost. A heartbeat comes again.
 fn is_stored_first(report: &RunReport) -> bool {
     use quintet_contract::task::WorkerEvent;
     match report.event {
-        WorkerEvent::Take { .. } | WorkerEvent::Heartbeat | WorkerEvent::Unknown => false,
-        WorkerEvent::Checkpoint { .. }
+        WorkerEvent::Heartbeat | WorkerEvent::Unknown => false,
+        WorkerEvent::Take { .. }
+        | WorkerEvent::Checkpoint { .. }
         | WorkerEvent::Output { .. }
         | WorkerEvent::Progress { .. }
         | WorkerEvent::Log { .. }
         | WorkerEvent::Succeeded { .. }
         | WorkerEvent::Failed { .. } => true,
+    }
+}
+
+impl quintet_leader::Core for Core {
+    type Time = Timestamp;
+    type Event = Event;
+    type Write = RunWrite;
+    type Action = Action;
+
+    fn step(&mut self, event: Event, now: Timestamp) -> Effects {
+        let mut effects = Effects::default();
+        self.process(event, now, &mut effects);
+        effects
+    }
+
+    fn reconcile(&mut self, now: Timestamp) -> Effects {
+        let mut effects = Effects::default();
+        self.advance(now, &mut effects);
+        effects
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        let first = self.timers.first().map(|(at, _)| *at);
+        Some(first.map_or(self.sweep_at, |at| at.min(self.sweep_at)))
     }
 }
 

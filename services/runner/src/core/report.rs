@@ -1,8 +1,8 @@
 //! What workers report: who may begin, what counts, what came twice or too late.
 //!
 //! A report counts when it is of the attempt that the node has now, from the worker that has it, with a number higher
-//! than the last. A grant need not be in the log when it is given: whoever takes over this runner's runs without having
-//! seen it finds the node queued, and learns of the grant from the first report.
+//! than the last. A grant is in the log before it is given, so that an attempt is begun by one worker only. Older runners
+//! gave it before that: then the node is found queued, and the first report tells of the grant.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use quintet_contract::run::{
 use quintet_contract::task::{MAX_LINES, RunReport, Verdict, WorkerEvent};
 
 use crate::core::active::{Urgency, bytes_of, bytes_of_object, find};
-use crate::core::event::Effect;
-use crate::core::settle::{Failure, Settle, heartbeat_of};
+use crate::core::event::Action;
+use crate::core::reconciler::{Failure, Reconciler, heartbeat_of};
 
 /// What a checkpoint of a node is called that its worker did not name.
 const CHECKPOINT: &str = "checkpoint";
@@ -27,12 +27,12 @@ const CHECKPOINT: &str = "checkpoint";
 const MAX_VANISHED: u32 = 50;
 
 /// What is said to a report, and whether the node's last checkpoint must be looked up in the log for it.
-pub(crate) struct Said {
+pub(crate) struct Reply {
     pub(crate) verdict: Verdict,
     pub(crate) resume_from_log: bool,
 }
 
-impl From<Verdict> for Said {
+impl From<Verdict> for Reply {
     fn from(verdict: Verdict) -> Self {
         Self {
             verdict,
@@ -41,16 +41,16 @@ impl From<Verdict> for Said {
     }
 }
 
-fn gone(reason: &str) -> Said {
+fn gone(reason: &str) -> Reply {
     Verdict::Gone {
         reason: reason.to_owned(),
     }
     .into()
 }
 
-impl Settle<'_> {
+impl Reconciler<'_> {
     /// Takes in one report about this run.
-    pub(crate) fn report(&mut self, report: RunReport, checkpoint: CheckpointId) -> Said {
+    pub(crate) fn report(&mut self, report: RunReport, checkpoint: CheckpointId) -> Reply {
         if self.active.status().is_final() {
             return gone("the run has ended");
         }
@@ -71,9 +71,9 @@ impl Settle<'_> {
             return gone("the node has not begun");
         };
         match state.status {
-            // Granted by a runner that died before it could note it.
+            // Granted by an older runner that died before it had stored that.
             NodeStatus::Queued | NodeStatus::Running if report.attempt > state.attempt => {
-                self.grant(&report, report.attempt);
+                self.record_grant(&report, report.attempt);
             }
             NodeStatus::Running => {}
             NodeStatus::Queued | NodeStatus::Waiting | NodeStatus::Pending => {
@@ -121,7 +121,7 @@ impl Settle<'_> {
     }
 
     /// The node has ended: the last report of its last attempt was heard already; whatever else comes is too late.
-    fn said_at_the_end(&self, report: &RunReport) -> Said {
+    fn said_at_the_end(&self, report: &RunReport) -> Reply {
         let state = self.active.state(report.node_id.as_str());
         let is_last = state.is_some_and(|state| state.attempt == report.attempt);
         match (&report.event, is_last) {
@@ -132,7 +132,7 @@ impl Settle<'_> {
         }
     }
 
-    fn take(&mut self, node: &Node, report: &RunReport, delivery: (u64, u32)) -> Said {
+    fn take(&mut self, node: &Node, report: &RunReport, delivery: (u64, u32)) -> Reply {
         let id = &report.node_id;
         let Some(state) = self.active.state(id.as_str()) else {
             return gone("the node has not begun");
@@ -159,8 +159,8 @@ impl Settle<'_> {
                 }
                 if let Some(holder) = holder.filter(|holder| *holder != report.worker) {
                     let run = self.active.id();
-                    self.effects
-                        .push(Effect::Cancel(holder, run, id.clone(), attempt));
+                    self.acts
+                        .push(Action::Cancel(holder, run, id.clone(), attempt));
                 }
                 attempt.next()
             }
@@ -184,17 +184,17 @@ impl Settle<'_> {
             return gone("the node has failed");
         }
         self.active.delivered.insert(id.clone(), delivery);
-        self.grant(report, granted);
+        self.record_grant(report, granted);
         self.granted(node, id, granted)
     }
 
-    fn grant(&mut self, report: &RunReport, attempt: Attempt) {
+    fn record_grant(&mut self, report: &RunReport, attempt: Attempt) {
         self.active.heard.insert(report.node_id.clone(), self.now);
         let task = match report.event {
             WorkerEvent::Take { sequence, .. } if sequence > 0 => Some(sequence),
             _ => None,
         };
-        self.expect_task(&report.node_id, task);
+        self.track_enqueued(&report.node_id, task);
         let node = NodeEvent {
             node_id: report.node_id.clone(),
             status: NodeStatus::Running,
@@ -204,12 +204,12 @@ impl Settle<'_> {
             ..NodeEvent::default()
         };
         self.active
-            .push(RunEvent::Node { node }, None, Urgency::Lazy, self.now);
+            .push(RunEvent::Node { node }, None, Urgency::Now, self.now);
     }
 
-    fn granted(&self, node: &Node, id: &NodeId, attempt: Attempt) -> Said {
+    fn granted(&self, node: &Node, id: &NodeId, attempt: Attempt) -> Reply {
         let private = self.active.private(id.as_str());
-        Said {
+        Reply {
             verdict: Verdict::Granted {
                 attempt,
                 resume_state: private.and_then(|private| private.resume_state.clone()),

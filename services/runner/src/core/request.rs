@@ -21,8 +21,8 @@ use quintet_contract::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::core::active::{Active, Urgency, bytes_of, bytes_of_object};
-use crate::core::event::{Effect, Traceparent};
-use crate::core::{Core, plan};
+use crate::core::event::{Action, RunWrite, Traceparent};
+use crate::core::{Core, Effects, plan};
 
 /// Most bytes of a run's metadata as JSON.
 const MAX_METADATA_BYTES: usize = 64 * 1024;
@@ -61,7 +61,7 @@ impl Core {
         request: RequestId<RunReply>,
         (create, traceparent): (CreateRun, Traceparent),
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let id = create.run_id;
         if self.runs.contains(&id) || self.ended.contains_key(&id) {
@@ -72,7 +72,7 @@ impl Core {
         let (run, plan) = match self.new_run(create, now) {
             Ok(new) => new,
             Err(error) => {
-                effects.push(Effect::Reply(request.reply(Err(error))));
+                effects.act(Action::Reply(request.reply(Err(error))));
                 return;
             }
         };
@@ -86,8 +86,8 @@ impl Core {
             },
         };
         let mut active = Active::new(record);
-        effects.push(Effect::Write(id, active.first_write()));
-        self.with(active, now, effects, |settle| settle.settle());
+        effects.write(RunWrite(id, active.first_write()));
+        self.with(active, now, effects, |reconciler| reconciler.reconcile());
         self.answer_with_run(request, id, effects);
     }
 
@@ -178,25 +178,25 @@ impl Core {
         &mut self,
         request: RequestId<RunReply>,
         id: RunId,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
-        let effect = self.get(request, id);
-        self.say_when_stored(request, effect, [id], effects);
+        let action = self.get(request, id);
+        self.reply_when_stored(request, action, [id], effects);
     }
 
-    fn get(&self, request: RequestId<RunReply>, id: RunId) -> Effect {
+    fn get(&self, request: RequestId<RunReply>, id: RunId) -> Action {
         let outcome = match self.runs.get(&id) {
             Some(active) => Ok(RunReply {
                 run: active.shown(),
                 entries: active.entries(),
             }),
-            None if self.ended.contains_key(&id) => return Effect::Read(request, id),
+            None if self.ended.contains_key(&id) => return Action::Read(request, id),
             None => Err(not_found()),
         };
-        Effect::Reply(request.reply(outcome))
+        Action::Reply(request.reply(outcome))
     }
 
-    pub(super) fn list(&self, request: RequestId<RunPage>, list: &ListRuns) -> Effect {
+    pub(super) fn list(&self, request: RequestId<RunPage>, list: &ListRuns) -> Action {
         let limit = list.limit.unwrap_or(DEFAULT_PAGE).min(MAX_RUNS_PAGE) as usize;
         let is_before = |id: &RunId| list.before.is_none_or(|before| *id < before);
         let is_wanted = |status: RunStatus, owner: Option<&str>| {
@@ -231,7 +231,7 @@ impl Core {
         }
         let active = active.iter().filter_map(|id| self.runs.get(id));
         let active = active.map(|active| active.listed()).collect();
-        Effect::List(request, active, ended)
+        Action::List(request, active, ended)
     }
 
     pub(super) fn cancel(
@@ -239,22 +239,22 @@ impl Core {
         request: RequestId<CancelReply>,
         id: RunId,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         if let Err(error) = self.may_become(id, RunStatus::Canceled) {
-            effects.push(Effect::Reply(request.reply(Err(error))));
+            effects.act(Action::Reply(request.reply(Err(error))));
             return;
         }
         if let Some(active) = self.runs.remove(&id) {
-            self.with(active, now, effects, |settle| {
-                settle.end(RunStatus::Canceled, None)
+            self.with(active, now, effects, |reconciler| {
+                reconciler.end(RunStatus::Canceled, None)
             });
         }
         let reply = request.reply(Ok(CancelReply {
             ok: true,
             status: RunStatus::Canceled,
         }));
-        self.say_when_stored(request, Effect::Reply(reply), [id], effects);
+        self.reply_when_stored(request, Action::Reply(reply), [id], effects);
     }
 
     fn may_become(&self, id: RunId, next: RunStatus) -> Result<(), ErrorReply> {
@@ -275,11 +275,11 @@ impl Core {
         request: RequestId<CheckpointReply>,
         add: AddCheckpoint,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let (run, id) = (add.run_id, add.checkpoint_id);
         match self.new_checkpoint(add, now) {
-            Err(error) => effects.push(Effect::Reply(request.reply(Err(error)))),
+            Err(error) => effects.act(Action::Reply(request.reply(Err(error)))),
             Ok(fact) => {
                 if let Some(fact) = fact
                     && let Some(active) = self.runs.get_mut(&run)
@@ -289,7 +289,7 @@ impl Core {
                     self.touched.insert(run);
                 }
                 let reply = request.reply(Ok(CheckpointReply { checkpoint_id: id }));
-                self.say_when_stored(request, Effect::Reply(reply), [run], effects);
+                self.reply_when_stored(request, Action::Reply(reply), [run], effects);
             }
         }
     }
@@ -347,11 +347,11 @@ impl Core {
         request: RequestId<RunReply>,
         complete: CompleteRun,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let id = complete.run_id;
         if let Err(error) = self.may_complete(&complete) {
-            effects.push(Effect::Reply(request.reply(Err(error))));
+            effects.act(Action::Reply(request.reply(Err(error))));
             return;
         }
         if let Some(active) = self.runs.get_mut(&id) {
@@ -402,11 +402,11 @@ impl Core {
         request: RequestId<RunReply>,
         decide: DecideGate,
         now: Timestamp,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let id = decide.run_id;
         if let Err(error) = self.may_decide(&decide) {
-            effects.push(Effect::Reply(request.reply(Err(error))));
+            effects.act(Action::Reply(request.reply(Err(error))));
             return;
         }
         if let Some(active) = self.runs.get_mut(&id) {

@@ -16,13 +16,13 @@ pub(crate) struct Runs(HashMap<RunId, Held>);
 
 #[derive(Debug)]
 enum Held {
-    Active(Box<Active>),
-    Parked(Box<Parked>),
+    Loaded(Box<Active>),
+    Passivated(Box<Passivated>),
 }
 
 /// A run that waits.
 #[derive(Debug)]
-struct Parked {
+struct Passivated {
     status: RunStatus,
     owner: Option<Box<str>>,
     last_at: Timestamp,
@@ -30,7 +30,7 @@ struct Parked {
     record: Box<[u8]>,
 }
 
-impl Parked {
+impl Passivated {
     fn of(active: &Active) -> Option<Self> {
         let run = active.run();
         Some(Self {
@@ -44,7 +44,7 @@ impl Parked {
     fn unpacked(&self) -> Active {
         let record: RunRecord = rmp_serde::from_slice(&self.record)
             .expect("what was written from a record a moment ago is a record");
-        Active::unparked(record, self.last_at)
+        Active::reloaded(record, self.last_at)
     }
 }
 
@@ -60,21 +60,21 @@ impl Runs {
     /// Takes a run out, to do something with it.
     pub(crate) fn remove(&mut self, id: &RunId) -> Option<Active> {
         Some(match self.0.remove(id)? {
-            Held::Active(active) => *active,
-            Held::Parked(parked) => parked.unpacked(),
+            Held::Loaded(active) => *active,
+            Held::Passivated(passivated) => passivated.unpacked(),
         })
     }
 
     pub(crate) fn insert(&mut self, active: Active) {
-        self.0.insert(active.id(), Held::Active(Box::new(active)));
+        self.0.insert(active.id(), Held::Loaded(Box::new(active)));
     }
 
-    /// The same for a run that was settled; it is parked if that changes nothing about it.
+    /// The same for a run that was settled; it is passivated if that changes nothing about it.
     pub(crate) fn rest(&mut self, active: Active) {
-        let parked = active.may_be_parked().then(|| Parked::of(&active));
-        match parked.flatten() {
-            Some(parked) => {
-                let held = Held::Parked(Box::new(parked));
+        let passivated = active.may_be_passivated().then(|| Passivated::of(&active));
+        match passivated.flatten() {
+            Some(passivated) => {
+                let held = Held::Passivated(Box::new(passivated));
                 self.0.insert(active.id(), held);
             }
             None => self.insert(active),
@@ -84,49 +84,50 @@ impl Runs {
     /// A run to look at.
     pub(crate) fn get(&self, id: &RunId) -> Option<Cow<'_, Active>> {
         Some(match self.0.get(id)? {
-            Held::Active(active) => Cow::Borrowed(active),
-            Held::Parked(parked) => Cow::Owned(parked.unpacked()),
+            Held::Loaded(active) => Cow::Borrowed(active),
+            Held::Passivated(passivated) => Cow::Owned(passivated.unpacked()),
         })
     }
 
     #[cfg(test)]
-    pub(crate) fn parked(&self) -> usize {
+    pub(crate) fn passivated(&self) -> usize {
         let held = self.0.values();
-        held.filter(|held| matches!(held, Held::Parked(_))).count()
+        held.filter(|held| matches!(held, Held::Passivated(_)))
+            .count()
     }
 
     /// A run of which something may not be stored yet.
     pub(crate) fn awake_mut(&mut self, id: &RunId) -> Option<&mut Active> {
         match self.0.get_mut(id)? {
-            Held::Active(active) => Some(active),
-            Held::Parked(_) => None,
+            Held::Loaded(active) => Some(active),
+            Held::Passivated(_) => None,
         }
     }
 
     /// A run to change; it is to be settled again.
     pub(crate) fn get_mut(&mut self, id: &RunId) -> Option<&mut Active> {
         let held = self.0.get_mut(id)?;
-        if let Held::Parked(parked) = held {
-            *held = Held::Active(Box::new(parked.unpacked()));
+        if let Held::Passivated(passivated) = held {
+            *held = Held::Loaded(Box::new(passivated.unpacked()));
         }
         match held {
-            Held::Active(active) => Some(active),
-            Held::Parked(_) => None,
+            Held::Loaded(active) => Some(active),
+            Held::Passivated(_) => None,
         }
     }
 
     pub(crate) fn status(&self, id: &RunId) -> Option<RunStatus> {
         Some(match self.0.get(id)? {
-            Held::Active(active) => active.status(),
-            Held::Parked(parked) => parked.status,
+            Held::Loaded(active) => active.status(),
+            Held::Passivated(passivated) => passivated.status,
         })
     }
 
     /// Every run with its status and its owner.
     pub(crate) fn all(&self) -> impl Iterator<Item = (RunId, RunStatus, Option<&str>)> {
         self.0.iter().map(|(id, held)| match held {
-            Held::Active(active) => (*id, active.status(), active.run().owner.as_deref()),
-            Held::Parked(parked) => (*id, parked.status, parked.owner.as_deref()),
+            Held::Loaded(active) => (*id, active.status(), active.run().owner.as_deref()),
+            Held::Passivated(passivated) => (*id, passivated.status, passivated.owner.as_deref()),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What the core decides, told as stories: a run is created, workers report, time passes.
 
 use quintet_contract::cause::CausedBy;
-use quintet_contract::error::ErrorCode;
+use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::id::{CheckpointId, NodeId, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::run::{NodeStatus, RunMode, RunRecord, RunStatus};
@@ -11,6 +11,8 @@ use quintet_contract::task::{RunReport, Task, Verdict, WorkerEvent};
 use quintet_contract::time::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use quintet_leader::Core as _;
 
 use super::*;
 
@@ -27,10 +29,12 @@ struct Story {
     answers: BTreeMap<u64, Answer>,
     requests: u64,
     seqs: HashMap<(NodeId, Attempt), u64>,
+    /// Most bytes of a message, as JSON.
+    limit: usize,
 }
 
-fn terms() -> Terms {
-    Terms {
+fn config() -> CoreConfig {
+    CoreConfig {
         prefix: Prefix::default(),
         task_ack_wait: Duration::from_secs(10),
         run_retention: Duration::from_secs(3600),
@@ -41,7 +45,7 @@ fn terms() -> Terms {
 impl Story {
     fn new(plan: Option<Value>) -> Self {
         let now = Timestamp::from_millis(1_000_000);
-        let (core, _) = Core::restore(terms(), Vec::new(), now);
+        let (core, _) = Core::restore(config(), Vec::new(), now);
         let mut story = Self {
             core,
             now,
@@ -54,6 +58,7 @@ impl Story {
             answers: BTreeMap::new(),
             requests: 0,
             seqs: HashMap::new(),
+            limit: usize::MAX,
         };
         let create = CreateRun {
             run_id: story.run,
@@ -81,7 +86,7 @@ impl Story {
 
     fn settle(&mut self) {
         loop {
-            let effects = self.core.settle(self.now);
+            let effects = self.core.reconcile(self.now);
             if effects.is_empty() {
                 break;
             }
@@ -89,43 +94,54 @@ impl Story {
         }
         // Lazy entries are written a moment later.
         self.now = self.now.after(Duration::from_millis(21));
-        let effects = self.core.settle(self.now);
+        let effects = self.core.reconcile(self.now);
         self.act(effects);
     }
 
-    fn act(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Write(run, write) => {
-                    match write {
-                        Write::Append(events) => {
-                            self.sequence += 1;
-                            let entries = events.entries.into_iter();
-                            self.log.extend(entries.map(|entry| (self.sequence, entry)));
-                        }
-                        Write::Create(record) | Write::Snapshot(record) | Write::End(record) => {
-                            self.record = Some(*record);
-                        }
-                    }
-                    let more = self.core.step(Event::Written(run, self.sequence), self.now);
-                    self.act(more);
+    fn act(&mut self, effects: Effects) {
+        for RunWrite(run, write) in effects.writes {
+            if bytes_of_write(&write) > self.limit {
+                let reply = ErrorReply::new(ErrorCode::PayloadTooLarge, "it is too large");
+                let rejection = Rejection {
+                    keys: vec![run],
+                    withheld: Vec::new(),
+                    reply,
+                };
+                let more = self.core.step(Event::WriteRejected(rejection), self.now);
+                self.act(more);
+                continue;
+            }
+            match write {
+                Write::Append(events) => {
+                    self.sequence += 1;
+                    let entries = events.entries.into_iter();
+                    self.log.extend(entries.map(|entry| (self.sequence, entry)));
                 }
-                Effect::Dispatch(_, task) => self.tasks.push(*task),
-                Effect::Cancel(_, _, node, _) => self.cancels.push(node),
-                Effect::Reply(reply) => {
+                Write::Create(record) | Write::Snapshot(record) | Write::End(record) => {
+                    self.record = Some(*record);
+                }
+            }
+            let more = self.core.step(Event::Written(run, self.sequence), self.now);
+            self.act(more);
+        }
+        for action in effects.then {
+            match action {
+                Action::Dispatch(_, task) => self.tasks.push(*task),
+                Action::Cancel(_, _, node, _) => self.cancels.push(node),
+                Action::Reply(reply) => {
                     let (id, answer) = reply.into_parts();
                     self.answers.insert(id, answer);
                 }
-                Effect::ReplyWithResume(id, verdicts, _) => {
+                Action::ReplyWithResume(id, verdicts, _) => {
                     let answer = RunReportsReply { verdicts }.into();
                     self.answers.insert(id.number(), answer);
                 }
-                Effect::LookFor(..)
-                | Effect::Execute(_)
-                | Effect::Stop(..)
-                | Effect::Read(..)
-                | Effect::List(..)
-                | Effect::Forget(_) => {}
+                Action::VerifyEnqueued(..)
+                | Action::Execute(_)
+                | Action::Stop(..)
+                | Action::Read(..)
+                | Action::List(..)
+                | Action::Forget(_) => {}
             }
         }
     }
@@ -137,7 +153,7 @@ impl Story {
             log: self.log.clone(),
         };
         self.tasks.clear();
-        let (core, effects) = Core::restore(terms(), vec![stored], self.now);
+        let (core, effects) = Core::restore(config(), vec![stored], self.now);
         self.core = core;
         self.act(effects);
         self.settle();
@@ -226,6 +242,16 @@ impl Story {
     fn node(&self, id: &str) -> NodeStatus {
         self.record_now().run.nodes.unwrap()[id].status
     }
+}
+
+fn bytes_of_write(write: &Write) -> usize {
+    let json = match write {
+        Write::Append(events) => serde_json::to_vec(events),
+        Write::Create(record) | Write::Snapshot(record) | Write::End(record) => {
+            serde_json::to_vec(record)
+        }
+    };
+    json.unwrap().len()
 }
 
 fn task(id: &str, needs: &[&str]) -> Value {
@@ -342,16 +368,16 @@ fn a_grant_that_was_not_stored_is_learnt_from_its_first_report() {
             sequence: 7,
         },
     };
-    // Granted, but the process dies before anything of it is written.
+    // The process dies before anything of it is written. An older one would have granted it.
     let id = CheckpointId::from_uuid(Uuid::nil());
     let effects = story.core.step(
         Event::Reported(RequestId::new(99), vec![(report, id)]),
         story.now,
     );
-    assert!(matches!(
-        &effects[..],
-        [Effect::Reply(reply)] if matches!(reply.answer(), Answer::Reports(_))
-    ));
+    assert!(
+        effects.is_empty(),
+        "nothing is granted before it is stored: {effects:?}"
+    );
     story.restart();
     assert_eq!(story.node("a"), NodeStatus::Queued);
     assert_eq!(
@@ -454,12 +480,12 @@ fn a_run_that_waits_is_kept_as_it_is_stored_and_goes_on_from_there() {
     ]});
     let mut story = Story::new(Some(plan));
     let run = story.run;
-    assert_eq!(story.core.runs.parked(), 1);
+    assert_eq!(story.core.runs.passivated(), 1);
     let Some(Answer::Run(shown)) = story.ask(|id| Event::Get(id, run)) else {
         panic!("there is no such run");
     };
     assert_eq!(shown.run, story.record.clone().unwrap().run);
-    assert_eq!(story.core.runs.parked(), 1, "a look wakes nobody");
+    assert_eq!(story.core.runs.passivated(), 1, "a look wakes nobody");
     let decide = DecideGate {
         run_id: run,
         node_id: NodeId::parse("gate").unwrap(),
@@ -468,7 +494,7 @@ fn a_run_that_waits_is_kept_as_it_is_stored_and_goes_on_from_there() {
         actor: None,
     };
     story.ask(|id| Event::Decide(id, decide));
-    assert_eq!(story.core.runs.parked(), 0);
+    assert_eq!(story.core.runs.passivated(), 0);
     assert_eq!(story.tasks.len(), 1);
     let numbers: Vec<u64> = story.log.iter().map(|(_, entry)| entry.n).collect();
     let all: Vec<u64> = (1..).take(numbers.len()).collect();
@@ -726,4 +752,76 @@ fn a_record_names_the_run_that_it_continues_and_the_trace_that_made_it() {
     assert_eq!(record.run.id, again);
     assert_eq!(record.caused_by, Some(CausedBy::run(first)));
     assert_eq!(record.trace_id.as_ref().unwrap().as_str(), trace);
+}
+
+#[test]
+fn a_result_that_cannot_be_stored_fails_its_run_with_one_sentence_and_nothing_follows_from_it() {
+    let mut story = Story::new(Some(json!({"nodes": [task("a", &[]), task("b", &["a"])]})));
+    story.limit = 10_000;
+    story.tasks.clear();
+    story.succeed("a", json!({"text": "x".repeat(20_000)}));
+    let run = story.record_now().run;
+    assert_eq!(run.status, RunStatus::Failed);
+    assert!(
+        run.error
+            .unwrap()
+            .contains("cannot be stored: it is too large")
+    );
+    assert_eq!(story.node("b"), NodeStatus::Canceled);
+    assert!(story.tasks.is_empty());
+    let numbers: Vec<u64> = story.log.iter().map(|(_, entry)| entry.n).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    assert!(story.record.unwrap().run.status.is_final());
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_stored_is_refused_and_its_run_goes_on() {
+    let mut story = Story::new(None);
+    story.limit = 10_000;
+    let run = story.run;
+    let add = |bytes: usize| AddCheckpoint {
+        run_id: run,
+        checkpoint_id: CheckpointId::from_uuid(Uuid::now_v7()),
+        kind: "step".to_owned(),
+        data: Some(json!("x".repeat(bytes))),
+        blob: None,
+    };
+    let (large, small) = (add(20_000), add(10));
+    for _ in 0..2 {
+        // Sent again, it is rejected again: it is not known.
+        let large = large.clone();
+        let answer = story.ask(|id| Event::Checkpoint(id, Box::new(large)));
+        assert!(
+            matches!(&answer, Some(Answer::Refused(reply)) if reply.code == ErrorCode::PayloadTooLarge),
+            "{answer:?}"
+        );
+    }
+    let answer = story.ask(|id| Event::Checkpoint(id, Box::new(small)));
+    assert!(matches!(answer, Some(Answer::Checkpoint(_))), "{answer:?}");
+    assert_eq!(story.status(), RunStatus::Running);
+    let numbers: Vec<u64> = story.log.iter().map(|(_, entry)| entry.n).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_run_whose_first_record_cannot_be_stored_is_refused_and_forgotten() {
+    let mut story = Story::new(None);
+    story.limit = 10_000;
+    let create = CreateRun {
+        run_id: RunId::from_uuid(Uuid::now_v7()),
+        mode: RunMode::Queue,
+        plan: None,
+        inputs: json!({"text": "x".repeat(20_000)}).as_object().cloned(),
+        name: None,
+        metadata: None,
+        owner: None,
+        retry_of: None,
+        finished: BTreeMap::new(),
+    };
+    let (before, id) = (story.core.sizes(), create.run_id);
+    let answer = story.ask(|request| Event::Create(request, Box::new(create), None));
+    assert!(matches!(answer, Some(Answer::Refused(_))), "{answer:?}");
+    let answer = story.ask(|request| Event::Get(request, id));
+    assert!(matches!(answer, Some(Answer::Refused(_))), "{answer:?}");
+    assert_eq!(story.core.sizes(), before);
 }

@@ -92,7 +92,7 @@ pub enum Claim {
         /// The job it stands for, when that belongs to another pool.
         elsewhere: Option<Box<Job>>,
     },
-    /// Nobody knows: the bus did not answer.
+    /// Unknown: the bus did not answer.
     Failed(ErrorReply),
 }
 
@@ -231,7 +231,7 @@ pub enum Anomaly {
     Stale,
     /// A report of a status that cannot follow.
     Backward,
-    /// A job that nobody knew.
+    /// A job without a record.
     Recovered,
     /// A report or command of a kind that this version does not know.
     UnknownKind,

@@ -61,7 +61,7 @@ pub struct CoreConfig {
     pub pool: PoolName,
     /// How often agents shall say that they are there.
     pub heartbeat_interval: Duration,
-    /// An agent not heard of for this long is lost.
+    /// An agent without a heartbeat for this long is lost.
     pub heartbeat_timeout: Duration,
     /// How long a job may take to stop before it is killed.
     pub stop_grace: Duration,
@@ -79,7 +79,7 @@ pub struct CoreConfig {
 #[derive(Debug)]
 pub struct Core {
     config: CoreConfig,
-    /// Since when this core leads; before that it heard nobody.
+    /// Since when this core leads; it received no heartbeat before.
     since: Timestamp,
     /// Boxed: a table of large records would move them all whenever it grows.
     jobs: HashMap<JobId, Box<JobRecord>>,

@@ -1,8 +1,8 @@
-//! What is to be done next in a run: a reconciler. It looks at the plan and at how its nodes stand, and ignores what woke
-//! it; so it does the same after a restart as without one.
+//! The reconciler of a run: it compares the plan with the status of its nodes, and ignores what woke it; so it does the same
+//! after a restart as without one.
 
 mod attempts;
-mod hand_out;
+mod dispatch;
 mod items;
 
 use std::borrow::Cow;
@@ -19,24 +19,25 @@ use quintet_contract::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::core::active::{Active, Urgency};
-use crate::core::event::Effect;
+use crate::core::event::Action;
 use crate::core::plan::{queue_of, wait};
 use crate::core::{expression, template};
 
-pub(crate) use hand_out::{OWN_WORKER, STOP_AGAIN};
+pub(crate) use dispatch::{OWN_WORKER, STOP_AGAIN};
 
 /// Longest reason of a failure that is kept of one node, in bytes.
 const MAX_ERROR_BYTES: usize = 2_048;
 /// A run in which nothing is due for so long is quiet: its record is written, so that a restart need not read its log.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Looks at one run, and does what is to be done.
-pub(crate) struct Settle<'a> {
+/// Reconciles one run.
+pub(crate) struct Reconciler<'a> {
     pub(crate) active: &'a mut Active,
     pub(crate) prefix: &'a Prefix,
     pub(crate) ack_wait: Duration,
     pub(crate) now: Timestamp,
-    pub(crate) effects: &'a mut Vec<Effect>,
+    /// What is done once everything so far is stored.
+    pub(crate) acts: &'a mut Vec<Action>,
 }
 
 /// Where in the plan a node stands: at the top, or in an item of a foreach.
@@ -63,7 +64,7 @@ impl Place {
 
 /// How one look went.
 #[derive(Default)]
-struct Walk {
+struct Pass {
     has_changed: bool,
     /// Nodes that are queued or run.
     at_work: usize,
@@ -73,7 +74,7 @@ struct Walk {
     failed: Option<String>,
 }
 
-impl Walk {
+impl Pass {
     fn due_at(&mut self, at: Timestamp) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
@@ -94,8 +95,8 @@ enum Readiness {
     Skipped(Option<String>),
 }
 
-impl Settle<'_> {
-    pub(crate) fn settle(&mut self) {
+impl Reconciler<'_> {
+    pub(crate) fn reconcile(&mut self) {
         self.active.due = None;
         if self.active.status().is_final() {
             return;
@@ -120,10 +121,10 @@ impl Settle<'_> {
             due = Some(end);
         }
         let walk = loop {
-            let mut walk = Walk {
+            let mut walk = Pass {
                 at_work: self.at_work(),
                 limit: plan.max_parallel.map_or(usize::MAX, |limit| limit as usize),
-                ..Walk::default()
+                ..Pass::default()
             };
             self.walk(&plan.nodes, &Place::default(), &mut walk);
             if let Some(failed) = walk.failed.take_if(|_| plan.on_failure == OnFailure::Stop) {
@@ -175,7 +176,7 @@ impl Settle<'_> {
             .count()
     }
 
-    fn walk(&mut self, nodes: &[Node], place: &Place, walk: &mut Walk) {
+    fn walk(&mut self, nodes: &[Node], place: &Place, walk: &mut Pass) {
         for node in nodes {
             let id = place.id_of(&node.id);
             let status = self.status_of(&id);
@@ -195,7 +196,7 @@ impl Settle<'_> {
                 continue;
             };
             match readiness {
-                Readiness::Waits => self.go_on(node, &id, place, walk),
+                Readiness::Waits => self.continue_node(node, &id, place, walk),
                 Readiness::Skipped(reason) => {
                     self.node(NodeEvent {
                         status: NodeStatus::Skipped,
@@ -214,15 +215,15 @@ impl Settle<'_> {
     }
 
     /// A node that has begun.
-    fn go_on(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Walk) {
+    fn continue_node(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Pass) {
         match self.status_of(id.as_str()) {
             NodeStatus::Waiting => self.wait_on(node, id, place, walk),
-            NodeStatus::Running if node.kind == "foreach" => self.walk_items(node, id, place, walk),
+            NodeStatus::Running if node.kind == "foreach" => self.pass_items(node, id, place, walk),
             NodeStatus::Running => {
                 self.watch_over(node, id, walk);
-                self.look_for_task(node, id, place, walk);
+                self.verify_enqueued(node, id, place, walk);
             }
-            NodeStatus::Queued => self.look_for_task(node, id, place, walk),
+            NodeStatus::Queued => self.verify_enqueued(node, id, place, walk),
             NodeStatus::Failed => {
                 if walk.failed.is_none() {
                     let state = self.active.state(id.as_str());
@@ -292,7 +293,7 @@ impl Settle<'_> {
         }
     }
 
-    fn begin(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Walk) {
+    fn begin(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Pass) {
         walk.has_changed = true;
         let begun = match node.kind.as_str() {
             "gate" => {
@@ -331,7 +332,7 @@ impl Settle<'_> {
                 if takes_worker(node) {
                     walk.at_work += 1;
                 }
-                self.give_out_anew(node, id, place);
+                self.start_attempt(node, id, place);
                 return;
             }
         };
@@ -354,7 +355,7 @@ impl Settle<'_> {
     }
 
     /// A node that waits for a moment: the end of a sleep, the patience of a gate, its next attempt.
-    fn wait_on(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Walk) {
+    fn wait_on(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Pass) {
         let due = self
             .active
             .private(id.as_str())
@@ -382,13 +383,13 @@ impl Settle<'_> {
                     return;
                 }
                 walk.at_work += 1;
-                self.give_out_anew(node, id, place);
+                self.start_attempt(node, id, place);
             }
         }
         walk.has_changed = true;
     }
 
-    fn fail(&mut self, id: &NodeId, attempt: Attempt, error: String) {
+    pub(crate) fn fail(&mut self, id: &NodeId, attempt: Attempt, error: String) {
         self.node(NodeEvent {
             node_id: id.clone(),
             status: NodeStatus::Failed,

@@ -7,14 +7,14 @@ use quintet_contract::plan::{MAX_ITEMS, Node};
 use quintet_contract::run::{MAX_OUTPUTS_BYTES, NodeEvent, NodeStatus};
 use serde_json::Value;
 
-use super::{Place, Settle, Walk};
+use super::{Pass, Place, Reconciler};
 use crate::core::active::bytes_of;
 use crate::core::template;
 
 /// Most nodes of a run, those of every item of a foreach counted.
 const MAX_STATES: usize = 2_000;
 
-impl Settle<'_> {
+impl Reconciler<'_> {
     pub(super) fn items(&self, node: &Node, place: &Place) -> Result<Vec<Value>, String> {
         let items = node.items.as_ref().unwrap_or(&Value::Null);
         let Value::Array(items) = template::filled(items, &self.scope(place))? else {
@@ -37,7 +37,7 @@ impl Settle<'_> {
         Ok(items)
     }
 
-    pub(super) fn walk_items(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Walk) {
+    pub(super) fn pass_items(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Pass) {
         let items = self.active.private(id.as_str());
         let items = items
             .and_then(|private| private.items.clone())
@@ -55,10 +55,10 @@ impl Settle<'_> {
                 item: Some((item.clone(), index)),
                 outer,
             };
-            let mut of_item = Walk {
+            let mut of_item = Pass {
                 at_work: walk.at_work,
                 limit: walk.limit,
-                ..Walk::default()
+                ..Pass::default()
             };
             self.walk(&node.nodes, &inner, &mut of_item);
             walk.at_work = of_item.at_work;

@@ -7,16 +7,16 @@ use quintet_contract::job::Attempt;
 use quintet_contract::plan::{Backoff, Node, Retry};
 use quintet_contract::run::{NodeEvent, NodeStatus};
 
-use super::{Failure, Place, Settle, Walk, is_own};
+use super::{Failure, Pass, Place, Reconciler, is_own};
 use crate::core::active::QueuedTask;
-use crate::core::event::Effect;
+use crate::core::event::Action;
 
 /// Longest time between two looks for a task that waits for a worker.
 const LOOK_AT_MOST: Duration = Duration::from_secs(600);
 
-impl Settle<'_> {
+impl Reconciler<'_> {
     /// A node that somebody has: not too long, and not without a word.
-    pub(super) fn watch_over(&mut self, node: &Node, id: &NodeId, walk: &mut Walk) {
+    pub(super) fn watch_over(&mut self, node: &Node, id: &NodeId, walk: &mut Pass) {
         let Some(state) = self.active.state(id.as_str()) else {
             return;
         };
@@ -49,7 +49,7 @@ impl Settle<'_> {
     }
 
     /// The task of a node is in a queue, or soon will be.
-    pub(crate) fn expect_task(&mut self, id: &NodeId, sequence: Option<u64>) {
+    pub(crate) fn track_enqueued(&mut self, id: &NodeId, sequence: Option<u64>) {
         let wait = self.ack_wait * 3;
         let task = QueuedTask {
             sequence,
@@ -61,12 +61,12 @@ impl Settle<'_> {
 
     /// A task that nobody speaks of must be in its queue. One that was acknowledged although its node has not ended, by a
     /// worker that was told wrongly, or that is defect, is given out again.
-    pub(super) fn look_for_task(
+    pub(super) fn verify_enqueued(
         &mut self,
         node: &Node,
         id: &NodeId,
         place: &Place,
-        walk: &mut Walk,
+        walk: &mut Pass,
     ) {
         if is_own(node, self.active.run().mode) {
             return;
@@ -82,12 +82,12 @@ impl Settle<'_> {
         match task.sequence {
             Some(sequence) => {
                 let run = self.active.id();
-                self.effects
-                    .push(Effect::LookFor(run, id.clone(), sequence));
+                self.acts
+                    .push(Action::VerifyEnqueued(run, id.clone(), sequence));
             }
             // Its worker was learnt of from a report.
             None if is_running => {
-                self.give_out(node, id, place);
+                self.dispatch(node, id, place);
                 return;
             }
             // It is still being stored.
@@ -106,8 +106,16 @@ impl Settle<'_> {
         }
     }
 
+    /// The task of a node cannot be stored in its queue.
+    pub(crate) fn task_rejected(&mut self, id: &NodeId, error: String) {
+        if self.status_of(id.as_str()) == NodeStatus::Queued {
+            let attempt = self.fact(id).attempt;
+            self.fail(id, attempt, error);
+        }
+    }
+
     /// A task is no longer in its queue.
-    pub(crate) fn task_gone(&mut self, id: &NodeId, sequence: u64) {
+    pub(crate) fn task_missing(&mut self, id: &NodeId, sequence: u64) {
         let Some(plan) = self.active.plan.clone() else {
             return;
         };
@@ -119,10 +127,10 @@ impl Settle<'_> {
             return;
         };
         match self.status_of(id.as_str()) {
-            NodeStatus::Queued => self.give_out(node, id, &place),
+            NodeStatus::Queued => self.dispatch(node, id, &place),
             NodeStatus::Running => {
                 self.stop(id);
-                self.give_out_anew(node, id, &place);
+                self.start_attempt(node, id, &place);
             }
             NodeStatus::Pending
             | NodeStatus::Waiting

@@ -12,8 +12,8 @@ use quintet_contract::subject::{RunReporting, Subject};
 use quintet_contract::task::{CommandSpec, Task};
 use serde_json::{Value, json};
 
-use super::{Place, Settle, heartbeat_of, is_own};
-use crate::core::event::{Effect, Execution, ExecutionWork, KubernetesWork};
+use super::{Place, Reconciler, heartbeat_of, is_own};
+use crate::core::event::{Action, Execution, ExecutionWork, KubernetesWork};
 use crate::core::plan::queue_of;
 use crate::core::template;
 
@@ -22,7 +22,7 @@ pub(crate) const OWN_WORKER: &str = "runner";
 /// A runner that loads a run stops again what was canceled in it so long ago at most: longer than it takes another to lead.
 pub(crate) const STOP_AGAIN: Duration = Duration::from_secs(600);
 
-impl Settle<'_> {
+impl Reconciler<'_> {
     /// Begins again what this process did, and gives out again what may not have been given out: after a restart.
     pub(crate) fn resume(&mut self) {
         let Some(plan) = self.active.plan.clone() else {
@@ -42,7 +42,7 @@ impl Settle<'_> {
                 .active
                 .private(id.as_str())
                 .and_then(|private| private.task);
-            self.expect_task(&id, task);
+            self.track_enqueued(&id, task);
             let Some((node, place)) = self.locate(&plan.nodes, id.as_str(), Place::default())
             else {
                 continue;
@@ -52,7 +52,7 @@ impl Settle<'_> {
                 self.active.tasks.remove(id.as_str());
             }
             if node.kind != "foreach" && is_own == (status == NodeStatus::Running) {
-                self.give_out(node, &id, &place);
+                self.dispatch(node, &id, &place);
             }
         }
     }
@@ -79,15 +79,15 @@ impl Settle<'_> {
                 && is_own(node, self.active.run().mode)
                 && self.fact(&id).attempt > Attempt(0)
             {
-                self.give_out(node, &id, &place);
+                self.dispatch(node, &id, &place);
                 let (run, attempt) = (self.active.id(), self.fact(&id).attempt);
-                self.effects.push(Effect::Stop(run, id, attempt));
+                self.acts.push(Action::Stop(run, id, attempt));
             }
         }
     }
 
     /// An attempt that nobody has yet.
-    pub(super) fn give_out_anew(&mut self, node: &Node, id: &NodeId, place: &Place) {
+    pub(super) fn start_attempt(&mut self, node: &Node, id: &NodeId, place: &Place) {
         let before = self.fact(id);
         if let Err(error) = self.task(node, id, place) {
             self.fail(id, before.attempt.next(), error);
@@ -108,18 +108,18 @@ impl Settle<'_> {
         };
         self.active.heard.insert(id.clone(), self.now);
         self.node(fact);
-        self.give_out(node, id, place);
+        self.dispatch(node, id, place);
     }
 
     /// Hands an attempt to whoever does it.
-    pub(super) fn give_out(&mut self, node: &Node, id: &NodeId, place: &Place) {
+    pub(super) fn dispatch(&mut self, node: &Node, id: &NodeId, place: &Place) {
         let Ok(task) = self.task(node, id, place) else {
             return;
         };
         let mode = self.active.run().mode;
         if let Some(queue) = queue_of(node, mode) {
-            self.expect_task(id, None);
-            self.effects.push(Effect::Dispatch(queue, Box::new(task)));
+            self.track_enqueued(id, None);
+            self.acts.push(Action::Dispatch(queue, Box::new(task)));
             return;
         }
         let private = self.active.private(id.as_str());
@@ -137,7 +137,7 @@ impl Settle<'_> {
                 task,
             })),
         };
-        self.effects.push(Effect::Execute(Box::new(Execution {
+        self.acts.push(Action::Execute(Box::new(Execution {
             run: self.active.id(),
             node: id.clone(),
             attempt: self.fact(id).attempt,
@@ -227,11 +227,11 @@ impl Settle<'_> {
             .and_then(|private| private.worker.clone());
         match worker {
             Some(worker) if worker.as_str() == OWN_WORKER => {
-                self.effects.push(Effect::Stop(run, id.clone(), attempt));
+                self.acts.push(Action::Stop(run, id.clone(), attempt));
             }
             Some(worker) => {
-                self.effects
-                    .push(Effect::Cancel(worker, run, id.clone(), attempt));
+                self.acts
+                    .push(Action::Cancel(worker, run, id.clone(), attempt));
             }
             None => {}
         }
