@@ -11,11 +11,16 @@ use quintet_contract::error::ErrorReply;
 use quintet_contract::reply::RequestId;
 use quintet_contract::subject::Request;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::error::Error;
 
+/// An endpoint closes when no request has come for so long: a client of NATS that drains a subscription loses what is on its
+/// way to it.
+const QUIET: Duration = Duration::from_millis(50);
+/// An endpoint that is always busy closes after so long.
+const QUIET_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long requests that are on their way to an endpoint that closes may take to arrive.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -133,8 +138,10 @@ impl<E: Send + 'static> Inbox<E> {
             open,
             mut closed,
             mut messages,
+            bus,
             ..
         } = self;
+        let _still_busy = timeout(QUIET_TIMEOUT, reject_until_quiet(&mut messages, why)).await;
         for micro in micros {
             micro.stop().await;
         }
@@ -151,6 +158,10 @@ impl<E: Send + 'static> Inbox<E> {
         if timeout(CLOSE_TIMEOUT, rejecting).await.is_err() {
             debug!("the endpoints did not end in time");
         }
+        // The process may end next.
+        if timeout(CLOSE_TIMEOUT, bus.flush()).await.is_err() {
+            debug!("the last rejections may not be sent");
+        }
     }
 
     /// Parts messages from endpoints, so that they can be taken in chunks; see [`Inbox::join`].
@@ -165,6 +176,21 @@ impl<E: Send + 'static> Inbox<E> {
 
     pub(crate) fn join(self, messages: Messages<E>) -> Self {
         Self { messages, ..self }
+    }
+}
+
+/// Rejects requests until none has come for a while.
+async fn reject_until_quiet<E>(messages: &mut Messages<E>, why: &ErrorReply) {
+    let mut quiet_at = Instant::now() + QUIET;
+    loop {
+        tokio::select! {
+            biased;
+            Some(message) = messages.next() => if let Message::Request(request) = message {
+                request.reject(why).await;
+                quiet_at = Instant::now() + QUIET;
+            },
+            () = sleep_until(quiet_at) => return,
+        }
     }
 }
 
