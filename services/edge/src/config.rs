@@ -1,4 +1,4 @@
-//! What an edge is told at its start.
+//! Configuration of an edge.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -9,17 +9,17 @@ use quintet_bus::Secret;
 
 use crate::access::keys::ApiKey;
 
-/// The agent token of a machine that nobody else can reach.
+/// The agent token of a machine that is not reachable from elsewhere.
 pub const DEFAULT_AGENT_TOKEN: &str = "dev-shared-token";
 
-/// Everything an edge can be told. [`EdgeConfig::new`] has defaults for all but the address.
+/// The configuration of an edge. [`EdgeConfig::new`] has defaults for all but the address.
 #[derive(Clone, Debug)]
 pub struct EdgeConfig {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
     /// What agents on WebSockets must say.
     pub agent_token: Secret,
-    /// Who may use the interface; empty leaves it open to everybody who can reach it.
+    /// Who may use the interface; empty leaves it open to every client that can reach it.
     pub api_keys: Vec<ApiKey>,
     /// Origins whose pages may use the interface from a browser; `*` allows all. None allows those of this machine and of
     /// the edge itself.
@@ -56,7 +56,7 @@ pub struct RunRateLimit {
 }
 
 impl RunRateLimit {
-    /// Requests of a window when nothing else is said.
+    /// Requests of a window by default.
     pub const DEFAULT_MAX: NonZeroU32 = NonZeroU32::new(120).expect("is not zero");
     /// The longest window that is counted.
     pub const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
@@ -101,7 +101,7 @@ impl EdgeConfig {
         }
     }
 
-    /// Whether the agent token is the one that everybody knows.
+    /// Whether the agent token is the default, which is public.
     pub fn has_default_token(&self) -> bool {
         self.agent_token.expose() == DEFAULT_AGENT_TOKEN
     }

@@ -1,5 +1,5 @@
-//! Authorisation: the last thing that a request passes through before its handler. What a route asks for is in the
-//! [`RouteTable`]; no path is looked at here.
+//! Authorisation: the last thing that a request passes through before its handler. What a route requires is in the
+//! [`RouteTable`]; no path is matched here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(crate) struct Authorizer {
     pub(crate) routes: Arc<RouteTable>,
 }
 
-/// Who is known, and how often each may ask.
+/// The keys and the rate limits.
 pub(crate) struct AccessState {
     pub(crate) keys: Keys,
     /// Requests per second of this edge.
@@ -49,7 +49,7 @@ pub(crate) struct AccessState {
     pub(crate) shared: Option<SharedRateLimit>,
 }
 
-/// Authenticates the caller and checks what its route asks for: access, then nothing more often than allowed.
+/// Authenticates the caller and checks what its route requires: rate limit and access.
 pub(crate) async fn authorize(
     State(authorizer): State<Authorizer>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
@@ -107,8 +107,7 @@ struct Guard {
     errors: ErrorStyle,
 }
 
-/// The guard of a request; none for one that everybody may make. A method that a path does not take is for those who may
-/// read there.
+/// The guard of a request; none for a public one. A method that a path does not take requires what reading requires.
 fn guard(routes: &RouteTable, request: &Request) -> Option<Guard> {
     if request.method() == Method::OPTIONS {
         return None;

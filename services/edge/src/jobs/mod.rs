@@ -16,10 +16,15 @@ mod ui_socket;
 mod view;
 
 use axum::http::header;
+use quintet_contract::id::{AgentId, JobId, TemplateId};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use self::pools::Pools;
 use self::routes::{batch, job, list};
 use crate::access::policy::Access;
+use crate::error::HttpError;
+use crate::http::extract::PathParam;
 use crate::http::route::{Kind, Routes};
 use crate::state::App;
 
@@ -133,4 +138,32 @@ pub(crate) fn kind() -> Kind<App> {
         // An agent is authenticated by its hello.
         .socket("/agent", Access::Public, agent_socket::connect);
     Kind::new("jobs", routes).starting(|app: &App| drop(app.live.part::<Pools>()))
+}
+
+/// Ids of a path; what cannot be one names nothing.
+macro_rules! path_ids {
+    ($($id:ident $docs:ident;)*) => {
+        $(/// Documents the `{id}` of a path.
+        #[derive(Deserialize, JsonSchema)]
+        #[expect(dead_code, reason = "describes the path")]
+        pub(crate) struct $docs {
+            /// The id.
+            id: $id,
+        }
+
+        impl PathParam for $id {
+            const NAME: &'static str = "id";
+            type Docs = $docs;
+
+            fn unknown(_: &str) -> HttpError {
+                HttpError::not_found()
+            }
+        })*
+    };
+}
+
+path_ids! {
+    JobId JobPath;
+    AgentId AgentPath;
+    TemplateId TemplatePath;
 }
