@@ -17,13 +17,10 @@ mod view;
 
 use axum::http::header;
 use quintet_contract::id::{AgentId, JobId, TemplateId};
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use self::pools::Pools;
 use self::routes::{batch, job, list};
 use crate::access::policy::Access;
-use crate::error::HttpError;
 use crate::http::extract::path_ids;
 use crate::http::route::{Kind, Routes};
 use crate::state::App;
