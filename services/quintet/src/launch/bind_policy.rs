@@ -1,6 +1,6 @@
 //! The bind policy: an edge listens where others can reach it only with an API key and an agent token of its own.
 
-use quintet_edge::EdgeConfig;
+use quintet_edge::{EdgeConfig, OpenTo};
 use tracing::warn;
 
 use crate::cli::exit::{self, Failure};
@@ -10,8 +10,12 @@ const NO_KEY: &str = "no API key is set, so everyone there could run programs he
 const KNOWN_TOKEN: &str = "AGENT_TOKEN is the default that everyone knows: set another";
 
 /// Refuses an address that others can reach together with the agent token that everyone knows, or without an API key:
-/// jobs are programs. `--insecure-dev` lifts both.
+/// jobs are programs. `--insecure-dev` lifts both, and serves everyone while there is no key.
 pub(crate) fn apply(edge: &mut EdgeConfig, insecure: bool) -> anyhow::Result<()> {
+    edge.open_to = match insecure {
+        true => OpenTo::Everyone,
+        false => OpenTo::ThisMachine,
+    };
     let lacks = lacks(edge);
     if lacks.is_empty() || insecure {
         return Ok(());
@@ -75,6 +79,7 @@ mod tests {
                 assert_eq!(text.contains("AGENT_TOKEN"), !token, "{text}");
                 assert!(text.contains("--insecure-dev"), "{text}");
                 assert!(apply(&mut config, true).is_ok(), "{listen}");
+                assert_eq!(config.open_to, OpenTo::Everyone);
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use clap::{Args, ValueEnum};
-use quintet_edge::EdgeConfig;
 use quintet_service::settings::{Reader, Setting};
 use quintet_service::{signals, telemetry::SETTINGS};
 
@@ -60,12 +59,9 @@ enum Service {
 
 impl Service {
     /// The part, with its settings.
-    fn part(self, read: &mut Reader<'_>, insecure: bool) -> Part {
+    fn part(self, read: &mut Reader<'_>) -> Part {
         match self {
-            Self::Edge => Part::Edge(EdgeConfig {
-                open_to: edge::open_to(insecure),
-                ..edge::read(read)
-            }),
+            Self::Edge => Part::Edge(edge::read(read)),
             Self::Scheduler => Part::Scheduler(scheduler::read(read)),
             Self::Runner => Part::Runner(runner::read(read)),
             Self::Frames => Part::Frames(frames::read(read)),
@@ -79,7 +75,7 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
         let services: BTreeSet<Service> = command.services.iter().copied().collect();
         let parts: Vec<Part> = services
             .into_iter()
-            .map(|service| service.part(read, command.insecure_dev))
+            .map(|service| service.part(read))
             .collect();
         let process = process::read(read, "quintet");
         (nats::read_of_owner(read), parts, process)

@@ -210,10 +210,7 @@ async fn up(
     let ca = global.ca.clone().or(certificate);
     let ffmpeg = agent.ffmpeg;
     let mut parts = vec![
-        Part::Edge(EdgeConfig {
-            open_to: edge::open_to(command.insecure_dev),
-            ..edge
-        }),
+        Part::Edge(edge),
         Part::Scheduler(scheduler),
         Part::Runner(runner),
         Part::Frames(frames),
