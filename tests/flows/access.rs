@@ -98,7 +98,7 @@ async fn a_page_whose_name_resolves_to_this_machine_is_refused_while_there_is_no
     let refused = api.send(refused).await.expect(403);
     assert_eq!(refused.body["code"], "FORBIDDEN");
     assert!(refused.text.contains("ALLOWED_HOSTS"), "{}", refused.text);
-    // With keys the name does not matter: whoever asks by it has none.
+    // With keys the name does not matter: a page of a stranger has none.
     let with_keys = Runs::with(1, |edge| {
         edge.api_keys = vec![ApiKey::new("oz", Role::Operator, "work")];
     });

@@ -1,6 +1,6 @@
 //! API keys and permissions: what is stored of a key of the interface, and what it allows.
 //!
-//! A key itself is shown once, to whoever created it. What is stored is its digest: a key is 32 random bytes, so that a plain
+//! A key itself is shown once, to the client that created it. What is stored is its digest: a key is 32 random bytes, so that a plain
 //! SHA-256 cannot be searched.
 
 use std::fmt;

@@ -97,7 +97,7 @@ bucket!(
     Access = "access", KeyName => AccessKey
 );
 bucket!(
-    /// Secrets that the parts of a system share, created once by whoever needs one first. Only the edge may read them.
+    /// Secrets that the parts of a system share, created once by the part that needs one first. Only the edge may read them.
     Secrets = "secrets", SecretKey => SecretRecord
 );
 

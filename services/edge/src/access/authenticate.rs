@@ -113,9 +113,9 @@ impl Authenticator {
     /// Whose a key is.
     ///
     /// # Errors
-    /// 401 when it is nobody's.
+    /// 401 when it is not known.
     pub(crate) fn by_key(&self, key: &[u8]) -> Result<Caller, HttpError> {
-        let unknown = || unauthorized("this API key is not known; ask whoever runs this for one");
+        let unknown = || unauthorized("this API key is not known; ask an operator for one");
         self.table.find(hash_of(key)).ok_or_else(unknown)
     }
 

@@ -212,7 +212,7 @@ impl KeyTable {
 
     async fn watch(&self, bus: &Bus, health: &ComponentHandle) -> Result<(), KvError> {
         let mut changes = bus.bucket::<Access>().watch(WatchFrom::Start).await?;
-        // Keys whose deletion nobody saw are those that are not told before the end of what is stored.
+        // A key whose deletion was missed is one that is not among what is stored.
         let mut seen = Some(BTreeSet::new());
         while let Some(change) = changes.next().await {
             match change? {

@@ -10,7 +10,7 @@ use crate::access::authorize::AccessState;
 use crate::access::key_table::KeyPolicy;
 use crate::access::origin::HostCheck;
 
-/// Routes that show nothing which matters; whoever checks on the edge may call it what it likes.
+/// Health routes, which show nothing secret: probes and scrapers may call the edge by any name.
 const OF_ANY_HOST: [&str; 4] = ["/health", "/healthz", "/ready", "/metrics"];
 
 /// Refuses requests of strangers' pages.

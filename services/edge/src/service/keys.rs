@@ -1,8 +1,7 @@
 //! API keys: `/v1/keys`. A key is shown once, in the answer that creates it; what is stored is its digest.
 //!
 //! The bucket belongs to all edges together: each writes by compare and swap, and watches what the others write. The first
-//! key must be one that can create and revoke keys, and the last one of these cannot be revoked while others are left:
-//! otherwise nobody could.
+//! key must be one that can create and revoke keys, and the last one of these cannot be revoked while others are left.
 
 use axum::extract::State;
 use axum::http::StatusCode;
