@@ -19,7 +19,7 @@ use crate::access::policy::Policy;
 use crate::access::screen::screen;
 use crate::access::session::SESSION_COOKIE;
 use crate::error::HttpError;
-use crate::http::route::{Kind, Limit, RouteInfo, RouteTable, Target};
+use crate::http::route::{Kind, Limit, Listing, RouteInfo, RouteTable, Target};
 use crate::http::{access_log, error_body, request_id};
 use crate::service::Interface;
 use crate::service::route_index::route_index;
@@ -45,7 +45,10 @@ fn routes() -> (ApiRouter<App>, RouteTable) {
     let mut table = Vec::new();
     let mut router = ApiRouter::new();
     for (info, handler) in kinds().into_iter().flat_map(Kind::into_routes) {
-        router = router.api_route(&info.path, handler);
+        router = match info.listing {
+            Listing::Documented => router.api_route(&info.path, handler),
+            Listing::Listed | Listing::Hidden => router.route(&info.path, handler),
+        };
         table.push(info);
     }
     (router, RouteTable::new(table))

@@ -142,21 +142,31 @@ impl<'de> Deserializer<'de> for Text<'de> {
     }
 }
 
-/// Reads `true`, `false`, `1` or `0`; a name alone means true.
-pub(crate) fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
-    match String::deserialize(from)?.as_str() {
-        "false" | "0" => Ok(Some(false)),
-        "true" | "1" | "" => Ok(Some(true)),
-        other => Err(D::Error::custom(format!("{other:?} is no flag"))),
+/// `true`, `false`, `1` or `0`; a name alone means true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flag(pub(crate) bool);
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match String::deserialize(from)?.as_str() {
+            "false" | "0" => Ok(Self(false)),
+            "true" | "1" | "" => Ok(Self(true)),
+            other => Err(D::Error::custom(format!("{other:?} is no flag"))),
+        }
     }
 }
 
-/// Reads a text by its own rules.
-pub(crate) fn from_text<'de, D: Deserializer<'de>, T: FromStr>(
-    from: D,
-) -> Result<Option<T>, D::Error> {
-    let parsed = String::deserialize(from)?.parse().map(Some);
-    parsed.map_err(|_| D::Error::custom("not understood"))
+/// A text that is read by its own rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parsed<T>(pub(crate) T);
+
+impl<'de, T: FromStr> Deserialize<'de> for Parsed<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let parsed = String::deserialize(from)?.parse();
+        parsed
+            .map(Self)
+            .map_err(|_| D::Error::custom("not understood"))
+    }
 }
 
 impl<T: JsonSchema> OperationInput for Query<T> {
@@ -172,14 +182,12 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-    #[serde(rename_all = "camelCase", default)]
+    #[serde(rename_all = "camelCase")]
     struct Params {
         status: Option<JobStatus>,
         limit: Option<u32>,
-        #[serde(deserialize_with = "flag")]
-        dry_run: Option<bool>,
-        #[serde(deserialize_with = "from_text")]
-        id: Option<std::net::IpAddr>,
+        dry_run: Option<Flag>,
+        id: Option<Parsed<std::net::IpAddr>>,
         owner: Option<String>,
     }
 
@@ -213,8 +221,8 @@ mod tests {
         let expected = Params {
             status: Some(JobStatus::Running),
             limit: Some(7),
-            dry_run: Some(true),
-            id: "::1".parse().ok(),
+            dry_run: Some(Flag(true)),
+            id: "::1".parse().ok().map(Parsed),
             owner: Some("eve".to_owned()),
         };
         assert_eq!(read(&all).unwrap(), expected);

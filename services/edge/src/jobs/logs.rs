@@ -27,7 +27,7 @@ use crate::access::quota::QuotaPermit;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one};
 use crate::http::extract::{Client, Headers, PathId};
-use crate::http::query::{Query, QueryParams, flag};
+use crate::http::query::{Flag, Query, QueryParams};
 use crate::http::sse::{
     EVENT_STREAM, last_event_id, or_event_stream_content, retry_event, sse_response,
 };
@@ -63,8 +63,8 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LogParams {
     /// True: go on until the job ends.
-    #[serde(default, deserialize_with = "flag")]
-    follow: Option<bool>,
+    #[schemars(with = "Option<bool>")]
+    follow: Option<Flag>,
     /// Begin with the newest so many lines, at most 100000.
     #[schemars(range(max = u64::MAX))]
     tail: Option<u64>,
@@ -111,7 +111,7 @@ pub(crate) async fn logs(
     headers: HeaderMap,
     Query(params): Query<LogParams>,
 ) -> Result<Response, HttpError> {
-    let follow = params.follow.unwrap_or_default();
+    let follow = params.follow == Some(Flag(true));
     let tail = params.tail.map(|tail| {
         let tail = usize::try_from(tail).unwrap_or(MAX_TAIL);
         tail.min(MAX_TAIL)

@@ -50,9 +50,9 @@ fn integer(_: &mut SchemaGenerator) -> Schema {
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct ImageQuery {
     /// Pixels of the picture for one of the display, in each direction: 1 to 64; 10 when nothing is said.
-    #[serde(default, deserialize_with = "scale")]
+    #[serde(default)]
     #[schemars(schema_with = "integer")]
-    scale: Option<u16>,
+    scale: Option<Scale>,
 }
 
 /// Which panel is drawn, and how.
@@ -62,9 +62,9 @@ pub(crate) struct PanelQuery {
     #[schemars(required)]
     id: Option<String>,
     /// Pixels of the picture for one of the panel, in each direction: 1 to 64; 10 when nothing is said.
-    #[serde(default, deserialize_with = "scale")]
+    #[serde(default)]
     #[schemars(schema_with = "integer")]
-    scale: Option<u16>,
+    scale: Option<Scale>,
 }
 
 impl QueryParams for ImageQuery {
@@ -141,10 +141,10 @@ fn with_etag<T>(response: TransformResponse<'_, T>) -> TransformResponse<'_, T> 
 async fn respond(
     app: &App,
     panel: Option<String>,
-    scale: Option<u16>,
+    scale: Option<Scale>,
     headers: &HeaderMap,
 ) -> Result<Response, HttpError> {
-    let scale = scale.unwrap_or(SCALE);
+    let scale = scale.map_or(SCALE, |Scale(scale)| scale);
     let known = Known::read(headers, scale);
     let get = GetPicture {
         panel,
@@ -199,16 +199,20 @@ fn in_steps(turns: Arc<DrawingTurns>, drawing: PngDrawing) -> Body {
     Body::from_stream(parts)
 }
 
-/// Reads a scale: what is too small or too large is as good as the limit.
-fn scale<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
-    let text = String::deserialize(from)?;
-    let scale = match text.parse::<u16>() {
-        Ok(scale) => scale.clamp(1, MAX_SCALE),
-        Err(error) if *error.kind() == IntErrorKind::PosOverflow => MAX_SCALE,
-        Err(_) if is_below_zero(&text) => 1,
-        Err(error) => return Err(serde::de::Error::custom(error)),
-    };
-    Ok(Some(scale))
+/// Pixels of the image for one of the display; what is too small or too large is as good as the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Scale(u16);
+
+impl<'de> Deserialize<'de> for Scale {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match text.parse::<u16>() {
+            Ok(scale) => Ok(Self(scale.clamp(1, MAX_SCALE))),
+            Err(error) if *error.kind() == IntErrorKind::PosOverflow => Ok(Self(MAX_SCALE)),
+            Err(_) if is_below_zero(&text) => Ok(Self(1)),
+            Err(error) => Err(serde::de::Error::custom(error)),
+        }
+    }
 }
 
 fn is_below_zero(text: &str) -> bool {

@@ -20,7 +20,7 @@ use crate::error::HttpError;
 use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::http::docs::{Presence, with_header};
 use crate::http::extract::{Headers, JsonBody, PathId};
-use crate::http::query::{Query, QueryParams, flag};
+use crate::http::query::{Flag, Query, QueryParams};
 use crate::jobs::client::JobsClient;
 
 /// Asks that a known key be refused when its request differs.
@@ -57,7 +57,7 @@ pub(crate) async fn submit(
 ) -> Result<Response, HttpError> {
     let submit = with_request_context(submit, &caller, &headers)?;
     submit.check()?;
-    if params.dry_run.unwrap_or_default() {
+    if params.dry_run == Some(Flag(true)) {
         return Ok(Json(jobs.dry_run(&submit).await?).into_response());
     }
     let reply = jobs.submit(&submit).await?;
@@ -111,8 +111,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, HttpEr
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SubmitParams {
     /// True: store nothing, say where it would go.
-    #[serde(default, deserialize_with = "flag")]
-    dry_run: Option<bool>,
+    #[schemars(with = "Option<bool>")]
+    dry_run: Option<Flag>,
 }
 
 impl QueryParams for SubmitParams {

@@ -18,7 +18,7 @@ use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded};
 use crate::http::docs::{Presence, with_header};
 use crate::http::json_array::json_array;
-use crate::http::query::{Query, QueryParams, from_text};
+use crate::http::query::{Parsed, Query, QueryParams};
 use crate::jobs::client::JobsClient;
 
 pub(crate) const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
@@ -41,9 +41,8 @@ pub(crate) struct Filter {
     #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<u32>,
     /// Where to go on: the `x-next-cursor` of an earlier answer, whose form means nothing to clients.
-    #[serde(default, deserialize_with = "from_text")]
     #[schemars(with = "Option<String>", extend("format" = "cursor"))]
-    cursor: Option<JobCursor>,
+    cursor: Option<Parsed<JobCursor>>,
 }
 
 impl QueryParams for Filter {
@@ -75,7 +74,7 @@ pub(crate) async fn list(
         status: filter.status,
         agent_id: filter.agent_id.clone(),
         limit: None,
-        after: filter.cursor.clone(),
+        after: filter.cursor.clone().map(|Parsed(cursor)| cursor),
         ..ListJobs::default()
     };
     let merged = Merged::new(jobs, list);
