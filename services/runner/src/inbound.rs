@@ -3,22 +3,22 @@
 //! Ids are attached here: each report gets one for the checkpoint that it may be. Requests that came too late are dropped.
 
 use futures::StreamExt;
+use quintet_bus::Incoming;
 use quintet_bus::pending::{InboundRequest, PendingReply, is_late};
-use quintet_bus::{Incoming, new_checkpoint_id};
 use quintet_contract::error::{ErrorCode, ErrorReply};
-use quintet_contract::id::{CheckpointId, RunShard};
+use quintet_contract::id::RunShard;
 use quintet_contract::run_api::{AddCheckpoint, CompleteRun, RunRef};
 use quintet_contract::subject::{
     AddRunCheckpoint, CancelRun, CompleteRuns, CreateRuns, DecideGates, GetRun, ListRunsOf,
     RunReporting,
 };
-use quintet_contract::task::{MAX_REPORTS, RunReport, WorkerEvent};
+use quintet_contract::task::MAX_REPORTS;
 use quintet_leader::{Error, InboxOf, Message};
 use quintet_service::trace::current_traceparent;
 use tracing::Span;
 
 use crate::core::Event;
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, checkpoint_for};
 
 type Inbound = InboundRequest<Event>;
 
@@ -90,12 +90,4 @@ fn reported(incoming: Incoming<RunReporting>) -> Option<Inbound> {
     Some(Inbound::new(pending, move |id| {
         Event::Reported(id, reports)
     }))
-}
-
-/// A fresh id where the report is a checkpoint.
-pub(crate) fn checkpoint_for(report: &RunReport) -> CheckpointId {
-    match report.event {
-        WorkerEvent::Checkpoint { .. } => new_checkpoint_id(),
-        _ => CheckpointId::from_uuid(uuid::Uuid::nil()),
-    }
 }

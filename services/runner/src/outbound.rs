@@ -11,16 +11,18 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use quintet_bus::pending::PendingReplies;
-use quintet_bus::{BucketHandle, Bus, KvError, PublishError, Revision, now};
+use quintet_bus::{BucketHandle, Bus, KvError, PublishError, Revision, new_checkpoint_id, now};
 use quintet_contract::bucket::{RunKey, Runs};
 use quintet_contract::error::{ErrorCode, ErrorReply};
-use quintet_contract::id::{NodeId, QueueName, RunId, WorkerId};
+use quintet_contract::id::{CheckpointId, NodeId, QueueName, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::reply::RequestId;
 use quintet_contract::run::{Run, RunRecord};
 use quintet_contract::run_api::{RunPage, RunReply};
 use quintet_contract::subject::{CommandWorker, TaskQueue};
-use quintet_contract::task::{RunReport, RunReportsReply, Task, Verdict, WorkerCommand};
+use quintet_contract::task::{
+    RunReport, RunReportsReply, Task, Verdict, WorkerCommand, WorkerEvent,
+};
 use quintet_contract::time::Timestamp;
 use quintet_contract::topology::stream;
 use quintet_leader::{Confirmation, Signal, WriteError};
@@ -31,7 +33,6 @@ use tracing::{debug, warn};
 
 use crate::core::{Action, Answer, Core, Event, Rejection, RunWrite, Write, listed};
 use crate::execute::Executions;
-use crate::inbound::checkpoint_for;
 use crate::runlog;
 
 /// How long a worker is requested to stop; after that the answer to its next report repeats it.
@@ -348,4 +349,12 @@ where
     Answer: From<R>,
 {
     Signal::Act(Action::Reply(request.reply(outcome)))
+}
+
+/// A fresh id where the report is a checkpoint.
+pub(crate) fn checkpoint_for(report: &RunReport) -> CheckpointId {
+    match report.event {
+        WorkerEvent::Checkpoint { .. } => new_checkpoint_id(),
+        _ => CheckpointId::from_uuid(uuid::Uuid::nil()),
+    }
 }

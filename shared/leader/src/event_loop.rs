@@ -22,12 +22,13 @@ use crate::commits::{CommitId, Commits, Done, Order, Unit};
 use crate::effects::Core;
 use crate::error::{Error, ReloadReason, StopReason, WriteError, unconfirmed};
 use crate::inbox::{Inbox, Message, Messages};
-use crate::lead::RETRY_DELAY;
 use crate::owner::{
     ActionOf, CoreOf, EffectsOf, EventOf, Leadership, Outbound, Owner, Policy, Preference, Signal,
     Status, Term, TimeOf, WhenUnwritable,
 };
 
+/// Delay before what failed is tried again.
+pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How often the gauges are written.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// A process that is no longer preferred yields after so long: one that comes and goes at once moves nothing.

@@ -9,7 +9,6 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use futures::FutureExt;
 use quintet_bus::{Bus, HeldLease, LeaseCandidate};
@@ -21,11 +20,8 @@ use tracing::{info, warn};
 
 use crate::election::{CandidateStatus, Election};
 use crate::error::{Error, StopReason};
-use crate::event_loop::{Outcome, serve};
+use crate::event_loop::{Outcome, RETRY_DELAY, serve};
 use crate::owner::{Leadership, Owner, Policy, Preference, Status, WhenUnwritable};
-
-/// Delay before what failed is tried again.
-pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Leads whenever it can, until `stop` is cancelled.
 ///
