@@ -24,7 +24,7 @@ impl Scene {
         let url = link.map_or(cluster.nats.url(), |link| format!("nats://{}", link.addr()));
         let here = cluster.agent_at("here", 1, &url);
         api.until_agent("here", "IDLE").await;
-        let job = api.submit(cluster.jealous("jealous")).await;
+        let job = api.submit(cluster.fenced("fenced")).await;
         let job = job["id"].as_str().unwrap().to_owned();
         api.until(&job, "RUNNING").await;
         let other = cluster.agent("other", 1);
@@ -42,7 +42,7 @@ impl Scene {
     async fn until_it_runs_at(&self, agent: &str, times: usize) {
         let moved = wait_for("the job on the other agent", PATIENCE, async || {
             let job = self.api.job(&self.job).await;
-            let runs = self.cluster.runs("jealous").len();
+            let runs = self.cluster.runs("fenced").len();
             match job["agentId"] == agent && job["status"] == "RUNNING" && runs == times {
                 true => Ok(()),
                 false => Err(format!("{runs} runs, {}", job["timeline"])),
@@ -52,7 +52,7 @@ impl Scene {
     }
 
     fn never_twice(&self, times: usize) {
-        let runs = self.cluster.runs("jealous");
+        let runs = self.cluster.runs("fenced");
         assert_eq!(runs, vec!["ran"; times], "it never ran in two places");
     }
 }

@@ -223,7 +223,7 @@ impl<N: Ground> Cluster<N> {
     }
 
     /// A job that may be started again, runs until it is stopped, and complains if it runs twice at once.
-    pub(crate) fn jealous(&self, name: &str) -> Value {
+    pub(crate) fn fenced(&self, name: &str) -> Value {
         let script = "exec flock --nonblock \"$0\" sh -c 'echo ran >> \"$0\"; exec sleep 1000' \"$1\" || echo TWICE >> \"$1\"";
         // flock itself must not be replaced, or nobody would be left to complain.
         let script = script.replacen("exec ", "", 1);

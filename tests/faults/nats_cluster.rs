@@ -173,9 +173,9 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     drop(roaming);
     let _cut_agent = cluster.agent_at("cut", 1, &there);
     api.until_agent("cut", "IDLE").await;
-    let jealous = api.submit(cluster.jealous("jealous")).await;
-    let jealous = jealous["id"].as_str().unwrap().to_owned();
-    api.until(&jealous, "RUNNING").await;
+    let fenced = api.submit(cluster.fenced("fenced")).await;
+    let fenced = fenced["id"].as_str().unwrap().to_owned();
+    api.until(&fenced, "RUNNING").await;
     let _agent = cluster.agent_at("other", 8, &here);
     api.until_agent("other", "IDLE").await;
     let names = names(JOBS * 2);
@@ -186,7 +186,7 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     cluster.submit(&api, after).await;
     let moved = wait_for("the job on the other agent", PATIENCE, async || {
         // While those who are left agree on new leaders, 503 is what is promised.
-        let job = api.get(&format!("/v1/jobs/{jealous}")).await.body;
+        let job = api.get(&format!("/v1/jobs/{fenced}")).await.body;
         match job["agentId"] == "other" && job["status"] == "RUNNING" {
             true => Ok(()),
             false => Err(job.to_string()),
@@ -207,7 +207,7 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
         matches!(refused.status().as_u16(), 503 | 504),
         "{refused:?}"
     );
-    let runs = cluster.runs("jealous");
+    let runs = cluster.runs("fenced");
     assert!(
         runs.len() >= 2 && runs.iter().all(|run| run == "ran"),
         "it ran in two places: {runs:?}"
@@ -218,8 +218,8 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     // the job then gives it up as well, and it may be waiting to be started again, or have come back to this agent.
     let back = wait_for("the agent that was cut off", PATIENCE, async || {
         let agent = cut_api.get("/v1/agents/cut").await.body;
-        let job = cut_api.get(&format!("/v1/jobs/{jealous}")).await.body;
-        let has_it = agent["currentJobId"] == jealous && job["agentId"] == "cut";
+        let job = cut_api.get(&format!("/v1/jobs/{fenced}")).await.body;
+        let has_it = agent["currentJobId"] == fenced && job["agentId"] == "cut";
         match agent["state"] == "IDLE" || (agent["state"] == "RUNNING" && has_it) {
             true => Ok(()),
             false => Err(format!("{agent} {job}")),
@@ -230,7 +230,7 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     cluster.submit(&cut_api, &late).await;
     let stopped = wait_for("the order to stop", PATIENCE, async || {
         // A scheduler that was told of a bucket that stores nothing says 503 until it has seen it store again.
-        let answer = cut_api.order(&format!("/v1/jobs/{jealous}/stop")).await;
+        let answer = cut_api.order(&format!("/v1/jobs/{fenced}/stop")).await;
         match answer.status {
             202 => Ok(()),
             503 => Err(answer.text),
@@ -239,14 +239,14 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     });
     stopped.await.unwrap();
     let end = wait_for("the end of the job", PATIENCE, async || {
-        let status = cut_api.job(&jealous).await["status"].clone();
+        let status = cut_api.job(&fenced).await["status"].clone();
         match status == "STOPPED" || status == "CANCELED" {
             true => Ok(status),
             false => Err(status.to_string()),
         }
     });
     let end = end.await.unwrap();
-    let runs = cluster.runs("jealous");
+    let runs = cluster.runs("fenced");
     assert!(
         runs.iter().all(|run| run == "ran"),
         "it ran in two places: {runs:?}"

@@ -37,7 +37,7 @@ async fn the_leader_goes(frozen: bool) {
     cluster.submit(&api, second).await;
     let jobs = cluster.all_ran_once(&api, &names).await;
     let placed = first_placed_after(gone, &jobs).unwrap();
-    // Said, not judged: how fast this machine is must not decide a test.
+    // Printed, not judged: how fast this machine is must not decide a test.
     println!(
         "placement went on {} ms after the leader was gone",
         placed.since(gone).as_millis()

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 const LISTENERS: usize = 20;
 /// Jobs that they are told of, six times each.
 const JOBS: usize = 2_000;
-/// Told in full and kept, this would be more than 200 MiB.
+/// Sent in full and kept, this would be more than 200 MiB.
 const MEMORY_MIB: u64 = 96;
 
 /// Resident memory in MiB.

@@ -119,7 +119,11 @@ async fn a_stream_greets_tells_the_last_checkpoints_then_what_is_new_and_ends_wi
     assert_eq!(names, ["checkpoint", "checkpoint", "status"]);
     assert_eq!(ended[2].id, last.id, "the last status is a stored event");
     let none = all(edges.api().events(&events(run), Some(&last.id)).await).await;
-    assert_eq!(none, [], "whoever has seen the end is told nothing twice");
+    assert_eq!(
+        none,
+        [],
+        "whichever part has seen the end is told nothing twice"
+    );
     let bare = all(edges
         .api()
         .events(&format!("{}?replay=0", events(run)), None)

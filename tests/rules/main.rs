@@ -39,6 +39,20 @@ const EMPTY_NAMES: &[&str] = &[
     "util", "utils", "common", "helper", "helpers", "misc", "types",
 ];
 
+/// Circles of imports that are still there: each is to be dissolved, and none may be added.
+const OPEN_CIRCLES: &[&str] = &[
+    "quintet-agent, in the crate: core -> executors -> core",
+    "quintet-edge, in the crate: access -> config -> access",
+    "quintet-edge, in the crate: http -> access -> http",
+    "quintet-edge, in the crate: state -> access -> http -> state",
+];
+
+/// What a core still names although it should be given it.
+const OPEN_IMPURITIES: &[&str] = &[
+    "services/edge/src/jobs/agent_socket/core.rs names quintet_bus::new_message_id",
+    "services/edge/src/jobs/agent_socket/core.rs names quintet_bus::now",
+];
+
 /// Words of a private vocabulary; NAMES.md has the standard term for each.
 const PRIVATE_WORDS: &[&str] = &[
     "whoever", "Told", "Said", "Wish", "Seat", "Desk", "reign", "jealous",
@@ -47,6 +61,18 @@ const PRIVATE_WORDS: &[&str] = &[
 fn floor(name: &str) -> Option<u8> {
     let found = FLOORS.iter().find(|(package, _)| *package == name);
     found.map(|(_, floor)| *floor)
+}
+
+/// Fails with every place that breaks a rule beyond those that are known, and with every known one that is gone.
+#[track_caller]
+fn holds_but_for(rule: &str, broken: &[String], known: &[&str]) {
+    let is_known = |place: &String| known.contains(&place.as_str());
+    let added = broken.iter().filter(|place| !is_known(place)).cloned();
+    let gone = known
+        .iter()
+        .filter(|place| !broken.iter().any(|found| found == *place));
+    let gone = gone.map(|place| format!("no longer there, take it off the list: {place}"));
+    holds(rule, &added.chain(gone).collect::<Vec<_>>());
 }
 
 /// Fails with every place that breaks a rule.
@@ -177,7 +203,11 @@ fn cores_are_pure() {
     }
     broken.sort();
     broken.dedup();
-    holds("a core has no clock, randomness, I/O or log", &broken);
+    holds_but_for(
+        "a core has no clock, randomness, I/O or log",
+        &broken,
+        OPEN_IMPURITIES,
+    );
 }
 
 #[test]
@@ -186,7 +216,11 @@ fn modules_of_a_package_form_no_circles() {
     for package in packages().iter().filter(|package| !package.is_of_tests()) {
         broken.extend(circles(package));
     }
-    holds("modules beside each other import in one direction", &broken);
+    holds_but_for(
+        "modules beside each other import in one direction",
+        &broken,
+        OPEN_CIRCLES,
+    );
 }
 
 fn circles(package: &Package) -> Vec<String> {

@@ -79,7 +79,7 @@ enum What {
     Wake(usize, u64),
     /// Something for an agent, as it was booted that time.
     Reach(usize, u64, News),
-    /// A request for whoever leads.
+    /// A request for whichever part leads.
     Ask(u64, Ask),
     /// Nobody waits for this call any more.
     GiveUp(u64),
@@ -161,19 +161,19 @@ struct Scheduler {
 
 /// What a client wants, and goes on asking for until it has its answer.
 struct Client {
-    wish: Wish,
+    wish: ClientRequest,
     done: bool,
 }
 
 #[derive(Clone)]
-enum Wish {
+enum ClientRequest {
     Submit(JobId, Option<IdempotencyKey>),
     Stop(JobId),
     Drain(AgentId, bool),
 }
 
 pub(crate) struct World {
-    /// Tells what happens, for whoever looks for the cause.
+    /// Tells what happens, for whichever part looks for the cause.
     loud: bool,
     dice: StdRng,
     now: Millis,

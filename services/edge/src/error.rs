@@ -52,7 +52,6 @@ pub enum Error {
 /// The body of every error response.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code, reason = "describes what the outermost middleware writes")]
 pub(crate) struct ErrorBody {
     /// One sentence for people.
     error: String,

@@ -42,6 +42,10 @@ pub(crate) struct Inner {
 
 impl App {
     /// An edge whose tasks are `tasks`, and which shuts down with `shutdown`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what an edge is started with has no other common owner"
+    )]
     pub(crate) fn start(
         config: EdgeConfig,
         bus: Bus,

@@ -3,7 +3,7 @@
 //! Each execution reports as a run worker would; so what the core does with its reports is the same. Everything here can
 //! be begun again: after a restart the runner finds the node running and starts the execution anew, which goes on with
 //! what is there. So an execution ends in two ways: stopped, it stops what it began; left, it leaves all as it is for
-//! whoever leads next.
+//! whichever part leads next.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -214,7 +214,7 @@ async fn report(
             seq,
             event,
         };
-        // Fails when the shard is given up; whoever takes it over begins again.
+        // Fails when the shard is given up; whichever part takes it over begins again.
         if reports.send(report).await.is_err() {
             return;
         }

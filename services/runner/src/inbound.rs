@@ -50,7 +50,8 @@ pub(crate) async fn open(inbox: &mut InboxOf<Outbound>, shard: RunShard) -> Resu
     inbox.endpoint("complete", &subject, event).await?;
     let subject = DecideGates { shard };
     inbox.endpoint("decide", &subject, Event::Decide).await?;
-    let reports = reports.filter_map(async |incoming| reported(incoming).map(Message::Request));
+    let reports =
+        reports.filter_map(async |incoming| reported(incoming).await.map(Message::Request));
     inbox.add(reports.boxed());
     Ok(())
 }
@@ -69,7 +70,7 @@ fn created(incoming: Incoming<CreateRuns>) -> Option<Inbound> {
     }))
 }
 
-fn reported(incoming: Incoming<RunReporting>) -> Option<Inbound> {
+async fn reported(incoming: Incoming<RunReporting>) -> Option<Inbound> {
     if is_late(&incoming) {
         return None;
     }
@@ -77,7 +78,7 @@ fn reported(incoming: Incoming<RunReporting>) -> Option<Inbound> {
     if reports.len() > MAX_REPORTS {
         let text = format!("a message may hold {MAX_REPORTS} reports");
         let error = ErrorReply::new(ErrorCode::ValidationFailed, text);
-        tokio::spawn(async move { incoming.responder.err(&error).await });
+        incoming.responder.err(&error).await;
         return None;
     }
     let reports = reports.drain(..).map(|report| {

@@ -72,7 +72,7 @@ fn submission(
     })
 }
 
-/// One node, one attempt, one job, whoever asks how often.
+/// One node, one attempt, one job, whichever part asks how often.
 fn job_id(run: RunId, node: &NodeId, attempt: Attempt) -> JobId {
     let digest = Sha256::digest(format!("{run}/{node}/{attempt}").as_bytes());
     let short: String = digest

@@ -74,6 +74,10 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a shard acts with has no other common owner"
+    )]
     pub(crate) fn new(
         bus: Bus,
         positions: HashMap<RunId, Position>,

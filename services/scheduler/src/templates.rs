@@ -1,4 +1,4 @@
-//! The templates service: any scheduler answers, whoever leads. The bucket is the truth, nothing is kept here.
+//! The templates service: any scheduler answers, whichever part leads. The bucket is the truth, nothing is kept here.
 
 use futures::StreamExt;
 use quintet_bus::{BucketHandle, Bus, KvError, Revision, now};

@@ -11,7 +11,7 @@ use quintet_worker::process::EnvironmentFilter;
 /// Everything a run worker can be told. [`RunWorkerConfig::new`] has defaults for all but its id.
 #[derive(Clone, Debug)]
 pub struct RunWorkerConfig {
-    /// Its id: unique to the process, since an attempt belongs to whoever took it.
+    /// Its id: unique to the process, since an attempt belongs to whichever part took it.
     pub worker: WorkerId,
     /// The queues that it takes tasks from.
     pub queues: Vec<QueueName>,

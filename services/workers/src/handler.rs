@@ -181,7 +181,7 @@ impl TaskContext {
 }
 
 async fn stopping(stop: &mut watch::Receiver<Option<Stop>>) {
-    // Fails only without the reporter, and whoever asks holds it.
+    // Fails only without the reporter, and whichever part asks holds it.
     if stop.wait_for(Option::is_some).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -184,7 +184,7 @@ impl<H: Handler> TaskRun<'_, H> {
         }
     }
 
-    /// Says how it ended, to whoever wants to know.
+    /// Says how it ended, to whichever part wants to know.
     async fn report_end(&self, done: Option<Result<JsonObject, TaskFailure>>) -> Disposition {
         self.reporter.flush_output();
         let mut stop = self.reporter.stopping();

@@ -1,4 +1,4 @@
-//! Counters that the server keeps: whoever adds to one is told how much it is then.
+//! Counters that the server keeps: whichever part adds to one is told how much it is then.
 
 use std::time::Duration;
 

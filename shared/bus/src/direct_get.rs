@@ -74,7 +74,17 @@ pub(crate) async fn read(
     let mut from = from.max(1);
     while all.messages.len() < limit {
         let wanted = (limit - all.messages.len()).min(BATCH);
-        let mut part = read_once(bus, stream, subject, from, wanted, None).await?;
+        let mut part = read_once(
+            bus,
+            stream,
+            subject,
+            from,
+            PageLimit {
+                messages: wanted,
+                bytes: None,
+            },
+        )
+        .await?;
         all.remaining = part.remaining;
         let Some(last) = part.messages.last() else {
             break;
@@ -88,20 +98,27 @@ pub(crate) async fn read(
     Ok(all)
 }
 
-/// Messages of one subject from a sequence on in one request: at most `batch`, and the server stops when `max_bytes` are
-/// reached, but sends one in any case.
+/// How much one read returns at most, but at least one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageLimit {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of their bodies, as the server counts them: it stops once so many are reached.
+    pub bytes: Option<usize>,
+}
+
+/// Messages of one subject from a sequence on, in one request.
 pub(crate) async fn read_once(
     bus: &Bus,
     stream: &str,
     subject: &str,
     seq: u64,
-    batch: usize,
-    max_bytes: Option<usize>,
+    limit: PageLimit,
 ) -> Result<Batch, ReadError> {
     let request = BatchRequest {
         seq: seq.max(1),
-        batch: batch.min(BATCH),
-        max_bytes: max_bytes.map(|bytes| bytes.min(MAX_BYTES)),
+        batch: limit.messages.min(BATCH),
+        max_bytes: limit.bytes.map(|bytes| bytes.min(MAX_BYTES)),
         next_by_subj: subject,
     };
     ask(bus, stream, &request).await

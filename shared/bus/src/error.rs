@@ -242,7 +242,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// The same failure as an answer to whoever asked us.
+    /// The same failure as an answer to whichever part asked us.
     pub fn to_reply(&self) -> ErrorReply {
         match self {
             Self::NoResponders { .. } => {

@@ -64,6 +64,7 @@ pub use clock::{
 };
 pub use codec::{Encoding, decode, encode, to_json_text};
 pub use connect::{Bus, BusConfig, Credentials, LinkState, Secret, TlsFiles, redact_url};
+pub use direct_get::PageLimit;
 pub use error::{
     BlobError, BusError, Cause, CodecError, ConnectError, KvError, LeaseError, PublishError,
     QueueError, RequestError, SubscribeError, TopologyError,

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use crate::codec::decode;
 use crate::connect::Bus;
-use crate::direct_get;
+use crate::direct_get::{self, PageLimit};
 use crate::error::{BusError, ReadError};
 use crate::metrics::{self, Place};
 use crate::stored::Stored;
@@ -129,7 +129,7 @@ impl Bus {
         Ok(replayed(read, from_sequence))
     }
 
-    /// A page of the messages of a subject, from a sequence on: at most `limit`, and about `bytes` of them, but at least one.
+    /// A page of the messages of a subject, from a sequence on, within a limit.
     ///
     /// # Errors
     ///
@@ -139,12 +139,10 @@ impl Bus {
         stream: String,
         subject: &S,
         from_sequence: u64,
-        limit: usize,
-        bytes: usize,
+        limit: PageLimit,
     ) -> Result<Replay<S>, BusError> {
         let subject = subject.render(self.prefix());
-        let read =
-            direct_get::read_once(self, &stream, &subject, from_sequence, limit, Some(bytes));
+        let read = direct_get::read_once(self, &stream, &subject, from_sequence, limit);
         let read = read.await.map_err(|error| failed(&stream, error))?;
         Ok(replayed(read, from_sequence))
     }
@@ -171,8 +169,11 @@ impl Bus {
             let mut tail = Tail::new(count.min(wanted), bytes);
             // Messages that come meanwhile belong to the newest as well.
             loop {
-                let read =
-                    direct_get::read_once(self, &stream, &text, next, BATCH, Some(bytes)).await;
+                let limit = PageLimit {
+                    messages: BATCH,
+                    bytes: Some(bytes),
+                };
+                let read = direct_get::read_once(self, &stream, &text, next, limit).await;
                 let read = read.map_err(failed)?;
                 let Some(last) = read.messages.last() else {
                     break;

@@ -111,7 +111,7 @@ pub struct Requests<S> {
     subject: PhantomData<fn() -> S>,
 }
 
-/// Messages as they come to whoever answers them.
+/// Messages as they come to whichever part answers them.
 pub(crate) struct RequestStream {
     subscriber: Subscriber,
     client: Client,

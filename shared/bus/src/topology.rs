@@ -1,7 +1,7 @@
 //! What must exist on the server: made when missing, checked when there.
 //!
 //! Any number of processes may do this at once: creating what already exists in the same form succeeds, and
-//! whoever comes second with another form gets the differences named. Nothing that exists is ever changed but what
+//! whichever part comes second with another form gets the differences named. Nothing that exists is ever changed but what
 //! nobody can want otherwise: the subjects that a stream captures and where it republishes them.
 //! A role that may not create only verifies.
 

@@ -19,7 +19,7 @@ pub enum LogStream {
     Stdout,
     /// Standard error.
     Stderr,
-    /// Said by the agent, not by the program: for example that lines were dropped.
+    /// Written by the agent, not by the program: for example that lines were dropped.
     Agent,
     /// Another source, named by a newer version.
     #[serde(other)]

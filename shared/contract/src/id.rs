@@ -177,7 +177,7 @@ macro_rules! token_of_name {
 }
 
 name!(
-    /// An agent: chosen by whoever runs it, stable over restarts.
+    /// An agent: chosen by whichever part runs it, stable over restarts.
     AgentId, "agent id"
 );
 name!(

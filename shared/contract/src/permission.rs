@@ -1,7 +1,7 @@
 //! Who may say what on the bus: one NATS user per role, with the subjects that its part needs and no others.
 //!
 //! The JetStream subjects are those that the bus crate uses: direct gets and ephemeral consumers to read, publishing to
-//! `$KV.…` to write a bucket. An answer goes to the inbox of whoever asked ([`inbox`]): owners answer everybody, agents
+//! `$KV.…` to write a bucket. An answer goes to the inbox of whichever part asked ([`inbox`]): owners answer everybody, agents
 //! only the scheduler, and nobody reads a foreign inbox. NATS's own `allow_responses` is not used: the server remembers
 //! every message that has a reply subject, those of its streams included, until it is answered or two minutes are over,
 //! and looks through all of them again and again; at thousands of jobs a second that was a tenth of all work.

@@ -308,7 +308,7 @@ subjects! {
     AgentReporting { agent: AgentId, pool: PoolName } = "report.agent.{agent}.{pool?}", AgentReports => ReportsReply;
     /// An agent's queue in the stream.
     AssignQueue { agent: AgentId } = "assign.{agent}", Assignment;
-    /// The same queue as it is republished to whoever subscribes.
+    /// The same queue as it is republished to whichever part subscribes.
     Assigned { agent: AgentId } = "assigned.{agent}", Assignment;
     /// Commands to one agent.
     CommandAgent { agent: AgentId, verb: CommandVerb } = "agent.{agent}.{verb}", AgentCommand => CommandReply;

@@ -90,6 +90,10 @@ async fn election_loop<O: Owner>(
 }
 
 /// Waits for the lease; none when the service is to end.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what an election needs is owned by different parts of the caller"
+)]
 async fn elect<O: Owner>(
     owner: &O,
     bus: &Bus,

@@ -164,7 +164,7 @@ impl Tasks {
         tokio::spawn(async move {
             let outcome = outcome(work.await);
             tasks.ended(TaskEnd { task, outcome }, policy);
-            // Left last: whoever waits for the group to be empty sees what its tasks reported.
+            // Left last: whichever part waits for the group to be empty sees what its tasks reported.
             tasks.leave(id);
         });
     }
@@ -242,7 +242,7 @@ impl Tasks {
         }
     }
 
-    /// Logged without its cause: [`Tasks::wait`] hands that to whoever decides what it means.
+    /// Logged without its cause: [`Tasks::wait`] hands that to whichever part decides what it means.
     fn essential_ended(&self, end: &TaskEnd) {
         for tasks in self.lineage() {
             tracing::info!(

@@ -25,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where the reaper's program is.
-
 /// An owner, its NATS, and one agent.
 pub(crate) struct Stage {
     pub(crate) nats: Nats,

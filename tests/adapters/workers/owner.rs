@@ -26,8 +26,6 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where the reaper's program is.
-
 /// A short time until a task is given to somebody else.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(1);
 

@@ -56,7 +56,7 @@ enum Asker {
 
 /// What a client wants until it is answered.
 #[derive(Clone, Debug)]
-enum Wish {
+enum ClientRequest {
     Create(Box<CreateRun>),
     Cancel(RunId),
     Checkpoint(AddCheckpoint),
@@ -66,7 +66,7 @@ enum Wish {
 
 #[derive(Clone, Debug)]
 struct Client {
-    wish: Wish,
+    wish: ClientRequest,
     is_answered: bool,
     /// Approvals are wished for again and again: the gate may not wait yet.
     refusals: u32,
@@ -76,7 +76,7 @@ struct Client {
 enum What {
     /// A runner looks at its lease, its timers.
     RunnerTick(usize, u64),
-    /// Something for a runner that led when it was sent: reaches whoever then thinks that they lead.
+    /// Something for a runner that led when it was sent: reaches whichever part then thinks that they lead.
     Ask(Asker, Box<dyn Asked>),
     /// A write arrives at the store.
     Apply(usize, u64, StoreWrite),
@@ -93,7 +93,7 @@ enum What {
     Fault,
 }
 
-/// An event that is made for whoever takes it in.
+/// An event that is made for whichever part takes it in.
 trait Asked: std::fmt::Debug + Send {
     fn event(&self, number: u64) -> Event;
     fn boxed(&self) -> Box<dyn Asked>;
@@ -105,7 +105,7 @@ impl Clone for Box<dyn Asked> {
     }
 }
 
-impl Asked for Wish {
+impl Asked for ClientRequest {
     fn event(&self, number: u64) -> Event {
         match self.clone() {
             Self::Create(create) => Event::Create(RequestId::new(number), create, None),
@@ -295,10 +295,10 @@ impl World {
             retry_of: None,
             finished: BTreeMap::new(),
         };
-        self.wish(when, Wish::Create(Box::new(create)));
+        self.wish(when, ClientRequest::Create(Box::new(create)));
         if self.rng.random_bool(0.15) {
             let later = when + self.rng.random_range(2_000..30_000);
-            self.wish(later, Wish::Cancel(id));
+            self.wish(later, ClientRequest::Cancel(id));
         } else if is_outside {
             for count in 0..4 {
                 let add = AddCheckpoint {
@@ -309,19 +309,19 @@ impl World {
                     blob: None,
                 };
                 let later = when + self.rng.random_range(5_000..30_000);
-                self.wish(later, Wish::Checkpoint(add));
+                self.wish(later, ClientRequest::Checkpoint(add));
             }
-            self.wish(when + 80_000, Wish::Complete(id));
+            self.wish(when + 80_000, ClientRequest::Complete(id));
         }
         if let Ok(gate) = NodeId::parse("gate")
             && plans::has_gate(shape)
         {
             let later = when + self.rng.random_range(1_000..40_000);
-            self.wish(later, Wish::Approve(id, gate));
+            self.wish(later, ClientRequest::Approve(id, gate));
         }
     }
 
-    fn wish(&mut self, when: Millis, wish: Wish) {
+    fn wish(&mut self, when: Millis, wish: ClientRequest) {
         self.clients.push(Client {
             wish,
             is_answered: false,
@@ -378,23 +378,25 @@ impl World {
         let created = |world: &Self, run: RunId| {
             world.clients.iter().any(|other| {
                 other.is_answered
-                    && matches!(&other.wish, Wish::Create(create) if create.run_id == run)
+                    && matches!(&other.wish, ClientRequest::Create(create) if create.run_id == run)
             })
         };
         let wish = self.clients[client].wish.clone();
         let is_answered = match &wish {
-            Wish::Create(_) => is_ok,
+            ClientRequest::Create(_) => is_ok,
             // Before the run is there, or the gate waits, the answer is no.
-            Wish::Approve(run, _) | Wish::Cancel(run) | Wish::Complete(run) => {
+            ClientRequest::Approve(run, _)
+            | ClientRequest::Cancel(run)
+            | ClientRequest::Complete(run) => {
                 is_ok || (created(self, *run) && self.store.has_ended(*run))
             }
-            Wish::Checkpoint(add) => is_ok || self.store.has_ended(add.run_id),
+            ClientRequest::Checkpoint(add) => is_ok || self.store.has_ended(add.run_id),
         };
         let client = &mut self.clients[client];
         client.refusals += u32::from(!is_ok);
         if is_answered && !client.is_answered {
             client.is_answered = true;
-            if let (Wish::Checkpoint(add), true) = (&wish, is_ok) {
+            if let (ClientRequest::Checkpoint(add), true) = (&wish, is_ok) {
                 self.rules.acknowledged(add.run_id, add.checkpoint_id);
             }
         }

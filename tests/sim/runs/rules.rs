@@ -11,7 +11,7 @@ use quintet_runner::core::{Action, Core, CoreConfig, Event, RunWrite, StoredRun}
 use std::time::Duration;
 
 use super::store::Store;
-use super::{Client, Millis, Wish, at};
+use super::{Client, ClientRequest, Millis, at};
 
 #[derive(Default)]
 pub(crate) struct Rules {
@@ -185,7 +185,7 @@ impl Rules {
     pub(crate) fn at_the_end(&self, store: &Store, clients: &[Client]) {
         for client in clients {
             assert!(client.is_answered, "never answered: {:?}", client.wish);
-            let (Wish::Create(create), true) = (&client.wish, client.is_answered) else {
+            let (ClientRequest::Create(create), true) = (&client.wish, client.is_answered) else {
                 continue;
             };
             let status = store.status(create.run_id);

@@ -6,10 +6,10 @@ impl World {
     pub(super) fn wish(&mut self, index: usize) {
         let question: Arc<dyn Fn(u64) -> Question + Send + Sync> =
             match self.clients[index].wish.clone() {
-                Wish::Submit(id, key) => {
+                ClientRequest::Submit(id, key) => {
                     let millis = self.dice.random_range(500..40_000);
                     let again = self.dice.random_bool(0.6);
-                    // What is asked again must be the same; what a key stands for is decided by whoever comes first.
+                    // What is asked again must be the same; what a key stands for is decided by whichever part comes first.
                     let seed = id.as_str().len() as i64 + index as i64;
                     let config = json!({"executor": "noop", "durationMs": millis.max(seed)});
                     let submit = Box::new(SubmitJob {
@@ -26,10 +26,10 @@ impl World {
                     });
                     Arc::new(move |number| Question::Submit(RequestId::new(number), submit.clone()))
                 }
-                Wish::Stop(id) => Arc::new(move |number| {
+                ClientRequest::Stop(id) => Arc::new(move |number| {
                     Question::Stop(RequestId::new(number), JobRef { id: id.clone() })
                 }),
-                Wish::Drain(id, drain) => {
+                ClientRequest::Drain(id, drain) => {
                     if !drain {
                         self.drained.remove(&id);
                     }
@@ -45,11 +45,11 @@ impl World {
         self.clients[index].done = true;
         if let Answer::Refused(error) = &answer {
             // Of all things that are wanted here only an agent may never have been seen.
-            let is_drain = matches!(self.clients[index].wish, Wish::Drain(..));
+            let is_drain = matches!(self.clients[index].wish, ClientRequest::Drain(..));
             assert!(is_drain && error.code == ErrorCode::NotFound, "{error:?}");
         }
         match (self.clients[index].wish.clone(), answer) {
-            (Wish::Submit(id, key), Answer::Submitted(reply)) => {
+            (ClientRequest::Submit(id, key), Answer::Submitted(reply)) => {
                 let made = reply.job.id;
                 if let Some(key) = key {
                     let before = self.keys.insert(key, made.clone());
@@ -62,14 +62,14 @@ impl World {
                 }
                 self.submitted.insert(made);
             }
-            (Wish::Drain(id, true), Answer::Agent(_)) => {
+            (ClientRequest::Drain(id, true), Answer::Agent(_)) => {
                 // Unless it was taken back meanwhile.
                 let newest = self
                     .clients
                     .iter()
                     .rev()
                     .find_map(|client| match &client.wish {
-                        Wish::Drain(other, drain) if *other == id => Some(*drain),
+                        ClientRequest::Drain(other, drain) if *other == id => Some(*drain),
                         _ => None,
                     });
                 if newest == Some(true) {

@@ -9,7 +9,7 @@ impl World {
             // The end: nobody is drained for ever, or jobs could not end.
             for index in 0..AGENTS {
                 let id = AgentId::parse(format!("agent-{index}")).unwrap();
-                self.want(Wish::Drain(id, false));
+                self.want(ClientRequest::Drain(id, false));
             }
             for index in 0..SCHEDULERS {
                 self.start(index);
@@ -78,24 +78,24 @@ impl World {
         let known = self.submitted.iter().next_back().cloned();
         let wishes = self.clients.iter();
         let submissions = wishes
-            .filter(|client| matches!(client.wish, Wish::Submit(..)))
+            .filter(|client| matches!(client.wish, ClientRequest::Submit(..)))
             .count();
         let dice = self.dice.random_range(0..100);
         match (dice, known) {
-            (0..8, Some(id)) => self.want(Wish::Stop(id)),
-            (8..14, _) => self.want(Wish::Drain(agent, true)),
-            (14..20, _) => self.want(Wish::Drain(agent, false)),
+            (0..8, Some(id)) => self.want(ClientRequest::Stop(id)),
+            (8..14, _) => self.want(ClientRequest::Drain(agent, true)),
+            (14..20, _) => self.want(ClientRequest::Drain(agent, false)),
             _ if submissions < JOBS => {
                 let id = JobId::parse(format!("job-{number}")).unwrap();
                 let key = (dice % 3 == 0)
                     .then(|| IdempotencyKey::parse(format!("key-{}", dice % 5)).unwrap());
-                self.want(Wish::Submit(id, key));
+                self.want(ClientRequest::Submit(id, key));
             }
             _ => {}
         }
     }
 
-    pub(super) fn want(&mut self, wish: Wish) {
+    pub(super) fn want(&mut self, wish: ClientRequest) {
         self.clients.push(Client { wish, done: false });
         let index = self.clients.len() - 1;
         self.plan(1, What::Client(index));

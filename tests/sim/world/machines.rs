@@ -125,7 +125,7 @@ impl World {
         }
         self.check_agent(index);
         if self.machines[index].agent.has_left() {
-            // Another process took its place, or so it was told; whoever keeps it running starts it anew.
+            // Another process took its place, or so it was told; whichever part keeps it running starts it anew.
             self.machines[index] = self.machine(index);
             self.open(index);
             return;

@@ -304,6 +304,10 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one declaration of a route names all of it"
+    )]
     fn add(
         mut self,
         methods: Methods,

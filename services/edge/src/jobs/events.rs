@@ -60,7 +60,7 @@ impl QueryParams for EventParams {
 /// Documents the headers.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[allow(dead_code, reason = "describes the headers")]
+#[expect(dead_code, reason = "describes the headers")]
 struct EventHeaders {
     /// Go on after this event.
     #[schemars(regex(pattern = "^([0-9]{1,19})?$"))]

@@ -1,6 +1,6 @@
 //! Reads what a stream holds of one subject, page by page, bounded in bytes: the logs of jobs and of runs.
 
-use quintet_bus::{Bus, BusError};
+use quintet_bus::{Bus, BusError, PageLimit};
 use quintet_contract::subject::Subject;
 
 /// Messages of a page, when they are small.
@@ -55,7 +55,7 @@ impl<S: Subject> LogReader<S> {
         let (stream, from) = (self.stream.clone(), self.sequence + 1);
         let page = self
             .bus
-            .replay_page(stream, &self.subject, from, PAGE_MESSAGES, PAGE_BYTES);
+            .replay_page(stream, &self.subject, from, page_of(PAGE_MESSAGES));
         let page = page.await?;
         self.is_at_end = page.remaining == 0 || page.last_sequence < from;
         self.sequence = self.sequence.max(page.last_sequence);
@@ -81,7 +81,7 @@ impl<S: Subject> LogReader<S> {
         let stream = self.stream.clone();
         let page = self
             .bus
-            .replay_page(stream, &self.subject, sequence, 1, PAGE_BYTES)
+            .replay_page(stream, &self.subject, sequence, page_of(1))
             .await?;
         Ok(without_times(page.messages).into_iter().next())
     }
@@ -92,4 +92,11 @@ fn without_times<T, M>(messages: Vec<(u64, T, M)>) -> Vec<(u64, M)> {
     messages
         .map(|(sequence, _, message)| (sequence, message))
         .collect()
+}
+
+fn page_of(messages: usize) -> PageLimit {
+    PageLimit {
+        messages,
+        bytes: Some(PAGE_BYTES),
+    }
 }

@@ -64,6 +64,7 @@ pub(crate) struct NewKey {
     /// Its name: what is done with it is recorded under it.
     name: KeyName,
     /// What it allows.
+    #[schemars(length(min = 1))]
     permissions: Vec<Permission>,
 }
 

@@ -48,7 +48,7 @@ impl Bucket {
         self.tokens >= 1.0 - 1e-9
     }
 
-    /// Takes a token; whoever asks has seen that there is one.
+    /// Takes a token; whichever part asks has seen that there is one.
     pub fn take(&mut self) {
         self.tokens = (self.tokens - 1.0).max(0.0);
     }

@@ -1,4 +1,4 @@
-//! The one way of all frames, whoever sent them and however: checked, of the active worker, not the same picture again, not
+//! The one way of all frames, whichever part sent them and however: checked, of the active worker, not the same picture again, not
 //! too many.
 
 use std::collections::BTreeMap;

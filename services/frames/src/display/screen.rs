@@ -87,7 +87,7 @@ impl Screen {
     }
 }
 
-/// A picture for whoever asks, without its pixels if it has them already.
+/// A picture for whichever part asks, without its pixels if it has them already.
 pub fn reply(bitmap: &Bitmap, unless: Option<&str>) -> PictureReply {
     let rbm = bitmap.to_rbm(0, 0);
     let digest = Sha256::digest(&rbm);

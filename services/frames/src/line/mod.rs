@@ -26,7 +26,7 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest wait before a device is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// The line, from the side of whoever has pictures for it. Dropping it ends the thread.
+/// The line, from the side of whichever part has pictures for it. Dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct Line {
     newest: watch::Sender<Option<Arc<Bitmap>>>,

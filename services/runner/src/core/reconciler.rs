@@ -491,7 +491,7 @@ fn takes_worker(node: &Node) -> bool {
     matches!(node.kind.as_str(), "command" | "task" | "job" | "inference")
 }
 
-/// How often whoever does a node is to show a sign of life, in milliseconds: two may be lost.
+/// How often whichever part does a node is to show a sign of life, in milliseconds: two may be lost.
 pub(crate) fn heartbeat_of(node: &Node) -> Option<u64> {
     node.heartbeat_timeout_ms.map(|limit| (limit / 3).max(1))
 }

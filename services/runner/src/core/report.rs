@@ -152,7 +152,7 @@ impl Reconciler<'_> {
                 }
                 let heard = self.active.heard.get(id.as_str()).copied();
                 let silence = heard.map_or(Duration::MAX, |heard| self.now.since(heard));
-                // The same task can be in the queue twice; a second copy takes nothing from whoever is at work.
+                // The same task can be in the queue twice; a second copy takes nothing from whichever part is at work.
                 let is_again = delivery.1 > 1;
                 if !is_again && silence < self.ack_wait {
                     return gone("somebody has this node");

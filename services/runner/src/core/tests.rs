@@ -327,7 +327,7 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         1,
         "a report that comes twice counts once"
     );
-    // A copy of the task takes nothing from whoever is at work.
+    // A copy of the task takes nothing from whichever part is at work.
     assert!(matches!(story.take("w2", "a", 1), Verdict::Gone { .. }));
     story.wait(Duration::from_secs(11));
     let Verdict::Granted {
@@ -342,7 +342,7 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         (attempt, resume_state),
         (Attempt(2), Some(json!({"at": 5})))
     );
-    assert_eq!(story.cancels.len(), 1, "whoever had it is told");
+    assert_eq!(story.cancels.len(), 1, "whichever part had it is told");
     assert!(matches!(
         story.report(("w1", "a"), 1, 2, checkpoint(json!({}))),
         Verdict::Gone { .. }

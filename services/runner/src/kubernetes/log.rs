@@ -25,17 +25,17 @@ const MAX_STRANGE_BYTES: usize = 200;
 /// Longest message of an `error` event that is repeated.
 const MAX_MESSAGE_BYTES: usize = 500;
 
-/// What a program said about its failure.
+/// What a program reported about its failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// Why, if it said so.
+    /// Why, if it reported so.
     pub(super) message: Option<String>,
-    /// Whether another attempt may help, if it said so.
+    /// Whether another attempt may help, if it reported so.
     pub(super) retryable: Option<bool>,
 }
 
 /// What a line of a program is.
-enum Said {
+enum ParsedLine {
     Event(WorkerEvent),
     Failure(Failure),
 }
@@ -99,12 +99,12 @@ impl LogReader {
         self.taken.last.saturating_add(1)
     }
 
-    /// What the program said about its failure.
+    /// What the program reported about its failure.
     pub(super) fn failure(&self) -> Option<&Failure> {
         self.taken.failure.as_ref()
     }
 
-    /// From where the log is to be opened. After a restart that is its beginning: what the program said about its
+    /// From where the log is to be opened. After a restart that is its beginning: what the program reported about its
     /// failure is not among what was taken.
     pub(super) fn since(&self) -> Option<Timestamp> {
         Timestamp::from_second(self.last?.as_second() - 1).ok()
@@ -159,7 +159,7 @@ impl LogReader {
         if let Place::Text(at) = pass.place {
             pass.lines.finish(|line| {
                 pass.number = number_after(pass.number, at);
-                news.extend(self.taken.take(pass.number, said(line)));
+                news.extend(self.taken.take(pass.number, parse_line(line)));
             });
         }
     }
@@ -199,7 +199,7 @@ impl LogReader {
         let before = self.taken.last;
         pass.lines.feed(text, |line| {
             pass.number = number_after(pass.number, at);
-            news.extend(self.taken.take(pass.number, said(line)));
+            news.extend(self.taken.take(pass.number, parse_line(line)));
         });
         pass.has_news |= self.taken.last != before;
         if text.ends_with(b"\n") {
@@ -239,28 +239,28 @@ fn number_after(last: u64, at: u64) -> u64 {
 
 impl Taken {
     /// Takes an event, and hands it on if its number is new.
-    fn take(&mut self, number: u64, said: Said) -> Option<Reported> {
+    fn take(&mut self, number: u64, parsed: ParsedLine) -> Option<Reported> {
         let is_new = number > self.last;
         self.last = self.last.max(number);
-        match said {
-            Said::Failure(failure) => {
+        match parsed {
+            ParsedLine::Failure(failure) => {
                 self.failure = Some(failure);
                 None
             }
-            Said::Event(WorkerEvent::Heartbeat) if is_new => Some(Reported {
+            ParsedLine::Event(WorkerEvent::Heartbeat) if is_new => Some(Reported {
                 seq: 0,
                 event: WorkerEvent::Heartbeat,
             }),
-            Said::Event(event) if is_new => Some(Reported { seq: number, event }),
-            Said::Event(_) => None,
+            ParsedLine::Event(event) if is_new => Some(Reported { seq: number, event }),
+            ParsedLine::Event(_) => None,
         }
     }
 }
 
-fn said(line: Line<'_>) -> Said {
+fn parse_line(line: Line<'_>) -> ParsedLine {
     let log = |stream, text: &str| {
         let line = cut(text, MAX_LOG_LINE_BYTES).to_owned();
-        Said::Event(WorkerEvent::Log { stream, line })
+        ParsedLine::Event(WorkerEvent::Log { stream, line })
     };
     let Some(whole) = line.whole() else {
         let text = format!("a line of {} bytes was dropped", line.len());
@@ -269,7 +269,7 @@ fn said(line: Line<'_>) -> Said {
     let Some(event) = ProgramEvent::read(whole) else {
         return log(LogStream::Stdout, &line.text(MAX_LOG_LINE_BYTES));
     };
-    Said::Event(match event {
+    ParsedLine::Event(match event {
         ProgramEvent::Checkpoint { name, data } => WorkerEvent::Checkpoint { name, data },
         ProgramEvent::Output(data) => WorkerEvent::Output { data },
         ProgramEvent::Progress(data) => WorkerEvent::Progress { data },
@@ -278,7 +278,7 @@ fn said(line: Line<'_>) -> Said {
         ProgramEvent::Unusable(reason) => return log(LogStream::Agent, &reason),
         ProgramEvent::Error { message, retryable } => {
             let message = message.map(|message| cut(&message, MAX_MESSAGE_BYTES).to_owned());
-            return Said::Failure(Failure { message, retryable });
+            return ParsedLine::Failure(Failure { message, retryable });
         }
     })
 }
@@ -314,14 +314,14 @@ mod tests {
         for piece in text.as_bytes().chunks(size.max(1)) {
             reader.feed(&mut pass, piece, &mut news);
         }
-        let said = |reported: Reported| match reported.event {
+        let parsed = |reported: Reported| match reported.event {
             WorkerEvent::Log {
                 line,
                 stream: LogStream::Stdout,
             } => (reported.seq, line),
             other => panic!("{other:?}"),
         };
-        (news.into_iter().map(said).collect(), pass)
+        (news.into_iter().map(parsed).collect(), pass)
     }
 
     #[test]

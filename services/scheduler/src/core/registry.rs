@@ -51,7 +51,7 @@ pub(super) struct Entry {
 
 impl Entry {
     fn new(record: AgentRecord, now: Timestamp) -> Self {
-        // An agent that is there counts as heard now: whoever begins to lead hears everybody out once.
+        // An agent that is there counts as heard now: whichever part begins to lead hears everybody out once.
         let heard_at = if record.session.is_some() {
             now
         } else {

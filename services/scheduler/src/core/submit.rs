@@ -1,7 +1,7 @@
 //! New jobs, and the keys that keep them single.
 //!
 //! A job with an idempotency key is stored only after its key was claimed in the bucket, where one claim wins over all
-//! schedulers there ever were. The claim carries the job, so that whoever finds the key without the job can make it.
+//! schedulers there ever were. The claim carries the job, so that whichever part finds the key without the job can make it.
 //! Submissions of a key whose claim is on its way wait for it.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! What has to be looked at when. A timer is a reminder, not an order: whoever is woken looks at the records
+//! What has to be looked at when. A timer is a reminder, not an order: whichever part is woken looks at the records
 //! and decides anew, so that a timer which is no longer true does no harm and none is ever taken back.
 
 use std::collections::BTreeSet;

@@ -194,7 +194,7 @@ impl Player {
         }
     }
 
-    /// Begins anew, unless it has begun; whoever asked for it hears at once that it runs.
+    /// Begins anew, unless it has begun; whichever part asked for it hears at once that it runs.
     fn start(&mut self) -> Vec<Effect> {
         if let State::Asleep = self.state {
             self.state = State::Awake;

@@ -139,7 +139,7 @@ async fn send(
     }
 }
 
-/// Whether the same message would be refused for ever: it is at fault itself, not whoever had it.
+/// Whether the same message would be refused for ever: it is at fault itself, not whichever part had it.
 fn is_final(error: &RequestError) -> bool {
     match error {
         RequestError::Refused(reply) => matches!(

@@ -159,7 +159,7 @@ impl TaskReporter {
         self.stop.subscribe()
     }
 
-    /// Nothing is sent any more that is not on its way; whoever waits for the end may go on.
+    /// Nothing is sent any more that is not on its way; whichever part waits for the end may go on.
     pub(crate) fn end(&self) {
         self.ended.cancel();
     }
@@ -197,7 +197,7 @@ impl TaskReporter {
             bytes,
             answer,
         };
-        // Fails when the worker ends; then whoever waits for the answer learns it.
+        // Fails when the worker ends; then whichever part waits for the answer learns it.
         let _ = self.outbox.send(entry).await;
     }
 

@@ -1,6 +1,6 @@
 //! Replays of one subject from a stream that many share.
 
-use quintet_bus::{Bus, BusError};
+use quintet_bus::{Bus, BusError, PageLimit};
 use quintet_contract::subject::JobLogged;
 use quintet_contract::topology::stream;
 
@@ -137,7 +137,15 @@ async fn pages_and_tails_are_bounded_in_bytes_but_hold_one_message_at_least() {
         let (mut next, mut all) = (1, Vec::new());
         while all.len() < 100 {
             let page = bus
-                .replay_page(events.clone(), &mine, next, 1_000, bytes)
+                .replay_page(
+                    events.clone(),
+                    &mine,
+                    next,
+                    PageLimit {
+                        messages: 1_000,
+                        bytes: Some(bytes),
+                    },
+                )
                 .await;
             let page = page.unwrap();
             assert!(

@@ -29,13 +29,13 @@ const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Documents the body.
 #[derive(JsonSchema)]
-#[allow(dead_code, reason = "describes the body")]
+#[expect(dead_code, reason = "describes the body")]
 struct Batch(#[schemars(length(max = MAX_BATCH))] Vec<SubmitJob>);
 
 /// Documents the headers.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[allow(dead_code, reason = "describes the headers")]
+#[expect(dead_code, reason = "describes the headers")]
 struct BatchHeaders {
     /// `true`: an entry under a known key that differs from the first one's is refused.
     idempotency_strict: Option<String>,

@@ -40,7 +40,7 @@ struct OkJob {
 /// What a submission that made nothing is answered.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code, reason = "describes two kinds of answer under one status")]
+#[expect(dead_code, reason = "describes two kinds of answer under one status")]
 enum Known {
     /// The job of the key.
     Job(Box<Job>),
@@ -126,7 +126,7 @@ impl QueryParams for SubmitParams {
 /// Documents the headers of a submission.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[allow(dead_code, reason = "describes the headers")]
+#[expect(dead_code, reason = "describes the headers")]
 struct SubmitHeaders {
     /// The key, for clients that send it beside the body; one in the body is stronger.
     #[schemars(length(min = 1, max = MAX_NAME_BYTES), regex(pattern = "^[!-~]([ -~]*[!-~])?$"))]

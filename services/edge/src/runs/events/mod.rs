@@ -86,7 +86,7 @@ impl QueryParams for EventParams {
 /// Documents the headers.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[allow(dead_code, reason = "describes the headers")]
+#[expect(dead_code, reason = "describes the headers")]
 struct EventHeaders {
     /// Go on after this event, this time, or this number.
     #[schemars(regex(pattern = LAST_PATTERN))]

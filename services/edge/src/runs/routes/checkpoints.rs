@@ -80,7 +80,7 @@ pub(crate) fn list_docs(operation: Operation<'_>) -> Operation<'_> {
 
 /// A checkpoint from outside, as it must be.
 #[derive(Deserialize, JsonSchema)]
-#[allow(dead_code, reason = "describes the body")]
+#[expect(dead_code, reason = "describes the body")]
 struct NewCheckpoint {
     /// What it marks; spaces around it do not count.
     #[serde(rename = "type")]

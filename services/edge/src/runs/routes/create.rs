@@ -102,7 +102,7 @@ impl QueryParams for CreateParams {
 /// Documents the headers.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[allow(dead_code, reason = "describes the headers")]
+#[expect(dead_code, reason = "describes the headers")]
 struct CreateHeaders {
     /// Who creates it; stronger than `owner` of the query.
     #[schemars(length(max = MAX_NAME_BYTES), regex(pattern = "^([!-~]([ -~]*[!-~])?)?$"))]

@@ -1,4 +1,4 @@
-//! Handing attempts of nodes to whoever does them, and taking them back.
+//! Handing attempts of nodes to whichever part does them, and taking them back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -111,7 +111,7 @@ impl Reconciler<'_> {
         self.dispatch(node, id, place);
     }
 
-    /// Hands an attempt to whoever does it.
+    /// Hands an attempt to whichever part does it.
     pub(super) fn dispatch(&mut self, node: &Node, id: &NodeId, place: &Place) {
         let Ok(task) = self.task(node, id, place) else {
             return;
@@ -146,7 +146,7 @@ impl Reconciler<'_> {
         })));
     }
 
-    /// What whoever does a node is told.
+    /// What whichever part does a node is told.
     pub(super) fn task(&self, node: &Node, id: &NodeId, place: &Place) -> Result<Task, String> {
         let scope = self.scope(place);
         let filled = |value: &Value| template::filled(value, &scope);
@@ -217,7 +217,7 @@ impl Reconciler<'_> {
         scope
     }
 
-    /// Tells whoever has a node to stop.
+    /// Tells whichever part has a node to stop.
     pub(super) fn stop(&mut self, id: &NodeId) {
         let run = self.active.id();
         let attempt = self.fact(id).attempt;

@@ -88,7 +88,7 @@ async fn a_watch_from_a_forgotten_version_begins_with_a_new_list() {
         let mut going = Going::start(&kubernetes, execution());
         cluster.asked(Verb::WatchPods, 1).await;
         match fault {
-            // Told within the watch, or instead of it.
+            // Reported within the watch, or instead of it.
             None => cluster.forget(),
             Some(fault) => cluster.fail_next(Verb::WatchPods, fault),
         }
