@@ -195,7 +195,9 @@ async fn handle_commands(mut commands: Requests<CommandWorker>, in_flight: Arc<I
                 node_id,
                 attempt,
             } => in_flight.cancel(run_id, node_id, attempt),
-            WorkerCommand::Unknown => warn!("was told something that a newer version knows"),
+            WorkerCommand::Drain { .. } | WorkerCommand::Unknown => {
+                warn!("received a command that this version does not know")
+            }
         }
         request.responder.ok(&Done { ok: true }).await;
     }

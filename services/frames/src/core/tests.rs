@@ -3,7 +3,6 @@
 mod happenings;
 
 use quintet_contract::frame::{Bitmap, Thousandths};
-use quintet_contract::frame_api::Via;
 use quintet_contract::reply::RequestId;
 use serde_json::json;
 
@@ -174,9 +173,8 @@ fn shown(effects: &[Effect]) -> usize {
 fn beat(session: &str, running: bool) -> FrameWorkerHeartbeat {
     FrameWorkerHeartbeat {
         session: session.to_owned(),
-        via: Via::Bus,
         running,
-        leaves: false,
+        ..FrameWorkerHeartbeat::default()
     }
 }
 
