@@ -12,7 +12,9 @@ use quintet_contract::subject::CommandWorker;
 use quintet_contract::task::WorkerCommand;
 use quintet_service::health::ComponentHandle;
 use quintet_service::telemetry::chain;
+use quintet_worker::Slots;
 use quintet_worker::process::Spawner;
+use quintet_worker::task::{InFlight, Outboxes};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +24,7 @@ use crate::command::CommandHandler;
 use crate::config::RunWorkerConfig;
 use crate::error::Error;
 use crate::handler::Handler;
-use crate::in_flight::InFlight;
-use crate::outbox::Outboxes;
-use crate::slots::Slots;
+use crate::metrics;
 use crate::task_run::{Worker, run_task};
 
 /// First wait before a queue that could not be opened is tried again; it doubles up to [`AGAIN_MAX`].
@@ -66,7 +66,7 @@ pub async fn serve<H: Handler>(
     let mut services = JoinSet::new();
     let outboxes = Outboxes::start(&bus, &mut services);
     services.spawn(handle_commands(commands, in_flight.clone()));
-    let slots = Slots::new(config.slots);
+    let slots = Slots::new(config.slots, metrics::slots_used());
     let (drain_grace, queues) = (config.drain_grace, config.queues.clone());
     let worker = Arc::new(Worker {
         config,

@@ -1,5 +1,8 @@
 //! What the author of a worker uses: say hello, show signs of life, take work, report facts, leave.
 //!
+//! [`Slots`] say how much a worker does at once; [`task`] has what it reports of tasks of runs ([`TaskReporter`](task::TaskReporter)) and which of them
+//! are in flight ([`InFlight`](task::InFlight)).
+//!
 //! For agents that is [`AgentLink`]: one agent's life on the bus. It owns the session, the heartbeats, the
 //! order and repetition of reports, and the rule by which an agent that has lost the bus must stop what may
 //! be started elsewhere. What a job *is* stays with the agent.
@@ -60,6 +63,8 @@ pub mod output;
 pub mod process;
 pub mod program;
 mod recent;
+mod slots;
+pub mod task;
 
 pub use clock::{Moment, moment};
 pub use link::core;
@@ -68,3 +73,4 @@ pub use link::{
     ReportSlot,
 };
 pub use recent::Recent;
+pub use slots::{Slot, Slots};
