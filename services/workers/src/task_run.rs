@@ -13,6 +13,7 @@ use quintet_contract::task::{Task, Verdict, WorkerEvent};
 use quintet_worker::Slot;
 use quintet_worker::task::{InFlight, InFlightGuard, Outboxes, Stop, TaskReporter};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -34,6 +35,8 @@ pub(crate) struct Worker<H> {
     pub(crate) handler: H,
     pub(crate) outboxes: Outboxes,
     pub(crate) in_flight: Arc<InFlight>,
+    /// Whether an operator lets it take no more tasks.
+    pub(crate) draining: watch::Sender<bool>,
     /// Cancelled when no task may begin any more.
     pub(crate) closing: CancellationToken,
 }

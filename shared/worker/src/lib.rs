@@ -1,6 +1,7 @@
-//! What the author of a worker uses: say hello, show signs of life, take work, report facts, leave.
+//! What the author of a worker uses: announce it, take work, report facts, leave.
 //!
-//! [`Slots`] say how much a worker does at once; [`task`] has what it reports of tasks of runs ([`TaskReporter`](task::TaskReporter)) and which of them
+//! Workers of every kind but agents are known by their heartbeats, which [`Announce`] publishes. [`Slots`] say how much a
+//! worker does at once; [`task`] has what it reports of tasks of runs ([`TaskReporter`](task::TaskReporter)) and which of them
 //! are in flight ([`InFlight`](task::InFlight)).
 //!
 //! For agents that is [`AgentLink`]: one agent's life on the bus. It owns the session, the heartbeats, the
@@ -56,6 +57,7 @@
 //! }
 //! ```
 
+mod announce;
 mod clock;
 mod link;
 pub mod metrics;
@@ -66,6 +68,7 @@ mod recent;
 mod slots;
 pub mod task;
 
+pub use announce::{Announce, host, this_program};
 pub use clock::{Moment, moment};
 pub use link::core;
 pub use link::{
