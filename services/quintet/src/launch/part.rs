@@ -245,7 +245,7 @@ impl Prepared {
         tasks: &Tasks,
     ) -> anyhow::Result<()> {
         let mut config = settings.config(&self.identity);
-        config.unread = self.pending;
+        config.pending_limit = self.pending;
         let bus = connect(config).await?;
         if self.topology == Topology::Owner {
             ensure_topology(&bus).await?;
