@@ -69,7 +69,8 @@ lint: setup-lint ## Check formatting, lints, documentation, and the licences and
 	@if command -v shellcheck >/dev/null; then shellcheck --external-sources $(SCRIPTS)/* .ci/run; fi
 
 bench: setup-run ## Measure against the raw bus, on a release build
-	cargo run --release -p quintet -- bench $(ARGS)
+	cargo build --release -p quintet -p quintet-bench
+	@exec $(TARGET_DIR)/release/quintet-bench $(ARGS)
 
 bench-peers: setup-run ## Measure next to BullMQ, Celery and Restate, in one run (ARGS="--jobs 20000 --rounds 3")
 	cargo build --release -p quintet

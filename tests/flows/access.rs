@@ -1,12 +1,13 @@
 //! Who is let in at the door: hosts and origins, API keys, tickets, sessions, and what counts as one client.
 
 use std::num::NonZeroU32;
+use std::process::Command;
 use std::time::Duration;
 
 use quintet_bus::new_session;
 use quintet_edge::{ApiKey, EdgeConfig, OpenTo, Role, RunRateLimit};
 use quintet_testkit::wait_for;
-use quintet_tests::{Agent, Answer, Api, Frame, PATIENCE, Runs, Socket, Stack};
+use quintet_tests::{Agent, Answer, Api, Frame, PATIENCE, Runs, Socket, Stack, binary, run_to_end};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -279,6 +280,36 @@ async fn the_first_key_can_create_others_and_the_last_such_key_stays() {
     eve.get("/runs").await.expect(401);
     root.delete("/v1/keys/root").await.expect(200);
     open.get("/runs").await.expect(200);
+}
+
+#[tokio::test]
+async fn the_command_line_creates_lists_and_revokes_keys() {
+    let runs = Runs::with(1, keyed).await;
+    let api = runs.api();
+    let url = api.url("");
+    let quintet = async |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command
+            .args(["--url", &url, "--token", "work", "keys"])
+            .args(arguments);
+        let output = run_to_end(command, b"").await;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {out}{err}");
+        out
+    };
+    let key = quintet(&["create", "ci", "--permissions", "read,write"]).await;
+    let ci = api.with_key(key.trim());
+    make(&ci, json!({})).await;
+    ci.get("/v1/keys").await.expect(403);
+    let list = quintet(&["list"]).await;
+    assert!(
+        list.contains("ci") && list.contains("read, write"),
+        "{list}"
+    );
+    assert!(!list.contains(key.trim()), "it is printed once");
+    quintet(&["revoke", "ci"]).await;
+    ci.get("/runs").await.expect(401);
 }
 
 /// What a browser sends back of a cookie that was set.

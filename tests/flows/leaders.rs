@@ -191,7 +191,8 @@ async fn requests_in_flight_when_a_runner_leaves_may_be_sent_again() {
     let shard = RunShard::of(run_id);
     let create = json!({"runId": run_id, "mode": "queue", "plan": {"nodes": [{"id": "rest", "kind": "sleep", "for": "1ms"}]}});
     let create = serde_json::from_value(create).unwrap();
-    let created = bus.request_until(&CreateRuns { shard }, &create, PATIENCE);
+    let runs = CreateRuns { shard };
+    let created = bus.request_until(&runs, &create, PATIENCE);
     created.await.unwrap();
     let ended = wait_for("the end of the run", PATIENCE, async || {
         let request = RunRef { run_id };
@@ -203,8 +204,8 @@ async fn requests_in_flight_when_a_runner_leaves_may_be_sent_again() {
     });
     ended.await.unwrap();
     // What has ended is read from its bucket: such a reply takes a while.
-    let list = ListRuns::default();
-    let requests = (0..IN_FLIGHT).map(|_| bus.request(&ListRunsOf { shard }, &list, PATIENCE));
+    let (runs, list) = (ListRunsOf { shard }, ListRuns::default());
+    let requests = (0..IN_FLIGHT).map(|_| bus.request(&runs, &list, PATIENCE));
     let (outcomes, report) = tokio::join!(join_all(requests), runner.shutdown(PATIENCE));
     assert!(report.is_clean());
     for outcome in outcomes {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
@@ -11,11 +12,11 @@ use quintet::system::{BusIdentity, BusSettings, Part, SystemConfig};
 use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, ConnectError, Credentials, Secret, TlsFiles};
 use quintet_contract::id::{AgentId, HolderId};
-use quintet_edge::{EdgeConfig, Tls};
+use quintet_edge::{ApiKey, EdgeConfig, Role, Tls};
 use quintet_scheduler::SchedulerConfig;
 use quintet_testkit::Nats;
 use quintet_testkit::nats::Backend;
-use quintet_tests::{Api, PATIENCE, part};
+use quintet_tests::{Api, PATIENCE, binary, part};
 use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair as TlsKey};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -148,6 +149,68 @@ async fn everything_runs_over_tls_and_strangers_stay_outside() {
         "an authority that is not trusted"
     );
     connect(Some(authority.files())).await.unwrap();
+}
+
+/// The program as a shell sees it: its exit code and what it prints.
+async fn quintet(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(binary());
+    command
+        .args(arguments)
+        .env_remove("QUINTET_TOKEN")
+        .env_remove("QUINTET_CA")
+        .stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[tokio::test]
+async fn every_verb_speaks_tls_and_sends_its_key_as_a_header() {
+    let authority = Authority::new();
+    let nats = Nats::start().await.unwrap();
+    let system = part(&nats, |config| {
+        whole(config);
+        for part in &mut config.parts {
+            if let Part::Edge(edge) = part {
+                let (cert, key) = (authority.file("cert.pem"), authority.file("key.pem"));
+                edge.tls = Some(Tls { cert, key });
+                edge.api_keys = vec![ApiKey::new("me", Role::Operator, "a key / of + any & kind")];
+            }
+        }
+    })
+    .await;
+    system.ready(PATIENCE).await.unwrap();
+    let url = format!("https://{}", system.address().unwrap());
+    let ca = authority.file("ca.pem");
+    let known = ["--url", &url, "--ca", ca.to_str().unwrap()];
+    let keyed = [&known[..], &["--token", "a key / of + any & kind"]].concat();
+    for (verb, says) in [
+        (
+            &["jobs", "submit", "--wait", "--exec", "--", "true"][..],
+            "STOPPED",
+        ),
+        (&["jobs", "list"], "STOPPED"),
+        (&["agents", "list"], "agent-1"),
+        (&["top", "--once"], "agent-1"),
+    ] {
+        let (code, text) = quintet(&[&keyed[..], verb].concat()).await;
+        assert!(code == Some(0) && text.contains(says), "{verb:?}: {text}");
+        let (code, text) = quintet(&[&known[..], verb].concat()).await;
+        assert_eq!(code, Some(4), "without a key, {verb:?}: {text}");
+        let (code, text) = quintet(&[&["--url", &url], verb].concat()).await;
+        assert_eq!(
+            code,
+            Some(5),
+            "of an authority that is not trusted, {verb:?}: {text}"
+        );
+    }
+    let (code, text) = quintet(&["--url", &url, "--ca", "/nowhere.pem", "jobs", "list"]).await;
+    assert!(code == Some(2) && text.contains("--ca"), "{text}");
 }
 
 /// A signed claim of NATS' decentralised authentication, version 2.

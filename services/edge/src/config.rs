@@ -1,4 +1,4 @@
-//! What an edge is told at its start.
+//! Configuration of an edge.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -11,10 +11,10 @@ use crate::access::client_address::Network;
 use crate::access::identity::OpenTo;
 use crate::access::keys::ApiKey;
 
-/// The agent token of a machine that nobody else can reach.
+/// The agent token of a machine that is not reachable from elsewhere.
 pub const DEFAULT_AGENT_TOKEN: &str = "dev-shared-token";
 
-/// Everything an edge can be told. [`EdgeConfig::new`] has defaults for all but the address.
+/// The configuration of an edge. [`EdgeConfig::new`] has defaults for all but the address.
 #[derive(Clone, Debug)]
 pub struct EdgeConfig {
     /// Where it listens; port 0 takes a free one.
@@ -66,7 +66,7 @@ pub struct RunRateLimit {
 }
 
 impl RunRateLimit {
-    /// Requests of a window when nothing else is said.
+    /// Requests of a window by default.
     pub const DEFAULT_MAX: NonZeroU32 = NonZeroU32::new(120).expect("is not zero");
     /// The longest window that is counted.
     pub const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
@@ -115,7 +115,7 @@ impl EdgeConfig {
         }
     }
 
-    /// Whether the agent token is the one that everybody knows.
+    /// Whether the agent token is the default, which is public.
     pub fn has_default_token(&self) -> bool {
         self.agent_token.expose() == DEFAULT_AGENT_TOKEN
     }

@@ -14,7 +14,7 @@ use quintet_contract::error::{ErrorCode, ErrorReply};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// Why an edge cannot start or go on.
+/// Why an edge cannot start, or fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -49,7 +49,7 @@ pub enum Error {
     },
 }
 
-/// The body of every answer that says no.
+/// The body of every error response.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code, reason = "describes what the outermost middleware writes")]
@@ -104,7 +104,7 @@ impl HttpError {
         self.hint(hint)
     }
 
-    /// Adds a header, or says another value.
+    /// Adds a header, or replaces its value.
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value));

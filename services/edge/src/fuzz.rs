@@ -19,7 +19,8 @@ use serde::de::DeserializeOwned;
 
 use crate::access::identity::Caller;
 use crate::error::HttpError;
-use crate::http::extract::{array, object};
+use crate::http::extract;
+use crate::http::extract::{Unprocessable, array};
 pub use crate::jobs::agent_socket::fuzz::agent_session;
 use crate::jobs::routes::{batch, job as jobs};
 use crate::jobs::{agents, templates};
@@ -183,4 +184,8 @@ fn job() -> JobId {
 
 fn caller() -> Caller {
     Caller::anonymous()
+}
+
+fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
+    extract::object::<T, Unprocessable>(body)
 }

@@ -1,10 +1,10 @@
 //! The edge: turns REST, server-sent events and WebSockets into requests on the bus.
 //!
 //! It owns sockets and nothing else: any request can go to any edge, any stream can be resumed on another, and a restart
-//! loses nothing. It refuses to decide about jobs, agents and runs; it checks who asks, whether the question makes sense, and
+//! loses nothing. It refuses to decide about jobs, agents and runs; it authenticates callers, validates requests, and ensures
 //! that no client can make it grow without bounds.
 //!
-//! - One folder per kind of work (`jobs`, `runs`, `frames`), with its routes, event streams, sockets and what it asks of the bus;
+//! - One folder per kind of work (`jobs`, `runs`, `frames`), with its routes, event streams, sockets and its client of the bus;
 //!   `dashboard` and `service` are the edge's own.
 //! - `server` is the listener, `http` what every request passes through, `access` who may do what, `live` what is watched once
 //!   for all listeners. `router` puts the kinds together, and nothing imports it.

@@ -86,7 +86,7 @@ fn document(router: ApiRouter<App>, table: &RouteTable, keys: NeedsKey) -> (Rout
     (router, document)
 }
 
-/// Adds what follows from the declaration of a route: the keys it asks for, and the headers that go with a status.
+/// Adds what follows from the declaration of a route: its security, and the headers that go with a status.
 fn complete(operation: &mut Map<String, Value>, route: &RouteInfo, keys: NeedsKey) {
     if !route.policy.is_public() {
         operation.insert("security".to_owned(), security(route.policy, keys));
@@ -128,7 +128,7 @@ fn complete(operation: &mut Map<String, Value>, route: &RouteInfo, keys: NeedsKe
             _ => {}
         }
     }
-    // Said before the request is looked at, so without its id.
+    // Answered before the request is read, so without its id.
     operation["responses"]["431"] = json!({"description": "the head of the request is larger than the limit; there is no body"});
 }
 

@@ -1,11 +1,12 @@
-//! The frames service: drives one display with the frames of the worker that a person chose.
+//! The frames service: drives one display with the frames of the worker that an operator chose.
 //!
-//! It owns who is active, how fast frames come, what each worker is set to, and the display itself: the frames that wait, the
-//! picture that is shown, the line to the panels. It refuses to show what no active worker drew, what is no frame, and more
-//! than the display can. Several may run; whoever holds the lease drives the display, the others stand by.
+//! It owns the desired state (which worker is active, the rate, the settings of workers) and the display itself: the frames
+//! that wait, the image that is shown, the line to the panels. It refuses frames that no active worker drew, that are
+//! invalid, and that are more than the display can show. Several may run; the holder of the lease drives the display, the
+//! others stand by.
 //!
 //! ```text
-//!   waiting ──lease──▶ loading ──▶ driving ──lease lost──▶ waiting
+//!   standby ──lease──▶ loading ──▶ driving ──lease lost──▶ standby
 //!                                     │
 //!                                     └── asked to end: lease released, another drives at once
 //! ```

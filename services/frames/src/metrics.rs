@@ -20,8 +20,8 @@ pub(crate) fn leads(does: bool) {
     gauge!(LEADS).set(if does { 1.0 } else { 0.0 });
 }
 
-/// Of this reign: what came under former ones is counted by those.
-pub(crate) fn told(stats: &FrameStats) {
+/// Of this term: what came in former ones is counted there.
+pub(crate) fn published(stats: &FrameStats) {
     counter!(RECEIVED_TOTAL).absolute(stats.counts.received);
     counter!(FORWARDED_TOTAL).absolute(stats.counts.forwarded);
     counter!(DROPPED_TOTAL).absolute(stats.counts.dropped);

@@ -1,67 +1,61 @@
-//! Does what the core decided. At most one write is on its way, and nothing waits for it but the wish that it belongs to.
+//! Does what the core decided. At most one write is in flight, and nothing waits for it but the command that it belongs to.
 
 use std::collections::HashMap;
 
 use futures::StreamExt;
 use quintet_bus::pending::PendingReplies;
-use quintet_bus::{
-    BucketHandle, Bus, Change as Stir, KvError, PendingWrite, Revision, Watch, WatchFrom,
-};
+use quintet_bus::{BucketHandle, Bus, Change, KvError, Revision, Watch, WatchFrom};
 use quintet_contract::bucket::{Frames, FramesKey};
-use quintet_contract::error::ErrorReply;
+use quintet_contract::display::LineState;
 use quintet_contract::frame_api::FramesRecord;
 use quintet_contract::subject::{FrameStatsPublished, FrameWorkerMessages};
+use quintet_leader::{Confirmation, ReloadReason, Signal, WriteError};
+use quintet_service::tasks::Tasks;
 use quintet_service::telemetry::chain;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use crate::core::{Change, Effect, Stored};
+use crate::core::{Action, Core, Event, Stored, Write};
 use crate::line::Line;
 use crate::metrics;
 use crate::processes::Processes;
 
-/// What is stored, under which revisions, and every change after that.
+type Rejection = quintet_leader::Rejection<FramesKey, Action>;
+
+/// The desired state as it is stored, under which revisions, and every change after that.
 pub(crate) struct Loaded {
     pub(crate) stored: Stored,
-    pub(crate) revisions: HashMap<FramesKey, Revision>,
-    pub(crate) sight: Sight,
+    pub(crate) config: ConfigWatch,
 }
 
-/// What the bucket tells of changes, ours among them.
-pub(crate) struct Sight {
+/// The revisions that this process knows, and the newest ones: greater means that another process wrote.
+pub(crate) struct ConfigWatch {
+    revisions: HashMap<FramesKey, Revision>,
     changes: Watch<Frames>,
-    /// The newest revisions of what changed: greater than ours means that somebody else wrote.
-    seen: HashMap<FramesKey, Revision>,
+    newest: HashMap<FramesKey, Revision>,
 }
 
-impl Sight {
-    /// Waits for a change of what is stored. Cancel-safe: a change is taken only when it is returned.
-    pub(crate) async fn changed(&mut self) -> Result<(), KvError> {
+impl ConfigWatch {
+    /// Waits for a change of what is stored, ours among them. Cancel-safe: a change is taken only when it is returned.
+    async fn changed(&mut self) -> Result<(), KvError> {
         match self.changes.next().await {
-            Some(Ok(Stir::Put { key, revision, .. } | Stir::Gone { key, revision })) => {
-                self.seen.insert(key, revision);
+            Some(Ok(Change::Put { key, revision, .. } | Change::Gone { key, revision })) => {
+                self.newest.insert(key, revision);
                 Ok(())
             }
-            Some(Ok(Stir::UpToDate)) => Ok(()),
+            Some(Ok(Change::UpToDate)) => Ok(()),
             Some(Err(error)) => Err(error),
             // It ends after an error only, after which there is another one.
             None => std::future::pending().await,
         }
     }
 
-    /// Whether somebody else wrote: a service that drove the display before, or a person. While a write of ours is on its
-    /// way, nobody can tell.
-    pub(crate) fn is_ahead_of(&mut self, outbound: &Outbound) -> bool {
-        if outbound.write.is_some() {
-            return false;
-        }
-        let ours = |key: &FramesKey| outbound.revisions.get(key).copied().unwrap_or_default();
-        self.seen
-            .drain()
-            .any(|(key, revision)| ours(&key) < revision)
+    fn revision(&self, key: &FramesKey) -> Revision {
+        self.revisions.get(key).copied().unwrap_or_default()
     }
 }
 
-/// Reads everything that people have set.
+/// Reads the desired state.
 pub(crate) async fn load(bus: &Bus) -> Result<Loaded, KvError> {
     let mut stored = Stored::default();
     let mut revisions = HashMap::new();
@@ -75,123 +69,110 @@ pub(crate) async fn load(bus: &Bus) -> Result<Loaded, KvError> {
             (FramesKey::Worker(worker), FramesRecord::Worker(set)) => {
                 stored.settings.insert(worker, set.settings);
             }
-            (key, _) => warn!(?key, "passed over a record that does not belong to its key"),
+            (key, _) => warn!(?key, "skipped a record that does not belong to its key"),
         }
     }
-    Ok(Loaded {
-        stored,
+    let config = ConfigWatch {
         revisions,
-        sight: Sight {
-            changes,
-            seen: HashMap::new(),
-        },
-    })
+        changes,
+        newest: HashMap::new(),
+    };
+    Ok(Loaded { stored, config })
 }
 
 /// Everything that effects act on.
 pub(crate) struct Outbound {
-    bus: Bus,
-    bucket: BucketHandle<Frames>,
-    revisions: HashMap<FramesKey, Revision>,
-    write: Option<(FramesKey, PendingWrite)>,
-    line: Line,
+    pub(crate) bus: Bus,
+    pub(crate) bucket: BucketHandle<Frames>,
+    pub(crate) config: ConfigWatch,
+    pub(crate) line: Line,
+    pub(crate) line_state: watch::Receiver<LineState>,
     pub(crate) processes: Processes,
+    pub(crate) process_events: mpsc::Receiver<Event>,
+    /// The processes run in it.
+    pub(crate) tasks: Tasks,
 }
 
-/// How a write ended.
-pub(crate) enum Outcome {
-    /// It is stored.
-    Written,
-    /// It is not, or nobody knows; what is stored has to be read again.
-    Unsure(ErrorReply),
-}
+impl quintet_leader::Outbound for Outbound {
+    type Core = Core;
+    type Key = FramesKey;
+    type Receipt = Revision;
 
-impl Outbound {
-    pub(crate) fn new(
-        bus: Bus,
-        revisions: HashMap<FramesKey, Revision>,
-        line: Line,
-        processes: Processes,
-    ) -> Self {
-        Self {
-            bucket: bus.bucket(),
-            bus,
-            revisions,
-            write: None,
-            line,
-            processes,
+    fn key(write: &Write) -> FramesKey {
+        match write {
+            Write::State(_) => FramesKey::State,
+            Write::Settings(worker, _) => FramesKey::Worker(worker.clone()),
         }
     }
 
-    /// Goes on with what was read again.
-    pub(crate) fn reload(&mut self, revisions: HashMap<FramesKey, Revision>) {
-        self.revisions = revisions;
+    async fn begin(
+        &mut self,
+        _: &Core,
+        write: Write,
+        _: std::time::Duration,
+    ) -> Result<Option<Confirmation<Revision>>, WriteError> {
+        let key = Self::key(&write);
+        let record = match write {
+            Write::State(state) => FramesRecord::State(state),
+            Write::Settings(_, settings) => FramesRecord::Worker(settings),
+        };
+        let expected = self.config.revision(&key);
+        let pending = self.bucket.begin(&key, &record, expected, None).await?;
+        Ok(Some(Box::pin(async move { Ok(pending.await?) })))
     }
 
-    /// Does one thing, or begins to. A write that cannot even begin is over at once.
-    pub(crate) async fn act(
-        &mut self,
-        effect: Effect,
-        pending: &mut PendingReplies,
-    ) -> Option<Outcome> {
-        match effect {
-            Effect::Answer(reply) => pending.send(reply).await,
-            Effect::Store(change) => return self.begin(change).await,
-            Effect::Tell(worker, message) => {
+    fn confirmed(&mut self, key: FramesKey, revision: Revision) -> Option<Event> {
+        self.config.revisions.insert(key, revision);
+        Some(Event::Stored(Ok(())))
+    }
+
+    fn rejected(&mut self, rejection: Rejection) -> Event {
+        Event::Stored(Err(rejection.reply))
+    }
+
+    async fn act(&mut self, action: Action, pending: &mut PendingReplies) {
+        match action {
+            Action::Answer(reply) => pending.send(reply).await,
+            Action::Notify(worker, message) => {
                 let subject = FrameWorkerMessages { worker };
                 if let Err(error) = self.bus.publish_json(&subject, &message).await {
-                    debug!(error = %chain(&error), "cannot tell a worker");
+                    debug!(error = %chain(&error), "cannot send a message to a worker");
                 }
             }
-            Effect::Show(bitmap) => self.line.show(bitmap),
-            Effect::Publish(stats) => {
-                metrics::told(&stats);
+            Action::Show(bitmap) => self.line.show(bitmap),
+            Action::Publish(stats) => {
+                metrics::published(&stats);
                 if let Err(error) = self.bus.publish(&FrameStatsPublished {}, &stats).await {
-                    debug!(error = %chain(&error), "cannot tell how frames are");
+                    debug!(error = %chain(&error), "cannot publish statistics");
                 }
             }
-            Effect::Run(worker) => self.processes.run(&worker),
-            Effect::Halt(worker) => self.processes.halt(&worker),
-        }
-        None
-    }
-
-    async fn begin(&mut self, change: Change) -> Option<Outcome> {
-        let (key, record) = match change {
-            Change::State(state) => (FramesKey::State, FramesRecord::State(state)),
-            Change::Settings(worker, set) => (FramesKey::Worker(worker), FramesRecord::Worker(set)),
-        };
-        let expected = self.revisions.get(&key).copied().unwrap_or_default();
-        match self.bucket.begin(&key, &record, expected, None).await {
-            Ok(write) => {
-                self.write = Some((key, write));
-                None
-            }
-            Err(error) => Some(unsure(&error)),
+            Action::Run(worker) => self.processes.run(&worker),
+            Action::Halt(worker) => self.processes.halt(&worker),
         }
     }
 
-    /// Waits for the write on its way; for ever while there is none. Cancel-safe: the write stays where it is until its end
-    /// is known.
-    pub(crate) async fn written(&mut self) -> Outcome {
-        let Some((key, write)) = &mut self.write else {
-            return std::future::pending().await;
-        };
-        let outcome = match write.await {
-            Ok(revision) => {
-                self.revisions.insert(key.clone(), revision);
-                Outcome::Written
+    /// Cancel-safe: a stream or channel keeps what was not returned.
+    async fn next(&mut self) -> Signal<Event, Action> {
+        tokio::select! {
+            biased;
+            changed = self.config.changed() => match changed {
+                Ok(()) => Signal::Changed,
+                Err(error) => Signal::Reload(ReloadReason::Watch(error.into())),
+            },
+            Some(event) = self.process_events.recv() => Signal::Event(event),
+            Ok(()) = self.line_state.changed() => {
+                Signal::Event(Event::LineChanged(*self.line_state.borrow_and_update()))
             }
-            Err(error) => unsure(&error),
-        };
-        self.write = None;
-        outcome
+        }
     }
-}
 
-fn unsure(error: &KvError) -> Outcome {
-    warn!(error = %chain(error), "a change of frames may not be stored");
-    let text =
-        "NATS did not confirm that the change is stored; look whether it holds, then send it again";
-    Outcome::Unsure(ErrorReply::unavailable(text))
+    /// While a write is in flight, it cannot be decided which process a change is of.
+    fn is_stale(&mut self) -> bool {
+        let ConfigWatch {
+            revisions, newest, ..
+        } = &mut self.config;
+        newest
+            .drain()
+            .any(|(key, revision)| revisions.get(&key).copied().unwrap_or_default() < revision)
+    }
 }

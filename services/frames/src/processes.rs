@@ -74,7 +74,7 @@ impl Processes {
         self.tasks.spawn(&name, ExitPolicy::Optional, async move {
             live(&spec, &spawner, grace, &halt, &events).await;
             // Nobody hears it when the service ends.
-            let _ = events.send(Event::Ended(spec.id.clone())).await;
+            let _ = events.send(Event::ProcessEnded(spec.id.clone())).await;
             Ok::<_, std::convert::Infallible>(())
         });
     }
@@ -103,7 +103,7 @@ async fn live(
         }
     };
     info!(worker = %spec.id, pid = ?child.id(), "started the process of a worker");
-    let _ = events.send(Event::Began(spec.id.clone())).await;
+    let _ = events.send(Event::ProcessStarted(spec.id.clone())).await;
     let errors = child.stderr.take();
     let logging = async {
         if let Some(errors) = errors {

@@ -1,11 +1,15 @@
 //! The program `quintet`: everything in one process (`up`), any part of it (`serve`, `agent`, `worker`), and the client.
 //!
-//! - `cli`: the command line, exit codes ([`exit`]) and standard output.
+//! - `args`: the command line, with all commands.
+//! - `cli`: options of every command, exit codes ([`exit`]) and standard output.
 //! - `settings`: every setting, in groups.
-//! - `launch`: what starts and runs services; [`system`] puts them together, also for the flows in tests.
 //! - `client`: HTTP, events, and the bus, as a client.
+//! - `launch`: what starts and runs services; [`system`] puts them together, also for the flows in tests.
 //! - `commands`: a noun each, on top of the client.
+//!
+//! The benchmark, a package of its own, measures with [`Http`] on an [`EmbeddedNats`].
 
+mod args;
 mod cli;
 mod client;
 mod commands;
@@ -16,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::cli::args::{Cli, Command};
+use crate::args::{Cli, Command};
 use crate::cli::exit::Outcome;
 use crate::cli::global::Global;
 use crate::cli::stdout;
@@ -24,6 +28,11 @@ use crate::commands::{doctor, nats_conf, schemas};
 use crate::launch::{agent, serve, up, worker};
 
 pub use crate::cli::exit;
+pub use crate::client::events;
+pub use crate::client::http::Http;
+pub use crate::launch::data_dir::DataDir;
+pub use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
+pub use crate::launch::file_limit::raise_limit;
 pub use crate::launch::system;
 
 /// Runs the command line of this process.

@@ -189,6 +189,92 @@ async fn a_nats_server_that_dies_is_started_again_and_one_whose_program_dies_is_
     up.runs_a_job().await;
 }
 
+/// What `up --demo` writes to its log until the demonstration has ended, which it does at once without ffmpeg.
+async fn log_of_demo(environment: &[(&str, &str)]) -> String {
+    let folder = TempDir::new().unwrap();
+    let (data, log) = (data(&folder), folder.path().join("up.log"));
+    let none = folder.path().join("no-ffmpeg");
+    let arguments = [
+        "up",
+        "--demo",
+        "--port",
+        "0",
+        "--ffmpeg",
+        none.to_str().unwrap(),
+    ];
+    let mut command = quintet(&arguments);
+    command
+        .arg("--data-dir")
+        .arg(&data)
+        .envs(environment.iter().copied());
+    let file = fs::File::create(&log).unwrap();
+    command.stdout(Stdio::null()).stderr(file);
+    let mut process = Process::spawn(command).unwrap();
+    let ended = wait_for("the demonstration to end", PATIENCE, async || {
+        let log = fs::read_to_string(&log).unwrap();
+        match log.contains("demo: there is no") {
+            true => Ok(log),
+            false => Err(log),
+        }
+    });
+    let log = ended.await.unwrap();
+    process.signal(Signal::TERM).unwrap();
+    assert!(process.wait(PATIENCE).await.unwrap().success());
+    log
+}
+
+#[tokio::test]
+async fn the_lines_of_the_demonstration_stand_alone_unless_a_log_is_asked_for() {
+    let log = log_of_demo(&[]).await;
+    assert!(log.contains("quintet: starting nats-server\n"), "{log}");
+    assert!(log.contains("  dashboard   http://"), "{log}");
+    assert!(!log.contains("INFO"), "{log}");
+    let log = log_of_demo(&[("LOG_LEVEL", "info")]).await;
+    assert!(log.contains("\"level\":\"INFO\""), "{log}");
+}
+
+#[tokio::test]
+async fn a_password_of_nats_is_never_printed() {
+    let nats = quintet_testkit::Nats::options()
+        .config("authorization { user: me, password: hunter2 }")
+        .start()
+        .await
+        .unwrap();
+    let secret = nats.url().replacen("://", "://me:hunter2@", 1);
+    let folder = TempDir::new().unwrap();
+    let data = data(&folder);
+    let data = data.to_str().unwrap();
+    let nowhere = "nats://me:hunter2@127.0.0.1:1";
+    for (arguments, says) in [
+        (
+            &["up", "--print-config", "--nats-url", &secret][..],
+            "nats://127",
+        ),
+        (
+            &["doctor", "--print-config", "--nats-url", &secret],
+            "nats://127",
+        ),
+        (
+            &["doctor", "--data-dir", data, "--nats-url", &secret],
+            "NATS",
+        ),
+        (
+            &["doctor", "--data-dir", data, "--nats-url", nowhere],
+            "127.0.0.1:1",
+        ),
+        (&["tap", "--nats-url", nowhere], "127.0.0.1:1"),
+        (
+            &["jobs", "list", "--url", "http://me:hunter2@127.0.0.1:1"],
+            "127.0.0.1:1",
+        ),
+    ] {
+        let output = run(arguments).await;
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(said.contains(says), "{arguments:?}: {said}");
+        assert!(!said.contains("hunter2"), "{arguments:?}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn whoever_closes_the_output_does_not_end_what_runs() {
     let (folder, port) = (TempDir::new().unwrap(), free_port().unwrap().to_string());
@@ -265,8 +351,9 @@ async fn what_cannot_work_is_refused_at_once_with_what_to_do() {
     let taken = taken.local_addr().unwrap().port().to_string();
     let long_id = "a".repeat(127);
     let none = path("no-server");
-    let cases: [(&[&str], i32, &str); 8] = [
+    let cases: [(&[&str], i32, &str); 9] = [
         (&["--host", "0.0.0.0"], 2, "--insecure-dev"),
+        (&["--host", "0.0.0.0", "--agent-token", "t"], 2, "API_KEYS"),
         (&["--config", &file], 2, "prot"),
         (&["--nats-server", &none], 1, "go install"),
         (&["--nats-server", &old], 1, "which is too old"),

@@ -200,7 +200,7 @@ impl Bus {
             heard(event, &state, &link);
             std::future::ready(())
         });
-        let url = shown(&config.url);
+        let url = redact_url(&config.url);
         let addresses = addresses(&config.url)?;
         let client = options
             .connect(addresses)
@@ -328,7 +328,7 @@ impl Bus {
 }
 
 fn not_connected(config: &BusConfig, error: async_nats::ConnectError) -> ConnectError {
-    let url = shown(&config.url);
+    let url = redact_url(&config.url);
     let kind = error.kind();
     let source = error.into();
     match kind {
@@ -398,24 +398,28 @@ fn addresses(url: &str) -> Result<Vec<async_nats::ServerAddr>, ConnectError> {
         .map(|part| {
             part.parse()
                 .map_err(|error: std::io::Error| ConnectError::Address {
-                    url: shown(part),
+                    // Of all, since a comma in a password splits it.
+                    url: redact_url(url),
                     source: error.into(),
                 })
         })
         .collect()
 }
 
-/// The addresses without user and password.
-fn shown(url: &str) -> String {
-    let one = |part: &str| match (part.split_once("://"), part.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        (None, Some((_, host))) => host.to_owned(),
-        (_, None) => part.to_owned(),
+/// One or more URLs without their users, passwords and tokens, to be shown to people.
+///
+/// Whatever stands before the last `@` of a URL is left out, so that no part of a password with special characters stays.
+pub fn redact_url(url: &str) -> String {
+    let mut schemes = url.split("://");
+    let first = schemes.next().unwrap_or_default();
+    let host = |part: &str| match part.rsplit_once('@') {
+        Some((_, host)) => host.to_owned(),
+        None => part.to_owned(),
     };
-    url.split(',')
-        .map(|part| one(part.trim()))
-        .collect::<Vec<_>>()
-        .join(",")
+    let hosts: Vec<String> = std::iter::once(host(first))
+        .chain(schemes.map(host))
+        .collect();
+    hosts.join("://").replace(", ", ",")
 }
 
 fn heard(event: Event, state: &watch::Sender<LinkState>, link: &watch::Sender<Link>) {
@@ -459,10 +463,12 @@ mod tests {
     #[test]
     fn an_address_is_shown_without_its_password() {
         assert_eq!(
-            shown("nats://me:secret@host:4222, tls://b:4222"),
+            redact_url("nats://me:secret@host:4222, tls://b:4222"),
             "nats://host:4222,tls://b:4222"
         );
-        assert_eq!(shown("token@host"), "host");
+        assert_eq!(redact_url("token@host"), "host");
+        assert_eq!(redact_url("nats://me:a,b@c@host"), "nats://host");
+        assert_eq!(redact_url("http://127.0.0.1:8080"), "http://127.0.0.1:8080");
         assert_eq!(format!("{:?}", Secret::new("x")), "***");
     }
 

@@ -20,6 +20,8 @@ use crate::stored::{Stored, is_marker};
 
 /// Messages of one batch request; bounds what a slow reader holds.
 const BATCH: usize = 1_000;
+/// Most bytes that are asked for at once; the server reads the number as a signed one.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// How long the next message of a batch may take.
 const NEXT_TIMEOUT: Duration = API_TIMEOUT;
 /// Header of a batched message: how many more match.
@@ -36,6 +38,8 @@ const SUBJECTS: usize = 1_000;
 struct BatchRequest<'s> {
     seq: u64,
     batch: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<usize>,
     next_by_subj: &'s str,
 }
 
@@ -70,7 +74,7 @@ pub(crate) async fn read(
     let mut from = from.max(1);
     while all.messages.len() < limit {
         let wanted = (limit - all.messages.len()).min(BATCH);
-        let mut part = read_once(bus, stream, subject, from, wanted).await?;
+        let mut part = read_once(bus, stream, subject, from, wanted, None).await?;
         all.remaining = part.remaining;
         let Some(last) = part.messages.last() else {
             break;
@@ -84,16 +88,20 @@ pub(crate) async fn read(
     Ok(all)
 }
 
-async fn read_once(
+/// Messages of one subject from a sequence on in one request: at most `batch`, and the server stops when `max_bytes` are
+/// reached, but sends one in any case.
+pub(crate) async fn read_once(
     bus: &Bus,
     stream: &str,
     subject: &str,
     seq: u64,
     batch: usize,
+    max_bytes: Option<usize>,
 ) -> Result<Batch, ReadError> {
     let request = BatchRequest {
-        seq,
-        batch,
+        seq: seq.max(1),
+        batch: batch.min(BATCH),
+        max_bytes: max_bytes.map(|bytes| bytes.min(MAX_BYTES)),
         next_by_subj: subject,
     };
     ask(bus, stream, &request).await

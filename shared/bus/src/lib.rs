@@ -63,7 +63,7 @@ pub use clock::{
     new_checkpoint_id, new_job_id, new_message_id, new_run_id, new_run_id_in, new_session, now,
 };
 pub use codec::{Encoding, decode, encode, to_json_text};
-pub use connect::{Bus, BusConfig, Credentials, LinkState, Secret, TlsFiles};
+pub use connect::{Bus, BusConfig, Credentials, LinkState, Secret, TlsFiles, redact_url};
 pub use error::{
     BlobError, BusError, Cause, CodecError, ConnectError, KvError, LeaseError, PublishError,
     QueueError, RequestError, SubscribeError, TopologyError,

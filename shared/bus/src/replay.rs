@@ -3,6 +3,8 @@
 //! To join live: subscribe first, replay, then drop what the subscription brings up to
 //! [`Replay::last_sequence`].
 
+use std::collections::VecDeque;
+
 use quintet_contract::subject::Subject;
 use quintet_contract::time::Timestamp;
 use tracing::debug;
@@ -22,6 +24,60 @@ pub struct Replay<S: Subject> {
     pub last_sequence: u64,
     /// How many newer messages the subject had when this was read.
     pub remaining: u64,
+}
+
+/// Messages of a tail that are looked for first.
+const TAIL_BEGIN: usize = 64;
+/// How many times more are looked for next.
+const TAIL_GROWTH: usize = 8;
+/// Messages of one request.
+const BATCH: usize = 1_000;
+
+/// The newest messages that were read, bounded in number and bytes.
+struct Tail {
+    messages: VecDeque<Stored>,
+    count: usize,
+    bytes: usize,
+    max_bytes: usize,
+    /// Whether any was left out because of the bytes.
+    is_cut: bool,
+}
+
+impl Tail {
+    fn new(count: usize, max_bytes: usize) -> Self {
+        Self {
+            messages: VecDeque::new(),
+            count,
+            bytes: 0,
+            max_bytes,
+            is_cut: false,
+        }
+    }
+
+    fn extend(&mut self, messages: Vec<Stored>) {
+        for message in messages {
+            self.bytes += message.body.len();
+            self.messages.push_back(message);
+            let is_large = self.bytes > self.max_bytes && self.messages.len() > 1;
+            self.is_cut |= is_large;
+            while self.messages.len() > self.count
+                || (self.bytes > self.max_bytes && self.messages.len() > 1)
+            {
+                let oldest = self.messages.pop_front();
+                self.bytes -= oldest.map_or(0, |oldest| oldest.body.len());
+            }
+        }
+    }
+}
+
+fn replayed<S: Subject>(read: direct_get::Batch, from_sequence: u64) -> Replay<S> {
+    let last = read.messages.last().map(|stored| stored.sequence);
+    let messages = read.messages.into_iter().filter_map(read_message::<S>);
+    Replay {
+        messages: messages.collect(),
+        last_sequence: last.unwrap_or(from_sequence.saturating_sub(1)),
+        remaining: read.remaining,
+    }
 }
 
 impl Bus {
@@ -70,42 +126,77 @@ impl Bus {
         let subject = subject.render(self.prefix());
         let read = direct_get::read(self, &stream, &subject, from_sequence, limit).await;
         let read = read.map_err(|error| failed(&stream, error))?;
-        let last_sequence = read
-            .messages
-            .last()
-            .map_or(from_sequence.saturating_sub(1), |stored| stored.sequence);
-        let messages = read
-            .messages
-            .into_iter()
-            .filter_map(read_message::<S>)
-            .collect();
-        Ok(Replay {
-            messages,
-            last_sequence,
-            remaining: read.remaining,
-        })
+        Ok(replayed(read, from_sequence))
     }
 
-    /// The newest `count` messages of a subject.
+    /// A page of the messages of a subject, from a sequence on: at most `limit`, and about `bytes` of them, but at least one.
     ///
     /// # Errors
-    /// As [`Bus::last_for_subjects`].
+    ///
+    /// The stream is not there, or did not answer in time.
+    pub async fn replay_page<S: Subject>(
+        &self,
+        stream: String,
+        subject: &S,
+        from_sequence: u64,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Replay<S>, BusError> {
+        let subject = subject.render(self.prefix());
+        let read =
+            direct_get::read_once(self, &stream, &subject, from_sequence, limit, Some(bytes));
+        let read = read.await.map_err(|error| failed(&stream, error))?;
+        Ok(replayed(read, from_sequence))
+    }
+
+    /// The newest messages of a subject, oldest first: at most `count`, and about `bytes` of them, but at least one.
+    ///
+    /// # Errors
+    ///
+    /// The stream is not there, or did not answer in time.
     pub async fn replay_last<S: Subject>(
         &self,
         stream: String,
         subject: &S,
         count: usize,
+        bytes: usize,
     ) -> Result<Replay<S>, BusError> {
         let text = subject.render(self.prefix());
-        let from = self
-            .start_of_last(&stream, &text, count)
-            .await
-            .map_err(|error| failed(&stream, error))?;
-        // Messages that come while we read belong to the newest as well: read on, then keep the tail.
-        let mut replay = self.replay(stream, subject, from, usize::MAX).await?;
-        let surplus = replay.messages.len().saturating_sub(count);
-        replay.messages.drain(..surplus);
-        Ok(replay)
+        let failed = |error| failed(&stream, error);
+        // Few first, then more, so that what is read and left out is a small part of what is kept.
+        let mut wanted = count.min(TAIL_BEGIN);
+        loop {
+            let from = self.start_of_last(&stream, &text, wanted).await;
+            let mut next = from.map_err(failed)?;
+            let mut tail = Tail::new(count.min(wanted), bytes);
+            // Messages that come meanwhile belong to the newest as well.
+            loop {
+                let read =
+                    direct_get::read_once(self, &stream, &text, next, BATCH, Some(bytes)).await;
+                let read = read.map_err(failed)?;
+                let Some(last) = read.messages.last() else {
+                    break;
+                };
+                next = last.sequence + 1;
+                tail.extend(read.messages);
+                if read.remaining == 0 {
+                    break;
+                }
+            }
+            let has_all = tail.messages.len() < wanted || wanted == count;
+            if has_all || tail.is_cut {
+                let messages = tail.messages.into();
+                let remaining = 0;
+                return Ok(replayed(
+                    direct_get::Batch {
+                        messages,
+                        remaining,
+                    },
+                    next,
+                ));
+            }
+            wanted = count.min(wanted.saturating_mul(TAIL_GROWTH));
+        }
     }
 
     /// The sequence from which on the subject has `count` messages. The server says with every message how

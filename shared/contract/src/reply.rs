@@ -99,6 +99,25 @@ impl<A> Reply<A> {
         &self.answer
     }
 
+    /// What it replies, to change it; none if that is of another type, or an error.
+    pub fn get_mut<R>(&mut self) -> Option<&mut R>
+    where
+        A: AnswerOf<R>,
+    {
+        self.answer.get_mut()
+    }
+
+    /// Replies that the request failed instead.
+    pub fn refused(self, error: ErrorReply) -> Self
+    where
+        A: From<ErrorReply>,
+    {
+        Self {
+            to: self.to,
+            answer: A::from(error),
+        }
+    }
+
     /// The number of the request, and what it replies.
     pub fn into_parts(self) -> (u64, A) {
         (self.to, self.answer)
@@ -109,6 +128,12 @@ impl<A> Reply<A> {
 pub trait AnyReply {
     /// Passes the outcome on with its type.
     fn outcome<S: ReplySink>(&self, sink: S) -> S::Output;
+}
+
+/// What a core replies, as far as that can be a reply of type `R`.
+pub trait AnswerOf<R> {
+    /// The reply; none if it is of another type, or an error.
+    fn get_mut(&mut self) -> Option<&mut R>;
 }
 
 /// Where the outcome of a request goes, whatever the type of its reply.
@@ -139,6 +164,32 @@ pub trait ReplySink {
 /// let request = RequestId::<Done>::new(1);
 /// let reply = request.reply::<Answer>(Ok(Done { ok: true }));
 /// assert_eq!(reply.to(), 1);
+/// ```
+///
+/// A reply that was made can be changed within its type, or be refused:
+///
+/// ```
+/// # use quintet_contract::api::{Done, JobPage};
+/// # use quintet_contract::error::ErrorReply;
+/// # use quintet_contract::reply::RequestId;
+/// # quintet_contract::replies! {
+/// #     /// What an example replies.
+/// #     pub enum Answer {
+/// #         /// To a list.
+/// #         Jobs(JobPage),
+/// #         /// To what is simply done.
+/// #         Done(Done),
+/// #     }
+/// # }
+/// let mut reply = RequestId::new(1).reply::<Answer>(Ok(Done { ok: false }));
+/// let other: Option<&mut JobPage> = reply.get_mut();
+/// assert_eq!(other, None);
+/// if let Some(Done { ok }) = reply.get_mut() {
+///     *ok = true;
+/// }
+/// assert_eq!(reply.answer(), &Answer::from(Done { ok: true }));
+/// let error = ErrorReply::unavailable("not stored");
+/// assert_eq!(reply.refused(error.clone()).answer(), &Answer::from(error));
 /// ```
 ///
 /// A reply of another type does not compile:
@@ -174,6 +225,15 @@ macro_rules! replies {
         $(impl From<$reply> for $name {
             fn from(reply: $reply) -> Self {
                 Self::$variant(Box::new(reply))
+            }
+        }
+
+        impl $crate::reply::AnswerOf<$reply> for $name {
+            fn get_mut(&mut self) -> Option<&mut $reply> {
+                match self {
+                    Self::$variant(reply) => Some(&mut **reply),
+                    _ => None,
+                }
             }
         })*
 

@@ -34,10 +34,12 @@ pub struct Setting {
 }
 
 /// Whether a value may be shown in logs, errors and printed configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Secrecy {
     /// Anybody may see it.
     Public,
+    /// It is shown as this function gives it, such as a URL without its password.
+    Redacted(fn(&str) -> String),
     /// It is shown as stars.
     Secret,
 }
@@ -127,6 +129,7 @@ impl Setting {
     fn shown(&self, value: String) -> String {
         match self.secret {
             Secrecy::Public => value,
+            Secrecy::Redacted(redact) => redact(&value),
             Secrecy::Secret => MASK.to_owned(),
         }
     }

@@ -4,3 +4,4 @@ mod programs;
 mod reigns;
 mod stage;
 mod workers;
+mod writes;

@@ -65,7 +65,10 @@ impl Service {
 
 impl Stage {
     pub(crate) async fn open() -> Self {
-        let nats = Nats::start().await.unwrap();
+        Self::on(Nats::start().await.unwrap()).await
+    }
+
+    pub(crate) async fn on(nats: Nats) -> Self {
         let bus = connect(&nats.url()).await;
         bus.ensure_topology().await.unwrap();
         Self { nats, bus }

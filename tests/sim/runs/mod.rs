@@ -127,6 +127,7 @@ impl Asked for Wish {
                     node_id,
                     decision: Decision::Approve,
                     by: None,
+                    actor: None,
                 },
             ),
         }

@@ -1,5 +1,5 @@
-//! Authorisation: the last thing that a request passes through before its handler. What a route asks for is in the
-//! [`RouteTable`]; no path is looked at here.
+//! Authorisation: the last thing that a request passes through before its handler. What a route requires is in the
+//! [`RouteTable`]; no path is matched here.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(crate) struct Authorizer {
     pub(crate) routes: Arc<RouteTable>,
 }
 
-/// Who is known, and how often each may ask.
+/// The keys and the rate limits.
 pub(crate) struct AccessState {
     pub(crate) keys: Authenticator,
     /// Which hosts are served, and which pages may change anything.
@@ -56,7 +56,7 @@ pub(crate) struct AccessState {
     pub(crate) shared: Option<SharedRateLimit>,
 }
 
-/// Authenticates the caller and checks what its route asks for: access, then nothing more often than allowed.
+/// Authenticates the caller and checks what its route requires: rate limit and access.
 pub(crate) async fn authorize(
     State(authorizer): State<Authorizer>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
@@ -119,8 +119,7 @@ struct Guard {
     errors: ErrorStyle,
 }
 
-/// The guard of a request; none for one that everybody may make. A method that a path does not take is for those who may
-/// read there.
+/// The guard of a request; none for a public one. A method that a path does not take requires what reading requires.
 fn guard(routes: &RouteTable, request: &Request) -> Option<Guard> {
     if request.method() == Method::OPTIONS {
         return None;

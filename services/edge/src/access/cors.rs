@@ -1,7 +1,6 @@
 //! Which pages of other origins may use the interface from a browser.
 //!
-//! Only requests that say where they come from are looked at: without the header `Origin`, OPTIONS is a method like any
-//! other.
+//! Only requests with the header `Origin` are concerned: without it OPTIONS is a method like any other.
 
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -31,7 +30,7 @@ const ALLOWED: [HeaderName; 12] = [
     request_id::REQUEST_ID,
 ];
 
-/// Hosts of pages on the machine of whoever looks at them.
+/// Hosts of pages on the client's own machine.
 const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// Lets in the pages of these origins; of this machine and of the edge itself, when there are none.
@@ -84,7 +83,7 @@ fn is_near(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
     is_same || LOCAL_HOSTS.contains(&authority.host())
 }
 
-/// Adds what a browser must be told, and answers what it asks beforehand.
+/// Adds the CORS headers, and answers preflight requests.
 pub(crate) async fn answer(
     State(cors): State<CorsLayer>,
     request: Request,

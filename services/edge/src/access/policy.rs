@@ -1,4 +1,4 @@
-//! Access policies: what a route asks of its callers. There is no default, so that a route cannot be open by oversight.
+//! Access policies: what a route requires of its callers. There is no default, so that a route cannot be open by oversight.
 
 use quintet_contract::access::{Permission, Permissions};
 
@@ -67,7 +67,7 @@ impl From<Access> for Policy {
 }
 
 impl Policy {
-    /// Whether everybody may make the request.
+    /// Whether the request needs no key.
     pub(crate) fn is_public(self) -> bool {
         self.access == Access::Public
     }

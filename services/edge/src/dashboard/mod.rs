@@ -1,4 +1,4 @@
-//! The dashboard at `/`: one file that asks nobody else for anything.
+//! The dashboard at `/`: one file without external resources.
 
 use std::sync::LazyLock;
 

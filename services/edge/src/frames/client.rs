@@ -1,4 +1,4 @@
-//! The client of the frames service: one function per request. There is one service that leads; when nobody
+//! The client of the frames service: one function per request. One instance leads; when none
 //! does, questions wait for it, frames do not.
 
 use axum::extract::FromRef;

@@ -10,28 +10,18 @@ pub(crate) mod stats_feed;
 mod stats_socket;
 mod worker_socket;
 
-use std::marker::PhantomData;
-
-use aide::OperationInput;
-use aide::generate::GenContext;
-use aide::openapi::Operation as Documented;
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header;
-use axum::http::request::Parts;
-use quintet_contract::JsonObject;
 use quintet_contract::error::ErrorCode;
 use quintet_contract::id::WorkerId;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
 use self::routes::{control, image, ingest, status};
 use crate::access::policy::Access;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded};
-use crate::http::extract::{bytes, json};
+use crate::http::extract::PathParam;
 use crate::http::route::{Kind, Routes};
 use crate::state::App;
 
@@ -144,15 +134,6 @@ pub(crate) fn kind() -> Kind<App> {
     Kind::new("frames", routes)
 }
 
-/// The `{id}` of the path; what cannot be an id is no worker's.
-pub(crate) struct WorkerOf(pub(crate) WorkerId);
-
-/// A JSON object as the body, documented as `T`.
-pub(crate) struct Said<T>(pub(crate) JsonObject, PhantomData<T>);
-
-/// A frame as the body.
-pub(crate) struct RawBody(pub(crate) Bytes);
-
 pub(crate) fn wrong(text: impl Into<String>) -> HttpError {
     HttpError::new(ErrorCode::BadRequest, text)
 }
@@ -161,33 +142,12 @@ pub(crate) fn unknown_worker() -> HttpError {
     wrong("unknown worker id")
 }
 
-impl FromRequestParts<App> for WorkerOf {
-    type Rejection = HttpError;
+impl PathParam for WorkerId {
+    const NAME: &'static str = "id";
+    type Docs = WorkerPath;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let read = Path::<String>::from_request_parts(parts, app).await;
-        let Path(text) = read.map_err(|_| unknown_worker())?;
-        text.parse().map(Self).map_err(|_| unknown_worker())
-    }
-}
-
-impl<T> FromRequest<App> for Said<T> {
-    type Rejection = HttpError;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        let body = bytes(request, app.config.body_limit).await?;
-        match json(&body)? {
-            Value::Object(object) => Ok(Self(object, PhantomData)),
-            _ => Err(wrong("the body must be a JSON object")),
-        }
-    }
-}
-
-impl FromRequest<App> for RawBody {
-    type Rejection = HttpError;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        bytes(request, app.config.body_limit).await.map(Self)
+    fn unknown(_: &str) -> HttpError {
+        unknown_worker()
     }
 }
 
@@ -196,7 +156,7 @@ pub(crate) fn of_frames(operation: Operation<'_>) -> Operation<'_> {
     guarded(operation).tag("frames")
 }
 
-/// What one that says something may be answered besides.
+/// Besides, what a request with a body may be answered.
 pub(crate) fn with_body(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .response::<400, Json<ErrorBody>>()
@@ -205,26 +165,8 @@ pub(crate) fn with_body(operation: Operation<'_>) -> Operation<'_> {
 
 /// Documents the `{id}` of a path.
 #[derive(Deserialize, JsonSchema)]
-#[allow(dead_code, reason = "describes the path")]
-struct WorkerParam {
+#[expect(dead_code, reason = "describes the path")]
+pub(crate) struct WorkerPath {
     /// The id of the worker.
     id: WorkerId,
-}
-
-impl OperationInput for WorkerOf {
-    fn operation_input(ctx: &mut GenContext, operation: &mut Documented) {
-        Path::<WorkerParam>::operation_input(ctx, operation);
-    }
-}
-
-impl<T: JsonSchema> OperationInput for Said<T> {
-    fn operation_input(ctx: &mut GenContext, operation: &mut Documented) {
-        Json::<T>::operation_input(ctx, operation);
-    }
-}
-
-impl OperationInput for RawBody {
-    fn operation_input(ctx: &mut GenContext, operation: &mut Documented) {
-        Bytes::operation_input(ctx, operation);
-    }
 }

@@ -27,7 +27,7 @@ pub(crate) struct PngDrawing {
     writer: Option<StreamWriter<'static, Output>>,
 }
 
-/// Bytes of the file that nobody has taken yet; clones are the same.
+/// Bytes of the file that are not taken yet; clones are the same.
 #[derive(Clone, Default)]
 struct Output(Arc<Mutex<Vec<u8>>>);
 

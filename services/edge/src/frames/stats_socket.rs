@@ -1,6 +1,6 @@
 //! The socket for who looks on at frames: how things are, then every change.
 //!
-//! A client that does not read misses what is old and is told the newest again; nothing is kept for it but its place in
+//! A client that does not read misses what is old and gets the newest again; nothing is kept for it but its place in
 //! the feed.
 
 use std::convert::Infallible;
@@ -32,7 +32,7 @@ pub(crate) async fn connect(State(app): State<App>, upgrade: SocketUpgrade) -> R
     upgrade.accept(OPTIONS, |socket| run(app, socket.into()))
 }
 
-/// Whether a client asks how things are.
+/// Whether a client requests the statistics.
 fn is_stats_request(text: &str) -> bool {
     serde_json::from_str::<Value>(text).is_ok_and(|said| said["type"] == "stats")
 }
@@ -52,7 +52,7 @@ async fn run(app: App, mut socket: RawSocket) {
     match pump(&app, &mut socket).await {
         Err(End::Gone) => {}
         Err(End::Close(code, reason)) => {
-            // There is nobody to tell about a failed write.
+            // A failed write has no receiver for its error.
             let _ = raw::close_in_time(&mut socket, code, reason).await;
         }
         Ok(never) => match never {},
@@ -93,7 +93,7 @@ async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
     }
 }
 
-/// How things are; none when nobody can be asked.
+/// The statistics; none when the frames service does not answer.
 async fn status(app: &App) -> Result<Option<FrameStats>, End> {
     let client = FramesClient::from_ref(app);
     tokio::select! {
@@ -103,7 +103,7 @@ async fn status(app: &App) -> Result<Option<FrameStats>, End> {
     }
 }
 
-/// Answers a question. When nobody can be asked there is nothing to say; the client is told when there is.
+/// Answers a request for the statistics. Without an answer of the frames service the client waits for the next message.
 async fn answer(
     app: &App,
     socket: &mut RawSocket,

@@ -1,11 +1,11 @@
-//! The socket of a worker of frames. The edge speaks for the worker on the bus: it says its signs of life, passes on what
-//! it is told, and publishes its frames.
+//! The socket of a worker of frames. The edge stands in for the worker on the bus: it publishes its heartbeats and frames, and
+//! forwards the messages for it.
 //!
 //! ```text
-//!   subscribed ──first beat──▶ waiting ──hello──▶ greeted: settings and ticks are passed on
+//!   subscribed ──first heartbeat──▶ waiting ──hello──▶ greeted: settings and ticks are forwarded
 //!                                 │                 │
 //!                                 ▼                 ▼
-//!       close 4000 by the beat of a newer socket · close 1012 when the edge leaves · gone after 3 pings of silence
+//!       close 4000 by the heartbeat of a newer socket · close 1012 at shutdown · gone after 3 pings of silence
 //! ```
 //!
 //! Frames are read only as fast as the bus takes them. What the worker does not read in time is replaced by the newest.
@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::frames::WorkerOf;
+use crate::http::extract::PathId;
 use crate::http::websocket::CLOSE_LEAVING;
 use crate::http::websocket::accept::{Socket, SocketOptions, SocketUpgrade};
 use crate::http::websocket::latest_queue::ConflatingQueue;
@@ -38,9 +38,9 @@ use crate::state::App;
 const CLOSE_REPLACED: u16 = 4000;
 /// Close code of a socket on which something came that is too large.
 const CLOSE_UNREADABLE: u16 = 1009;
-/// How often the worker's signs of life are said.
+/// How often the worker's heartbeat is published.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the last words may take, to the worker and to the bus.
+/// How long the close frame and the last heartbeat may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that wait for a worker that does not read: the newest of each kind, in this order.
 const MESSAGE_KINDS: usize = 3;
@@ -49,7 +49,7 @@ type Queue = ConflatingQueue<MESSAGE_KINDS>;
 
 pub(crate) async fn connect(
     State(app): State<App>,
-    WorkerOf(worker): WorkerOf,
+    PathId(worker): PathId<WorkerId>,
     upgrade: SocketUpgrade,
 ) -> Response {
     let options = SocketOptions {
@@ -107,14 +107,14 @@ impl Session {
         stream: &mut SplitStream<Socket>,
         queue: &Queue,
     ) -> Result<End, SubscribeError> {
-        // Before the first beat, so that its answer is heard.
+        // Before the first heartbeat, so that its answer is received.
         let (mut messages, mut heartbeats) = self.subscribe().await?;
         let mut greeting = Greeting::default();
         let mut reading = pin!(self.read(stream));
         let mut heartbeating = pin!(self.heartbeat());
         let mut pings = Pings::start();
         loop {
-            // Cancel-safe: messages are taken only when they are returned; the other two go on where they were.
+            // Cancel-safe: messages are taken only when they are returned; the other two resume where they were.
             tokio::select! {
                 biased;
                 () = self.app.shutdown.cancelled() => return Ok(End::ShuttingDown),
@@ -176,7 +176,7 @@ impl Session {
                     }
                 }
                 Message::Close(_) => return End::Gone,
-                // A hello says nothing that matters here, and nothing else is known.
+                // A hello holds nothing that matters here, and no other text is known.
                 Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
@@ -211,7 +211,7 @@ impl Session {
         }
     }
 
-    /// The last words. A worker that is replaced has not left.
+    /// Publishes the end and closes the socket. A worker that is replaced has not left.
     async fn finish(self, end: End, stream: SplitStream<Socket>, queue: Queue) {
         let (code, reason) = match end {
             End::Gone => (1000, "bye"),
@@ -241,7 +241,7 @@ impl Session {
     }
 }
 
-/// Whether a sign of life says that the worker leaves.
+/// Whether a heartbeat is the last one of its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaves {
     Yes,
@@ -259,7 +259,7 @@ async fn publish_heartbeat(
     bus.publish(&subject, &heartbeat).await
 }
 
-/// Whether somebody else's beat says that a newer socket speaks for the worker.
+/// Whether the heartbeat of another socket shows that it is the newer one.
 fn is_newer(heartbeat: &FrameWorkerHeartbeat, session: &str) -> bool {
     heartbeat.via == Via::Socket && !heartbeat.leaves && heartbeat.session.as_str() > session
 }
@@ -285,14 +285,14 @@ fn put(queue: &Queue, message: &FrameWorkerMessage) {
 struct Greeting(Option<FrameWorkerMessage>);
 
 impl Greeting {
-    /// Passes on what the worker is told. Start and stop are for workers on the bus: a socket is open as long as it runs.
+    /// Forwards a message to the worker. Start and stop are for workers on the bus: a socket is open as long as it runs.
     fn forward(&mut self, message: FrameWorkerMessage, queue: &Queue) {
         if self.is_wanted(&message) {
             put(queue, &message);
         }
     }
 
-    /// Another service that drives the display says hello anew, which is news only where it drives another display.
+    /// Another service that drives the display sends a hello again, which matters only where it drives another display.
     fn is_wanted(&mut self, message: &FrameWorkerMessage) -> bool {
         if let FrameWorkerMessage::Hello { .. } = message {
             return self.0.replace(message.clone()).as_ref() != Some(message);

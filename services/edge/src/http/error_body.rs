@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use serde_json::Value;
 
-/// An answer that says no, with a body that says why.
+/// An error response with its body.
 pub(super) fn render_error(response: Response, method: &Method, id: &HeaderValue) -> Response {
     let (parts, _) = response.into_parts();
     let reply = match parts.extensions.get::<ErrorReply>() {
@@ -33,7 +33,7 @@ pub(super) fn render_error(response: Response, method: &Method, id: &HeaderValue
     answer
 }
 
-/// What is said of an answer that comes from the framework itself.
+/// The error of a response that comes from the framework itself.
 fn from_status(status: StatusCode, method: &Method, headers: &HeaderMap) -> ErrorReply {
     let allowed = headers
         .get(ALLOW)

@@ -11,15 +11,13 @@ use aide::generate::GenContext;
 use aide::openapi::{Operation, Parameter, ParameterSchemaOrContent};
 use aide::operation::{ParamLocation, add_parameters, parameters_from_schema};
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use quintet_contract::error::ErrorCode;
-use quintet_contract::id::JobId;
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::access::client_address::client_address;
 use crate::error::HttpError;
@@ -28,44 +26,120 @@ use crate::state::App;
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A JSON object as the request's body, read as `T`.
-pub(crate) struct Body<T>(pub(crate) T);
+/// A JSON object as the request's body, read as `T`; what is wrong with it is answered as the policy says.
+pub(crate) struct JsonBody<T, P = Unprocessable>(pub(crate) T, pub(crate) PhantomData<P>);
 
 /// A JSON array as the request's body.
-pub(crate) struct Items(pub(crate) Vec<Value>);
+pub(crate) struct JsonArray(pub(crate) Vec<Value>);
 
-/// The `{id}` of the path, read as `T`; what cannot be an id is nobody's.
-pub(crate) struct Id<T>(pub(crate) T);
+/// A body of any kind.
+pub(crate) struct RawBody(pub(crate) Bytes);
+
+/// A part of the path, read as `T`.
+pub(crate) struct PathId<T>(pub(crate) T);
 
 /// The address of the client.
 pub(crate) struct Client(pub(crate) IpAddr);
 
-/// What stands after the question mark.
-pub(crate) struct Params(HashMap<String, String>);
+/// The errors of a body that is wrong.
+pub(crate) trait BodyPolicy: Send {
+    /// Whether the content type must be JSON.
+    const CONTENT_TYPE: ContentType;
 
-impl<T: DeserializeOwned + Send> FromRequest<App> for Body<T> {
-    type Rejection = HttpError;
+    /// The error of a value that is wrong; the path is empty where it is the whole body.
+    fn invalid(path: &str, cause: &str) -> HttpError;
+}
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        body(request, app.config.body_limit)
-            .await
-            .and_then(|body| object(&body))
-            .map(Self)
+/// Whether the content type of a body must be JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ContentType {
+    /// Another type is answered 415.
+    Required,
+    /// Any type: small programs send what they like.
+    Ignored,
+}
+
+/// What is wrong is answered 422, with the field.
+pub(crate) struct Unprocessable;
+
+/// What is wrong is answered 400, with details.
+pub(crate) struct Detailed;
+
+/// What is wrong is answered 400; the content type is ignored.
+pub(crate) struct Lenient;
+
+impl BodyPolicy for Unprocessable {
+    const CONTENT_TYPE: ContentType = ContentType::Required;
+
+    fn invalid(path: &str, cause: &str) -> HttpError {
+        match path {
+            "" => HttpError::new(ErrorCode::ValidationFailed, cause),
+            path => HttpError::invalid(path, format!("{path}: {cause}")),
+        }
     }
 }
 
-impl FromRequest<App> for Items {
-    type Rejection = HttpError;
+impl BodyPolicy for Detailed {
+    const CONTENT_TYPE: ContentType = ContentType::Required;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        body(request, app.config.body_limit)
-            .await
-            .and_then(|body| array(&body))
-            .map(Self)
+    fn invalid(path: &str, cause: &str) -> HttpError {
+        HttpError::validation_failed(vec![json!({"path": path, "message": cause})])
     }
 }
 
-/// A body of at most `limit` bytes that is said to be JSON.
+impl BodyPolicy for Lenient {
+    const CONTENT_TYPE: ContentType = ContentType::Ignored;
+
+    fn invalid(path: &str, cause: &str) -> HttpError {
+        match path {
+            "" => HttpError::new(ErrorCode::BadRequest, cause),
+            path => HttpError::new(ErrorCode::BadRequest, format!("{path}: {cause}")),
+        }
+    }
+}
+
+/// What a part of a path may be.
+pub(crate) trait PathParam: FromStr + Send {
+    /// What it is called in the path.
+    const NAME: &'static str;
+    /// How it is documented; a struct of one field.
+    type Docs: JsonSchema;
+
+    /// The error of a text that cannot be one, and so names nothing.
+    fn unknown(text: &str) -> HttpError;
+}
+
+impl<T: DeserializeOwned + Send, P: BodyPolicy> FromRequest<App> for JsonBody<T, P> {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
+        let limit = app.config.body_limit;
+        let body = match P::CONTENT_TYPE {
+            ContentType::Required => body(request, limit).await?,
+            ContentType::Ignored => bytes(request, limit).await?,
+        };
+        object::<T, P>(&body).map(|read| Self(read, PhantomData))
+    }
+}
+
+impl FromRequest<App> for JsonArray {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
+        let body = body(request, app.config.body_limit).await?;
+        array(&body).map(Self)
+    }
+}
+
+impl FromRequest<App> for RawBody {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
+        bytes(request, app.config.body_limit).await.map(Self)
+    }
+}
+
+/// A body of at most `limit` bytes whose content type is JSON.
 pub(crate) async fn body(request: Request, limit: usize) -> Result<Bytes, HttpError> {
     let kind = request
         .headers()
@@ -80,24 +154,24 @@ pub(crate) async fn body(request: Request, limit: usize) -> Result<Bytes, HttpEr
 }
 
 /// Reads a body that must be a JSON object.
-pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
-    let value = json(body)?;
+pub(crate) fn object<T: DeserializeOwned, P: BodyPolicy>(body: &[u8]) -> Result<T, HttpError> {
+    let value = json_value(body)?;
     if !value.is_object() {
-        return Err(wrong_shape("the body must be a JSON object"));
+        return Err(P::invalid("", "the body must be a JSON object"));
     }
-    read(value)
+    read::<T, P>(value)
 }
 
 /// Reads a body that must be a JSON array.
 pub(crate) fn array(body: &[u8]) -> Result<Vec<Value>, HttpError> {
-    match json(body)? {
+    match json_value(body)? {
         Value::Array(items) => Ok(items),
-        _ => Err(wrong_shape("the body must be a JSON array")),
+        _ => Err(Unprocessable::invalid("", "the body must be a JSON array")),
     }
 }
 
 /// Reads a body that must be JSON of any kind.
-pub(crate) fn json(body: &[u8]) -> Result<Value, HttpError> {
+pub(crate) fn json_value(body: &[u8]) -> Result<Value, HttpError> {
     serde_json::from_slice(body).map_err(|error| {
         HttpError::new(
             ErrorCode::BadRequest,
@@ -106,7 +180,7 @@ pub(crate) fn json(body: &[u8]) -> Result<Value, HttpError> {
     })
 }
 
-/// A body of at most `limit` bytes, whatever it is said to be.
+/// A body of at most `limit` bytes of any content type.
 pub(crate) async fn bytes(request: Request, limit: usize) -> Result<Bytes, HttpError> {
     let whole = axum::body::to_bytes(request.into_body(), limit);
     let Ok(read) = tokio::time::timeout(BODY_DEADLINE, whole).await else {
@@ -139,30 +213,24 @@ fn is_json(kind: &str) -> bool {
 }
 
 /// Reads a value that is JSON; the error names the field.
-pub(crate) fn read<T: DeserializeOwned>(value: Value) -> Result<T, HttpError> {
+pub(crate) fn read<T: DeserializeOwned, P: BodyPolicy>(value: Value) -> Result<T, HttpError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        let cause = error.into_inner().to_string();
-        if path == "." {
-            wrong_shape(&cause)
-        } else {
-            HttpError::invalid(&path, format!("{path}: {cause}"))
-        }
+        let path = if path == "." { "" } else { &path };
+        P::invalid(path, &error.inner().to_string())
     })
 }
 
-fn wrong_shape(text: &str) -> HttpError {
-    HttpError::new(ErrorCode::ValidationFailed, text)
-}
-
-impl<T: FromStr + Send> FromRequestParts<App> for Id<T> {
+impl<T: PathParam, S: Send + Sync> FromRequestParts<S> for PathId<T> {
     type Rejection = HttpError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let Path(text) = Path::<String>::from_request_parts(parts, app)
-            .await
-            .map_err(|_| HttpError::not_found())?;
-        text.parse().map(Self).map_err(|_| HttpError::not_found())
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let fields = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
+        let Ok(Path(fields)) = fields else {
+            return Err(T::unknown(""));
+        };
+        let text = fields.get(T::NAME).map_or("", String::as_str);
+        text.parse().map(Self).map_err(|_| T::unknown(text))
     }
 }
 
@@ -186,66 +254,25 @@ impl FromRequestParts<App> for Client {
     }
 }
 
-impl FromRequestParts<App> for Params {
-    type Rejection = HttpError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let read = Query::<HashMap<String, String>>::from_request_parts(parts, app).await;
-        let Query(params) =
-            read.map_err(|error| HttpError::new(ErrorCode::BadRequest, error.body_text()))?;
-        Ok(Self(params))
-    }
-}
-
-impl Params {
-    pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(name)
-            .map(String::as_str)
-            .filter(|text| !text.is_empty())
-    }
-
-    /// A parameter of some type; `expected` completes "must be".
-    pub(crate) fn parse<T: FromStr>(
-        &self,
-        name: &str,
-        expected: &str,
-    ) -> Result<Option<T>, HttpError> {
-        let Some(text) = self.text(name) else {
-            return Ok(None);
-        };
-        let invalid = |_| HttpError::invalid(name, format!("{name} must be {expected}"));
-        text.parse().map(Some).map_err(invalid)
-    }
-
-    /// `true`, `false`, `1` or `0`; a name alone means true.
-    pub(crate) fn flag(&self, name: &str) -> Result<bool, HttpError> {
-        match self.0.get(name).map(String::as_str) {
-            None | Some("false" | "0") => Ok(false),
-            Some("true" | "1" | "") => Ok(true),
-            Some(_) => Err(HttpError::invalid(
-                name,
-                format!("{name} must be true or false"),
-            )),
-        }
-    }
-}
-
-impl<T: JsonSchema> OperationInput for Body<T> {
+impl<T: JsonSchema, P> OperationInput for JsonBody<T, P> {
     fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
         axum::Json::<T>::operation_input(ctx, operation);
     }
 }
 
-impl OperationInput for Items {}
+impl OperationInput for JsonArray {}
 
-impl<T> OperationInput for Id<T> {
+impl OperationInput for RawBody {
     fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
-        Path::<IdParam>::operation_input(ctx, operation);
+        Bytes::operation_input(ctx, operation);
     }
 }
 
-impl OperationInput for Params {}
+impl<T: PathParam> OperationInput for PathId<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        Path::<T::Docs>::operation_input(ctx, operation);
+    }
+}
 
 /// Documents headers of a request: `T` names them.
 pub(crate) struct Headers<T>(PhantomData<T>);
@@ -273,10 +300,25 @@ fn never_null(header: &mut Parameter) {
 
 impl OperationInput for Client {}
 
-/// Documents the `{id}` of a path.
-#[derive(Deserialize, JsonSchema)]
-#[allow(dead_code, reason = "describes the path")]
-struct IdParam {
-    /// The id.
-    id: JobId,
+/// Makes ids parameters of a path: a text that cannot be one names nothing, so it is answered 404.
+macro_rules! path_ids {
+    ($($id:ident $docs:ident;)*) => {
+        $(/// Documents the `{id}` of a path.
+        #[derive(serde::Deserialize, schemars::JsonSchema)]
+        #[expect(dead_code, reason = "describes the path")]
+        pub(crate) struct $docs {
+            /// The id.
+            id: $id,
+        }
+
+        impl $crate::http::extract::PathParam for $id {
+            const NAME: &'static str = "id";
+            type Docs = $docs;
+
+            fn unknown(_: &str) -> $crate::error::HttpError {
+                $crate::error::HttpError::not_found()
+            }
+        })*
+    };
 }
+pub(crate) use path_ids;

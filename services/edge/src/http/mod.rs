@@ -1,6 +1,6 @@
 //! HTTP as the edge speaks it, nothing of a kind of work. What every request passes through, from the outside in:
 //!
-//! 1. [`request_id`] gives it an id, and [`error_body`] writes the body of every answer that says no.
+//! 1. [`request_id`] gives it an id, and [`error_body`] writes the body of every error.
 //! 2. A panic becomes a 500 (a layer of tower-http).
 //! 3. [`access_log`] traces, measures and logs it.
 //! 4. Hosts and origins of strangers are refused ([`crate::access::screen`]).
@@ -11,7 +11,9 @@ pub(crate) mod access_log;
 pub(crate) mod docs;
 pub(crate) mod error_body;
 pub(crate) mod extract;
+pub(crate) mod json_array;
 pub(crate) mod page;
+pub(crate) mod query;
 pub(crate) mod request_id;
 pub(crate) mod route;
 pub(crate) mod sse;

@@ -12,7 +12,6 @@ use futures::{Stream, StreamExt};
 use tokio::time::timeout;
 
 use crate::error::HttpError;
-use crate::http::extract::Params;
 
 /// How often a comment shows that a quiet stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -20,7 +19,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 /// The media type of server-sent events.
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
-/// Where a client says what it has seen.
+/// The header with the last event that a client has seen.
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// An answer of events as they come, with a comment where none comes for a while.
@@ -69,7 +68,7 @@ pub(crate) fn retry_event() -> Bytes {
 /// What the client has seen, by header or by parameter; the header is the stronger, but neither may be nonsense.
 pub(crate) fn last_event_id<T>(
     headers: &HeaderMap,
-    params: &Params,
+    param: Option<&str>,
     read: impl Fn(&str) -> Option<T>,
 ) -> Result<Option<T>, HttpError> {
     let parsed = |text: &str| {
@@ -82,6 +81,6 @@ pub(crate) fn last_event_id<T>(
         .filter(|text| !text.is_empty())
         .map(|text| parsed(&text))
         .transpose()?;
-    let param = params.text("lastEventId").map(parsed).transpose()?;
+    let param = param.map(parsed).transpose()?;
     Ok(header.or(param))
 }

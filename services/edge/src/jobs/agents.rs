@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
-use crate::http::extract::{Body, Id};
+use crate::http::extract::{JsonBody, PathId};
 use crate::jobs::client::JobsClient;
 
 pub(crate) async fn list(State(jobs): State<JobsClient>) -> Result<Json<Vec<Agent>>, HttpError> {
@@ -28,7 +28,7 @@ pub(crate) fn list_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn get(
     State(jobs): State<JobsClient>,
-    Id(id): Id<AgentId>,
+    PathId(id): PathId<AgentId>,
 ) -> Result<Json<Agent>, HttpError> {
     Ok(Json(jobs.agent(id).await?.agent))
 }
@@ -43,7 +43,7 @@ pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn forget(
     State(jobs): State<JobsClient>,
-    Id(id): Id<AgentId>,
+    PathId(id): PathId<AgentId>,
 ) -> Result<Json<Done>, HttpError> {
     Ok(Json(jobs.forget(id).await?))
 }
@@ -75,8 +75,8 @@ pub(crate) struct OkAgent {
 
 pub(crate) async fn drain(
     State(jobs): State<JobsClient>,
-    Id(id): Id<AgentId>,
-    Body(Drain { drain }): Body<Drain>,
+    PathId(id): PathId<AgentId>,
+    JsonBody(Drain { drain }, _): JsonBody<Drain>,
 ) -> Result<Json<OkAgent>, HttpError> {
     let reply = jobs.drain(&DrainAgent { id, drain }).await?;
     Ok(Json(OkAgent {

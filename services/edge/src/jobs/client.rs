@@ -66,7 +66,7 @@ impl JobsClient {
         self.app.request(&ListJobsOf { pool }, list).await
     }
 
-    /// A job as its scheduler knows it; as it is stored, when nobody leads.
+    /// A job as its scheduler knows it; as it is stored, when no scheduler leads.
     pub(crate) async fn job(&self, id: &JobId) -> Reply<Job> {
         let subject = GetJob {
             pool: self.pools.of_job(id).await?,
@@ -79,7 +79,7 @@ impl JobsClient {
             .await
         {
             Ok(reply) => Ok(reply.job),
-            // A pool that nobody has led since this edge started is not known to it.
+            // A pool without a leader since this edge started is not known to it.
             Err(error) if has_no_leader(&error) || is_unknown(&error) => {
                 self.stored_job(id).await?.ok_or_else(HttpError::not_found)
             }

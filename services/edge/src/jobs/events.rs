@@ -1,12 +1,12 @@
 //! Every status of a job in order, resumable on any edge: the id of an event is its position in the job's timeline.
 //!
-//! The record carries the whole timeline, so whoever has seen position *n* is told everything after *n* from any newer
+//! The record carries the whole timeline, so a client that has seen position *n* gets everything after *n* from any newer
 //! record: nothing is skipped when several statuses are written at once, or when a listener is slow.
 
 use std::collections::VecDeque;
 
 use axum::Json;
-use axum::extract::{FromRef, Query, State};
+use axum::extract::{FromRef, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::access::quota::QuotaPermit;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one};
-use crate::http::extract::{Client, Headers, Id, Params};
+use crate::http::extract::{Client, Headers, PathId};
+use crate::http::query::{Query, QueryParams};
 use crate::http::sse::{event_stream_content, last_event_id, retry_event, sse_response};
 use crate::jobs::client::JobsClient;
 use crate::jobs::feeds::{JobFeeds, JobWatch};
@@ -36,19 +37,24 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
                      `job.event` for what else happens. The stream ends after the last status.",
                 )
                 .tag("jobs")
-                .input::<(Query<EventParams>, Headers<EventHeaders>)>()
+                .input::<Headers<EventHeaders>>()
                 .response_with::<200, String, _>(|response| event_stream_content(response.description("the events")))
                 .response::<422, Json<ErrorBody>>()
 }
 
-/// Documents the parameters.
+/// The parameters of the stream.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code, reason = "describes the query")]
-struct EventParams {
+pub(crate) struct EventParams {
     /// As the header `Last-Event-ID`, for clients that cannot send it.
     #[schemars(regex(pattern = "^([0-9]{1,19})?$"))]
     last_event_id: Option<String>,
+}
+
+impl QueryParams for EventParams {
+    fn expected(_: &str) -> String {
+        "the id of an event of this stream".to_owned()
+    }
 }
 
 /// Documents the headers.
@@ -64,11 +70,14 @@ struct EventHeaders {
 pub(crate) async fn events(
     State(app): State<App>,
     Client(address): Client,
-    Id(id): Id<JobId>,
+    PathId(id): PathId<JobId>,
     headers: HeaderMap,
-    params: Params,
+    Query(params): Query<EventParams>,
 ) -> Result<Response, HttpError> {
-    let position = last_event_id(&headers, &params, |text| text.parse().ok())?.unwrap_or(0);
+    let position = last_event_id(&headers, params.last_event_id.as_deref(), |text| {
+        text.parse().ok()
+    })?
+    .unwrap_or(0);
     let permit = app.streams.acquire(address)?;
     let job = app.live.part::<JobFeeds>().job(&id).await?;
     if job.latest.borrow().job.is_none() {
@@ -99,9 +108,9 @@ pub(crate) async fn events(
 /// One listener.
 struct JobEventStream {
     job: JobWatch,
-    /// The last position that was told.
+    /// The last position that was sent.
     position: u64,
-    /// How many of the job's happenings were told or missed.
+    /// How many of the job's events were sent or missed.
     seen_events: u64,
     ready: VecDeque<Bytes>,
     is_done: bool,
@@ -140,7 +149,7 @@ impl JobEventStream {
                 biased;
                 () = self.shutdown.cancelled() => {}
                 changed = self.job.latest.changed() => {
-                    // A job that is gone has nothing more to tell.
+                    // A job that is gone has no more events.
                     let gone = self.job.latest.borrow().job.is_none();
                     self.is_done = changed.is_err() || gone;
                 }

@@ -1,10 +1,9 @@
-//! The one watcher of jobs and agents, and what it tells everybody.
+//! The hub: the one watcher of jobs and agents, whose updates go to all clients of this edge.
 //!
 //! State and announcements change under one lock, so that a snapshot and the subscription taken with it fit together. The
 //! lock is held for memory work only.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -23,6 +22,7 @@ use tracing::warn;
 
 use super::view::View;
 use crate::http::websocket::raw::text_frame;
+use crate::live::retry::until_ok;
 use crate::live::topic::{self, Subscription, Topic};
 use crate::live::unpoisoned;
 
@@ -32,19 +32,17 @@ const BACKLOG_BYTES: usize = 8 * 1024 * 1024;
 const UPDATE_BYTES: usize = 64;
 /// Bytes of the jobs of a snapshot; one job may take most of a MiB.
 const MAX_SNAPSHOT_BYTES: usize = 16 * 1024 * 1024;
-/// Wait before the buckets are watched again after a failure.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Something changed. Frames are whole frames of a WebSocket, the same bytes for everybody.
+/// Something changed. Frames are whole frames of a WebSocket, the same bytes for all clients.
 #[derive(Clone, Debug)]
 pub(crate) enum Update {
     /// A job: one frame per status it went through.
     Job(JobId, Arc<[Bytes]>),
     /// An agent, as a frame.
     Agent(Bytes),
-    /// A happening of a job, as a frame.
+    /// An event of a job, as a frame.
     Event(JobId, Bytes),
-    /// The state was read anew: what was told before may have gaps.
+    /// The state was read again: updates before may have gaps.
     Resync,
 }
 
@@ -79,7 +77,7 @@ struct Watches {
 }
 
 impl Hub {
-    /// Reads everything there is and goes on from there.
+    /// Reads everything there is, and watches from there.
     pub(crate) async fn start(bus: Bus, tasks: &Tasks) -> Result<Arc<Self>, KvError> {
         let (view, watches) = read(&bus).await?;
         let hub = Arc::new(Self {
@@ -157,7 +155,7 @@ impl Hub {
             let again = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                again = read_until_ready(&bus) => again,
+                again = until_ok("cannot watch jobs and agents", || read(&bus)) => again,
             };
             watches = again.1;
             let mut view = self.view();
@@ -284,7 +282,7 @@ fn jobs_frame(jobs: Vec<Arc<Job>>, max_bytes: usize) -> Bytes {
     ))
 }
 
-/// Everything there is, and the watches that go on after it.
+/// Everything there is, and the watches that continue after it.
 async fn read(bus: &Bus) -> Result<(View, Watches), KvError> {
     let (jobs, agents) = (bus.bucket::<Jobs>(), bus.bucket::<Agents>());
     let mut watches = Watches {
@@ -309,16 +307,6 @@ async fn read(bus: &Bus) -> Result<(View, Watches), KvError> {
         }
     }
     Ok((view, watches))
-}
-
-async fn read_until_ready(bus: &Bus) -> (View, Watches) {
-    loop {
-        match read(bus).await {
-            Ok(read) => return read,
-            Err(error) => warn!(error = %chain(&error), "cannot watch jobs and agents yet"),
-        }
-        tokio::time::sleep(RETRY_DELAY).await;
-    }
 }
 
 #[cfg(test)]

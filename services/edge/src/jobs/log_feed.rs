@@ -82,7 +82,7 @@ impl LogFeeds {
     }
 }
 
-/// Publishes lines as they come, until nobody follows them. When the subscription ends, so does the topic, and its followers
+/// Publishes lines as they come, until they have no followers. When the subscription ends, so does the topic, and its followers
 /// read from the stream.
 async fn publish(
     topic: Topic<Arc<LogBatch>>,

@@ -1,6 +1,6 @@
 //! The output of a job: all of it or its tail, as text or as events, and followed until the job ends.
 //!
-//! Following begins with the live feed, then reads what is stored, then goes on with what the feed brought after that:
+//! Following begins with the live feed, then reads what is stored, then continues with what the feed brought after that:
 //! by sequence, without gap or overlap. A follower that is too slow for the feed reads from the stream again.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRef, Query, State};
+use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
@@ -26,7 +26,8 @@ use tracing::debug;
 use crate::access::quota::QuotaPermit;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one};
-use crate::http::extract::{Client, Headers, Id, Params};
+use crate::http::extract::{Client, Headers, PathId};
+use crate::http::query::{Query, QueryParams, flag};
 use crate::http::sse::{
     EVENT_STREAM, last_event_id, or_event_stream_content, retry_event, sse_response,
 };
@@ -34,14 +35,15 @@ use crate::jobs::client::JobsClient;
 use crate::jobs::feeds::{JobFeeds, JobWatch};
 use crate::jobs::log_feed::LogBatch;
 use crate::jobs::snapshot::sse;
-use crate::live::topic::Subscription;
+use crate::live::log_reader::LogReader;
+use crate::live::topic::{RecvError, Subscription};
 use crate::metrics::OpenStream;
 use crate::state::App;
 
-/// Stored messages that are read at once.
-const PAGE: usize = 256;
-/// Longest tail.
+/// Longest tail in lines.
 const MAX_TAIL: usize = 100_000;
+/// Longest tail in bytes; of more, the newest lines are kept.
+const MAX_TAIL_BYTES: usize = 8 * 1024 * 1024;
 
 pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
@@ -51,17 +53,17 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
                      lines, `?follow=true` goes on until the job ends; events carry an `id` for `Last-Event-ID`.",
                 )
                 .tag("jobs")
-                .input::<(Query<LogParams>, Headers<LogHeaders>)>()
+                .input::<Headers<LogHeaders>>()
                 .response_with::<200, String, _>(|response| or_event_stream_content(response.description("the lines")))
                 .response::<422, Json<ErrorBody>>()
 }
 
-/// Documents the parameters.
+/// The parameters of the stream.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code, reason = "describes the query")]
-struct LogParams {
+pub(crate) struct LogParams {
     /// True: go on until the job ends.
+    #[serde(default, deserialize_with = "flag")]
     follow: Option<bool>,
     /// Begin with the newest so many lines, at most 100000.
     #[schemars(range(max = u64::MAX))]
@@ -69,6 +71,19 @@ struct LogParams {
     /// As the header `Last-Event-ID`, for clients that cannot send it.
     #[schemars(regex(pattern = "^([0-9]{1,19}[.][0-9]{1,19})?$"))]
     last_event_id: Option<String>,
+}
+
+impl QueryParams for LogParams {
+    const FLAGS: &'static [&'static str] = &["follow"];
+
+    fn expected(name: &str) -> String {
+        match name {
+            "follow" => "true or false",
+            "tail" => "a number of lines",
+            _ => "the id of an event of this stream",
+        }
+        .to_owned()
+    }
 }
 
 /// Documents the headers.
@@ -92,15 +107,16 @@ struct PlacedLine {
 pub(crate) async fn logs(
     State(app): State<App>,
     Client(address): Client,
-    Id(id): Id<JobId>,
+    PathId(id): PathId<JobId>,
     headers: HeaderMap,
-    params: Params,
+    Query(params): Query<LogParams>,
 ) -> Result<Response, HttpError> {
-    let follow = params.flag("follow")?;
-    let tail = params
-        .parse::<usize>("tail", "a number of lines")?
-        .map(|tail| tail.min(MAX_TAIL));
-    let after = last_event_id(&headers, &params, parse_position)?;
+    let follow = params.follow.unwrap_or_default();
+    let tail = params.tail.map(|tail| {
+        let tail = usize::try_from(tail).unwrap_or(MAX_TAIL);
+        tail.min(MAX_TAIL)
+    });
+    let after = last_event_id(&headers, params.last_event_id.as_deref(), parse_position)?;
     let accepts = headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
@@ -173,6 +189,7 @@ struct LogStream {
     /// The last message that was read to its end, and what of the next one is known already.
     last: u64,
     skip: Option<(u64, usize)>,
+    reader: LogReader<JobLogged>,
     ready: VecDeque<PlacedLine>,
     live: Option<(Subscription<Arc<LogBatch>>, JobWatch)>,
     /// Whether everything that is stored was read.
@@ -184,7 +201,10 @@ struct LogStream {
 
 impl LogStream {
     fn new(app: App, id: JobId, permit: QuotaPermit, after: Option<(u64, usize)>) -> Self {
+        let stream = stream::events(app.bus.prefix());
+        let subject = JobLogged { job: id.clone() };
         Self {
+            reader: LogReader::new(app.bus.clone(), stream, subject),
             app,
             id,
             last: after.map_or(0, |(sequence, _)| sequence.saturating_sub(1)),
@@ -206,25 +226,14 @@ impl LogStream {
         Ok(())
     }
 
-    fn subject(&self) -> JobLogged {
-        JobLogged {
-            job: self.id.clone(),
-        }
-    }
-
     async fn begin_with_tail(&mut self, tail: usize) -> Result<(), HttpError> {
         // A message holds at least one line.
-        let stream = stream::events(self.app.bus.prefix());
-        let replay = self
-            .app
-            .bus
-            .replay_last(stream, &self.subject(), tail.max(1))
-            .await;
-        let replay = replay.map_err(|error| {
+        let messages = self.reader.tail(tail.max(1), MAX_TAIL_BYTES).await;
+        let messages = messages.map_err(|error| {
             debug!(%error, "cannot read the tail of a log");
             ErrorReply::unavailable("the output cannot be read now; try again in a moment")
         })?;
-        for (sequence, _, log) in replay.messages {
+        for (sequence, log) in messages {
             self.take(sequence, log);
         }
         let surplus = self.ready.len().saturating_sub(tail);
@@ -250,25 +259,18 @@ impl LogStream {
     }
 
     async fn read_stored(&mut self) {
-        // The end of the job is looked at first: what it wrote before its end is stored by then.
+        // The end of the job is read first: what it wrote before its end is stored by then.
         let ended = match &self.live {
             None => true,
             Some((_, job)) => job.latest.borrow().is_done(),
         };
-        let stream = stream::events(self.app.bus.prefix());
-        match self
-            .app
-            .bus
-            .replay(stream, &self.subject(), self.last + 1, PAGE)
-            .await
-        {
-            Ok(replay) => {
-                let remaining = replay.remaining;
-                let found = !replay.messages.is_empty();
-                for (sequence, _, log) in replay.messages {
+        self.reader.skip(self.last);
+        match self.reader.page().await {
+            Ok(messages) => {
+                for (sequence, log) in messages {
                     self.take(sequence, log);
                 }
-                self.is_caught_up = remaining == 0 || !found;
+                self.is_caught_up = self.reader.is_at_end();
                 self.is_done = self.is_caught_up && ended;
             }
             Err(error) => {
@@ -305,8 +307,13 @@ impl LogStream {
                 self.take(batch.sequence, batch.log.clone())
             }
             Some(Ok(_)) | None => {}
-            // Too slow for the feed, or the feed is gone: the stream has it all.
-            Some(Err(_)) => self.is_caught_up = false,
+            // Too slow for the feed: the stream has it all.
+            Some(Err(RecvError::Lagged)) => self.is_caught_up = false,
+            // The feed is gone: what is stored by now is all there will be.
+            Some(Err(RecvError::Closed)) => {
+                self.live = None;
+                self.is_caught_up = false;
+            }
         }
         None
     }

@@ -16,10 +16,12 @@ mod ui_socket;
 mod view;
 
 use axum::http::header;
+use quintet_contract::id::{AgentId, JobId, TemplateId};
 
 use self::pools::Pools;
 use self::routes::{batch, job, list};
 use crate::access::policy::Access;
+use crate::http::extract::path_ids;
 use crate::http::route::{Kind, Routes};
 use crate::state::App;
 
@@ -133,4 +135,10 @@ pub(crate) fn kind() -> Kind<App> {
         // An agent is authenticated by its hello.
         .socket("/agent", Access::Public, agent_socket::connect);
     Kind::new("jobs", routes).starting(|app: &App| drop(app.live.part::<Pools>()))
+}
+
+path_ids! {
+    JobId JobPath;
+    AgentId AgentPath;
+    TemplateId TemplatePath;
 }

@@ -1,7 +1,7 @@
 //! Which pools there are, and in which one a job or an agent lives.
 //!
 //! A pool is there when a scheduler leads it, which the bucket of leases shows; the default pool always counts. As long
-//! as there is only one, nothing has to be looked up.
+//! as there is only one, no lookup is needed.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,7 +94,7 @@ impl Pools {
         is_only.then(|| all.remove(0))
     }
 
-    /// The pool of a job; for one that nobody knows, the default pool, which will say so.
+    /// The pool of a job; for one that is not stored, the default pool, which answers that it is unknown.
     pub(crate) async fn of_job(&self, id: &JobId) -> Result<PoolName, HttpError> {
         if let Some(only) = self.only() {
             return Ok(only);

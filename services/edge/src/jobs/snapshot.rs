@@ -1,4 +1,4 @@
-//! What the followers of one job are told, written once for all of them.
+//! The newest state of one job and its server-sent events, encoded once for all clients.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -10,16 +10,16 @@ use quintet_contract::job::{Job, JobStatus};
 use quintet_contract::time::Timestamp;
 use serde::Serialize;
 
-/// Happenings that a follower may be behind; one that is further behind misses the oldest.
+/// Events that a client may be behind; one that is further behind misses the oldest.
 const MAX_EVENTS: usize = 256;
 
-/// The newest state of a job, and what happened to it lately.
+/// The newest state of a job, and its latest events.
 #[derive(Debug, Default)]
 pub(crate) struct JobSnapshot {
     /// None once the job is gone, or when there never was one.
     pub(crate) job: Option<Arc<RenderedJob>>,
     events: VecDeque<Bytes>,
-    /// How many happenings there were that are no longer kept.
+    /// How many events there were that are no longer kept.
     dropped: u64,
 }
 
@@ -50,12 +50,12 @@ impl JobSnapshot {
             .is_none_or(|rendered| rendered.job.status.is_final())
     }
 
-    /// How many happenings there were so far.
+    /// How many events there were so far.
     pub(crate) fn event_count(&self) -> u64 {
         self.dropped + self.events.len() as u64
     }
 
-    /// The happenings after the first `heard`, as server-sent events.
+    /// The events after the first `seen`, as server-sent events.
     pub(crate) fn events_since(&self, seen: u64) -> impl Iterator<Item = Bytes> {
         let skip = usize::try_from(seen.saturating_sub(self.dropped)).unwrap_or(usize::MAX);
         self.events.iter().skip(skip).cloned()
@@ -70,7 +70,7 @@ pub(crate) struct RenderedJob {
     events: Box<[OnceLock<Bytes>]>,
 }
 
-/// What is told of a status.
+/// The data of a `job.status` event.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status<'a> {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::error::HttpError;
 use crate::http::docs::{Operation, guarded, of_one, with_body};
-use crate::http::extract::{Body, Id};
+use crate::http::extract::{JsonBody, PathId};
 use crate::jobs::client::JobsClient;
 
 pub(crate) async fn list(State(jobs): State<JobsClient>) -> Result<Json<Vec<Template>>, HttpError> {
@@ -30,7 +30,7 @@ pub(crate) fn list_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn get(
     State(jobs): State<JobsClient>,
-    Id(id): Id<TemplateId>,
+    PathId(id): PathId<TemplateId>,
 ) -> Result<Json<Template>, HttpError> {
     Ok(Json(jobs.template(&TemplateRef { id }).await?.template))
 }
@@ -59,15 +59,15 @@ pub(crate) struct NewTemplate {
     /// Values for places that a job does not name.
     #[serde(default)]
     defaults: JsonObject,
-    /// What it asks of an agent.
+    /// What it requires of an agent.
     #[serde(default)]
     requirements: Requirements,
 }
 
 pub(crate) async fn put(
     State(jobs): State<JobsClient>,
-    Id(id): Id<TemplateId>,
-    Body(new): Body<NewTemplate>,
+    PathId(id): PathId<TemplateId>,
+    JsonBody(new, _): JsonBody<NewTemplate>,
 ) -> Result<(StatusCode, Json<Template>), HttpError> {
     let template = named(id, new)?;
     let reply = jobs.put_template(&PutTemplate { template }).await?;
@@ -118,7 +118,7 @@ pub(crate) fn put_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn delete(
     State(jobs): State<JobsClient>,
-    Id(id): Id<TemplateId>,
+    PathId(id): PathId<TemplateId>,
 ) -> Result<Json<Done>, HttpError> {
     Ok(Json(jobs.delete_template(&TemplateRef { id }).await?))
 }

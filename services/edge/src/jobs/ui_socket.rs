@@ -27,7 +27,7 @@ const OPTIONS: SocketOptions = SocketOptions {
     max_message: 64 * 1024,
     read_buffer: 512,
 };
-/// From so many bytes on, what is told is written before more is taken from the feed.
+/// From so many bytes on, frames are written before more is taken from the feed.
 const WRITE_BYTES: usize = 256 * 1024;
 
 pub(crate) async fn connect(State(app): State<App>, upgrade: SocketUpgrade) -> Response {
@@ -43,7 +43,7 @@ impl Interest {
         self.0.as_ref().is_none_or(|jobs| jobs.contains(job))
     }
 
-    /// Reads what a client says; everything but a subscription is ignored.
+    /// Reads a message of a client; everything but a subscription is ignored.
     fn subscribe(&mut self, text: &str) {
         let Ok(envelope) = serde_json::from_str::<Envelope<SubscribePayload>>(text) else {
             return;
@@ -53,7 +53,7 @@ impl Interest {
         }
     }
 
-    /// Adds the frames of an update that the client wants; a resync has none, it is not told but done.
+    /// Adds the frames of an update that the client wants; a resync has none.
     fn collect(&self, update: Update, frames: &mut Frames) {
         match update {
             Update::Job(id, all) if self.wants(&id) => {
@@ -68,7 +68,7 @@ impl Interest {
 
 async fn run(app: App, mut socket: RawSocket) {
     let mut interest = Interest::default();
-    // Every end of this function ends the connection; there is nobody to tell about a failed write.
+    // Every end of this function ends the connection; a failed write has no receiver for its error.
     let _ = pump(&app, &mut socket, &mut interest).await;
 }
 

@@ -34,7 +34,7 @@ impl View {
     pub(crate) fn put_job(&mut self, job: Job) -> Vec<Job> {
         let job = Arc::new(job);
         let states = match self.jobs.get(&job.id) {
-            // Not seen before: new, or an old one that nobody had in mind.
+            // Not seen before: new, or an old one that is not kept.
             None if job.status.is_final()
                 && job.position() > 2
                 && self.is_older_than_kept(&job) =>
@@ -112,7 +112,7 @@ impl View {
         jobs
     }
 
-    /// Starts to look at one job.
+    /// Watches one job.
     pub(crate) fn watch(&mut self, id: &JobId) -> watch::Receiver<JobSnapshot> {
         let known = self.jobs.get(id).cloned();
         let watched = self
@@ -133,7 +133,7 @@ impl View {
         }
     }
 
-    /// A job that is not kept was read for whoever looks at it; what came meanwhile is newer.
+    /// A job that is not kept was read for its watchers; what came meanwhile is newer.
     pub(crate) fn found(&mut self, job: &Job) {
         if let Some(watched) = self.watched.get(&job.id) {
             watched.send_if_modified(|latest| {
@@ -156,7 +156,7 @@ impl View {
         }
     }
 
-    /// Takes over those who look at jobs from a view that is out of date.
+    /// Takes over the watchers from a view that is out of date.
     pub(crate) fn replace(&mut self, before: View) {
         self.watched = before.watched;
         self.version += before.version + 1;

@@ -1,70 +1,48 @@
-//! Reading the log of a run from its stream, page by page.
-//!
-//! A copy of the stream may lag behind what others know already, so a reader that knows how far the log goes asks again
-//! until it is there.
-
-use std::time::Duration;
+//! Reads what a stream holds of one subject, page by page, bounded in bytes: the logs of jobs and of runs.
 
 use quintet_bus::{Bus, BusError};
-use quintet_contract::error::ErrorReply;
-use quintet_contract::id::RunId;
-use quintet_contract::run::{LogEntry, RunLogBatch};
-use quintet_contract::subject::RunLog;
-use quintet_contract::topology::stream;
-use quintet_service::telemetry::chain;
-use tokio::time::sleep;
-use tracing::warn;
+use quintet_contract::subject::Subject;
 
-use crate::error::HttpError;
-use crate::runs::payloads as blobs;
+/// Messages of a page, when they are small.
+const PAGE_MESSAGES: usize = 1_000;
+/// Bytes of a page, or one message that is larger.
+const PAGE_BYTES: usize = 1024 * 1024;
 
-/// Messages of the first page; they may be large.
-const FIRST_PAGE: usize = 64;
-/// Most messages of a page, when they are small.
-const PAGE: usize = 1_000;
-/// Bytes that a page should not exceed by much, as far as the one before tells.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
-/// Wait before a copy of the stream that lags is asked again.
-const LAG_RETRY_DELAY: Duration = Duration::from_millis(20);
-/// How often it is asked; after that, what is missing is taken to be gone.
-const MAX_LAG_RETRIES: u32 = 250;
-/// A place in the stream is looked for until it is known to so many messages.
-const SEARCH_DISTANCE: u64 = 128;
+/// Messages with their sequences, oldest first.
+pub(crate) type Page<S> = Vec<(u64, <S as Subject>::Message)>;
 
-/// An entry and the sequence of the message that holds it.
-pub(crate) type Placed = (u64, LogEntry);
-
-/// Reads one log forward.
-pub(crate) struct LogReader {
+/// Reads one subject forward.
+pub(crate) struct LogReader<S> {
     bus: Bus,
-    run_id: RunId,
+    stream: String,
+    subject: S,
     /// Everything up to this message was read.
     sequence: u64,
-    /// The last entry that was read.
-    n: u64,
-    /// How many messages to ask for.
-    size: usize,
     /// Whether the last page was the last one there is.
     is_at_end: bool,
 }
 
-impl LogReader {
-    pub(crate) fn new(bus: Bus, run_id: RunId) -> Self {
+impl<S: Subject> LogReader<S> {
+    /// Begins with the oldest message.
+    pub(crate) fn new(bus: Bus, stream: String, subject: S) -> Self {
         Self {
             bus,
-            run_id,
+            stream,
+            subject,
             sequence: 0,
-            n: 0,
-            size: FIRST_PAGE,
             is_at_end: false,
         }
     }
 
-    /// Goes on after an entry, at the earliest with this message of the stream.
-    pub(crate) fn seek(&mut self, n: u64, sequence: u64) {
-        self.n = n;
+    /// Continues at this message, or the first one after it.
+    pub(crate) fn seek(&mut self, sequence: u64) {
         self.sequence = sequence.saturating_sub(1);
         self.is_at_end = false;
+    }
+
+    /// Everything up to this message is known from elsewhere.
+    pub(crate) fn skip(&mut self, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
     }
 
     /// Whether there was nothing more when the last page was read.
@@ -72,148 +50,46 @@ impl LogReader {
         self.is_at_end
     }
 
-    /// The next entries; none when there are none yet.
-    pub(crate) async fn page(&mut self) -> Result<Vec<Placed>, HttpError> {
-        let subject = RunLog { run: self.run_id };
-        let replay = self
+    /// The next messages; none when there are none yet.
+    pub(crate) async fn page(&mut self) -> Result<Page<S>, BusError> {
+        let (stream, from) = (self.stream.clone(), self.sequence + 1);
+        let page = self
             .bus
-            .replay(
-                stream::run_logs(self.bus.prefix()),
-                &subject,
-                self.sequence + 1,
-                self.size,
-            )
-            .await
-            .map_err(unreadable)?;
-        self.sequence = self.sequence.max(replay.last_sequence);
-        self.is_at_end = replay.remaining == 0;
-        let messages = replay.messages.into_iter();
-        let messages: Vec<(u64, RunLogBatch)> = messages
-            .map(|(sequence, _, events)| (sequence, events))
-            .collect();
-        self.size = next_size(&messages);
-        let mut page = Vec::new();
-        for (sequence, events) in messages {
-            for entry in events.entries {
-                if entry.n > self.n {
-                    self.n = entry.n;
-                    page.push((sequence, entry));
-                }
-            }
-        }
-        for (_, entry) in &mut page {
-            blobs::rehydrate(&self.bus, &mut entry.fact).await?;
-        }
-        Ok(page)
+            .replay_page(stream, &self.subject, from, PAGE_MESSAGES, PAGE_BYTES);
+        let page = page.await?;
+        self.is_at_end = page.remaining == 0 || page.last_sequence < from;
+        self.sequence = self.sequence.max(page.last_sequence);
+        Ok(without_times(page.messages))
     }
 
-    /// The next entries of a log that is known to reach entry `end`; `None` after its last.
-    pub(crate) async fn page_up_to(&mut self, end: u64) -> Result<Option<Vec<Placed>>, HttpError> {
-        for _ in 0..MAX_LAG_RETRIES {
-            if self.is_at_end && self.n >= end {
-                return Ok(None);
-            }
-            let page = self.page().await?;
-            if !page.is_empty() {
-                return Ok(Some(page));
-            }
-            if self.is_at_end && self.n < end {
-                sleep(LAG_RETRY_DELAY).await;
-            }
-        }
-        warn!(run = %self.run_id, found = self.n, end, "a log ends before its last entry");
-        Ok(None)
+    /// The newest messages, at most `count` and about `bytes` of them; continues after them.
+    pub(crate) async fn tail(&mut self, count: usize, bytes: usize) -> Result<Page<S>, BusError> {
+        let stream = self.stream.clone();
+        let tail = self
+            .bus
+            .replay_last(stream, &self.subject, count, bytes)
+            .await?;
+        self.sequence = self.sequence.max(tail.last_sequence);
+        Ok(without_times(tail.messages))
     }
 
-    /// A message at which entry `n` is, or not long before it. The newest of the log is at `newest`.
-    pub(crate) async fn find(&self, n: u64, newest: u64) -> Result<u64, HttpError> {
-        let (mut low, mut high) = (1, newest);
-        // The message with the entry is at `low` or later, and not after `high`.
-        while high > low + SEARCH_DISTANCE {
-            let middle = low + (high - low) / 2;
-            let found = self.message(middle).await?;
-            let first = found
-                .as_ref()
-                .and_then(|(_, events)| events.entries.first());
-            match (&found, first) {
-                (Some((sequence, _)), Some(first)) if first.n <= n => low = *sequence,
-                // What is there is of other runs, or of later entries.
-                _ => high = middle,
-            }
-        }
-        Ok(low)
-    }
-
-    /// Entry `n`, which is in this message.
-    pub(crate) async fn entry(&self, n: u64, sequence: u64) -> Result<Option<LogEntry>, HttpError> {
-        let found = self.message(sequence).await?;
-        let mut entries = found.into_iter().flat_map(|(_, events)| events.entries);
-        let mut found = entries.find(|entry| entry.n == n);
-        if let Some(entry) = &mut found {
-            blobs::rehydrate(&self.bus, &mut entry.fact).await?;
-        }
-        Ok(found)
-    }
-
-    /// The first message at a sequence or after it.
-    async fn message(&self, sequence: u64) -> Result<Option<(u64, RunLogBatch)>, HttpError> {
-        let subject = RunLog { run: self.run_id };
-        let stream = stream::run_logs(self.bus.prefix());
-        let found = self.bus.replay(stream, &subject, sequence, 1).await;
-        let found = found.map_err(unreadable)?.messages.into_iter().next();
-        Ok(found.map(|(sequence, _, events)| (sequence, events)))
+    /// The first message at a sequence or after it; the reader stays where it is.
+    pub(crate) async fn message(
+        &self,
+        sequence: u64,
+    ) -> Result<Option<(u64, S::Message)>, BusError> {
+        let stream = self.stream.clone();
+        let page = self
+            .bus
+            .replay_page(stream, &self.subject, sequence, 1, PAGE_BYTES)
+            .await?;
+        Ok(without_times(page.messages).into_iter().next())
     }
 }
 
-/// How many messages to ask for, after a page of these.
-fn next_size(messages: &[(u64, RunLogBatch)]) -> usize {
-    if messages.is_empty() {
-        return FIRST_PAGE;
-    }
-    let entries = messages.iter().flat_map(|(_, events)| &events.entries);
-    let bytes: usize = entries.map(size_of).sum();
-    let each = (bytes / messages.len()).max(1);
-    (PAGE_BYTES / each).clamp(FIRST_PAGE / 4, PAGE)
-}
-
-/// About how many bytes an entry takes.
-fn size_of(entry: &LogEntry) -> usize {
-    use quintet_contract::run::RunEvent;
-    const SMALL: usize = 200;
-    let free = match &entry.fact {
-        RunEvent::Checkpoint { checkpoint } => checkpoint.data.as_ref().map_or(0, size_of_value),
-        RunEvent::Log { line, .. } => line.len(),
-        RunEvent::Output { output, .. } => output.values().map(size_of_value).sum(),
-        RunEvent::Progress { data, .. } => data.values().map(size_of_value).sum(),
-        RunEvent::Status { output, .. } => output.as_ref().map_or(0, size_of_value),
-        RunEvent::Node { node } => {
-            let output = node.output.iter().flat_map(|output| output.values());
-            let items = node.items.iter().flatten();
-            output.chain(items).map(size_of_value).sum()
-        }
-        RunEvent::Unknown => 0,
-    };
-    SMALL + free
-}
-
-fn size_of_value(value: &serde_json::Value) -> usize {
-    use serde_json::Value;
-    const PLAIN: usize = 32;
-    match value {
-        Value::String(text) => PLAIN + text.len(),
-        Value::Array(items) => PLAIN + items.iter().map(size_of_value).sum::<usize>(),
-        Value::Object(fields) => {
-            let fields = fields.iter();
-            PLAIN
-                + fields
-                    .map(|(name, value)| name.len() + size_of_value(value))
-                    .sum::<usize>()
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => PLAIN,
-    }
-}
-
-pub(crate) fn unreadable(error: BusError) -> HttpError {
-    warn!(error = %chain(&error), "cannot read the log of a run");
-    ErrorReply::unavailable("the log of this run cannot be read now; try again in a moment").into()
+fn without_times<T, M>(messages: Vec<(u64, T, M)>) -> Vec<(u64, M)> {
+    let messages = messages.into_iter();
+    messages
+        .map(|(sequence, _, message)| (sequence, message))
+        .collect()
 }

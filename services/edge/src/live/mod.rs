@@ -2,6 +2,7 @@
 //! it is first used and shared from then on; what is of no kind is here.
 
 pub(crate) mod log_reader;
+pub(crate) mod retry;
 pub(crate) mod topic;
 pub(crate) mod write_pacer;
 

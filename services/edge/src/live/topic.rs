@@ -1,23 +1,17 @@
 //! Topics: one source, many subscribers. The backlog is shared and bounded in bytes; a subscriber that falls further behind is
-//! told so and goes on with the oldest message that is left.
+//! notified and continues with the oldest message that is left.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use backon::{ConstantBuilder, Retryable};
 use futures::StreamExt;
 use quintet_bus::{Bus, Deliveries, Delivery};
 use quintet_contract::subject::Subject;
-use quintet_service::telemetry::chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
+use super::retry::until_ok;
 use super::unpoisoned;
-
-/// Wait before the bus is subscribed again after a failure.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The publishing side; clones are the same topic.
 #[derive(Clone, Debug)]
@@ -135,7 +129,7 @@ impl<T> Backlog<T> {
         }
     }
 
-    /// Marks messages as taken by one subscriber, and lets go of those that nobody waits for.
+    /// Marks messages as taken by one subscriber, and drops those that all have taken.
     fn taken(&mut self, numbers: std::ops::Range<u64>) {
         let first = self.first;
         let index =
@@ -233,18 +227,8 @@ pub(crate) async fn relay<S: Subject>(
 
 /// Subscribes as soon as that is possible.
 pub(crate) async fn subscribe<S: Subject>(bus: &Bus, filter: &str) -> Deliveries<S> {
-    let backoff = ConstantBuilder::default()
-        .with_delay(RETRY_DELAY)
-        .without_max_times();
-    loop {
-        let attempt = || bus.subscribe::<S>(filter.to_owned());
-        let subscribed = attempt.retry(backoff).notify(|error, _| {
-            warn!(error = %chain(error), filter, "cannot subscribe yet");
-        });
-        if let Ok(deliveries) = subscribed.await {
-            return deliveries;
-        }
-    }
+    let attempt = || bus.subscribe::<S>(filter.to_owned());
+    until_ok("cannot subscribe", attempt).await
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! How often listeners are written to.
 //!
-//! What costs is the write, not what it carries. So whoever was just written to rests for a moment, and then gets all that
-//! came meanwhile at once. The rest grows with the number of listeners: a few are told at once, thousands still leave the
-//! processor time for everybody else. No message is left out or changed by it.
+//! What costs is the write, not what it carries. So a client that was just written to waits for a moment, and then gets all that
+//! came meanwhile at once. The delay grows with the number of clients: a few are written to at once, thousands still leave
+//! processor time for the rest. No message is left out or changed by it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Rest after a write, for each listener there is: all of them together are written to 50 000 times a second at most.
 const DELAY_PER_LISTENER: Duration = Duration::from_micros(20);
-/// Longest rest; what a listener may be told late because of it.
+/// Longest delay of a message because of it.
 const MAX_DELAY: Duration = Duration::from_millis(100);
 
 /// All listeners of one edge; clones count together.

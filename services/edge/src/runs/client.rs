@@ -1,7 +1,7 @@
 //! The client of the runners: one function per request. Which runner is asked follows from the id of the run.
 //!
-//! Every request may be sent again, since ids are made here. Where a repetition is refused because the first time had
-//! been heard after all, it counts as done.
+//! Every request may be sent again, since ids are made here. Where a repetition is rejected because the first request had
+//! arrived after all, it counts as done.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use quintet_bus::{RequestError, new_run_id};
 use quintet_contract::bucket::{RunKey, Runs};
 use quintet_contract::error::{ErrorCode, ErrorReply};
-use quintet_contract::id::{NodeId, RunId, RunShard};
+use quintet_contract::id::{RunId, RunShard};
 use quintet_contract::run::{NodeStatus, Run, RunStatus};
 use quintet_contract::run_api::{
     AddCheckpoint, CompleteRun, CreateRun, DecideGate, Decision, ListRuns, MAX_RUNS_PAGE,
@@ -28,7 +28,7 @@ use crate::state::App;
 /// How long the first answer to a request that changes a run may take before it is asked again.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a runner said to a request that changes a run.
+/// The answer of a runner to a request that changes a run.
 enum Outcome<T> {
     /// It is done.
     Done(T),
@@ -79,7 +79,7 @@ impl RunsClient {
         }
         match stored {
             Ok(Some(ended)) if ended.run.status.is_final() => Ok(ended),
-            // What is stored of a run that goes on may be old: only its owner knows.
+            // What is stored of a run that has not ended may be old: only its owner knows.
             Ok(_) | Err(_) => match self.app.request(&subject, &message).await {
                 Err(error) if error.reply.code == ErrorCode::NotFound => {
                     self.stored_run(run_id).await?.ok_or_else(run_not_found)
@@ -214,7 +214,7 @@ impl RunsClient {
         }
     }
 
-    /// A new run that goes on where an ended one stopped.
+    /// A new run that continues where an ended one stopped.
     pub(crate) async fn retry_run(&self, run_id: RunId) -> Result<Run, HttpError> {
         let old = self.run(run_id).await?.run;
         if !old.status.is_final() {
@@ -309,13 +309,8 @@ pub(crate) fn no_gate(node: &str) -> HttpError {
     ))
 }
 
-/// Characters of a name that are said back.
+/// Characters of a name that are shown in an error.
 const MAX_NODE_CHARS: usize = 64;
-
-/// A node of a path; what cannot be a node's name is no gate.
-pub(crate) fn parse_node(text: &str) -> Result<NodeId, HttpError> {
-    NodeId::parse(text).map_err(|_| no_gate(text))
-}
 
 fn bad_transition(from: RunStatus, to: RunStatus) -> HttpError {
     let reply = ErrorReply::new(ErrorCode::Conflict, "invalid status transition");

@@ -9,11 +9,15 @@ pub(crate) mod payloads;
 pub(crate) mod routes;
 
 use axum::http::header;
-use quintet_contract::id::RunId;
+use quintet_contract::id::{NodeId, RunId};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-pub(crate) use self::routes::read::RunOf;
+use self::client::{no_gate, run_not_found};
 use self::routes::{checkpoints, create, list, one};
 use crate::access::policy::Access;
+use crate::error::HttpError;
+use crate::http::extract::PathParam;
 use crate::http::route::{ErrorStyle, Kind, Limit, Routes};
 use crate::state::App;
 
@@ -101,4 +105,38 @@ fn mounted(mount: Mount) -> Routes<App> {
             events::docs,
         )
         .with(mount)
+}
+
+/// Documents the `{id}` of a path.
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "describes the path")]
+pub(crate) struct RunPath {
+    /// The id of the run.
+    id: RunId,
+}
+
+/// Documents the `{node}` of a path.
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "describes the path")]
+pub(crate) struct NodePath {
+    /// The id of the node.
+    node: NodeId,
+}
+
+impl PathParam for RunId {
+    const NAME: &'static str = "id";
+    type Docs = RunPath;
+
+    fn unknown(_: &str) -> HttpError {
+        run_not_found()
+    }
+}
+
+impl PathParam for NodeId {
+    const NAME: &'static str = "node";
+    type Docs = NodePath;
+
+    fn unknown(text: &str) -> HttpError {
+        no_gate(text)
+    }
 }

@@ -1,5 +1,5 @@
-//! Data of checkpoints that is too large for messages: stored apart before the runner hears of it, and put back in its
-//! place before anybody is shown it.
+//! Payloads of checkpoints that are too large for messages: offloaded to the object store before the runner gets the
+//! checkpoint, and rehydrated before a client does.
 
 use quintet_bus::{Bus, Encoding, encode};
 use quintet_contract::error::{ErrorCode, ErrorReply};

@@ -1,4 +1,4 @@
-//! The door of the listener: who may hold how many connections, and how long one may keep us waiting for its first words.
+//! The accept filter of the listener: connections per address, and a timeout for the first bytes of each.
 //!
 //! The HTTP library bounds how long the head of a request may take, but only once it knows the version of HTTP, for which
 //! it waits without end: [`FirstByteTimeout`] bounds that.
@@ -30,7 +30,7 @@ pub(crate) struct ConnectionLimiter<A> {
 }
 
 impl<A> ConnectionLimiter<A> {
-    /// `patience` is how long a connection may take to say its first words.
+    /// `timeout` is how long a connection may take to send its first bytes.
     pub(crate) fn new(inner: A, quota: ConnectionQuota, timeout: Duration) -> Self {
         Self {
             inner,
@@ -58,10 +58,10 @@ where
         let acquired = stream
             .peer_addr()
             .and_then(|address| self.acquire(address))
-            // What is told is small and shall not wait for more.
+            // Messages are small and shall not wait for more.
             .and_then(|permit| stream.set_nodelay(true).map(|()| permit));
         match acquired {
-            // Nobody asks for the error: the connection is closed.
+            // The error is not read: the connection is closed.
             Err(error) => Box::pin(std::future::ready(Err(error))),
             Ok(permit) => {
                 let (accepted, timeout) = (self.inner.accept(stream, service), self.timeout);

@@ -119,7 +119,7 @@ impl Listener {
     }
 }
 
-/// Bounds how long a client may take to say what it wants, and how much it may say before it is heard.
+/// Bounds how long a client may take to send the head of a request, and how large that may be.
 fn set_limits(builder: &mut Builder<TokioExecutor>, timeout: Duration) {
     builder
         .http1()

@@ -23,7 +23,7 @@ use crate::access::key_table::MAX_STORED_KEYS;
 use crate::access::keys::hash_of;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
-use crate::http::extract::{Body, Id};
+use crate::http::extract::{JsonBody, PathId, path_ids};
 use crate::state::App;
 
 /// Bytes of a new key.
@@ -66,6 +66,10 @@ pub(crate) struct NewKey {
     name: KeyName,
     /// What it allows.
     permissions: Vec<Permission>,
+}
+
+path_ids! {
+    KeyName KeyPath;
 }
 
 /// A key that was created.
@@ -120,7 +124,7 @@ pub(crate) fn list_docs(operation: Operation<'_>) -> Operation<'_> {
 pub(crate) async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Body(new): Body<NewKey>,
+    JsonBody(new, _): JsonBody<NewKey>,
 ) -> Result<(StatusCode, Json<CreatedKey>), HttpError> {
     let permissions: Permissions = new.permissions.into_iter().collect();
     if permissions.is_empty() {
@@ -185,7 +189,7 @@ pub(crate) fn create_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn revoke(
     State(app): State<App>,
-    Id(name): Id<KeyName>,
+    PathId(name): PathId<KeyName>,
 ) -> Result<Json<Revoked>, HttpError> {
     let table = &app.access.keys.table;
     let bucket = app.bus.bucket::<Access>();

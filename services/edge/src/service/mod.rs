@@ -16,7 +16,7 @@ use crate::access::policy::Access;
 use crate::http::route::{Kind, Routes};
 use crate::state::App;
 
-/// What the interface says of itself; a fold over the routes of all kinds.
+/// The description of the interface; a fold over the routes of all kinds.
 #[derive(Debug)]
 pub(crate) struct Interface {
     pub(crate) routes: RouteList,

@@ -1,8 +1,8 @@
 //! Whether requests can be served: the bus is there, its streams and buckets are as they should be, and what is asked to
 //! be stored is stored.
 //!
-//! The last only a scheduler knows. That nobody leads is no reason to send callers elsewhere: any other edge would find
-//! the same, and it passes within seconds; but then the bus itself is looked at.
+//! The last only a scheduler knows. A missing leader is no reason to send callers elsewhere: any other edge would find
+//! the same, and it passes within seconds; but then the bus itself is checked.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a scheduler may take to answer a look.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the streams and buckets are looked at while all is well.
+/// How often the streams and buckets are verified while all is well.
 const VERIFY_INTERVAL: Duration = Duration::from_secs(30);
 /// How long NATS may take to describe them all.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the scheduler of the default pool says.
+/// The answer of the scheduler of the default pool.
 enum Leader {
     Answers,
     Unwritable(String),

@@ -13,7 +13,7 @@ use crate::access::session::{Session, Transport, clear_cookie, set_cookie};
 use crate::access::signing::Purpose;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, with_body};
-use crate::http::extract::Body;
+use crate::http::extract::JsonBody;
 use crate::state::App;
 
 /// The key that a session stands in for.
@@ -26,7 +26,7 @@ pub(crate) struct Login {
 pub(crate) async fn begin(
     State(app): State<App>,
     headers: HeaderMap,
-    Body(login): Body<Login>,
+    JsonBody(login, _): JsonBody<Login>,
 ) -> Result<Response, HttpError> {
     if app.access.keys.table.policy() == KeyPolicy::Open {
         let anonymous = Caller::anonymous();

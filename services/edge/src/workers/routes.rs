@@ -14,23 +14,28 @@ use serde::{Deserialize, Serialize};
 use super::presence::Presence;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
-use crate::http::extract::{Body, Id, Params};
+use crate::http::extract::{JsonBody, PathId};
+use crate::http::query::{Query, QueryParams};
 use crate::state::App;
 
-/// Documents the parameters.
+/// Which workers are listed.
 #[derive(Deserialize, JsonSchema)]
-#[allow(dead_code, reason = "describes the query")]
-struct Filter {
+pub(crate) struct Filter {
     /// Only workers of this kind.
     kind: Option<WorkerKind>,
 }
 
+impl QueryParams for Filter {
+    fn expected(_: &str) -> String {
+        let kinds = WorkerKind::ALL.map(WorkerKind::as_str).join(", ");
+        format!("one of {kinds}")
+    }
+}
+
 pub(crate) async fn list(
     State(app): State<App>,
-    params: Params,
+    Query(Filter { kind }): Query<Filter>,
 ) -> Result<Json<Vec<Worker>>, HttpError> {
-    let kinds = WorkerKind::ALL.map(WorkerKind::as_str).join(", ");
-    let kind = params.parse::<WorkerKind>("kind", &format!("one of {kinds}"))?;
     Ok(Json(app.live.part::<Presence>().list(kind)))
 }
 
@@ -43,7 +48,6 @@ pub(crate) fn list_docs(operation: Operation<'_>) -> Operation<'_> {
              has just started lists each after its next heartbeat. Agents are listed by `/v1/agents`.",
         )
         .tag("workers")
-        .input::<axum::extract::Query<Filter>>()
         .response::<200, Json<Vec<Worker>>>()
         .response::<400, Json<ErrorBody>>()
         .response::<422, Json<ErrorBody>>()
@@ -67,8 +71,8 @@ pub(crate) struct OkWorker {
 
 pub(crate) async fn drain(
     State(app): State<App>,
-    Id(id): Id<WorkerId>,
-    Body(Drain { drain }): Body<Drain>,
+    PathId(id): PathId<WorkerId>,
+    JsonBody(Drain { drain }, _): JsonBody<Drain>,
 ) -> Result<Json<OkWorker>, HttpError> {
     let presence = app.live.part::<Presence>();
     let find = || {

@@ -1,10 +1,11 @@
-//! What the core is told, and what it wants done.
+//! The language of the core: what can happen ([`Event`]), what is stored ([`Write`]) and what is done ([`Action`]).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quintet_contract::JsonObject;
 use quintet_contract::api::Done;
+use quintet_contract::display::LineState;
 use quintet_contract::error::ErrorReply;
 use quintet_contract::frame::{Bitmap, Thousandths};
 use quintet_contract::frame_api::{
@@ -18,34 +19,34 @@ use quintet_contract::reply::{Reply, RequestId};
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A worker sent a frame, and may want to know what became of it.
-    Framed(WorkerId, Bytes, Option<RequestId<Done>>),
-    /// Somebody sent a frame straight to the display.
+    /// A worker sent a frame, and may wait for the answer.
+    FrameReceived(WorkerId, Bytes, Option<RequestId<Done>>),
+    /// A client sent a frame straight to the display.
     Ingested(Bytes, Option<RequestId<IngestReply>>),
-    /// A worker said that it is there.
-    Heard(WorkerId, FrameWorkerHeartbeat),
-    /// Somebody asks how everything is.
-    Looked(RequestId<FramesReply>),
-    /// Somebody asks what the display shows.
-    PictureAsked(RequestId<PictureReply>, GetPicture),
-    /// Somebody asks what a worker is set to.
-    SettingsAsked(RequestId<FrameWorkerSettings>, WorkerId),
-    /// Somebody wants something changed.
-    Wished(RequestId<Done>, Wish),
-    /// The change on its way is stored, or is not.
+    /// A heartbeat of a worker.
+    HeartbeatReceived(WorkerId, FrameWorkerHeartbeat),
+    /// A client requests the status.
+    StatusRequested(RequestId<FramesReply>),
+    /// A client requests what the display shows.
+    ImageRequested(RequestId<PictureReply>, GetPicture),
+    /// A client requests the settings of a worker.
+    SettingsRequested(RequestId<FrameWorkerSettings>, WorkerId),
+    /// An operator wants something changed.
+    CommandReceived(RequestId<Done>, Command),
+    /// The write in flight is stored, or is not.
     Stored(Result<(), ErrorReply>),
     /// The process of a worker runs.
-    Began(WorkerId),
+    ProcessStarted(WorkerId),
     /// The process of a worker has ended.
-    Ended(WorkerId),
-    /// Time went on.
-    Due,
+    ProcessEnded(WorkerId),
+    /// The state of the line to the panels changed.
+    LineChanged(LineState),
 }
 
-/// What somebody wants changed.
+/// A change of the desired state.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wish {
-    /// Another worker, or nobody, is to be shown.
+pub enum Command {
+    /// Another worker, or none, is to be shown.
     Activate(Option<WorkerId>),
     /// A worker is to run.
     Start(WorkerId),
@@ -57,12 +58,12 @@ pub enum Wish {
     SetRate(Option<Thousandths>),
 }
 
-/// What is to be stored before it holds.
+/// What is to be stored before it holds; [`Event::Stored`] brings the outcome. One at a time.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// What a person set for all.
+pub enum Write {
+    /// What an operator set for all.
     State(FramesState),
-    /// What a person set for one worker.
+    /// What an operator set for one worker.
     Settings(WorkerId, FrameWorkerSettings),
 }
 
@@ -71,8 +72,8 @@ replies! {
     pub enum Answer {
         /// It is done.
         Done(Done),
-        /// How everything is.
-        Look(FramesReply),
+        /// The status.
+        Status(FramesReply),
         /// What a worker is set to.
         Settings(FrameWorkerSettings),
         /// What the display shows.
@@ -84,18 +85,16 @@ replies! {
 
 /// Something to be done.
 #[derive(Clone, Debug)]
-pub enum Effect {
+pub enum Action {
     /// Answer a request.
     Answer(Reply<Answer>),
-    /// Store a change; [`Event::Stored`] says how that went. One at a time.
-    Store(Change),
-    /// Tell a worker something.
-    Tell(WorkerId, FrameWorkerMessage),
+    /// Send a message to a worker.
+    Notify(WorkerId, FrameWorkerMessage),
     /// Write this to the panels.
     Show(Arc<Bitmap>),
-    /// Tell everybody how things are.
+    /// Publish statistics.
     Publish(FrameStats),
-    /// Start the process of a worker; [`Event::Began`] and [`Event::Ended`] say what becomes of it.
+    /// Start the process of a worker; [`Event::ProcessStarted`] and [`Event::ProcessEnded`] say what becomes of it.
     Run(WorkerId),
     /// End the process of a worker.
     Halt(WorkerId),

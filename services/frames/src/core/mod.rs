@@ -4,20 +4,20 @@
 //!   frame ──▶ checked ──▶ of the active worker ──▶ new picture ──▶ token ──▶ ring ──▶ shown
 //!               │ error          │                    │             │         │ full: degraded,
 //!               ▼                └────────────────────┴─────────────┴─────────┘ fewer tokens, no ticks
-//!             told                          dropped and counted
+//!           refused                         dropped and counted
 //!
-//!   wish ──▶ waits its turn ──▶ stored ──▶ holds, acted on, answered
+//!   command ──▶ queued ──▶ stored ──▶ applied, answered
 //! ```
 //!
-//! What a person wants holds once it is stored, one wish after the other; frames and ticks go on meanwhile. Time is what has
-//! passed since an arbitrary moment.
+//! A command holds once it is stored, one after the other; frames and ticks go on meanwhile: `step` acts and never writes,
+//! `reconcile` writes what the next command changes. Time is what has passed since the clock was started.
 
 mod bucket;
+mod commands;
 mod event;
 mod ingest;
-mod roster;
+mod registry;
 mod ticker;
-mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -36,23 +36,26 @@ use quintet_contract::id::WorkerId;
 use quintet_contract::time::Timestamp;
 
 pub use bucket::Bucket;
-pub use event::{Answer, Change, Effect, Event, Wish};
+pub use event::{Action, Answer, Command, Event, Write};
 pub use ingest::{Forwarded, Ingest, Outcome};
-pub use roster::{GONE_AFTER, News, Process, Roster, SILENT_AFTER};
+pub use registry::{GONE_AFTER, Process, Registry, SILENT_AFTER, Transition};
 pub use ticker::Ticker;
 
 use crate::display::{Pace, Screen, reply, view};
 
-/// How often everybody is told how things are when nothing happens.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// What happens within this time of the last telling is told together: a worker that sends nonsense without pause shall
-/// not flood those who listen.
-const TELL_PAUSE: Duration = Duration::from_millis(50);
+/// What a step leads to.
+pub type Effects = quintet_leader::Effects<Write, Action>;
 
-/// What the service is told at its start.
+/// How often statistics are published when nothing happens.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// Changes within this time of the last statistics are published together: a worker that sends invalid frames without
+/// pause must not flood the subscribers.
+const STATS_MIN_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Configuration of the core.
 #[derive(Clone, Debug)]
-pub struct Terms {
-    /// The display as everybody may see it.
+pub struct CoreConfig {
+    /// The display as clients see it.
     pub display: DisplayConfig,
     /// No frame is shown shorter than this allows.
     pub max_fps: Fps,
@@ -62,7 +65,7 @@ pub struct Terms {
     pub gap: Duration,
     /// Workers whose processes are started here.
     pub managed: BTreeSet<WorkerId>,
-    /// What the wall clock said when the core's time was zero.
+    /// What the wall clock showed when the core's time was zero.
     pub epoch: Timestamp,
     /// What the display shows, as far as this process knows.
     pub shown: Option<Arc<Bitmap>>,
@@ -93,75 +96,88 @@ impl Stored {
 /// The service.
 #[derive(Debug)]
 pub struct Core {
-    terms: Terms,
+    config: CoreConfig,
     stored: Stored,
     ingest: Ingest,
     ticker: Ticker,
     screen: Screen,
-    roster: Roster,
-    /// Wishes that wait; the first one is on its way to the store.
-    wishes: VecDeque<wishes::Pending>,
-    tell: Tell,
+    registry: Registry,
+    /// Commands that wait; of the first one the write may be in flight.
+    commands: VecDeque<commands::Pending>,
+    is_writing: bool,
+    stats: StatsPublisher,
     swept: Duration,
     line: LineState,
 }
 
-/// When everybody is told how things are.
+/// When statistics are published.
 #[derive(Debug)]
-struct Tell {
+struct StatsPublisher {
     last: Duration,
-    /// Something happened since.
-    owed: bool,
+    /// Something changed since.
+    is_dirty: bool,
+}
+
+impl StatsPublisher {
+    fn due(&self) -> Duration {
+        match self.is_dirty {
+            true => self.last + STATS_MIN_INTERVAL,
+            false => self.last + STATS_INTERVAL,
+        }
+    }
 }
 
 impl Core {
-    /// A service that goes on with what people have set, and what it wants done first.
-    pub fn restore(terms: Terms, stored: Stored, now: Duration) -> (Self, Vec<Effect>) {
-        let configured = terms.display.fps;
+    /// Restores the core from what is stored, and what it wants done first.
+    pub fn restore(config: CoreConfig, stored: Stored, now: Duration) -> (Self, Effects) {
+        let configured = config.display.fps;
         let pace = Pace {
             fps: configured,
-            max_fps: terms.max_fps,
-            gap: terms.gap,
+            max_fps: config.max_fps,
+            gap: config.gap,
         };
-        let canvas = terms.display.canvas;
+        let canvas = config.display.canvas;
         let mut core = Self {
             ingest: Ingest::new(canvas, configured, now),
             ticker: Ticker::new(configured),
-            screen: Screen::new(canvas, terms.buffer, pace, terms.shown.clone()),
-            roster: Roster::default(),
-            wishes: VecDeque::new(),
-            tell: Tell {
+            screen: Screen::new(canvas, config.buffer, pace, config.shown.clone()),
+            registry: Registry::default(),
+            commands: VecDeque::new(),
+            is_writing: false,
+            stats: StatsPublisher {
                 last: now,
-                owed: true,
+                is_dirty: true,
             },
             swept: now,
             line: LineState::Off,
             stored: Stored::default(),
-            terms,
+            config,
         };
-        let mut effects = Vec::new();
+        let mut effects = Effects::default();
         core.adopt(stored, now, &mut effects);
         (core, effects)
     }
 
-    /// Goes on with what is stored after all: somebody else may have written it, or a write whose fate was not known.
-    pub fn reload(&mut self, stored: Stored, now: Duration, effects: &mut Vec<Effect>) {
-        let before = self.adopt(stored, now, effects);
+    /// Adopts what is stored after all: another process may have written it, or a write that was not confirmed.
+    pub fn reload(&mut self, stored: Stored, now: Duration) -> Effects {
+        let mut effects = Effects::default();
+        let before = self.adopt(stored, now, &mut effects);
         let mentioned: BTreeSet<&WorkerId> =
             (before.settings.keys().chain(self.stored.settings.keys())).collect();
         for worker in mentioned {
             let data = self.settings(worker);
             if data != before.settings_of(worker) {
-                effects.push(Effect::Tell(
+                effects.act(Action::Notify(
                     worker.clone(),
                     FrameWorkerMessage::Config { data },
                 ));
             }
         }
+        effects
     }
 
-    /// Lets this hold, and those run whom it names. Gives what held before.
-    fn adopt(&mut self, stored: Stored, now: Duration, effects: &mut Vec<Effect>) -> Stored {
+    /// Makes this the desired state, and starts and stops workers for it. Returns what held before.
+    fn adopt(&mut self, stored: Stored, now: Duration, effects: &mut Effects) -> Stored {
         let before = std::mem::replace(&mut self.stored, stored);
         self.set_rate(self.effective_fps(), now);
         let FramesState {
@@ -178,7 +194,7 @@ impl Core {
         for id in wanted {
             self.run(&id, now, effects);
         }
-        self.owe();
+        self.mark_dirty();
         before
     }
 
@@ -187,86 +203,79 @@ impl Core {
         self.screen.shown().clone()
     }
 
-    /// How the line to the panels is.
-    pub fn set_line(&mut self, line: LineState) {
+    fn set_line(&mut self, line: LineState) {
         if self.line != line {
             self.line = line;
-            self.owe();
+            self.mark_dirty();
         }
     }
 
-    /// Takes something in.
-    pub fn step(&mut self, event: Event, now: Duration, effects: &mut Vec<Effect>) {
+    fn process(&mut self, event: Event, now: Duration, effects: &mut Effects) {
         match event {
-            Event::Framed(worker, bytes, request) => {
+            Event::FrameReceived(worker, bytes, request) => {
                 let answer = self.framed(&worker, &bytes, now, effects);
-                effects.extend(request.map(|request| Effect::Answer(request.reply(answer))));
+                let reply = request.map(|request| Action::Answer(request.reply(answer)));
+                effects.then.extend(reply);
             }
             Event::Ingested(bytes, request) => {
                 let answer = self.ingested(&bytes, now);
-                effects.extend(request.map(|request| Effect::Answer(request.reply(answer))));
+                let reply = request.map(|request| Action::Answer(request.reply(answer)));
+                effects.then.extend(reply);
             }
-            Event::Heard(worker, beat) => self.heard(&worker, &beat, now, effects),
-            Event::Looked(request) => {
-                let look = self.look(now);
-                effects.push(Effect::Answer(request.reply(Ok(look))));
+            Event::HeartbeatReceived(worker, beat) => self.heartbeat(&worker, &beat, now, effects),
+            Event::StatusRequested(request) => {
+                let status = self.status(now);
+                effects.act(Action::Answer(request.reply(Ok(status))));
             }
-            Event::PictureAsked(request, asked) => {
+            Event::ImageRequested(request, asked) => {
                 let picture = self.picture(&asked);
-                effects.push(Effect::Answer(request.reply(picture)));
+                effects.act(Action::Answer(request.reply(picture)));
             }
-            Event::SettingsAsked(request, worker) => {
+            Event::SettingsRequested(request, worker) => {
                 let settings = self.settings(&worker);
                 let reply = request.reply(Ok(FrameWorkerSettings { settings }));
-                effects.push(Effect::Answer(reply));
+                effects.act(Action::Answer(reply));
             }
-            Event::Wished(request, wish) => self.wished(request, wish, now, effects),
+            Event::CommandReceived(request, command) => {
+                self.command_received(request, command, effects);
+            }
             Event::Stored(outcome) => self.stored(outcome, now, effects),
-            Event::Began(_) => self.owe(),
-            Event::Ended(worker) => self.ended(&worker, now, effects),
-            Event::Due => {}
+            Event::ProcessStarted(_) => self.mark_dirty(),
+            Event::ProcessEnded(worker) => self.ended(&worker, now, effects),
+            Event::LineChanged(line) => self.set_line(line),
         }
-        self.due_now(now, effects);
-    }
-
-    /// When [`Event::Due`] is to be told at the latest.
-    pub fn due(&self) -> Duration {
-        let tell = match self.tell.owed {
-            true => self.tell.last + TELL_PAUSE,
-            false => self.tell.last + TELL_EVERY,
-        };
-        let others = [self.ticker.due(), self.screen.due()];
-        others.into_iter().flatten().fold(tell, Duration::min)
     }
 
     /// Does everything for which it is time.
-    fn due_now(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+    fn due_now(&mut self, now: Duration, effects: &mut Effects) {
         if let Some(bitmap) = self.screen.show(now) {
-            effects.push(Effect::Show(bitmap));
+            effects.act(Action::Show(bitmap));
         }
         if let Some(t) = self.ticker.tick(now)
             && let Some(active) = &self.stored.state.active
         {
-            effects.push(Effect::Tell(active.clone(), FrameWorkerMessage::Tick { t }));
+            effects.act(Action::Notify(
+                active.clone(),
+                FrameWorkerMessage::Tick { t },
+            ));
         }
-        if now >= self.swept + TELL_EVERY {
-            let is_changed = self.roster.sweep(self.swept, now);
+        if now >= self.swept + STATS_INTERVAL {
+            let is_changed = self.registry.sweep(self.swept, now);
             self.swept = now;
-            self.tell.owed |= is_changed;
+            self.stats.is_dirty |= is_changed;
             self.restart_silent(now, effects);
         }
-        let since = now.saturating_sub(self.tell.last);
-        if since >= TELL_EVERY || (self.tell.owed && since >= TELL_PAUSE) {
-            effects.push(Effect::Publish(self.stats(now)));
-            self.tell = Tell {
+        if now >= self.stats.due() {
+            effects.act(Action::Publish(self.statistics(now)));
+            self.stats = StatsPublisher {
                 last: now,
-                owed: false,
+                is_dirty: false,
             };
         }
     }
 
-    fn owe(&mut self) {
-        self.tell.owed = true;
+    fn mark_dirty(&mut self) {
+        self.stats.is_dirty = true;
     }
 
     fn framed(
@@ -274,22 +283,22 @@ impl Core {
         worker: &WorkerId,
         bytes: &[u8],
         now: Duration,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) -> Result<Done, ErrorReply> {
         let was_wrong = self.ingest.errors().contains_key(worker);
         let outcome = self.ingest.offer(worker, bytes, now);
         if let Outcome::Malformed(error) = &outcome {
-            self.owe();
+            self.mark_dirty();
             return Err(refused(error.to_string()));
         }
         let stored = &self.stored;
         let keep = |id: &WorkerId| stored.wants(id);
-        let (is_new, displaced) = self.roster.framed(worker, now, keep);
+        let (is_new, displaced) = self.registry.framed(worker, now, keep);
         if let Some(displaced) = displaced {
             self.ingest.forget(&displaced);
         }
         if is_new || was_wrong {
-            self.owe();
+            self.mark_dirty();
         }
         if let Outcome::Forward(frame) = outcome {
             self.forward(&frame, now, effects);
@@ -297,7 +306,7 @@ impl Core {
         Ok(Done { ok: true })
     }
 
-    fn forward(&mut self, frame: &Forwarded, now: Duration, effects: &mut Vec<Effect>) {
+    fn forward(&mut self, frame: &Forwarded, now: Duration, effects: &mut Effects) {
         // It was checked for the same canvas a moment ago.
         let Ok(rbm) = Rbm::read(&frame.bytes, self.canvas()) else {
             return;
@@ -305,12 +314,12 @@ impl Core {
         match self.screen.push(rbm, now) {
             Ok(_) => {
                 self.ingest.taken(frame);
-                effects.extend(self.screen.show(now).map(Effect::Show));
+                effects.then.extend(self.screen.show(now).map(Action::Show));
             }
             Err(full) => {
                 self.ingest.refused(full.retry_after, now);
                 self.ticker.pause_until(now + full.retry_after);
-                self.owe();
+                self.mark_dirty();
             }
         }
     }
@@ -327,7 +336,7 @@ impl Core {
                 seq: rbm.seq(),
             }),
             Err(full) => {
-                self.owe();
+                self.mark_dirty();
                 let ms = u64::try_from(full.retry_after.as_micros().div_ceil(1000));
                 let ms = ms.unwrap_or(u64::MAX);
                 let text =
@@ -338,109 +347,109 @@ impl Core {
         }
     }
 
-    fn heard(
+    fn heartbeat(
         &mut self,
         worker: &WorkerId,
         beat: &FrameWorkerHeartbeat,
         now: Duration,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
         let stored = &self.stored;
         let keep = |id: &WorkerId| stored.wants(id);
-        let (news, displaced) = self.roster.heard(worker, beat, now, keep);
+        let (transition, displaced) = self.registry.heartbeat(worker, beat, now, keep);
         if let Some(displaced) = displaced {
             self.ingest.forget(&displaced);
         }
-        if news != News::None {
-            self.owe();
+        if transition != Transition::None {
+            self.mark_dirty();
         }
-        if news == News::Newcomer {
+        if transition == Transition::Newcomer {
             self.greet(worker, effects);
         }
-        // Whether it runs is told until it does what is wanted.
-        let known = self.roster.get(worker);
+        // Repeated until it does what is desired.
+        let known = self.registry.get(worker);
         let Some(known) = known.filter(|known| known.can_be_told(now)) else {
             return;
         };
         match (self.is_wanted(worker), known.is_running(now)) {
-            (true, false) => effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Start)),
-            (false, true) => effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Stop)),
+            (true, false) => effects.act(Action::Notify(worker.clone(), FrameWorkerMessage::Start)),
+            (false, true) => effects.act(Action::Notify(worker.clone(), FrameWorkerMessage::Stop)),
             (true, true) | (false, false) => {}
         }
     }
 
-    fn greet(&self, worker: &WorkerId, effects: &mut Vec<Effect>) {
+    fn greet(&self, worker: &WorkerId, effects: &mut Effects) {
         let hello = FrameWorkerMessage::Hello {
             fps: self.ingest.fps(),
             canvas: self.canvas(),
         };
         let data = self.settings(worker);
-        effects.push(Effect::Tell(worker.clone(), hello));
-        effects.push(Effect::Tell(
+        effects.act(Action::Notify(worker.clone(), hello));
+        effects.act(Action::Notify(
             worker.clone(),
             FrameWorkerMessage::Config { data },
         ));
     }
 
-    /// Lets a worker run, in whatever way it can be made to.
-    fn run(&mut self, worker: &WorkerId, now: Duration, effects: &mut Vec<Effect>) {
-        if !self.terms.managed.contains(worker) {
-            let known = self.roster.get(worker);
+    /// Starts a worker: by its process, or by a message.
+    fn run(&mut self, worker: &WorkerId, now: Duration, effects: &mut Effects) {
+        if !self.config.managed.contains(worker) {
+            let known = self.registry.get(worker);
             if !known.is_some_and(|known| known.is_there(now)) {
-                // It may listen without saying so, and would know neither the canvas nor its settings.
+                // It may subscribe without heartbeats, and would know neither the canvas nor its settings.
                 self.greet(worker, effects);
             }
-            effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Start));
+            effects.act(Action::Notify(worker.clone(), FrameWorkerMessage::Start));
             return;
         }
-        let process = self.roster.get(worker).map(|known| known.process());
+        let process = self.registry.get(worker).map(|known| known.process());
         if process.unwrap_or_default() == Process::None {
-            self.roster.set_process(worker, Process::Running(now));
-            effects.push(Effect::Run(worker.clone()));
+            self.registry.set_process(worker, Process::Running(now));
+            effects.act(Action::Run(worker.clone()));
         }
         // One that ends is started again once it has.
     }
 
-    /// Lets a worker run no longer.
-    fn halt(&mut self, worker: &WorkerId, now: Duration, effects: &mut Vec<Effect>) {
-        let known = self.roster.get(worker);
+    /// Stops a worker.
+    fn halt(&mut self, worker: &WorkerId, now: Duration, effects: &mut Effects) {
+        let known = self.registry.get(worker);
         if let Some(Process::Running(_)) = known.map(|known| known.process()) {
-            self.roster.set_process(worker, Process::Ending);
-            effects.push(Effect::Halt(worker.clone()));
+            self.registry.set_process(worker, Process::Ending);
+            effects.act(Action::Halt(worker.clone()));
         } else if !known.is_some_and(|known| known.is_there(now) && !known.can_be_told(now)) {
-            effects.push(Effect::Tell(worker.clone(), FrameWorkerMessage::Stop));
+            effects.act(Action::Notify(worker.clone(), FrameWorkerMessage::Stop));
         }
     }
 
-    fn ended(&mut self, worker: &WorkerId, now: Duration, effects: &mut Vec<Effect>) {
-        let was = self.roster.get(worker).map(|known| known.process());
-        self.roster.set_process(worker, Process::None);
-        self.owe();
+    fn ended(&mut self, worker: &WorkerId, now: Duration, effects: &mut Effects) {
+        let was = self.registry.get(worker).map(|known| known.process());
+        self.registry.set_process(worker, Process::None);
+        self.mark_dirty();
         if was == Some(Process::Ending) && self.is_wanted(worker) {
             self.run(worker, now, effects);
         }
     }
 
     /// Starts the process of the active worker again when no frame came from it for long: it hangs, or has ended.
-    fn restart_silent(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+    fn restart_silent(&mut self, now: Duration, effects: &mut Effects) {
         let Some(active) = self.stored.state.active.clone() else {
             return;
         };
-        if !self.terms.managed.contains(&active) {
+        if !self.config.managed.contains(&active) {
             return;
         }
-        let known = self.roster.get(&active);
+        let known = self.registry.get(&active);
         let is_silent = known
             .and_then(|known| known.silent_since())
             .is_some_and(|since| now >= since + SILENT_AFTER);
         match known.map(|known| known.process()).unwrap_or_default() {
             Process::Running(_) if is_silent => {
                 self.halt(&active, now, effects);
-                self.owe();
+                self.mark_dirty();
             }
             Process::None => {
                 self.run(&active, now, effects);
-                self.owe();
+                self.mark_dirty();
             }
             Process::Running(_) | Process::Ending => {}
         }
@@ -451,9 +460,9 @@ impl Core {
     }
 
     fn is_known(&self, worker: &WorkerId, now: Duration) -> bool {
-        self.terms.managed.contains(worker)
+        self.config.managed.contains(worker)
             || self.is_wanted(worker)
-            || self.roster.knows(worker, now)
+            || self.registry.knows(worker, now)
     }
 
     fn activate(&mut self, worker: Option<WorkerId>, now: Duration) {
@@ -465,10 +474,10 @@ impl Core {
     }
 
     fn effective_fps(&self) -> Fps {
-        let fps = self.stored.state.fps.unwrap_or(self.terms.display.fps);
-        // The display may have become a slower one since somebody set it.
-        if fps > self.terms.max_fps {
-            self.terms.max_fps
+        let fps = self.stored.state.fps.unwrap_or(self.config.display.fps);
+        // The display may have become a slower one since the rate was set.
+        if fps > self.config.max_fps {
+            self.config.max_fps
         } else {
             fps
         }
@@ -482,27 +491,27 @@ impl Core {
         self.ticker.set_fps(fps, now);
         self.screen.set_pace(Pace {
             fps,
-            max_fps: self.terms.max_fps,
-            gap: self.terms.gap,
+            max_fps: self.config.max_fps,
+            gap: self.config.gap,
         });
     }
 
     fn canvas(&self) -> Canvas {
-        self.terms.display.canvas
+        self.config.display.canvas
     }
 
     fn settings(&self, worker: &WorkerId) -> JsonObject {
         self.stored.settings_of(worker)
     }
 
-    fn stats(&self, now: Duration) -> FrameStats {
+    fn statistics(&self, now: Duration) -> FrameStats {
         let errors = self.ingest.errors().iter();
         FrameStats {
             active: self.stored.state.active.clone(),
             counts: self.ingest.counts(),
-            sources: self.roster.sources(),
+            sources: self.registry.sources(),
             fps: self.ingest.fps(),
-            running: self.roster.running(now),
+            running: self.registry.running(now),
             errors: errors
                 .map(|(id, error)| (id.clone(), error.to_string()))
                 .collect(),
@@ -510,28 +519,28 @@ impl Core {
         }
     }
 
-    fn look(&self, now: Duration) -> FramesReply {
-        let mut known: BTreeSet<WorkerId> = self.roster.known(now).cloned().collect();
-        known.extend(self.terms.managed.iter().cloned());
+    fn status(&self, now: Duration) -> FramesReply {
+        let mut known: BTreeSet<WorkerId> = self.registry.known(now).cloned().collect();
+        known.extend(self.config.managed.iter().cloned());
         known.extend(self.stored.state.active.iter().cloned());
         known.extend(self.stored.state.started.iter().cloned());
         let (buffer_size, buffer_capacity) = self.screen.buffer();
         let (frames_received, writer_ticks) = self.screen.counts();
         let (last_write, interval_ms) = self.screen.last_write();
         FramesReply {
-            stats: self.stats(now),
+            stats: self.statistics(now),
             known: known.into_iter().collect(),
             manual: self.stored.state.fps.is_some(),
-            config: self.terms.display.clone(),
+            config: self.config.display.clone(),
             display: DisplayStats {
                 buffer_size,
                 buffer_capacity,
-                fps_configured: self.terms.display.fps,
+                fps_configured: self.config.display.fps,
                 fps_effective: self.ingest.fps(),
-                fps_max: self.terms.max_fps,
+                fps_max: self.config.max_fps,
                 frames_received,
                 writer_ticks,
-                last_write_at: last_write.map(|at| self.terms.epoch.after(at)),
+                last_write_at: last_write.map(|at| self.config.epoch.after(at)),
                 interval_ms,
                 line: self.line,
             },
@@ -544,7 +553,7 @@ impl Core {
         let Some(id) = &asked.panel else {
             return Ok(reply(shown, unless));
         };
-        let panels = &self.terms.display.panels;
+        let panels = &self.config.display.panels;
         match panels.iter().find(|panel| panel.id == *id) {
             Some(panel) => Ok(reply(&view(panel, shown), unless)),
             None => {
@@ -552,6 +561,39 @@ impl Core {
                 Err(ErrorReply::new(ErrorCode::NotFound, text))
             }
         }
+    }
+}
+
+impl quintet_leader::Core for Core {
+    type Time = Duration;
+    type Event = Event;
+    type Write = Write;
+    type Action = Action;
+
+    fn step(&mut self, event: Event, now: Duration) -> Effects {
+        let mut effects = Effects::default();
+        self.process(event, now, &mut effects);
+        self.due_now(now, &mut effects);
+        effects
+    }
+
+    /// Does what is due. Else it decides on the next command, so that nothing but that command waits for a write.
+    fn reconcile(&mut self, now: Duration) -> Effects {
+        let mut effects = Effects::default();
+        self.due_now(now, &mut effects);
+        if effects.is_empty() && !self.is_writing {
+            self.decide_next(now, &mut effects);
+        }
+        effects
+    }
+
+    fn next_due(&self) -> Option<Duration> {
+        if !self.commands.is_empty() && !self.is_writing {
+            return Some(Duration::ZERO);
+        }
+        let others = [self.ticker.due(), self.screen.due()];
+        let stats = self.stats.due();
+        Some(others.into_iter().flatten().fold(stats, Duration::min))
     }
 }
 

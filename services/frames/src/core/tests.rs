@@ -1,9 +1,10 @@
 //! The whole core, driven by hand: no clock, no bus.
 
-mod happenings;
+mod arbitrary;
 
 use quintet_contract::frame::{Bitmap, Thousandths};
 use quintet_contract::reply::RequestId;
+use quintet_leader::Core as _;
 use serde_json::json;
 
 use super::*;
@@ -13,7 +14,9 @@ use crate::config::{Display, FramesConfig};
 struct Bench {
     core: Core,
     now: Duration,
-    effects: Vec<Effect>,
+    effects: Vec<Action>,
+    /// Writes that were begun.
+    writes: VecDeque<Write>,
     next: u64,
     seq: u32,
     /// What was stored, as the bucket would have it.
@@ -28,13 +31,13 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn terms(edit: impl FnOnce(&mut Display), managed: &[&str]) -> Terms {
+fn config(edit: impl FnOnce(&mut Display), managed: &[&str]) -> CoreConfig {
     let mut display = Display {
         max_fps: Fps::new(60.0).unwrap(),
         ..Display::default()
     };
     edit(&mut display);
-    Terms {
+    CoreConfig {
         display: display.shown(),
         max_fps: display.max_fps,
         buffer: display.buffer,
@@ -46,64 +49,82 @@ fn terms(edit: impl FnOnce(&mut Display), managed: &[&str]) -> Terms {
 }
 
 impl Bench {
-    fn new(terms: Terms, stored: Stored) -> Self {
+    fn new(config: CoreConfig, stored: Stored) -> Self {
         let now = ms(1000);
-        let (core, effects) = Core::restore(terms, stored.clone(), now);
-        Self {
+        let (core, effects) = Core::restore(config, stored.clone(), now);
+        let mut bench = Self {
             core,
             now,
-            effects,
+            effects: Vec::new(),
+            writes: VecDeque::new(),
             next: 0,
             seq: 0,
             bucket: stored,
+        };
+        bench.take(effects);
+        bench.reconcile();
+        bench
+    }
+
+    fn take(&mut self, effects: Effects) {
+        assert!(
+            effects.writes.is_empty() || effects.then.is_empty(),
+            "nothing else waits for a write"
+        );
+        self.writes.extend(effects.writes);
+        self.effects.extend(effects.then);
+    }
+
+    fn reconcile(&mut self) {
+        loop {
+            let effects = self.core.reconcile(self.now);
+            if effects.is_empty() {
+                return;
+            }
+            self.take(effects);
         }
     }
 
     fn usual() -> Self {
-        Self::new(terms(|_| {}, &["clock"]), Stored::default())
+        Self::new(config(|_| {}, &["clock"]), Stored::default())
     }
 
     fn step(&mut self, event: Event) {
-        self.core.step(event, self.now, &mut self.effects);
+        let effects = self.core.step(event, self.now);
+        self.take(effects);
+        self.reconcile();
     }
 
     /// Lets time pass; everything that is due happens when it is.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
-        while self.core.due() <= end {
-            self.now = self.now.max(self.core.due());
-            self.step(Event::Due);
+        while let Some(due) = self.core.next_due().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.reconcile();
         }
         self.now = end;
-        self.step(Event::Due);
+        self.reconcile();
     }
 
-    fn took(&mut self) -> Vec<Effect> {
+    fn took(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.effects)
     }
 
     /// Wants something, lets it be stored, and gives the answer.
-    fn wish(&mut self, wish: Wish) -> Answer {
+    fn command(&mut self, command: Command) -> Answer {
         let request = RequestId::new(self.next);
         self.next += 1;
-        self.step(Event::Wished(request, wish));
+        self.step(Event::CommandReceived(request, command));
         self.store_all();
         self.answer_to(request.number())
-            .expect("every wish is answered")
+            .expect("every command is answered")
     }
 
     fn store_all(&mut self) {
-        while let Some(place) = self
-            .effects
-            .iter()
-            .position(|effect| matches!(effect, Effect::Store(_)))
-        {
-            let Effect::Store(change) = self.effects.remove(place) else {
-                unreachable!("it was looked for");
-            };
+        while let Some(change) = self.writes.pop_front() {
             match change {
-                Change::State(state) => self.bucket.state = state,
-                Change::Settings(worker, set) => {
+                Write::State(state) => self.bucket.state = state,
+                Write::Settings(worker, set) => {
                     self.bucket.settings.insert(worker, set.settings);
                 }
             }
@@ -113,10 +134,10 @@ impl Bench {
 
     fn answer_to(&mut self, request: u64) -> Option<Answer> {
         let is_it =
-            |effect: &Effect| matches!(effect, Effect::Answer(reply) if reply.to() == request);
+            |effect: &Action| matches!(effect, Action::Answer(reply) if reply.to() == request);
         let place = self.effects.iter().position(is_it)?;
         match self.effects.remove(place) {
-            Effect::Answer(reply) => Some(reply.into_parts().1),
+            Action::Answer(reply) => Some(reply.into_parts().1),
             _ => None,
         }
     }
@@ -127,13 +148,13 @@ impl Bench {
         let mut bitmap = Bitmap::dark(self.core.canvas());
         bitmap.set(column, 0, true);
         let bytes = bitmap.to_rbm(self.seq, 0);
-        self.step(Event::Framed(id(worker), bytes.into(), None));
+        self.step(Event::FrameReceived(id(worker), bytes.into(), None));
     }
 
     fn look(&mut self) -> FramesReply {
-        self.step(Event::Looked(RequestId::new(u64::MAX)));
+        self.step(Event::StatusRequested(RequestId::new(u64::MAX)));
         match self.answer_to(u64::MAX) {
-            Some(Answer::Look(look)) => *look,
+            Some(Answer::Status(look)) => *look,
             other => panic!("{other:?}"),
         }
     }
@@ -141,7 +162,7 @@ impl Bench {
     fn activated(mut self, worker: &str) -> Self {
         self.frame(worker, 0);
         assert!(matches!(
-            self.wish(Wish::Activate(Some(id(worker)))),
+            self.command(Command::Activate(Some(id(worker)))),
             Answer::Done(_)
         ));
         self.took();
@@ -156,17 +177,17 @@ fn error(answer: &Answer) -> &str {
     }
 }
 
-fn told<'e>(effects: &'e [Effect], worker: &str) -> Vec<&'e FrameWorkerMessage> {
+fn told<'e>(effects: &'e [Action], worker: &str) -> Vec<&'e FrameWorkerMessage> {
     let worker = id(worker);
     let of = effects.iter().filter_map(|effect| match effect {
-        Effect::Tell(to, message) if *to == worker => Some(message),
+        Action::Notify(to, message) if *to == worker => Some(message),
         _ => None,
     });
     of.collect()
 }
 
-fn shown(effects: &[Effect]) -> usize {
-    let is_shown = |effect: &&Effect| matches!(effect, Effect::Show(_));
+fn shown(effects: &[Action]) -> usize {
+    let is_shown = |effect: &&Action| matches!(effect, Action::Show(_));
     effects.iter().filter(is_shown).count()
 }
 
@@ -182,34 +203,44 @@ fn beat(session: &str, running: bool) -> FrameWorkerHeartbeat {
 fn nobody_is_activated_who_is_not_known_and_nothing_changes_then() {
     let mut bench = Bench::usual().activated("first");
     assert_eq!(
-        error(&bench.wish(Wish::Activate(Some(id("who"))))),
+        error(&bench.command(Command::Activate(Some(id("who"))))),
         "unknown worker id"
     );
     assert_eq!(
-        error(&bench.wish(Wish::Start(id("who")))),
+        error(&bench.command(Command::Start(id("who")))),
         "unknown worker id"
     );
     assert_eq!(
-        error(&bench.wish(Wish::Stop(id("who")))),
+        error(&bench.command(Command::Stop(id("who")))),
         "unknown worker id"
     );
     assert_eq!(bench.look().stats.active, Some(id("first")));
     // Nonsense makes nobody known; a frame does, and a beat, and the configuration.
-    bench.step(Event::Framed(id("who"), b"RBx".to_vec().into(), None));
+    bench.step(Event::FrameReceived(
+        id("who"),
+        b"RBx".to_vec().into(),
+        None,
+    ));
     assert_eq!(
-        error(&bench.wish(Wish::Activate(Some(id("who"))))),
+        error(&bench.command(Command::Activate(Some(id("who"))))),
         "unknown worker id"
     );
     bench.frame("who", 1);
-    bench.step(Event::Heard(id("there"), beat("1", true)));
+    bench.step(Event::HeartbeatReceived(id("there"), beat("1", true)));
     for known in ["who", "there", "clock"] {
         assert!(
-            matches!(bench.wish(Wish::Activate(Some(id(known)))), Answer::Done(_)),
+            matches!(
+                bench.command(Command::Activate(Some(id(known)))),
+                Answer::Done(_)
+            ),
             "{known}"
         );
         assert_eq!(bench.bucket.state.active, Some(id(known)));
     }
-    assert!(matches!(bench.wish(Wish::Activate(None)), Answer::Done(_)));
+    assert!(matches!(
+        bench.command(Command::Activate(None)),
+        Answer::Done(_)
+    ));
     assert_eq!(bench.look().stats.active, None);
 }
 
@@ -227,12 +258,12 @@ fn the_active_worker_alone_is_ticked_at_the_rate_that_holds() {
     let ticks = told(&effects, "dot");
     assert!((29..=31).contains(&ticks.len()), "{}", ticks.len());
     assert!(matches!(ticks[0], FrameWorkerMessage::Tick { t } if t.get() < 0.04));
-    bench.wish(Wish::SetRate(Thousandths::of(12.0)));
+    bench.command(Command::SetRate(Thousandths::of(12.0)));
     bench.took();
     bench.pass(ms(1000));
     assert!((11..=13).contains(&told(&bench.took(), "dot").len()));
     bench.frame("other", 3);
-    bench.wish(Wish::Activate(Some(id("other"))));
+    bench.command(Command::Activate(Some(id("other"))));
     bench.took();
     bench.pass(ms(500));
     let effects = bench.took();
@@ -248,18 +279,18 @@ fn the_rate_has_bounds_and_goes_back_to_the_displays_own() {
         (-3.0, "fps must be >= 1"),
         (60.5, "fps exceeds max 60"),
     ] {
-        let answer = bench.wish(Wish::SetRate(Thousandths::of(rate)));
+        let answer = bench.command(Command::SetRate(Thousandths::of(rate)));
         assert_eq!(error(&answer), text);
     }
     assert!(!bench.look().manual);
-    bench.wish(Wish::SetRate(Thousandths::of(7.0)));
+    bench.command(Command::SetRate(Thousandths::of(7.0)));
     let look = bench.look();
     assert!(look.manual);
     assert_eq!(look.stats.fps, Fps::new(7.0).unwrap());
     assert_eq!(look.display.fps_effective, Fps::new(7.0).unwrap());
     assert_eq!(look.display.fps_configured, Fps::new(30.0).unwrap());
     assert_eq!(look.display.buffer_capacity, 7);
-    bench.wish(Wish::SetRate(None));
+    bench.command(Command::SetRate(None));
     let look = bench.look();
     assert_eq!(
         (
@@ -274,22 +305,22 @@ fn the_rate_has_bounds_and_goes_back_to_the_displays_own() {
 #[test]
 fn what_people_set_holds_after_a_restart() {
     let mut bench = Bench::usual().activated("dot");
-    bench.wish(Wish::SetRate(Thousandths::of(10.0)));
-    bench.wish(Wish::Configure(
+    bench.command(Command::SetRate(Thousandths::of(10.0)));
+    bench.command(Command::Configure(
         id("dot"),
         json!({"a": 1, "b": 2}).as_object().unwrap().clone(),
     ));
-    bench.wish(Wish::Configure(
+    bench.command(Command::Configure(
         id("dot"),
         json!({"b": 3}).as_object().unwrap().clone(),
     ));
-    bench.wish(Wish::Start(id("clock")));
-    let mut again = Bench::new(terms(|_| {}, &["clock"]), bench.bucket.clone());
+    bench.command(Command::Start(id("clock")));
+    let mut again = Bench::new(config(|_| {}, &["clock"]), bench.bucket.clone());
     let first = again.took();
     assert!(
         first
             .iter()
-            .any(|effect| matches!(effect, Effect::Run(worker) if *worker == id("clock")))
+            .any(|effect| matches!(effect, Action::Run(worker) if *worker == id("clock")))
     );
     let look = again.look();
     assert_eq!(
@@ -297,12 +328,12 @@ fn what_people_set_holds_after_a_restart() {
         (Some(id("dot")), 10.0, true)
     );
     // The worker comes back, is told what it is set to, and is ticked.
-    again.step(Event::Heard(id("dot"), beat("9", false)));
+    again.step(Event::HeartbeatReceived(id("dot"), beat("9", false)));
     let effects = again.took();
-    let heard = told(&effects, "dot");
+    let heartbeat = told(&effects, "dot");
     let data = json!({"a": 1, "b": 3}).as_object().unwrap().clone();
-    assert!(heard.contains(&&FrameWorkerMessage::Config { data }));
-    assert!(heard.contains(&&FrameWorkerMessage::Start));
+    assert!(heartbeat.contains(&&FrameWorkerMessage::Config { data }));
+    assert!(heartbeat.contains(&&FrameWorkerMessage::Start));
     again.pass(ms(1000));
     let ticked = again.took();
     assert!(
@@ -314,36 +345,31 @@ fn what_people_set_holds_after_a_restart() {
         )
     );
     // A display that was replaced by a slower one is not driven faster than it can.
-    let slow = terms(|display| display.max_fps = Fps::new(5.0).unwrap(), &[]);
+    let slow = config(|display| display.max_fps = Fps::new(5.0).unwrap(), &[]);
     assert_eq!(Bench::new(slow, bench.bucket).look().stats.fps.get(), 5.0);
 }
 
 #[test]
 fn a_wish_holds_and_is_answered_once_it_is_stored_and_the_others_wait() {
     let mut bench = Bench::usual().activated("dot");
-    bench.step(Event::Wished(
+    bench.step(Event::CommandReceived(
         RequestId::new(50),
-        Wish::SetRate(Thousandths::of(5.0)),
+        Command::SetRate(Thousandths::of(5.0)),
     ));
-    bench.step(Event::Wished(
+    bench.step(Event::CommandReceived(
         RequestId::new(51),
-        Wish::SetRate(Thousandths::of(6.0)),
+        Command::SetRate(Thousandths::of(6.0)),
     ));
-    let stores = |effects: &[Effect]| {
-        effects
-            .iter()
-            .filter(|effect| matches!(effect, Effect::Store(_)))
-            .count()
-    };
-    assert_eq!(stores(&bench.effects), 1);
+    assert_eq!(bench.writes.len(), 1);
     assert!(bench.answer_to(50).is_none());
     assert_eq!(bench.look().stats.fps.get(), 30.0);
     // Frames and ticks do not wait.
     bench.pass(ms(100));
     assert!(!told(&bench.took(), "dot").is_empty());
+    bench.writes.clear();
     bench.step(Event::Stored(Err(ErrorReply::unavailable("not now"))));
     assert_eq!(error(&bench.answer_to(50).unwrap()), "not now");
-    assert_eq!(stores(&bench.effects), 1);
+    assert_eq!(bench.writes.len(), 1);
     bench.store_all();
     assert!(matches!(bench.answer_to(51), Some(Answer::Done(_))));
     assert_eq!(bench.look().stats.fps.get(), 6.0);
@@ -377,7 +403,7 @@ fn frames_of_the_active_worker_are_shown_each_for_its_time() {
     bench.frame("dot", 4);
     bench.pass(ms(200));
     assert_eq!(shown(&bench.took()), 0);
-    bench.wish(Wish::Activate(Some(id("dot"))));
+    bench.command(Command::Activate(Some(id("dot"))));
     bench.frame("dot", 4);
     assert_eq!(shown(&bench.took()), 1);
 }
@@ -385,7 +411,7 @@ fn frames_of_the_active_worker_are_shown_each_for_its_time() {
 #[test]
 fn a_display_without_room_is_spared_and_everybody_is_told() {
     // A buffer of one frame, which is shown for a second.
-    let terms = terms(
+    let config = config(
         |display| {
             display.fps = Fps::new(2.0).unwrap();
             display.buffer = ms(100);
@@ -393,7 +419,7 @@ fn a_display_without_room_is_spared_and_everybody_is_told() {
         },
         &[],
     );
-    let mut bench = Bench::new(terms, Stored::default()).activated("dot");
+    let mut bench = Bench::new(config, Stored::default()).activated("dot");
     bench.pass(ms(1000));
     bench.took();
     // The first is shown, the second waits, and for the third there is a token, but no room.
@@ -414,7 +440,7 @@ fn a_display_without_room_is_spared_and_everybody_is_told() {
     assert!(
         effects
             .iter()
-            .any(|effect| matches!(effect, Effect::Publish(stats) if !stats.degraded))
+            .any(|effect| matches!(effect, Action::Publish(stats) if !stats.degraded))
     );
     bench.frame("dot", 3);
     assert_eq!(
@@ -427,7 +453,7 @@ fn a_display_without_room_is_spared_and_everybody_is_told() {
 #[test]
 fn frames_sent_straight_to_the_display_need_no_worker_and_are_refused_when_it_is_full() {
     let mut bench = Bench::new(
-        terms(|display| display.buffer = ms(100), &[]),
+        config(|display| display.buffer = ms(100), &[]),
         Stored::default(),
     );
     let mut ingest = |column: u16| {
@@ -463,7 +489,7 @@ fn frames_sent_straight_to_the_display_need_no_worker_and_are_refused_when_it_is
 #[test]
 fn workers_on_the_bus_are_started_and_stopped_until_they_say_so() {
     let mut bench = Bench::usual();
-    bench.step(Event::Heard(id("text"), beat("1", false)));
+    bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
     let effects = bench.took();
     assert!(matches!(
         told(&effects, "text")[..],
@@ -472,51 +498,51 @@ fn workers_on_the_bus_are_started_and_stopped_until_they_say_so() {
             FrameWorkerMessage::Config { .. }
         ]
     ));
-    bench.wish(Wish::Start(id("text")));
+    bench.command(Command::Start(id("text")));
     assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
     // It was lost.
     bench.pass(ms(1000));
     bench.took();
-    bench.step(Event::Heard(id("text"), beat("1", false)));
+    bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
     assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
-    bench.step(Event::Heard(id("text"), beat("1", true)));
+    bench.step(Event::HeartbeatReceived(id("text"), beat("1", true)));
     assert!(told(&bench.took(), "text").is_empty());
     assert_eq!(bench.look().stats.running, [id("text")]);
     // Whoever was shown is stopped, also when it was started by hand.
-    bench.wish(Wish::Activate(Some(id("text"))));
-    bench.wish(Wish::Activate(Some(id("clock"))));
+    bench.command(Command::Activate(Some(id("text"))));
+    bench.command(Command::Activate(Some(id("clock"))));
     assert!(told(&bench.took(), "text").contains(&&FrameWorkerMessage::Stop));
-    bench.step(Event::Heard(id("text"), beat("1", true)));
+    bench.step(Event::HeartbeatReceived(id("text"), beat("1", true)));
     assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Stop]);
-    bench.step(Event::Heard(id("text"), beat("1", false)));
+    bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
     bench.pass(ms(4000));
     let look = bench.look();
     assert_eq!(look.stats.running, [id("clock")]);
     assert_eq!(
         look.known,
         [id("clock")],
-        "the other one was not heard for three seconds"
+        "the other one was silent for three seconds"
     );
 }
 
 #[test]
 fn a_process_is_started_stopped_and_restarted_when_it_is_silent() {
     let mut bench = Bench::usual();
-    let ran = |effects: &[Effect]| {
+    let ran = |effects: &[Action]| {
         effects
             .iter()
-            .filter(|effect| matches!(effect, Effect::Run(_)))
+            .filter(|effect| matches!(effect, Action::Run(_)))
             .count()
     };
-    let halted = |effects: &[Effect]| {
+    let halted = |effects: &[Action]| {
         effects
             .iter()
-            .filter(|effect| matches!(effect, Effect::Halt(_)))
+            .filter(|effect| matches!(effect, Action::Halt(_)))
             .count()
     };
-    bench.wish(Wish::Activate(Some(id("clock"))));
+    bench.command(Command::Activate(Some(id("clock"))));
     assert_eq!(ran(&bench.took()), 1);
-    bench.step(Event::Began(id("clock")));
+    bench.step(Event::ProcessStarted(id("clock")));
     assert_eq!(bench.look().stats.running, [id("clock")]);
     bench.pass(ms(8000));
     bench.frame("clock", 1);
@@ -528,18 +554,18 @@ fn a_process_is_started_stopped_and_restarted_when_it_is_silent() {
     );
     bench.pass(ms(1500));
     assert_eq!(halted(&bench.took()), 1);
-    bench.step(Event::Ended(id("clock")));
+    bench.step(Event::ProcessEnded(id("clock")));
     assert_eq!(ran(&bench.took()), 1, "it is wanted");
     // One that dies by itself is started again within a second, but not at once.
-    bench.step(Event::Ended(id("clock")));
+    bench.step(Event::ProcessEnded(id("clock")));
     assert_eq!(ran(&bench.took()), 0);
     bench.pass(ms(1100));
     assert_eq!(ran(&bench.took()), 1);
     // Another one is shown.
     bench.frame("dot", 1);
-    bench.wish(Wish::Activate(Some(id("dot"))));
+    bench.command(Command::Activate(Some(id("dot"))));
     assert_eq!(halted(&bench.took()), 1);
-    bench.step(Event::Ended(id("clock")));
+    bench.step(Event::ProcessEnded(id("clock")));
     bench.pass(ms(30_000));
     assert_eq!(ran(&bench.took()), 0);
 }
@@ -549,20 +575,20 @@ fn everybody_is_told_once_a_second_and_on_every_event_but_no_flood_floods_them()
     let mut bench = Bench::usual().activated("dot");
     bench.pass(ms(2000));
     bench.took();
-    let told = |effects: &[Effect]| {
+    let told = |effects: &[Action]| {
         effects
             .iter()
-            .filter(|effect| matches!(effect, Effect::Publish(_)))
+            .filter(|effect| matches!(effect, Action::Publish(_)))
             .count()
     };
     bench.pass(ms(3000));
     assert_eq!(told(&bench.took()), 3);
     bench.pass(ms(500));
     bench.took();
-    bench.wish(Wish::SetRate(Thousandths::of(20.0)));
+    bench.command(Command::SetRate(Thousandths::of(20.0)));
     assert_eq!(told(&bench.took()), 1, "at once");
     for _ in 0..1000 {
-        bench.step(Event::Framed(id("bad"), b"RB".to_vec().into(), None));
+        bench.step(Event::FrameReceived(id("bad"), b"RB".to_vec().into(), None));
         bench.pass(ms(1));
     }
     let effects = bench.took();
@@ -589,8 +615,11 @@ fn a_loud_worker_takes_nothing_from_another() {
 fn settings_that_grow_too_large_are_refused_and_the_old_ones_stay() {
     let mut bench = Bench::usual();
     let settings = |value: &str| json!({"text": value}).as_object().unwrap().clone();
-    bench.wish(Wish::Configure(id("text"), settings("short")));
-    let answer = bench.wish(Wish::Configure(id("text"), settings(&"x".repeat(600_000))));
+    bench.command(Command::Configure(id("text"), settings("short")));
+    let answer = bench.command(Command::Configure(
+        id("text"),
+        settings(&"x".repeat(600_000)),
+    ));
     assert!(
         matches!(answer, Answer::Refused(refusal) if refusal.code == ErrorCode::PayloadTooLarge)
     );
@@ -605,7 +634,7 @@ fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
             panel: panel.map(str::to_owned),
             unless: unless.map(str::to_owned),
         };
-        bench.step(Event::PictureAsked(RequestId::new(9), asked));
+        bench.step(Event::ImageRequested(RequestId::new(9), asked));
         bench.answer_to(9).unwrap()
     };
     let picture = |answer: Answer| match answer {

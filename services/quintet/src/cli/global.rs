@@ -1,5 +1,7 @@
 //! Options of every client command: where the edge is, and how results are printed.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 /// What every client command takes.
@@ -16,6 +18,9 @@ pub(crate) struct Global {
     /// The API key, where keys are set.
     #[arg(long, global = true, env = "QUINTET_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// Certificate authority of the edge, PEM; without it those of the system are trusted.
+    #[arg(long, global = true, value_name = "FILE", env = "QUINTET_CA")]
+    pub(crate) ca: Option<PathBuf>,
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,

@@ -1,6 +1,5 @@
-//! The command line: its arguments, exit codes and standard output.
+//! The command line's basics: options of every command, exit codes and standard output.
 
-pub(crate) mod args;
 pub mod exit;
 pub(crate) mod global;
 pub(crate) mod stdout;

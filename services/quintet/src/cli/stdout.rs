@@ -1,15 +1,15 @@
-//! Lines for people and scripts on standard output, and what happens when nobody reads them any more.
+//! Lines for people and scripts on standard output, and what happens when their reader has gone.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Result, Write};
 
-/// A line of something that runs on. Whoever closed the pipe is no reason for a running system to end, as it would be
+/// A line of something that runs on. A closed pipe is no reason for a running system to end, as it would be
 /// with `println!`.
 pub(crate) fn emit(line: impl Display) {
     let _ = write(line);
 }
 
-/// A line of a command's answer. Whoever closed the pipe, as `head` does, has read enough: the command ends well.
+/// A line of a command's answer. A reader that closed the pipe, as `head` does, has read enough: the command ends well.
 pub(crate) fn print(line: impl Display) {
     done(write(line));
 }

@@ -1,15 +1,11 @@
 //! The client's side of HTTP: JSON in and out, failures as sentences with the exit code they deserve.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::path::Path;
 
 use anyhow::Context;
-use eventsource_stream::Eventsource;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use quintet_bus::redact_url;
 use reqwest::header::{ETAG, IF_NONE_MATCH};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use crate::cli::exit::{self, Failure};
@@ -17,53 +13,57 @@ use crate::cli::global::Global;
 
 /// A client of one edge.
 #[derive(Clone, Debug)]
-pub(crate) struct Http {
+pub struct Http {
     client: Client,
     base: String,
     token: Option<String>,
 }
 
-/// One server-sent event.
-#[derive(Clone, Debug)]
-pub(crate) struct Message {
-    pub(crate) event: String,
-    pub(crate) id: String,
-    pub(crate) data: Value,
-}
-
-/// A stream of events.
-pub(crate) struct Sse {
-    events: BoxStream<'static, anyhow::Result<Message>>,
-    retry: Arc<AtomicU64>,
-}
-
 impl Http {
-    pub(crate) fn new(base: &str, token: Option<String>) -> anyhow::Result<Self> {
+    /// A client with the key of an API, if one is set. A server that speaks TLS is trusted for a certificate of the
+    /// system's authorities.
+    pub fn new(base: &str, token: Option<String>) -> anyhow::Result<Self> {
+        Self::with(base, token, None)
+    }
+
+    /// The client that the command line describes.
+    pub(crate) fn of(global: &Global) -> anyhow::Result<Self> {
+        Self::with(&global.url, global.token.clone(), global.ca.as_deref())
+    }
+
+    /// As [`Http::new`], trusting the authorities in a file alone if one is given.
+    pub(crate) fn with(
+        base: &str,
+        token: Option<String>,
+        ca: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let base = base.trim_end_matches('/').to_owned();
         if !base.starts_with("http://") && !base.starts_with("https://") {
-            let text = format!("{base:?} is no address of an edge, such as http://127.0.0.1:8080");
+            let text = format!(
+                "{:?} is no address of an edge, such as http://127.0.0.1:8080",
+                redact_url(&base)
+            );
             return Err(Failure::new(exit::USAGE, text).into());
         }
+        // Websockets are an upgrade of HTTP/1.1.
+        let mut client = Client::builder().http1_only();
+        if let Some(file) = ca {
+            client = client.tls_certs_only(certificates(file)?);
+        }
         Ok(Self {
-            client: Client::builder().build().context("cannot set up HTTP")?,
+            client: client.build().context("cannot set up HTTP")?,
             base,
             token,
         })
     }
 
-    pub(crate) fn of(global: &Global) -> anyhow::Result<Self> {
-        Self::new(&global.url, global.token.clone())
+    /// The address of the server, without credentials.
+    pub(crate) fn address(&self) -> String {
+        redact_url(&self.base)
     }
 
-    pub(crate) fn base(&self) -> &str {
-        &self.base
-    }
-
-    pub(crate) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
-    }
-
-    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    /// A request with the key as a header.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -72,11 +72,9 @@ impl Http {
     }
 
     /// Sends a request; an answer that says no is a failure.
-    pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let response = request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+    pub async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let sent = request.send().await;
+        let response = sent.map_err(|error| self.unreachable(error))?;
         Self::checked(response).await
     }
 
@@ -91,7 +89,7 @@ impl Http {
             request = request.header(IF_NONE_MATCH, tag);
         }
         let sent = request.send().await;
-        let response = sent.map_err(|error| self.unreachable(&error))?;
+        let response = sent.map_err(|error| self.unreachable(error))?;
         if response.status() == StatusCode::NOT_MODIFIED {
             return Ok(None);
         }
@@ -103,7 +101,8 @@ impl Http {
     }
 
     async fn checked(response: Response) -> anyhow::Result<Response> {
-        if response.status().is_success() {
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if response.status().is_success() || is_upgrade {
             return Ok(response);
         }
         let status = response.status().as_u16();
@@ -124,11 +123,13 @@ impl Http {
         Err(Failure::new(code, format!("{sentence}{transition}{id}{problems}")).into())
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
+    fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
+        // The address in the error is that of the request, credentials included.
+        let error = error.without_url();
         let text = format!(
             "cannot reach {}; is it running (`quintet up`), and is --url right? {}",
-            self.base,
-            quintet_service::telemetry::chain(error)
+            self.address(),
+            quintet_service::telemetry::chain(&error)
         );
         Failure::new(exit::UNREACHABLE, text).into()
     }
@@ -138,100 +139,43 @@ impl Http {
         response.json().await.context("the answer is not JSON")
     }
 
-    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    /// Gets JSON.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.json(self.request(Method::GET, path)).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    /// Posts JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.json(self.request(Method::POST, path).json(body)).await
     }
 
-    pub(crate) async fn post_empty(&self, path: &str) -> anyhow::Result<Value> {
+    /// Posts an empty body.
+    pub async fn post_empty(&self, path: &str) -> anyhow::Result<Value> {
         self.json(self.request(Method::POST, path)).await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    /// Puts JSON.
+    pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.json(self.request(Method::PUT, path).json(body)).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+    /// Deletes.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
         self.json(self.request(Method::DELETE, path)).await
     }
-
-    /// Opens a stream of events, after an id if one is given.
-    pub(crate) async fn events(&self, path: &str, after: Option<&str>) -> anyhow::Result<Sse> {
-        let mut request = self
-            .request(Method::GET, path)
-            .header("accept", "text/event-stream");
-        if let Some(after) = after {
-            request = request.header("last-event-id", after);
-        }
-        let response = self.send(request).await?;
-        let retry = Arc::new(AtomicU64::new(0));
-        let mut field = RetryField::default();
-        let found = retry.clone();
-        let bytes = response.bytes_stream().inspect_ok(move |bytes| {
-            if let Some(wait) = field.feed(bytes) {
-                found.store(wait, Ordering::Relaxed);
-            }
-        });
-        let events = bytes.eventsource().map(|event| {
-            let event = event.context("the stream of events broke")?;
-            let data = serde_json::from_str(&event.data).unwrap_or(Value::String(event.data));
-            Ok(Message {
-                event: event.event,
-                id: event.id,
-                data,
-            })
-        });
-        Ok(Sse {
-            events: events.boxed(),
-            retry,
-        })
-    }
 }
 
-impl Sse {
-    /// The next event; none when the server has ended the stream. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Message>> {
-        self.events.next().await.transpose()
-    }
-
-    /// How long the server wants a client to wait before it comes back, if it has said so.
-    pub(crate) fn retry(&self) -> Option<Duration> {
-        match self.retry.load(Ordering::Relaxed) {
-            0 => None,
-            wait => Some(Duration::from_millis(wait)),
-        }
-    }
-}
-
-/// Finds `retry:` lines in a stream of events; those that come without an event are dropped by its parser.
-#[derive(Debug, Default)]
-struct RetryField {
-    /// The line up to here, as long as it can be such a line.
-    line: Vec<u8>,
-    is_other: bool,
-}
-
-impl RetryField {
-    /// The wait of the last such line that has ended, in milliseconds.
-    fn feed(&mut self, bytes: &[u8]) -> Option<u64> {
-        const NAME: &[u8] = b"retry:";
-        let mut found = None;
-        for byte in bytes {
-            if matches!(byte, b'\n' | b'\r') {
-                let value = self.line.strip_prefix(NAME);
-                let value = value.and_then(|value| std::str::from_utf8(value).ok());
-                found = value.and_then(|value| value.trim().parse().ok()).or(found);
-                (self.line, self.is_other) = (Vec::new(), false);
-            } else if !self.is_other {
-                self.line.push(*byte);
-                let length = self.line.len().min(NAME.len());
-                self.is_other = self.line[..length] != NAME[..length] || self.line.len() > 32;
-            }
-        }
-        found
+/// The certificates of authorities in a file, PEM.
+fn certificates(file: &Path) -> anyhow::Result<Vec<Certificate>> {
+    let wrong = |reason: String| {
+        let text = format!("cannot use {} as --ca: {reason}", file.display());
+        Failure::new(exit::USAGE, text)
+    };
+    let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    let found = Certificate::from_pem_bundle(&pem);
+    match found.map_err(|error| wrong(error.to_string()))? {
+        none if none.is_empty() => Err(wrong("it holds no certificate".to_owned()).into()),
+        found => Ok(found),
     }
 }
 
@@ -276,20 +220,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn the_wait_that_a_server_asks_for_is_heard_wherever_a_read_ends() {
-        let text = b"retry: 2500\n\nevent: hello\ndata: retry: 1\n\n: retry: 2\n";
-        for cut in 0..text.len() {
-            let mut field = RetryField::default();
-            let found = [field.feed(&text[..cut]), field.feed(&text[cut..])];
-            assert_eq!(
-                found.into_iter().flatten().collect::<Vec<_>>(),
-                [2500],
-                "{cut}"
-            );
-        }
-    }
 
     #[test]
     fn every_problem_has_a_line_with_its_path() {

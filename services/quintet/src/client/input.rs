@@ -58,3 +58,25 @@ pub(crate) fn pairs(list: &[String]) -> anyhow::Result<Map<String, Value>> {
         })
         .collect()
 }
+
+/// `name=value` pairs; a value that is JSON keeps its type, an empty one is null.
+pub(crate) fn fields(list: &[String]) -> anyhow::Result<Map<String, Value>> {
+    list.iter()
+        .map(|pair| {
+            let wrong = || {
+                Failure::new(
+                    exit::USAGE,
+                    format!("{pair:?} is not of the form name=value"),
+                )
+            };
+            let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
+            let value = match value {
+                "" => Value::Null,
+                text => {
+                    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+                }
+            };
+            Ok((name.to_owned(), value))
+        })
+        .collect()
+}

@@ -8,8 +8,8 @@ use quintet_contract::permission::Role;
 use tokio::time::timeout;
 
 use crate::cli::exit::{self, Failure};
-use crate::launch::data_dir::connection_of;
-use crate::launch::system::BusIdentity;
+use crate::client::connection::connection_of;
+use crate::settings::bus::BusIdentity;
 use crate::settings::nats::NatsSettings;
 
 /// How long NATS may take to answer.
@@ -21,7 +21,7 @@ pub(crate) async fn connect(nats: &NatsSettings, data_dir: &Path) -> anyhow::Res
     if nats.url.is_none() {
         let Some(found) = connection_of(data_dir) else {
             let text = format!(
-                "there is no NATS to look at: name one with --nats-url, or start `quintet up` (nothing runs in {})",
+                "there is no NATS to connect to: name one with --nats-url, or start `quintet up` (nothing runs in {})",
                 data_dir.display()
             );
             return Err(Failure::new(exit::UNREACHABLE, text).into());

@@ -2,7 +2,6 @@
 
 mod agents;
 mod bench;
-pub(crate) mod demo;
 pub(crate) mod doctor;
 mod frames;
 mod jobs;
@@ -49,7 +48,7 @@ pub(crate) enum ClientCommand {
     Tap(tap::TapCommand),
     /// Turn one message into JSON, for `nats sub --translate 'quintet decode'`
     Decode,
-    /// Measure this machine: the raw bus, then jobs, and their ratio
+    /// Measure this machine with quintet-bench, which `make bench` builds
     Bench(bench::BenchCommand),
 }
 
@@ -65,6 +64,6 @@ pub(crate) async fn run(command: ClientCommand, global: &Global) -> Outcome {
         ClientCommand::Top(command) => top::run(command, global).await,
         ClientCommand::Tap(command) => tap::tap(command, global).await,
         ClientCommand::Decode => tap::decode(),
-        ClientCommand::Bench(command) => bench::run(command, global).await,
+        ClientCommand::Bench(command) => bench::run(&command, global),
     }
 }

@@ -41,6 +41,10 @@ pub(super) async fn tap(command: TapCommand, global: &Global) -> Outcome {
     let loaded = command
         .flags
         .read(|read| (nats::read(read), PathBuf::from(read.text("data_dir"))))?;
+    if command.flags.print_config {
+        print(loaded.printed.trim_end());
+        return Ok(());
+    }
     let (nats, data_dir) = loaded.settings;
     let bus = connect(&nats, &data_dir).await?;
     let filters = match command.filters.is_empty() {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use quintet_bus::now;
 use quintet_contract::socket::ui;
 use ratatui::Frame;
@@ -17,20 +18,20 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Cell, Row, Table, TableState};
 use serde_json::Value;
-use tokio::time::{interval, sleep, timeout};
-use tokio_tungstenite::connect_async;
-use tokio_tungstenite::tungstenite::Message;
+use tokio::time::{interval, timeout};
 
-use crate::cli::exit::{self, Failure, Outcome};
+use crate::cli::exit::Outcome;
 use crate::cli::global::Global;
 use crate::cli::stdout::print;
+use crate::client::events::Update;
 use crate::client::http::{Http, path_of};
 use crate::client::output::table::{age, text, what};
+use crate::client::websocket;
 
-/// Delay before a lost connection is made again.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// How long the first snapshots may take.
-const FIRST: Duration = Duration::from_secs(10);
+/// The socket of the dashboard.
+const PATH: &str = "/ui";
+/// How long the connection and each of the first snapshots may take.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(crate) struct TopCommand {
@@ -50,7 +51,16 @@ struct View {
 }
 
 impl View {
-    /// Takes in a frame of the UI's socket.
+    /// Applies an update of the connection; the first messages of each are snapshots.
+    fn update(&mut self, update: Update<String>) {
+        match update {
+            Update::Connected => self.connected = true,
+            Update::Message(message) => self.apply(&message),
+            Update::Disconnected => self.connected = false,
+        }
+    }
+
+    /// Applies a message of the dashboard's socket.
     fn apply(&mut self, frame: &str) {
         let Ok(mut frame) = serde_json::from_str::<Value>(frame) else {
             return;
@@ -221,54 +231,19 @@ fn state(value: &Value) -> Cell<'static> {
     Cell::from(text(value)).style(Style::new().fg(color))
 }
 
-type Frames = futures::stream::BoxStream<'static, anyhow::Result<String>>;
-
-/// The frames of the UI's socket.
-async fn connect(http: &Http) -> anyhow::Result<Frames> {
-    let token = http
-        .token()
-        .map(|token| format!("?token={}", path_of(token)))
-        .unwrap_or_default();
-    let url = format!("{}/ui{token}", http.base().replacen("http", "ws", 1));
-    let connected = connect_async(url).await.map_err(|error| {
-        let text = format!(
-            "cannot watch {}; is it running (`quintet up`), and is --url right? {error}",
-            http.base()
-        );
-        Failure::new(exit::UNREACHABLE, text)
-    });
-    let (socket, _) = connected?;
-    let texts = socket
-        .map_err(anyhow::Error::from)
-        .try_filter_map(async |message| {
-            Ok(match message {
-                Message::Text(text) => Some(text.to_string()),
-                _ => None,
-            })
-        });
-    Ok(texts.boxed())
-}
-
 pub(super) async fn run(command: TopCommand, global: &Global) -> Outcome {
     let http = Http::of(global)?;
-    let mut frames = connect(&http).await?;
-    let mut view = View {
-        connected: true,
-        ..View::default()
-    };
-    for _ in 0..2 {
-        let first = timeout(FIRST, frames.next())
-            .await
-            .ok()
-            .flatten()
-            .context("the server says nothing")??;
-        view.apply(&first);
+    let mut updates = websocket::follow(&http, PATH);
+    let mut view = View::default();
+    for _ in 0..3 {
+        let first = timeout(FIRST_TIMEOUT, updates.next()).await.ok().flatten();
+        view.update(first.context("the server sends nothing")??);
     }
     if command.once {
         return once(&mut view);
     }
     let mut terminal = ratatui::init();
-    let outcome = live(&mut terminal, &http, frames, view).await;
+    let outcome = live(&mut terminal, &http, updates, view).await;
     ratatui::restore();
     outcome
 }
@@ -291,7 +266,7 @@ fn once(view: &mut View) -> Outcome {
 async fn live(
     terminal: &mut ratatui::DefaultTerminal,
     http: &Http,
-    mut frames: Frames,
+    mut updates: BoxStream<'static, anyhow::Result<Update<String>>>,
     mut view: View,
 ) -> Outcome {
     let mut keys = EventStream::new();
@@ -309,30 +284,14 @@ async fn live(
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Ok(()),
             },
-            frame = frames.next() => match frame {
-                Some(Ok(frame)) => { view.apply(&frame); continue }
-                Some(Err(_)) | None => {
-                    view.connected = false;
-                    frames = reconnected(http.clone());
-                }
+            update = updates.next() => match update {
+                Some(update) => { view.update(update?); continue }
+                None => return Ok(()),
             },
             _ = ticks.tick() => {}
         }
         terminal.draw(|frame| view.draw(frame))?;
     }
-}
-
-/// Frames again, as soon as somebody sends them; the first of them are snapshots.
-fn reconnected(http: Http) -> Frames {
-    let again = async move {
-        loop {
-            sleep(RETRY_DELAY).await;
-            if let Ok(frames) = connect(&http).await {
-                return frames;
-            }
-        }
-    };
-    futures::stream::once(again).flatten().boxed()
 }
 
 async fn pressed(view: &mut View, http: &Http, key: KeyCode) {

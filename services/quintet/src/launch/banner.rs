@@ -1,11 +1,9 @@
-//! The banner of `up`: where everything is, for a person at a terminal.
+//! What `up` reports: the steps of its start, and the banner that says where everything is.
 
-use std::io::IsTerminal;
+use std::path::Path;
 
 use quintet_edge::EdgeConfig;
 use tracing::info;
-
-use crate::launch::data_dir::DataDir;
 
 /// How the edge is spoken to.
 pub(crate) fn scheme(edge: &EdgeConfig) -> &'static str {
@@ -15,15 +13,36 @@ pub(crate) fn scheme(edge: &EdgeConfig) -> &'static str {
     }
 }
 
-/// Where everything is, for a person at a terminal.
-pub(crate) fn greet(address: &str, nats: &str, own: bool, data: &DataDir) {
-    if !std::io::stderr().is_terminal() {
-        info!(address, nats, "everything serves");
-        return;
+/// How `up` reports what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// A person watches: steps are logged, and the banner is printed.
+    Terminal,
+    /// Steps and the banner are printed, since the log has warnings only.
+    Plain,
+    /// Steps and addresses are logged.
+    Log,
+}
+
+impl Style {
+    /// Reports a step of the start.
+    pub(crate) fn step(self, step: &'static str) {
+        match self {
+            Self::Terminal | Self::Log => info!("{step}"),
+            Self::Plain => eprintln!("quintet: {step}"),
+        }
     }
-    eprintln!("\n  dashboard   {address}/\n  interface   {address}/docs\n  NATS        {nats}");
-    if own {
-        eprintln!("  NATS users  {}", data.join("connection.json").display());
+
+    /// Reports where everything is.
+    pub(crate) fn banner(self, address: &str, nats: &str, users: Option<&Path>) {
+        if self == Self::Log {
+            info!(address, nats, "everything serves");
+            return;
+        }
+        eprintln!("\n  dashboard   {address}/\n  interface   {address}/docs\n  NATS        {nats}");
+        if let Some(users) = users {
+            eprintln!("  NATS users  {}", users.display());
+        }
+        eprintln!("  Ctrl-C ends everything\n");
     }
-    eprintln!("  Ctrl-C ends everything\n");
 }

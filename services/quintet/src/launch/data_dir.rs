@@ -7,40 +7,30 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::cli::exit::{self, Failure};
+use crate::client::connection::{CONNECTION, Connection};
 
 /// Only its owner may read what is secret.
 const OWNER_ONLY: u32 = 0o600;
 /// The rights of everybody else.
 const OTHERS: u32 = 0o077;
 const PASSWORDS: &str = "passwords.json";
-const CONNECTION: &str = "connection.json";
 /// The configuration of the server, which holds the passwords as well.
 pub(crate) const NATS_CONF: &str = "nats.conf";
 const SECRETS: [&str; 3] = [PASSWORDS, CONNECTION, NATS_CONF];
 
 /// An open data folder; others are kept out until it is dropped.
 #[derive(Debug)]
-pub(crate) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
     _lock: File,
 }
 
-/// How to reach the NATS of a running `up`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Connection {
-    /// Its address.
-    pub(crate) url: String,
-    /// Its users and their passwords.
-    pub(crate) users: BTreeMap<String, String>,
-}
-
 impl DataDir {
     /// Opens the folder, making it if need be.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("cannot make the data folder {}", path.display()))?;
         let path = path
@@ -124,10 +114,4 @@ pub(crate) fn exposed(folder: &Path) -> Vec<&'static str> {
         found.is_ok_and(|found| found.permissions().mode() & OTHERS != 0)
     };
     SECRETS.into_iter().filter(open).collect()
-}
-
-/// How to reach the NATS of an `up` that runs on this folder, if one does.
-pub(crate) fn connection_of(folder: &Path) -> Option<Connection> {
-    let text = std::fs::read(folder.join(CONNECTION)).ok()?;
-    serde_json::from_slice(&text).ok()
 }

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 const WANTED: u64 = 65_536;
 
 /// Raises the limit as far as we are allowed to, once at the start.
-pub(crate) fn raise_limit() {
+pub fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     let possible = limit.maximum.unwrap_or(WANTED).min(WANTED);
     let Some(current) = limit.current.filter(|current| *current < possible) else {

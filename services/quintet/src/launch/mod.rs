@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod banner;
 pub(crate) mod bind_policy;
 pub(crate) mod data_dir;
+pub(crate) mod demo;
 pub(crate) mod embedded_nats;
 pub(crate) mod file_limit;
 pub(crate) mod part;

@@ -1,14 +1,15 @@
 //! `quintet serve`: any part against an existing NATS, any number of times.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, ValueEnum};
-use quintet_edge::EdgeConfig;
 use quintet_service::settings::{Reader, Setting};
 use quintet_service::{signals, telemetry::SETTINGS};
 
 use crate::cli::exit::Outcome;
 use crate::cli::stdout::{emit, print};
 use crate::launch::banner::scheme;
-use crate::launch::bind_policy::{refuse_known_token, warn_of_open_interface};
+use crate::launch::bind_policy;
 use crate::launch::file_limit::raise_limit;
 use crate::launch::system::{self, Part, System, SystemConfig};
 use crate::launch::telemetry;
@@ -36,7 +37,7 @@ pub(crate) struct ServeCommand {
     /// Which services
     #[arg(required = true, value_enum)]
     services: Vec<Service>,
-    /// Allow the well-known agent token on an address that others can reach
+    /// Allow the well-known agent token, and to have no API key, on an address that others can reach
     #[arg(long)]
     insecure_dev: bool,
     #[command(flatten)]
@@ -44,7 +45,7 @@ pub(crate) struct ServeCommand {
 }
 
 /// A service that can be started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Service {
     /// HTTP and WebSockets.
     Edge,
@@ -58,12 +59,9 @@ enum Service {
 
 impl Service {
     /// The part, with its settings.
-    fn part(self, read: &mut Reader<'_>, insecure: bool) -> Part {
+    fn part(self, read: &mut Reader<'_>) -> Part {
         match self {
-            Self::Edge => Part::Edge(EdgeConfig {
-                open_to: edge::open_to(insecure),
-                ..edge::read(read)
-            }),
+            Self::Edge => Part::Edge(edge::read(read)),
             Self::Scheduler => Part::Scheduler(scheduler::read(read)),
             Self::Runner => Part::Runner(runner::read(read)),
             Self::Frames => Part::Frames(frames::read(read)),
@@ -74,9 +72,10 @@ impl Service {
 pub(crate) async fn run(command: ServeCommand) -> Outcome {
     // Only what is started is read: a mistake in the settings of another service is no reason to fail.
     let loaded = command.flags.read(|read| {
-        let services = command.services.iter().copied();
+        let services: BTreeSet<Service> = command.services.iter().copied().collect();
         let parts: Vec<Part> = services
-            .map(|service| service.part(read, command.insecure_dev))
+            .into_iter()
+            .map(|service| service.part(read))
             .collect();
         let process = process::read(read, "quintet");
         (nats::read_of_owner(read), parts, process)
@@ -85,19 +84,23 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
         print(loaded.printed.trim_end());
         return Ok(());
     }
-    let (nats, parts, process) = loaded.settings;
-    let edge = parts.iter().find_map(|part| match part {
-        Part::Edge(edge) => Some(edge.clone()),
+    let (nats, mut parts, process) = loaded.settings;
+    let edge = parts.iter_mut().find_map(|part| match part {
+        Part::Edge(edge) => Some(edge),
         _ => None,
     });
-    if let Some(edge) = &edge {
-        refuse_known_token(edge, command.insecure_dev)?;
-    }
+    let edge = match edge {
+        Some(edge) => {
+            bind_policy::apply(edge, command.insecure_dev)?;
+            Some(edge.clone())
+        }
+        None => None,
+    };
     nats.require_nats()?;
     let telemetry = telemetry::start(process.telemetry)?;
     if let Some(edge) = &edge {
         raise_limit();
-        warn_of_open_interface(edge);
+        bind_policy::warn_of_open_edge(edge);
     }
     let scheme = edge.as_ref().map_or("http", scheme);
     let stop = signals::listen()?;

@@ -1,10 +1,12 @@
 //! `quintet up`: everything in one process, with a nats-server beside it unless one was named.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use quintet_agent::AgentConfig;
+use quintet_bus::redact_url;
 use quintet_contract::id::{AgentId, WorkerId};
 use quintet_edge::EdgeConfig;
 use quintet_frames::FramesConfig;
@@ -12,7 +14,7 @@ use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::settings::{Reader, Setting};
 use quintet_service::signals;
-use quintet_service::telemetry::{SETTINGS, Telemetry};
+use quintet_service::telemetry::{LogFormat, SETTINGS, Telemetry};
 use quintet_workers::RunWorkerConfig;
 use quintet_workers::effects::EffectsConfig;
 use tracing::{info, warn};
@@ -20,10 +22,12 @@ use tracing::{info, warn};
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::Global;
 use crate::cli::stdout::{emit, print};
-use crate::commands::demo;
-use crate::launch::banner::{greet, scheme};
-use crate::launch::bind_policy::{refuse_known_token, warn_of_open_interface};
+use crate::client::connection::CONNECTION;
+use crate::client::http::Http;
+use crate::launch::banner::{Style, scheme};
+use crate::launch::bind_policy;
 use crate::launch::data_dir::DataDir;
+use crate::launch::demo;
 use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
 use crate::launch::system::{Part, System, SystemConfig};
 use crate::launch::telemetry;
@@ -36,6 +40,8 @@ use crate::settings::{
 
 /// How long everything may take to become ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// What is logged beside the lines of the demonstration.
+const QUIET: &str = "warn";
 /// How long each part may take to end when the start failed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -109,7 +115,7 @@ pub(crate) struct UpCommand {
     /// Record ten seconds of a live test stream when everything is ready
     #[arg(long)]
     demo: bool,
-    /// Allow the well-known agent token on an address that others can reach
+    /// Allow the well-known agent token, and to have no API key, on an address that others can reach
     #[arg(long)]
     insecure_dev: bool,
     #[command(flatten)]
@@ -122,12 +128,28 @@ pub(crate) async fn run(command: UpCommand, global: &Global) -> Outcome {
         print(loaded.printed.trim_end());
         return Ok(());
     }
-    let config = loaded.settings;
-    refuse_known_token(&config.edge, command.insecure_dev)?;
+    let is_terminal = std::io::stderr().is_terminal();
+    // The lines of the demonstration would drown in a log that is made for machines.
+    let is_quiet = command.demo
+        && !is_terminal
+        && !["log_level", "log_filter", "log_format"]
+            .iter()
+            .any(|key| loaded.is_set(key));
+    let style = match (is_terminal, is_quiet) {
+        (true, _) => Style::Terminal,
+        (false, true) => Style::Plain,
+        (false, false) => Style::Log,
+    };
+    let mut config = loaded.settings;
+    bind_policy::apply(&mut config.edge, command.insecure_dev)?;
+    if style == Style::Plain {
+        config.process.telemetry.log_filter = QUIET.to_owned();
+        config.process.telemetry.log_format = LogFormat::Text;
+    }
     let telemetry = telemetry::start(config.process.telemetry.clone())?;
     crate::launch::file_limit::raise_limit();
-    warn_of_open_interface(&config.edge);
-    let outcome = up(command, config, global, &telemetry).await;
+    bind_policy::warn_of_open_edge(&config.edge);
+    let outcome = up(command, config, global, style, &telemetry).await;
     telemetry::end(telemetry).await;
     outcome
 }
@@ -136,6 +158,7 @@ async fn up(
     command: UpCommand,
     config: UpSettings,
     global: &Global,
+    style: Style,
     telemetry: &Telemetry,
 ) -> Outcome {
     let stop = signals::listen()?;
@@ -158,10 +181,11 @@ async fn up(
     } = config;
     let own = match &url {
         Some(url) => {
-            info!(url, "uses an existing NATS");
+            info!(url = redact_url(url), "using an existing NATS");
             None
         }
         None => {
+            style.step("starting nats-server");
             let plan = NatsPlan {
                 program: embedded.program,
                 port: embedded.port,
@@ -180,14 +204,13 @@ async fn up(
         bus.url.clone_from(&own.url);
         bus.credentials = own.credentials.clone();
     }
-    let nats = bus.url.clone();
+    let nats = redact_url(&bus.url);
     let scheme = scheme(&edge);
+    let certificate = edge.tls.as_ref().map(|tls| tls.cert.clone());
+    let ca = global.ca.clone().or(certificate);
     let ffmpeg = agent.ffmpeg;
     let mut parts = vec![
-        Part::Edge(EdgeConfig {
-            open_to: edge::open_to(command.insecure_dev),
-            ..edge
-        }),
+        Part::Edge(edge),
         Part::Scheduler(scheduler),
         Part::Runner(runner),
         Part::Frames(frames),
@@ -202,6 +225,7 @@ async fn up(
         parts,
         metrics: process.metrics,
     };
+    style.step("starting services and agents, until all are ready");
     let started = tokio::select! {
         biased;
         () = stop.cancelled() => None,
@@ -216,11 +240,11 @@ async fn up(
                 .map(|address| format!("{scheme}://{address}"))
                 .unwrap_or_default();
             emit(format_args!("ready {address}"));
-            greet(&address, &nats, own.is_some(), &data);
+            let users = own.as_ref().map(|_| data.join(CONNECTION));
+            style.banner(&address, &nats, users.as_deref());
             let demo = async {
-                let token = global.token.clone();
                 if command.demo
-                    && let Err(error) = demo::run(&address, token, &work_dir, &ffmpeg).await
+                    && let Err(error) = demonstrate(&address, ca, global, &work_dir, &ffmpeg).await
                 {
                     eprintln!("demo: {error:#}");
                 }
@@ -241,6 +265,18 @@ async fn up(
         data.remove_connection();
     }
     outcome
+}
+
+/// Runs the demonstration with the key of the command line, trusting the edge that was started here.
+async fn demonstrate(
+    address: &str,
+    ca: Option<PathBuf>,
+    global: &Global,
+    work_dir: &Path,
+    ffmpeg: &Path,
+) -> anyhow::Result<()> {
+    let http = Http::with(address, global.token.clone(), ca.as_deref())?;
+    demo::run(&http, work_dir, ffmpeg).await
 }
 
 async fn start(config: SystemConfig, telemetry: &Telemetry) -> anyhow::Result<System> {

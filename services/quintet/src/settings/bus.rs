@@ -1,8 +1,9 @@
 //! Connections to the bus: one identity per service, agent or worker, each with the credentials of its role.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use quintet_bus::{BusConfig, Credentials, TlsFiles};
+use quintet_bus::{BusConfig, Credentials, TlsFiles, redact_url};
 use quintet_contract::id::AgentId;
 use quintet_contract::subject::Prefix;
 use quintet_contract::topology::Retention;
@@ -42,7 +43,7 @@ impl From<Credentials> for RoleCredentials {
 }
 
 /// How services reach the bus.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BusSettings {
     /// Address of NATS.
     pub url: String,
@@ -56,6 +57,16 @@ pub struct BusSettings {
     pub tls: Option<TlsFiles>,
     /// The credentials of each identity.
     pub credentials: RoleCredentials,
+}
+
+/// Without the password that the address may hold.
+impl fmt::Debug for BusSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BusSettings")
+            .field("url", &redact_url(&self.url))
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
+    }
 }
 
 impl BusSettings {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 use quintet_bus::Secret;
-use quintet_edge::{ApiKey, EdgeConfig, OpenTo, Role, RunRateLimit, Tls};
+use quintet_edge::{ApiKey, EdgeConfig, Role, RunRateLimit, Tls};
 use quintet_service::settings::{Reader, Setting};
 
 use super::shared::{secret, setting};
@@ -147,14 +147,6 @@ pub(crate) fn read(read: &mut Reader<'_>) -> EdgeConfig {
         key: key.into(),
     });
     edge
-}
-
-/// Who is served while there is no key; `insecure` is the flag `--insecure-dev`.
-pub(crate) fn open_to(insecure: bool) -> OpenTo {
-    match insecure {
-        true => OpenTo::Everyone,
-        false => OpenTo::ThisMachine,
-    }
 }
 
 fn run_rate(read: &mut Reader<'_>) -> Option<RunRateLimit> {

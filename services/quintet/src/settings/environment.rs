@@ -19,7 +19,12 @@ pub(super) const AGENT_ENV: Setting = setting(
 );
 
 /// Variables of the command line that are not in the settings table.
-const COMMAND_LINE: &[&str] = &["QUINTET_CONFIG", "QUINTET_TOKEN", "QUINTET_URL"];
+const COMMAND_LINE: &[&str] = &[
+    "QUINTET_CA",
+    "QUINTET_CONFIG",
+    "QUINTET_TOKEN",
+    "QUINTET_URL",
+];
 
 /// Which variables the programs that are started do not inherit.
 pub(super) fn filter(read: &mut Reader<'_>) -> EnvironmentFilter {
@@ -58,7 +63,7 @@ mod tests {
     #[test]
     fn every_variable_that_is_read_is_withheld() {
         let mut read = Vec::new();
-        variables(&crate::cli::args::Cli::command(), &mut read);
+        variables(&crate::args::Cli::command(), &mut read);
         assert!(read.contains(&"QUINTET_TOKEN".to_owned()), "{read:?}");
         read.extend(table(ALL).iter().map(|setting| setting.env.to_owned()));
         read.push("OTEL_EXPORTER_OTLP_HEADERS".to_owned());

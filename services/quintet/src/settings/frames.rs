@@ -56,7 +56,7 @@ pub(crate) const TABLE: &[Setting] = &[
         "flipdisc_serial_device",
         "FLIPDISC_SERIAL_DEVICE",
         None,
-        "device of the line; whoever names one has panels; /dev/ttyUSB0 without it and the file",
+        "device of the line; naming one enables the panels; /dev/ttyUSB0 without it and the file",
     ),
     setting(
         "flipdisc_serial_baud",

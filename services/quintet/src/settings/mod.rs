@@ -22,7 +22,9 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
-use quintet_service::settings::{Reader, Secrecy, Setting, Settings, markdown_table, process_env};
+use quintet_service::settings::{
+    Origin, Reader, Secrecy, Setting, Settings, markdown_table, process_env,
+};
 use quintet_service::telemetry;
 
 /// Every group, in the order of the documentation.
@@ -66,6 +68,15 @@ pub(crate) struct Loaded<T> {
     pub(crate) settings: T,
     /// As they can be printed, secrets masked.
     pub(crate) printed: String,
+    layers: Settings,
+}
+
+impl<T> Loaded<T> {
+    /// Whether a setting has a value other than by default.
+    pub(crate) fn is_set(&self, key: &str) -> bool {
+        let origin = self.layers.origin(key);
+        origin.is_some_and(|origin| *origin != Origin::Default)
+    }
 }
 
 /// Tables as one, each setting once.
@@ -87,7 +98,7 @@ impl<G: Groups> Args for Flags<G> {
                 let mut help = setting.help.to_owned();
                 if let Some(default) = setting
                     .default
-                    .filter(|_| setting.secret == Secrecy::Public)
+                    .filter(|_| !matches!(setting.secret, Secrecy::Secret))
                 {
                     help.push_str(&format!(" [default: {default}]"));
                 }
@@ -154,6 +165,7 @@ impl<G: Groups> Flags<G> {
         Ok(Loaded {
             settings: reader.finish(read)?,
             printed,
+            layers: settings,
         })
     }
 }

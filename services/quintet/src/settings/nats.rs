@@ -8,12 +8,12 @@ use quintet_contract::topology::Retention;
 use quintet_service::settings::{Reader, Setting};
 
 use super::bus::BusSettings;
-use super::shared::{JOB_RETENTION, RUN_RETENTION, secret, setting};
+use super::shared::{JOB_RETENTION, RUN_RETENTION, secret, setting, url};
 use crate::cli::exit::{self, Failure};
 
 /// The settings of a connection.
 pub(crate) const TABLE: &[Setting] = &[
-    setting(
+    url(
         "nats_url",
         "NATS_URL",
         None,
@@ -85,7 +85,7 @@ pub(crate) const EMBEDDED: &[Setting] = &[
 ];
 
 /// The connection to NATS.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct NatsSettings {
     /// None when no NATS was named.
     pub(crate) url: Option<String>,

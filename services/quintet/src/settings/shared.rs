@@ -1,5 +1,6 @@
 //! Settings that more than one group has, and how a setting is declared.
 
+use quintet_bus::redact_url;
 use quintet_contract::id::PoolName;
 use quintet_service::settings::{Reader, Secrecy, Setting};
 
@@ -71,6 +72,22 @@ pub(super) const fn setting(
         default,
         help,
         secret: Secrecy::Public,
+    }
+}
+
+/// A setting that is a URL, shown without the user and password in it.
+pub(super) const fn url(
+    key: &'static str,
+    env: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        env,
+        default,
+        help,
+        secret: Secrecy::Redacted(redact_url),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the core decides, told as stories: a run is created, workers report, time passes.
 
 use quintet_contract::cause::CausedBy;
+use quintet_contract::error::ErrorCode;
 use quintet_contract::id::{CheckpointId, NodeId, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::run::{NodeStatus, RunMode, RunRecord, RunStatus};

@@ -77,7 +77,7 @@ async fn a_service_works_with_the_few_permissions_it_needs() {
         .unwrap();
     let events = stream::events(bus.prefix());
     assert_eq!(
-        bus.replay_last(events, &mine, 1)
+        bus.replay_last(events, &mine, 1, usize::MAX)
             .await
             .unwrap()
             .messages

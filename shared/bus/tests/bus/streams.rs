@@ -92,7 +92,7 @@ async fn the_newest_messages_of_a_subject_are_found_among_the_others() {
     let events = stream::events(bus.prefix());
     let mine = JobLogged { job: job("mine") };
     assert!(
-        bus.replay_last(events.clone(), &mine, 5)
+        bus.replay_last(events.clone(), &mine, 5, usize::MAX)
             .await
             .unwrap()
             .messages
@@ -100,19 +100,57 @@ async fn the_newest_messages_of_a_subject_are_found_among_the_others() {
     );
     write(&bus, 100).await;
     for count in [0, 1, 2, 7, 50, 99, 100, 101, 5_000] {
-        let replay = bus.replay_last(events.clone(), &mine, count).await.unwrap();
+        let replay = bus
+            .replay_last(events.clone(), &mine, count, usize::MAX)
+            .await
+            .unwrap();
         let expected: Vec<usize> = (100_usize.saturating_sub(count)..100).collect();
         assert_eq!(lines(&replay.messages), expected, "the last {count}");
         assert_eq!(replay.remaining, 0);
     }
     let none = JobLogged { job: job("nobody") };
     assert!(
-        bus.replay_last(events, &none, 5)
+        bus.replay_last(events, &none, 5, usize::MAX)
             .await
             .unwrap()
             .messages
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn pages_and_tails_are_bounded_in_bytes_but_hold_one_message_at_least() {
+    let nats = Nats::start();
+    let bus = nats.bus().await;
+    let events = stream::events(bus.prefix());
+    let mine = JobLogged { job: job("mine") };
+    write(&bus, 100).await;
+    for (bytes, range) in [(1, 1..=1), (1_000, 2..=30)] {
+        let tail = bus.replay_last(events.clone(), &mine, 100, bytes).await;
+        let found = lines(&tail.unwrap().messages);
+        assert!(
+            range.contains(&found.len()),
+            "{} in {bytes} bytes",
+            found.len()
+        );
+        assert_eq!(found.last(), Some(&99), "the newest are kept");
+        let (mut next, mut all) = (1, Vec::new());
+        while all.len() < 100 {
+            let page = bus
+                .replay_page(events.clone(), &mine, next, 1_000, bytes)
+                .await;
+            let page = page.unwrap();
+            assert!(
+                range.contains(&page.messages.len()),
+                "{} in {bytes} bytes",
+                page.messages.len()
+            );
+            all.extend(lines(&page.messages));
+            assert_eq!(page.remaining, 100 - all.len() as u64);
+            next = page.last_sequence + 1;
+        }
+        assert_eq!(all, (0..100).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]

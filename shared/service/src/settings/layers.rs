@@ -5,35 +5,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use figment::providers::{Format, Toml};
-use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
+use toml::Value;
 
 use super::{Error, Found, Origin, Problem, Raw, Setting};
 
-// Names of the layers, by which a merged value is traced back to its origin.
-const DEFAULT: &str = "default";
-const FILE: &str = "file";
-const ENVIRONMENT: &str = "environment";
-const FLAG: &str = "flag";
-
-struct Layer {
-    kind: &'static str,
-    values: Dict,
-}
-
-impl Provider for Layer {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.kind)
-    }
-
-    fn data(&self) -> figment::error::Result<Map<Profile, Dict>> {
-        Ok(Profile::Default.collect(self.values.clone()))
-    }
-}
-
 /// The value of every setting that has one, and what nobody declared.
 type Merged = (BTreeMap<&'static str, Found>, Vec<Problem>);
+
+/// The values of one layer, by the keys of the settings.
+type Layer = BTreeMap<String, Raw>;
 
 pub(super) fn merge(
     table: &[Setting],
@@ -41,25 +21,29 @@ pub(super) fn merge(
     env: impl Fn(&str) -> Option<String>,
     flags: BTreeMap<String, String>,
 ) -> Result<Merged, Error> {
-    let file_values = file.map(read_file).transpose()?.unwrap_or_default();
-    let (flag_values, unknown_flags) = flag_layer(table, flags);
-    let problems = unknown_keys(table, file, &file_values)
+    let of_file = file.map(read_file).transpose()?.unwrap_or_default();
+    let (of_flags, unknown_flags) = flag_layer(table, flags);
+    let problems = unknown_keys(table, file, &of_file)
         .chain(unknown_flags)
         .collect();
-
-    let figment = Figment::new()
-        .merge(default_layer(table))
-        .merge(Layer {
-            kind: FILE,
-            values: file_values,
-        })
-        .merge(environment_layer(table, env))
-        .merge(flag_values);
-    let values = table
-        .iter()
-        .filter_map(|setting| Some((setting.key, found(&figment, setting, file)?)))
-        .collect();
-    Ok((values, problems))
+    // The layer that wins comes first.
+    let found = |setting: &Setting| {
+        let of_env = || env(setting.env).filter(|value| !value.is_empty());
+        let (raw, origin) = if let Some(raw) = of_flags.get(setting.key) {
+            (raw.clone(), Origin::Flag(setting.flag()))
+        } else if let Some(value) = of_env() {
+            (
+                Raw::Text(value),
+                Origin::Environment(setting.env.to_owned()),
+            )
+        } else if let Some((raw, path)) = of_file.get(setting.key).zip(file) {
+            (raw.clone(), Origin::File(path.to_owned()))
+        } else {
+            (Raw::Text(setting.default?.to_owned()), Origin::Default)
+        };
+        Some((setting.key, Found { raw, origin }))
+    };
+    Ok((table.iter().filter_map(found).collect(), problems))
 }
 
 /// Several services in one process may share a setting; it is listed once, where it appears first.
@@ -73,33 +57,8 @@ pub(super) fn without_repetition(table: &[Setting]) -> Vec<Setting> {
     kept
 }
 
-fn default_layer(table: &[Setting]) -> Layer {
-    let values = table
-        .iter()
-        .filter_map(|setting| Some((setting.key.to_owned(), Value::from(setting.default?))))
-        .collect();
-    Layer {
-        kind: DEFAULT,
-        values,
-    }
-}
-
-fn environment_layer(table: &[Setting], env: impl Fn(&str) -> Option<String>) -> Layer {
-    let values = table
-        .iter()
-        .filter_map(|setting| {
-            let value = env(setting.env).filter(|value| !value.is_empty())?;
-            Some((setting.key.to_owned(), Value::from(value)))
-        })
-        .collect();
-    Layer {
-        kind: ENVIRONMENT,
-        values,
-    }
-}
-
 fn flag_layer(table: &[Setting], flags: BTreeMap<String, String>) -> (Layer, Vec<Problem>) {
-    let mut values = Dict::new();
+    let mut values = Layer::new();
     let mut unknown = Vec::new();
     for (name, value) in flags {
         let known = table
@@ -107,7 +66,7 @@ fn flag_layer(table: &[Setting], flags: BTreeMap<String, String>) -> (Layer, Vec
             .find(|setting| setting.key == name || setting.flag() == name);
         match known {
             Some(setting) => {
-                values.insert(setting.key.to_owned(), Value::from(value));
+                values.insert(setting.key.to_owned(), Raw::Text(value));
             }
             None => unknown.push(Problem {
                 key: name.clone(),
@@ -117,21 +76,24 @@ fn flag_layer(table: &[Setting], flags: BTreeMap<String, String>) -> (Layer, Vec
             }),
         }
     }
-    (Layer { kind: FLAG, values }, unknown)
+    (values, unknown)
 }
 
-fn read_file(path: &Path) -> Result<Dict, Error> {
+fn read_file(path: &Path) -> Result<Layer, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::ReadFile {
         path: path.to_owned(),
         source,
     })?;
-    let mut data = Toml::string(&text)
-        .data()
-        .map_err(|error| Error::ParseFile {
+    let values: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| Error::ParseFile {
             path: path.to_owned(),
             reason: without_excerpt(&error.to_string()),
         })?;
-    Ok(data.remove(&Profile::Default).unwrap_or_default())
+    Ok(values
+        .into_iter()
+        .map(|(key, value)| (key, raw(value)))
+        .collect())
 }
 
 /// The parser quotes the faulty line between bars; it may hold a secret and is left out.
@@ -147,7 +109,7 @@ fn without_excerpt(message: &str) -> String {
 fn unknown_keys<'a>(
     table: &'a [Setting],
     file: Option<&'a Path>,
-    values: &Dict,
+    values: &Layer,
 ) -> impl Iterator<Item = Problem> + use<'a> {
     let keys: Vec<String> = values.keys().cloned().collect();
     keys.into_iter()
@@ -160,26 +122,9 @@ fn unknown_keys<'a>(
         })
 }
 
-fn found(figment: &Figment, setting: &Setting, file: Option<&Path>) -> Option<Found> {
-    let value = figment.find_value(setting.key).ok()?;
-    let layer = figment
-        .get_metadata(value.tag())
-        .map(|metadata| metadata.name.as_ref());
-    let origin = match (layer, file) {
-        (Some(FILE), Some(path)) => Origin::File(path.to_owned()),
-        (Some(ENVIRONMENT), _) => Origin::Environment(setting.env.to_owned()),
-        (Some(FLAG), _) => Origin::Flag(setting.flag()),
-        _ => Origin::Default,
-    };
-    Some(Found {
-        raw: raw(value),
-        origin,
-    })
-}
-
 fn raw(value: Value) -> Raw {
     match value {
-        Value::Array(_, items) => items
+        Value::Array(items) => items
             .into_iter()
             .map(scalar)
             .collect::<Option<Vec<String>>>()
@@ -190,14 +135,10 @@ fn raw(value: Value) -> Raw {
 
 fn scalar(value: Value) -> Option<String> {
     match value {
-        Value::String(_, text) => Some(text),
-        Value::Char(_, one) => Some(one.to_string()),
-        Value::Bool(_, flag) => Some(flag.to_string()),
-        Value::Num(_, number) => number
-            .to_i128()
-            .map(|whole| whole.to_string())
-            .or_else(|| number.to_u128().map(|whole| whole.to_string()))
-            .or_else(|| number.to_f64().map(|real| real.to_string())),
-        Value::Empty(..) | Value::Dict(..) | Value::Array(..) => None,
+        Value::String(text) => Some(text),
+        Value::Boolean(flag) => Some(flag.to_string()),
+        Value::Integer(whole) => Some(whole.to_string()),
+        Value::Float(real) => Some(real.to_string()),
+        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
     }
 }

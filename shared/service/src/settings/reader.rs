@@ -228,7 +228,7 @@ impl<'a> Reader<'a> {
         let secret = self
             .settings
             .setting(key)
-            .is_some_and(|setting| setting.secret == Secrecy::Secret);
+            .is_some_and(|setting| !matches!(setting.secret, Secrecy::Public));
         match range::<T>() {
             Some(range) => format!("expected {range}"),
             None if secret => "is not in the expected form".to_owned(),

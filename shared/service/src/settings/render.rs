@@ -23,6 +23,7 @@ impl Settings {
             Some(found) => {
                 let value = match setting.secret {
                     Secrecy::Public => toml_value(&found.raw),
+                    Secrecy::Redacted(redact) => quoted(&redact(&found.raw.to_string())),
                     Secrecy::Secret => quoted(MASK),
                 };
                 format!(

@@ -242,3 +242,24 @@ fn a_command_reads_and_prints_its_own_settings_of_a_file_for_all() {
     let error = read.finish(()).unwrap_err().to_string();
     assert!(error.contains("does not declare it"), "{error}");
 }
+
+#[test]
+fn a_redacted_setting_is_shown_without_its_secret_part() {
+    let host = |url: &str| url.rsplit('@').next().unwrap_or_default().to_owned();
+    let table = [Setting {
+        secret: Secrecy::Redacted(host),
+        ..public("nats_url", "NATS_URL", None, "where NATS is")
+    }];
+    let flags = [("nats_url".to_owned(), "me:hunter2@bus".to_owned())];
+    let settings = Settings::load(&table, None, |_| None, flags.into()).unwrap();
+    let printed = settings.print_config();
+    assert!(printed.contains("nats_url = \"bus\""), "{printed}");
+    let mut read = settings.reader();
+    assert_eq!(read.text("nats_url"), "me:hunter2@bus");
+    read.check("nats_url", false, "cannot be used");
+    let error = read.finish(()).unwrap_err().to_string();
+    assert!(
+        error.contains("\"bus\"") && !error.contains("hunter2"),
+        "{error}"
+    );
+}

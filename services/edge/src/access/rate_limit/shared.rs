@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use quintet_bus::{Bus, now};
@@ -31,7 +32,7 @@ const BACKOFF: Duration = Duration::from_secs(1);
 /// Bytes of the digest that names a caller.
 const IDENTITY_BYTES: usize = 16;
 
-/// What a caller is told about its limit.
+/// The state of a caller's limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RateLimitStatus {
     /// Requests in a window.
@@ -78,7 +79,7 @@ struct WindowCounter {
     /// What this edge has reserved, and what it has given out of that.
     granted: u64,
     used: u64,
-    /// The count over all edges, as it was last heard.
+    /// The count over all edges, as last received.
     total: u64,
     /// Requests that wait for a reservation.
     waiting: u64,
@@ -193,7 +194,7 @@ impl WindowCounter {
     /// Takes in what a reservation brought; without a total, the edge counts by itself.
     fn record_reservation(&mut self, amount: u64, total: Option<u64>, limit: u64) {
         self.reservation = None;
-        // Whoever still waits says so again.
+        // Those that still wait count again.
         self.waiting = 0;
         let total = total.unwrap_or(self.total.max(self.granted) + amount);
         self.granted += amount.saturating_sub(total.saturating_sub(limit));
@@ -222,11 +223,7 @@ fn window_at(now: Timestamp, window: Duration) -> (u64, Duration) {
 /// What a caller is called on the bus. Windows of another length are counted apart.
 fn identity(caller: &str, window: Duration) -> RateIdentity {
     let digest = Sha256::digest(format!("{} {caller}", window.as_millis()));
-    let hex: String = digest
-        .iter()
-        .take(IDENTITY_BYTES)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex = HEXLOWER.encode(&digest[..IDENTITY_BYTES]);
     RateIdentity::parse(hex).expect("hexadecimal digits are a name")
 }
 

@@ -8,30 +8,32 @@ use quintet_contract::frame_api::{ActivateWorker, ConfigureFrameWorker, FrameWor
 use quintet_contract::id::WorkerId;
 use quintet_contract::{JsonObject, nesting};
 use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{ErrorBody, HttpError};
 use crate::frames::client::FramesClient;
-use crate::frames::{Said, WorkerOf, of_frames, unknown_worker, with_body, wrong};
+use crate::frames::{of_frames, unknown_worker, with_body, wrong};
 use crate::http::docs::Operation;
+use crate::http::extract::{JsonBody, Lenient, PathId};
 
-/// Nothing faster than this can be said on the bus; the display's own limit is far below.
+/// The fastest rate that fits a message; the display's own limit is far below.
 const MAX_RATE: f64 = 1e12;
 
 /// Whose frames shall be shown.
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "describes the body")]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct Activation {
     /// The worker; nobody's when it is null or left out.
     #[serde(default)]
-    id: Option<WorkerId>,
+    #[schemars(with = "Option<WorkerId>")]
+    id: Option<Value>,
 }
 
 pub(crate) async fn activate(
     State(frames): State<FramesClient>,
-    Said(body, ..): Said<Activation>,
+    JsonBody(body, _): JsonBody<Activation, Lenient>,
 ) -> Result<StatusCode, HttpError> {
-    let id = chosen(body.get("id"))?;
+    let id = chosen(body.id.as_ref())?;
     frames.activate_worker(&ActivateWorker { id }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -57,25 +59,25 @@ pub(crate) fn activate_docs(operation: Operation<'_>) -> Operation<'_> {
 }
 
 /// How fast frames shall be shown.
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "describes the body")]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct NewRate {
     /// Frames per second: 1 or more, at most what the display can show.
-    fps: f64,
+    #[schemars(required, with = "f64")]
+    fps: Option<Value>,
 }
 
 pub(crate) async fn set_fps(
     State(frames): State<FramesClient>,
-    Said(body, ..): Said<NewRate>,
+    JsonBody(body, _): JsonBody<NewRate, Lenient>,
 ) -> Result<StatusCode, HttpError> {
-    let number = body.get("fps").and_then(Value::as_f64);
+    let number = body.fps.as_ref().and_then(Value::as_f64);
     let fps = number.and_then(rate);
     let fps = fps.ok_or_else(|| wrong("fps must be a number"))?;
     frames.set_fps(&SetFps { fps: Some(fps) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A rate as it is said on the bus. What is a little below or above a whole number stays so: that is where limits are.
+/// A rate as the bus carries it. What is a little below or above a whole number stays so: that is where limits are.
 fn rate(number: f64) -> Option<Thousandths> {
     let number = number.clamp(-MAX_RATE, MAX_RATE);
     let rounded = Thousandths::of(number)?;
@@ -109,7 +111,7 @@ pub(crate) fn reset_fps_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn start(
     State(frames): State<FramesClient>,
-    WorkerOf(id): WorkerOf,
+    PathId(id): PathId<WorkerId>,
 ) -> Result<StatusCode, HttpError> {
     frames.start_worker(&FrameWorkerRef { id }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -126,7 +128,7 @@ pub(crate) fn start_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn stop(
     State(frames): State<FramesClient>,
-    WorkerOf(id): WorkerOf,
+    PathId(id): PathId<WorkerId>,
 ) -> Result<StatusCode, HttpError> {
     frames.stop_worker(&FrameWorkerRef { id }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -141,13 +143,13 @@ pub(crate) fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
 }
 
 /// What a worker is set to; its fields are the worker's own.
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "describes the body")]
+#[derive(Deserialize, JsonSchema)]
+#[serde(transparent)]
 pub(crate) struct Settings(JsonObject);
 
 pub(crate) async fn settings(
     State(frames): State<FramesClient>,
-    WorkerOf(id): WorkerOf,
+    PathId(id): PathId<WorkerId>,
 ) -> Result<Json<JsonObject>, HttpError> {
     let found = frames.worker_settings(&FrameWorkerRef { id }).await?;
     Ok(Json(found.settings))
@@ -163,8 +165,8 @@ pub(crate) fn settings_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn configure(
     State(frames): State<FramesClient>,
-    WorkerOf(id): WorkerOf,
-    Said(settings, ..): Said<Settings>,
+    PathId(id): PathId<WorkerId>,
+    JsonBody(Settings(settings), _): JsonBody<Settings, Lenient>,
 ) -> Result<StatusCode, HttpError> {
     if !nesting::is_bounded_object(&settings) {
         let levels = nesting::MAX_LEVELS;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aide::transform::TransformResponse;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRef, Query, State};
+use axum::extract::{FromRef, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,7 @@ use quintet_contract::frame_api::{GetPicture, PictureReply};
 use quintet_service::tasks::Tasks;
 use quintet_service::telemetry::chain;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::warn;
@@ -28,7 +28,7 @@ use crate::frames::png::{MAX_SCALE, PngDrawing};
 use crate::frames::{of_frames, wrong};
 use crate::http::docs::Operation;
 use crate::http::docs::{Presence, with_header};
-use crate::http::extract::Params;
+use crate::http::query::{Query, QueryParams};
 use crate::live::Part;
 use crate::state::App;
 
@@ -46,51 +46,69 @@ fn integer(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer"})
 }
 
-/// How a picture is drawn.
+/// How an image is drawn.
 #[derive(Deserialize, JsonSchema)]
-#[allow(dead_code, reason = "describes the query")]
-struct ImageQuery {
+pub(crate) struct ImageQuery {
     /// Pixels of the picture for one of the display, in each direction: 1 to 64; 10 when nothing is said.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "scale")]
     #[schemars(schema_with = "integer")]
-    scale: Option<i64>,
+    scale: Option<u16>,
 }
 
 /// Which panel is drawn, and how.
 #[derive(Deserialize, JsonSchema)]
-#[allow(dead_code, reason = "describes the query")]
-struct PanelQuery {
+pub(crate) struct PanelQuery {
     /// The panel.
-    id: String,
+    #[schemars(required)]
+    id: Option<String>,
     /// Pixels of the picture for one of the panel, in each direction: 1 to 64; 10 when nothing is said.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "scale")]
     #[schemars(schema_with = "integer")]
-    scale: Option<i64>,
+    scale: Option<u16>,
+}
+
+impl QueryParams for ImageQuery {
+    fn expected(_: &str) -> String {
+        "an integer".to_owned()
+    }
+
+    fn invalid(_: &str, text: String) -> HttpError {
+        wrong(text)
+    }
+}
+
+impl QueryParams for PanelQuery {
+    fn expected(_: &str) -> String {
+        "an integer".to_owned()
+    }
+
+    fn invalid(_: &str, text: String) -> HttpError {
+        wrong(text)
+    }
 }
 
 pub(crate) async fn frame(
     State(app): State<App>,
-    params: Params,
+    Query(query): Query<ImageQuery>,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    respond(&app, None, &params, &headers).await
+    respond(&app, None, query.scale, &headers).await
 }
 
 pub(crate) fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
     image_docs(operation)
         .id("getFrameImage")
         .summary("Get what the display shows")
-        .input::<Query<ImageQuery>>()
 }
 
 pub(crate) async fn panel(
     State(app): State<App>,
-    params: Params,
+    Query(query): Query<PanelQuery>,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     let unnamed = || HttpError::new(ErrorCode::NotFound, "unknown panel id");
-    let id = params.text("id").ok_or_else(unnamed)?.to_owned();
-    respond(&app, Some(id), &params, &headers).await
+    let id = query.id.ok_or_else(unnamed)?;
+    respond(&app, Some(id), query.scale, &headers).await
 }
 
 pub(crate) fn panel_docs(operation: Operation<'_>) -> Operation<'_> {
@@ -98,7 +116,6 @@ pub(crate) fn panel_docs(operation: Operation<'_>) -> Operation<'_> {
         .id("getPanelImage")
         .summary("Get what one panel shows")
         .description("As it is mounted: cut out of the canvas, then turned.")
-        .input::<Query<PanelQuery>>()
         .response::<404, Json<ErrorBody>>()
 }
 
@@ -124,10 +141,10 @@ fn with_etag<T>(response: TransformResponse<'_, T>) -> TransformResponse<'_, T> 
 async fn respond(
     app: &App,
     panel: Option<String>,
-    params: &Params,
+    scale: Option<u16>,
     headers: &HeaderMap,
 ) -> Result<Response, HttpError> {
-    let scale = scale(params)?;
+    let scale = scale.unwrap_or(SCALE);
     let known = Known::read(headers, scale);
     let get = GetPicture {
         panel,
@@ -171,7 +188,7 @@ impl Part for DrawingTurns {
 /// Draws a step whenever the client has read the one before, so that none who is slow holds a thread.
 fn in_steps(turns: Arc<DrawingTurns>, drawing: PngDrawing) -> Body {
     let parts = futures::stream::try_unfold((turns, drawing), async |(turns, mut drawing)| {
-        // Few at a time: large pictures for many clients must not take the processor from everybody else.
+        // Few at a time: large images for many clients must not take the processor from others.
         let place = turns.0.acquire().await.map_err(std::io::Error::other)?;
         // Ends by itself after a few milliseconds.
         let step = spawn_blocking(move || drawing.part().map(|part| (part, drawing)));
@@ -182,16 +199,16 @@ fn in_steps(turns: Arc<DrawingTurns>, drawing: PngDrawing) -> Body {
     Body::from_stream(parts)
 }
 
-fn scale(params: &Params) -> Result<u16, HttpError> {
-    let Some(text) = params.text("scale") else {
-        return Ok(SCALE);
+/// Reads a scale: what is too small or too large is as good as the limit.
+fn scale<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    let text = String::deserialize(from)?;
+    let scale = match text.parse::<u16>() {
+        Ok(scale) => scale.clamp(1, MAX_SCALE),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => MAX_SCALE,
+        Err(_) if is_below_zero(&text) => 1,
+        Err(error) => return Err(serde::de::Error::custom(error)),
     };
-    match text.parse::<u16>() {
-        Ok(scale) => Ok(scale.clamp(1, MAX_SCALE)),
-        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Ok(MAX_SCALE),
-        Err(_) if is_below_zero(text) => Ok(1),
-        Err(_) => Err(wrong("scale must be an integer")),
-    }
+    Ok(Some(scale))
 }
 
 fn is_below_zero(text: &str) -> bool {

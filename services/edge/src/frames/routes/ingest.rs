@@ -6,13 +6,15 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use quintet_contract::frame_api::RETRY_AFTER_MS;
+use quintet_contract::id::WorkerId;
 use serde_json::Value;
 
 use crate::error::{ErrorBody, HttpError};
 use crate::frames::client::FramesClient;
-use crate::frames::{RawBody, WorkerOf, with_body};
+use crate::frames::with_body;
 use crate::http::docs::Operation;
 use crate::http::docs::{Presence, with_header};
+use crate::http::extract::{PathId, RawBody};
 
 /// Frames that wait, this one counted.
 pub(crate) const BUFFER_SIZE: HeaderName = HeaderName::from_static("x-buffer-size");
@@ -25,7 +27,7 @@ pub(crate) const RETRY_MS: HeaderName = HeaderName::from_static("x-retry-after-m
 
 pub(crate) async fn frame(
     State(frames): State<FramesClient>,
-    WorkerOf(id): WorkerOf,
+    PathId(id): PathId<WorkerId>,
     RawBody(frame): RawBody,
 ) -> Result<StatusCode, HttpError> {
     frames.worker_frame(id, frame).await?;

@@ -95,3 +95,81 @@ impl SocketUpgrade {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::extract::State;
+    use axum::routing::get;
+    use futures::{SinkExt, StreamExt};
+    use quintet_bus::{Bus, BusConfig};
+    use quintet_service::health::Health;
+    use quintet_service::telemetry::Telemetry;
+    use quintet_testkit::Nats;
+    use tokio_tungstenite::connect_async;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::EdgeConfig;
+
+    const OPTIONS: SocketOptions = SocketOptions {
+        kind: "test",
+        max_message: 1024,
+        read_buffer: 512,
+    };
+
+    /// An address that takes sockets, whose sessions end when the client has confirmed the shutdown.
+    async fn serve(app: App, is_closed: Arc<AtomicBool>, tasks: &Tasks) -> SocketAddr {
+        let connect = async move |State(app): State<App>, upgrade: SocketUpgrade| {
+            upgrade.accept(OPTIONS, move |mut socket| async move {
+                app.shutdown.cancelled().await;
+                let _ = socket.next().await;
+                is_closed.store(true, Ordering::Relaxed);
+            })
+        };
+        let router = Router::new()
+            .route("/", get(connect))
+            .with_state(app.clone());
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = axum::serve(listener, service).into_future();
+        tasks.spawn("serve", ExitPolicy::Optional, serving);
+        address
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_waits_for_open_sockets() {
+        let nats = Nats::start().await.unwrap();
+        let bus = Bus::connect(BusConfig::open(nats.url(), "edge-sockets"))
+            .await
+            .unwrap();
+        let (tasks, stop) = (Tasks::new("edge"), CancellationToken::new());
+        let app = App::start(
+            EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0))),
+            bus,
+            Health::new("edge"),
+            Telemetry::for_tests().prometheus(),
+            &tasks,
+            stop.clone(),
+        );
+        let is_closed = Arc::<AtomicBool>::default();
+        let listener = Tasks::new("listener");
+        let address = serve(app.clone(), is_closed.clone(), &listener).await;
+        let (mut client, _) = connect_async(format!("ws://{address}/")).await.unwrap();
+        stop.cancel();
+        let mut ending = pin!(app.sockets.shutdown(Duration::from_secs(10)));
+        assert!(futures::poll!(&mut ending).is_pending(), "one is open");
+        client.send(Message::text("bye")).await.unwrap();
+        assert!(ending.await.is_clean());
+        assert!(is_closed.load(Ordering::Relaxed));
+        let _ = listener.shutdown(Duration::ZERO).await;
+    }
+}

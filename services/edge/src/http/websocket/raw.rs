@@ -1,4 +1,4 @@
-//! A WebSocket that is mostly written to: what many are told is one whole frame, made once, and goes to each as it is.
+//! A WebSocket that is mostly written to: a message for many clients is one whole frame, encoded once and shared.
 //!
 //! The protocol is tungstenite's; only the payloads of our own text frames bypass its buffer, which would keep a copy for
 //! every socket and never shrink again after the first snapshot. It is written around at moments when it is empty.

@@ -105,7 +105,7 @@ impl Core {
             }
             from_agent::HEARTBEAT => {
                 let HeartbeatPayload { metrics } = typed(payload)?;
-                // It lives, whatever else it says.
+                // It lives, whatever its metrics are.
                 let metrics = metrics.filter(nesting::is_bounded_object);
                 Inbound::Heartbeat(metrics.unwrap_or_default())
             }
@@ -229,7 +229,7 @@ impl Core {
         })
     }
 
-    /// The attempt that a frame speaks of: what it says, else the one that this agent was offered.
+    /// The attempt of a frame: its own, else the one that this agent was offered.
     fn attempt(&self, job: &JobId, given: Option<Attempt>) -> Option<Attempt> {
         given.or_else(|| self.jobs.get(job).and_then(|held| held.attempt))
     }
@@ -238,7 +238,7 @@ impl Core {
         self.agent.as_ref() == Some(agent)
     }
 
-    /// The agent is let in: what is said of it on the bus.
+    /// The agent is accepted: its hello for the bus.
     pub(super) fn greet(&mut self, hello: HelloPayload) -> Hello {
         self.agent = Some(hello.agent_id);
         let listed: Vec<ActiveJob> = hello

@@ -1,4 +1,4 @@
-//! One agent's socket for the fuzzer: frames and what the bus says in between, without either.
+//! One agent's socket for the fuzzer: frames and messages of the bus in between, without either.
 
 use quintet_bus::decode;
 use quintet_contract::agent::AgentSettings;

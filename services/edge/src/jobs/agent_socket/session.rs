@@ -83,7 +83,7 @@ struct Session {
     stream: SplitStream<Socket>,
     queue: SendQueue,
     link: Option<(LinkHandle, Receiver<LinkEvent>)>,
-    /// Commands that wait for the agent's word, by job and by what it was told.
+    /// Commands that wait for the agent's answer, by job and verb.
     commands: HashMap<(JobId, &'static str), Responder<CommandReply>>,
     lines: DefaultDirectRateLimiter,
     activity: Activity,
@@ -130,7 +130,7 @@ impl Session {
         }
     }
 
-    /// What the agent said.
+    /// Handles a message of the agent.
     async fn handle_inbound(&mut self, handle_inbound: Inbound) -> Option<End> {
         match handle_inbound {
             Inbound::Ignored(kind) => metrics::ignored_frame(kind),
@@ -175,7 +175,7 @@ impl Session {
             return metrics::ignored_frame("before_hello");
         };
         link.set_jobs(self.core.jobs());
-        // An error means that the link has ended, which its own event says.
+        // An error means that the link has ended, which its own event shows.
         let _ = link.report(report).await;
     }
 
@@ -193,7 +193,7 @@ impl Session {
             pool: hello.pool.clone().unwrap_or_default(),
         };
         if let Some((before, _)) = self.link.take() {
-            // The same socket speaks for another agent now, or announces itself anew.
+            // The same socket is another agent's now, or sends its hello again.
             match self.core.speaks_for(&identity.agent) {
                 true => before.close(),
                 false => drop(before.goodbye("its socket speaks for another agent").await),
@@ -224,13 +224,13 @@ impl Session {
             job: log.job_id.clone(),
         };
         match self.app.bus.store(&subject, &log, None).await {
-            // Lines are stored in order; nobody waits for each.
+            // Lines are stored in order; no confirmation is awaited.
             Ok(confirmation) => drop(confirmation),
             Err(error) => debug!(%error, "cannot store log lines"),
         }
     }
 
-    /// What the bus says to the agent.
+    /// Handles an event of the agent's link on the bus.
     async fn handle_link_event(&mut self, event: Option<LinkEvent>) -> Option<End> {
         match event {
             None | Some(LinkEvent::Closed) => {
@@ -302,7 +302,7 @@ impl Session {
             End::Replaced => self.queue.close(1000, "Replaced by new connection").await,
             End::ShuttingDown => {
                 if let Some((link, _)) = link {
-                    // No goodbye: the agent comes back through another edge before anybody misses it.
+                    // No goodbye: the agent reconnects through another edge before it counts as lost.
                     link.close();
                 }
                 self.queue

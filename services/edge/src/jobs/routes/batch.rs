@@ -19,7 +19,7 @@ use super::job::{KEY, with_request_context};
 use crate::access::identity::Caller;
 use crate::error::HttpError;
 use crate::http::docs::{Operation, with_body};
-use crate::http::extract::{Headers, Items, read};
+use crate::http::extract::{Headers, JsonArray, Unprocessable, read};
 use crate::jobs::client::JobsClient;
 
 /// Jobs per message on the bus: its answer, which holds every job, must fit a message too.
@@ -66,7 +66,7 @@ pub(crate) async fn submit(
     State(jobs): State<JobsClient>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    Items(items): Items,
+    JsonArray(items): JsonArray,
 ) -> Result<(StatusCode, Json<Vec<Entry>>), HttpError> {
     if headers.contains_key(&KEY) {
         let text = "a batch names its keys in its entries, as idempotencyKey; send it without the header Idempotency-Key";
@@ -137,7 +137,7 @@ pub(crate) fn parse_entry(
             text,
         ));
     }
-    let submit = with_request_context(read(item)?, caller, headers)?;
+    let submit = with_request_context(read::<_, Unprocessable>(item)?, caller, headers)?;
     submit.check()?;
     Ok(submit)
 }

@@ -1,6 +1,6 @@
 //! Jobs: submit, read, stop, mute, control, metadata, explain.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -19,7 +19,8 @@ use crate::access::identity::Caller;
 use crate::error::HttpError;
 use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::http::docs::{Presence, with_header};
-use crate::http::extract::{Body, Headers, Id, Params};
+use crate::http::extract::{Headers, JsonBody, PathId};
+use crate::http::query::{Query, QueryParams, flag};
 use crate::jobs::client::JobsClient;
 
 /// Asks that a known key be refused when its request differs.
@@ -51,12 +52,12 @@ pub(crate) async fn submit(
     State(jobs): State<JobsClient>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    params: Params,
-    Body(submit): Body<SubmitJob>,
+    Query(params): Query<SubmitParams>,
+    JsonBody(submit, _): JsonBody<SubmitJob>,
 ) -> Result<Response, HttpError> {
     let submit = with_request_context(submit, &caller, &headers)?;
     submit.check()?;
-    if params.flag("dryRun")? {
+    if params.dry_run.unwrap_or_default() {
         return Ok(Json(jobs.dry_run(&submit).await?).into_response());
     }
     let reply = jobs.submit(&submit).await?;
@@ -105,13 +106,21 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, HttpEr
     Ok(Some(key))
 }
 
-/// Documents the parameters of a submission.
+/// The parameters of a submission.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code, reason = "describes the query")]
-struct SubmitParams {
+pub(crate) struct SubmitParams {
     /// True: store nothing, say where it would go.
+    #[serde(default, deserialize_with = "flag")]
     dry_run: Option<bool>,
+}
+
+impl QueryParams for SubmitParams {
+    const FLAGS: &'static [&'static str] = &["dryRun"];
+
+    fn expected(_: &str) -> String {
+        "true or false".to_owned()
+    }
 }
 
 /// Documents the headers of a submission.
@@ -137,7 +146,7 @@ pub(crate) fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
              set by the server.",
         )
         .tag("jobs")
-        .input::<(Query<SubmitParams>, Headers<SubmitHeaders>)>()
+        .input::<Headers<SubmitHeaders>>()
         .response_with::<201, Json<Job>, _>(|response| {
             let response = response.description("the new job");
             with_header(response, "location", Presence::Always, "where the job is")
@@ -151,7 +160,7 @@ pub(crate) fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn get(
     State(jobs): State<JobsClient>,
-    Id(id): Id<JobId>,
+    PathId(id): PathId<JobId>,
 ) -> Result<Json<Job>, HttpError> {
     Ok(Json(jobs.job(&id).await?))
 }
@@ -166,7 +175,7 @@ pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn stop(
     State(jobs): State<JobsClient>,
-    Id(id): Id<JobId>,
+    PathId(id): PathId<JobId>,
 ) -> Result<Response, HttpError> {
     accepted(jobs.stop(id).await?)
 }
@@ -186,14 +195,14 @@ pub(crate) fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn mute(
     State(jobs): State<JobsClient>,
-    Id(id): Id<JobId>,
+    PathId(id): PathId<JobId>,
 ) -> Result<Response, HttpError> {
     command(&jobs, id, "mute").await
 }
 
 pub(crate) async fn unmute(
     State(jobs): State<JobsClient>,
-    Id(id): Id<JobId>,
+    PathId(id): PathId<JobId>,
 ) -> Result<Response, HttpError> {
     command(&jobs, id, "unmute").await
 }
@@ -248,8 +257,8 @@ struct OkControl {
 
 pub(crate) async fn control(
     State(jobs): State<JobsClient>,
-    Id(id): Id<JobId>,
-    Body(Control { command, args }): Body<Control>,
+    PathId(id): PathId<JobId>,
+    JsonBody(Control { command, args }, _): JsonBody<Control>,
 ) -> Result<Response, HttpError> {
     let reply = jobs.control(&ControlJob { id, command, args }).await?;
     let body = OkControl {
@@ -272,7 +281,7 @@ pub(crate) fn control_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn metadata(
     State(jobs): State<JobsClient>,
-    Id(id): Id<JobId>,
+    PathId(id): PathId<JobId>,
 ) -> Result<Json<MetadataReply>, HttpError> {
     let metadata = jobs.job(&id).await?.stream_metadata.unwrap_or_default();
     Ok(Json(MetadataReply { metadata }))
@@ -302,8 +311,8 @@ pub(crate) struct OkMetadata {
 
 pub(crate) async fn put_metadata(
     State(jobs): State<JobsClient>,
-    Id(id): Id<JobId>,
-    Body(Patch(metadata)): Body<Patch>,
+    PathId(id): PathId<JobId>,
+    JsonBody(Patch(metadata), _): JsonBody<Patch>,
 ) -> Result<Json<OkMetadata>, HttpError> {
     let patch = patch(id, metadata)?;
     let reply = jobs.patch_metadata(&patch).await?;
@@ -331,7 +340,7 @@ pub(crate) fn put_metadata_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn explain(
     State(jobs): State<JobsClient>,
-    Id(id): Id<JobId>,
+    PathId(id): PathId<JobId>,
 ) -> Result<Json<Explanation>, HttpError> {
     Ok(Json(jobs.explain(id).await?))
 }

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures::stream;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use quintet_contract::api::{JobCursor, ListJobs, MAX_PAGE};
 use quintet_contract::id::{AgentId, PoolName};
 use quintet_contract::job::{Job, JobStatus};
@@ -18,18 +17,22 @@ use serde::Deserialize;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded};
 use crate::http::docs::{Presence, with_header};
-use crate::http::extract::Params;
+use crate::http::json_array::json_array;
+use crate::http::query::{Query, QueryParams, from_text};
 use crate::jobs::client::JobsClient;
 
 pub(crate) const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
-/// Jobs that are written at once when everything is streamed.
-const WRITE_JOBS: usize = 256;
+/// Everything but letters, digits and `-._~`, as RFC 3986 writes it.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
-/// Documents the parameters.
+/// Which jobs are listed.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code, reason = "describes the query")]
-struct Filter {
+pub(crate) struct Filter {
     /// Only jobs with this status.
     status: Option<JobStatus>,
     /// Only jobs of this agent.
@@ -38,37 +41,51 @@ struct Filter {
     #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<u32>,
     /// Where to go on: the `x-next-cursor` of an earlier answer, whose form means nothing to clients.
-    #[schemars(extend("format" = "cursor"))]
-    cursor: Option<String>,
+    #[serde(default, deserialize_with = "from_text")]
+    #[schemars(with = "Option<String>", extend("format" = "cursor"))]
+    cursor: Option<JobCursor>,
+}
+
+impl QueryParams for Filter {
+    fn expected(name: &str) -> String {
+        match name {
+            "status" => format!(
+                "one of {}",
+                JobStatus::ALL.map(JobStatus::as_str).join(", ")
+            ),
+            "agentId" => "an agent id".to_owned(),
+            "limit" => format!("a number from 1 to {MAX_PAGE}"),
+            _ => "the x-next-cursor of an earlier answer".to_owned(),
+        }
+    }
+
+    fn out_of_bounds(&self) -> Option<&'static str> {
+        let is_wrong = self
+            .limit
+            .is_some_and(|limit| limit == 0 || limit > MAX_PAGE);
+        is_wrong.then_some("limit")
+    }
 }
 
 pub(crate) async fn list(
     State(jobs): State<JobsClient>,
-    params: Params,
+    Query(filter): Query<Filter>,
 ) -> Result<Response, HttpError> {
-    let statuses = JobStatus::ALL.map(JobStatus::as_str).join(", ");
-    let filter = ListJobs {
-        status: params.parse("status", &format!("one of {statuses}"))?,
-        agent_id: params.parse::<AgentId>("agentId", "an agent id")?,
+    let list = ListJobs {
+        status: filter.status,
+        agent_id: filter.agent_id.clone(),
         limit: None,
-        after: params.parse("cursor", "the x-next-cursor of an earlier answer")?,
+        after: filter.cursor.clone(),
         ..ListJobs::default()
     };
-    let limit = params.parse::<u32>("limit", &format!("a number from 1 to {MAX_PAGE}"))?;
-    if limit.is_some_and(|limit| limit == 0 || limit > MAX_PAGE) {
-        return Err(HttpError::invalid(
-            "limit",
-            format!("limit must be a number from 1 to {MAX_PAGE}"),
-        ));
-    }
-    let merged = Merged::new(jobs, filter);
-    match limit {
-        Some(limit) => page(merged, limit as usize, &params).await,
+    let merged = Merged::new(jobs, list);
+    match filter.limit {
+        Some(limit) => page(merged, limit as usize, &filter).await,
         None => everything(merged).await,
     }
 }
 
-async fn page(mut merged: Merged, limit: usize, params: &Params) -> Result<Response, HttpError> {
+async fn page(mut merged: Merged, limit: usize, filter: &Filter) -> Result<Response, HttpError> {
     merged.page = Some(u32::try_from(limit + 1).unwrap_or(MAX_PAGE).min(MAX_PAGE));
     let mut jobs = Vec::new();
     while jobs.len() < limit
@@ -87,9 +104,16 @@ async fn page(mut merged: Merged, limit: usize, params: &Params) -> Result<Respo
     let mut response = Json(jobs).into_response();
     if let Some(next) = next {
         let mut link = format!("/v1/jobs?limit={limit}&cursor={next}");
-        for name in ["status", "agentId"] {
-            if let Some(value) = params.text(name) {
-                link.push_str(&format!("&{name}={}", percent(value)));
+        let fields = [
+            ("status", filter.status.map(JobStatus::as_str)),
+            ("agentId", filter.agent_id.as_ref().map(AgentId::as_str)),
+        ];
+        for (name, value) in fields {
+            if let Some(value) = value {
+                link.push_str(&format!(
+                    "&{name}={}",
+                    utf8_percent_encode(value, UNRESERVED)
+                ));
             }
         }
         let headers = response.headers_mut();
@@ -103,73 +127,13 @@ fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Everything but letters, digits and `-._~`, as RFC 3986 writes it.
-fn percent(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            byte => format!("%{byte:02X}"),
-        })
-        .collect()
-}
-
-/// All jobs as one array, of which only a part is in memory at any time.
-async fn everything(mut merged: Merged) -> Result<Response, HttpError> {
-    // The first job is fetched before the answer begins, so that a failure still has a status.
-    let first = merged.next().await?;
-    let body = stream::unfold(
-        Writing::Begin(first, Box::new(merged)),
-        |state| async move {
-            match state {
-                Writing::Begin(None, _) => Some((Ok(Bytes::from_static(b"[]")), Writing::Done)),
-                Writing::Begin(Some(first), merged) => write(first, b'[', merged).await,
-                Writing::Next(next, merged) => write(next, b',', merged).await,
-                Writing::Done => None,
-            }
-        },
-    );
-    let kind = (
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    Ok(([kind], Body::from_stream(body)).into_response())
-}
-
-enum Writing {
-    Begin(Option<Job>, Box<Merged>),
-    Next(Job, Box<Merged>),
-    Done,
-}
-
-type Written = Option<(Result<Bytes, std::io::Error>, Writing)>;
-
-async fn write(first: Job, mut before: u8, mut merged: Box<Merged>) -> Written {
-    let mut out = Vec::new();
-    let mut next = Some(first);
-    for _ in 0..WRITE_JOBS {
-        let Some(job) = next.take() else { break };
-        out.push(before);
-        before = b',';
-        if let Err(error) = serde_json::to_writer(&mut out, &job) {
-            return Some((Err(error.into()), Writing::Done));
-        }
-        next = match merged.next().await {
-            Ok(next) => next,
-            // The answer has begun: it is cut off, which no client takes for a whole one.
-            Err(error) => {
-                return Some((Err(std::io::Error::other(error.reply.error)), Writing::Done));
-            }
-        };
-    }
-    Some(match next {
-        Some(job) => (Ok(out.into()), Writing::Next(job, merged)),
-        None => {
-            out.push(b']');
-            (Ok(out.into()), Writing::Done)
-        }
-    })
+/// All jobs as one array.
+async fn everything(merged: Merged) -> Result<Response, HttpError> {
+    let jobs = stream::try_unfold(merged, |mut merged| async move {
+        let job = merged.next().await?;
+        Ok(job.map(|job| (job, merged)))
+    });
+    json_array("[", jobs, "]").await
 }
 
 /// The jobs of all pools as one list.
@@ -235,7 +199,6 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
         .summary("List jobs, oldest first")
         .description("Without a limit all of them.")
         .tag("jobs")
-        .input::<axum::extract::Query<Filter>>()
         .response_with::<200, Json<Vec<Job>>, _>(|response| {
             let response = response
                 .description("the jobs; with a limit and more to come, also where to go on");

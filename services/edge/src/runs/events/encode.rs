@@ -1,7 +1,7 @@
 //! An entry of a run's log as a server-sent event.
 //!
 //! The id of an event is `<time of the entry>_<its number>`. The number has ten digits, so that ids sort as texts do, also
-//! within one millisecond; it alone says where to go on.
+//! within one millisecond; it alone is the resume position.
 
 use bytes::Bytes;
 use quintet_contract::id::RunId;
@@ -34,7 +34,7 @@ impl Kind {
     }
 }
 
-/// An entry, written for whoever listens.
+/// An entry, encoded for all clients.
 #[derive(Debug)]
 pub(crate) struct EncodedEvent {
     /// Its number in the log.
@@ -45,7 +45,7 @@ pub(crate) struct EncodedEvent {
     pub(crate) sequence: u64,
     /// What it means.
     pub(crate) kind: Kind,
-    /// The event; empty for an entry of a newer version, which is not told.
+    /// The event; empty for an entry of a newer version, which is not sent.
     pub(crate) bytes: Bytes,
 }
 

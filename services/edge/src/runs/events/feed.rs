@@ -1,62 +1,27 @@
-//! The logs of runs as they grow: one follower per run that anybody listens to, shared by all who do.
+//! Feeds of runs: one follower per run that has subscribers, shared by all of them.
 //!
 //! The follower alone sees that nothing is missed. What it finds it writes once as events into a
-//! short memory; listeners take from there what comes after the last number they told. Who is further behind
-//! than that memory reaches reads the stream.
+//! short memory; subscribers take from there what comes after the last number they sent. One that is further behind
+//! than that buffer reaches reads the stream.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quintet_bus::Bus;
-use quintet_contract::error::ErrorReply;
 use quintet_contract::id::RunId;
 use quintet_service::tasks::{ExitPolicy, Tasks};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::encode::EncodedEvent;
+use super::feed_state::{Feeds, RunFeed, State, unavailable};
 use super::follower::Follower;
-use super::replay_buffer::{Mark, Replay, ReplayBuffer};
+use super::replay_buffer::{Mark, Replay};
 use crate::error::HttpError;
 use crate::live::{Part, unpoisoned};
 
 /// How long a follower may take to begin, or to find what was asked for.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How a follower stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// It has not found the end of the log yet.
-    Starting,
-    /// It has everything up to this entry.
-    At {
-        n: u64,
-        /// Whether it knows the newest checkpoints, also those from before it began.
-        has_marks: bool,
-    },
-    /// It has ended; whoever wants more must begin anew.
-    Gone,
-}
-
-/// What listeners want of a follower beyond what comes live.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wanted {
-    /// To have everything up to this entry, which somebody knows to exist.
-    pub(super) n: u64,
-    /// To know the newest checkpoints.
-    pub(super) marks: bool,
-}
-
-/// What the follower of a run and its listeners share.
-pub(super) struct RunFeed {
-    pub(super) run_id: RunId,
-    buffer: Mutex<ReplayBuffer>,
-    pub(super) state: watch::Sender<State>,
-    pub(super) wanted: watch::Sender<Wanted>,
-}
-
-pub(super) type Feeds = Arc<Mutex<HashMap<RunId, Arc<RunFeed>>>>;
 
 /// The runs that are followed.
 pub(crate) struct RunFeeds {
@@ -82,7 +47,7 @@ impl Part for RunFeeds {
 }
 
 impl RunFeeds {
-    /// Listens to a run: everything that is stored after this call is told.
+    /// Subscribes to a run: everything that is stored after this call is delivered.
     pub(crate) async fn subscribe(&self, run_id: RunId) -> Result<RunSubscription, HttpError> {
         let mut subscription = self.subscription(run_id);
         let began = subscription.until(|state| state != State::Starting).await;
@@ -177,25 +142,4 @@ impl RunSubscription {
         let state = timeout(TIMEOUT, reached).await.ok()?.ok()?;
         Some(*state)
     }
-}
-
-impl RunFeed {
-    pub(super) fn buffer(&self) -> MutexGuard<'_, ReplayBuffer> {
-        unpoisoned(self.buffer.lock())
-    }
-
-    /// Whether nobody listens; if so, nobody begins to any more.
-    pub(super) fn close_if_unused(&self, feeds: &Feeds) -> bool {
-        let feeds = unpoisoned(feeds.lock());
-        let close_if_unused = self.state.receiver_count() == 0;
-        if close_if_unused {
-            self.state.send_replace(State::Gone);
-        }
-        drop(feeds);
-        close_if_unused
-    }
-}
-
-pub(super) fn unavailable() -> HttpError {
-    ErrorReply::unavailable("the log of this run cannot be read now; try again in a moment").into()
 }

@@ -1,12 +1,12 @@
 //! The follower of one run: brings every entry of its log into the tail, in order and without a gap.
 //!
 //! ```text
-//!   starting ── end of the log found ──▶ following ── nobody listens, or the bus is closed ──▶ gone
+//!   starting ── end of the log found ──▶ following ── no subscribers, or the bus is closed ──▶ gone
 //! ```
 //!
 //! Entries come live, and are numbered: a number that is skipped shows that something was missed, and so does a new
-//! connection or an entry that somebody else knows of. Then the stream is read from the last entry on. It is also looked
-//! at from time to time, since what was missed may have been the last.
+//! connection or an entry that is known from elsewhere. Then the stream is read from the last entry on. It is also read
+//! from time to time, since what was missed may have been the last.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::encode::{Kind, encode};
-use super::feed::{Feeds, RunFeed, State};
+use super::feed_state::{Feeds, RunFeed, State};
 use super::replay_buffer::ReplayBuffer;
 use crate::error::HttpError;
-use crate::live::log_reader::LogReader;
 use crate::live::unpoisoned;
-use crate::runs::payloads as blobs;
+use crate::runs::events::run_log::RunLogReader;
+use crate::runs::payloads;
 
-/// How often the stream of a quiet run is looked at.
+/// How often the stream of a quiet run is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Wait before the stream is read again that could not be read, or lacked what must be there; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(25);
@@ -38,7 +38,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Follower {
     feed: Arc<RunFeed>,
     bus: Bus,
-    reader: LogReader,
+    reader: RunLogReader,
     has_marks: bool,
     /// An entry that is known to exist.
     known: u64,
@@ -50,7 +50,7 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(feed: Arc<RunFeed>, bus: Bus) -> Self {
-        let reader = LogReader::new(bus.clone(), feed.run_id);
+        let reader = RunLogReader::new(bus.clone(), feed.run_id);
         Self {
             feed,
             bus,
@@ -62,7 +62,7 @@ impl Follower {
         }
     }
 
-    /// Follows until nobody listens any more.
+    /// Follows until there are no subscribers.
     pub(super) async fn run(mut self, feeds: &Feeds, shutdown: CancellationToken) {
         tokio::select! {
             biased;
@@ -161,7 +161,7 @@ impl Follower {
         };
         let stream = stream::run_logs(self.bus.prefix());
         let newest = self.bus.last_for_subjects(stream, &[subject]).await;
-        let newest = newest.map_err(crate::live::log_reader::unreadable)?;
+        let newest = newest.map_err(crate::runs::events::run_log::unreadable)?;
         if let Some((_, sequence, _)) = newest.first() {
             self.reader.seek(0, *sequence);
             let page = self.reader.page().await?;
@@ -190,7 +190,10 @@ impl Follower {
             return;
         }
         for entry in &mut entries {
-            if blobs::rehydrate(&self.bus, &mut entry.fact).await.is_err() {
+            if payloads::rehydrate(&self.bus, &mut entry.fact)
+                .await
+                .is_err()
+            {
                 self.due = Instant::now() + RETRY_MIN;
                 return;
             }
@@ -217,7 +220,7 @@ impl Follower {
     async fn read_on(&mut self) -> Result<(), HttpError> {
         // After a new connection the subscription must be there before the stream is read.
         if self.bus.flush().await.is_err() {
-            return Err(super::feed::unavailable());
+            return Err(super::feed_state::unavailable());
         }
         let (n, sequence) = {
             let buffer = self.feed.buffer();
@@ -238,7 +241,7 @@ impl Follower {
     /// Reads the whole log for the checkpoints in it.
     async fn find_marks(&mut self) -> Result<(), HttpError> {
         let end = self.feed.buffer().last_n();
-        let mut reader = LogReader::new(self.bus.clone(), self.feed.run_id);
+        let mut reader = RunLogReader::new(self.bus.clone(), self.feed.run_id);
         let mut older = ReplayBuffer::default();
         while let Some(page) = reader.page_up_to(end).await? {
             for (sequence, entry) in page {
@@ -251,7 +254,7 @@ impl Follower {
         Ok(())
     }
 
-    fn push(&mut self, page: Vec<crate::live::log_reader::Placed>) {
+    fn push(&mut self, page: Vec<crate::runs::events::run_log::Placed>) {
         let run_id = self.feed.run_id;
         // Written before the lock is taken.
         let all: Vec<_> = page

@@ -1,20 +1,23 @@
 //! The log of a run as it grows, resumable on any edge: entries are numbered, and an event's id holds its number.
 //!
-//! A listener knows the last number it told. What comes after is taken from what all listeners of the run share, or from
-//! the stream when that no longer reaches back so far; either way by number, so nothing is told twice or left out.
+//! A stream knows the last number it sent. What comes after is taken from what all streams of the run share, or from
+//! the stream when that no longer reaches back so far; either way by number, so nothing is sent twice or left out.
 
 mod encode;
 mod feed;
+mod feed_state;
 mod follower;
 mod replay_buffer;
+pub(crate) mod run_log;
 mod stream;
 
 use std::str::FromStr;
 
 use axum::Json;
-use axum::extract::{FromRef, Query, State};
+use axum::extract::{FromRef, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use quintet_contract::id::RunId;
 use quintet_contract::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -25,15 +28,15 @@ pub(crate) use self::replay_buffer::{Mark, Replay};
 use self::stream::RunEventStream;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one};
-use crate::http::extract::{Client, Headers, Params};
+use crate::http::extract::{Client, Headers, PathId};
+use crate::http::query::{Query, QueryParams};
 use crate::http::sse::{event_stream_content, last_event_id, sse_response};
-use crate::runs::RunOf;
 use crate::runs::client::RunsClient;
 use crate::state::App;
 
-/// Checkpoints that a new listener is told when it does not say how many.
+/// Checkpoints that a new stream begins with by default.
 const REPLAY: usize = 10;
-/// Most checkpoints that it may ask for.
+/// Most checkpoints that may be requested.
 const MAX_REPLAY: usize = 100;
 /// What [`Last`] reads, as far as a pattern can say it.
 const LAST_PATTERN: &str = "^([0-9]{1,15}|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:\
@@ -49,22 +52,35 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
                          The stream ends after the last status.",
                     )
                     .tag("runs")
-                    .input::<(Query<EventParams>, Headers<EventHeaders>)>()
+                    .input::<Headers<EventHeaders>>()
                     .response_with::<200, String, _>(|response| event_stream_content(response.description("the events")))
                     .response::<422, Json<ErrorBody>>()
 }
 
-/// Documents the parameters.
+/// The parameters of the stream.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code, reason = "describes the query")]
-struct EventParams {
+pub(crate) struct EventParams {
     /// How many of the last checkpoints to begin with; 10 when absent.
     #[schemars(range(max = MAX_REPLAY))]
     replay: Option<u32>,
     /// As the header `Last-Event-ID`, for clients that cannot send it.
     #[schemars(regex(pattern = LAST_PATTERN))]
     last_event_id: Option<String>,
+}
+
+impl QueryParams for EventParams {
+    fn expected(name: &str) -> String {
+        match name {
+            "replay" => format!("a number from 0 to {MAX_REPLAY}"),
+            _ => "the id of an event of this stream".to_owned(),
+        }
+    }
+
+    fn out_of_bounds(&self) -> Option<&'static str> {
+        let is_wrong = self.replay.is_some_and(|count| count as usize > MAX_REPLAY);
+        is_wrong.then_some("replay")
+    }
 }
 
 /// Documents the headers.
@@ -108,25 +124,19 @@ impl FromStr for Last {
 pub(crate) async fn events(
     State(app): State<App>,
     Client(address): Client,
-    RunOf(id): RunOf,
+    PathId(id): PathId<RunId>,
     headers: HeaderMap,
-    params: Params,
+    Query(params): Query<EventParams>,
 ) -> Result<Response, HttpError> {
-    let last = last_event_id(&headers, &params, |text| text.parse::<Last>().ok())?;
-    let expected = format!("a number from 0 to {MAX_REPLAY}");
-    let replay = params.parse::<usize>("replay", &expected)?;
-    if replay.is_some_and(|count| count > MAX_REPLAY) {
-        return Err(HttpError::invalid(
-            "replay",
-            format!("replay must be {expected}"),
-        ));
-    }
+    let param = params.last_event_id.as_deref();
+    let last = last_event_id(&headers, param, |text| text.parse::<Last>().ok())?;
+    let replay = params.replay.map_or(REPLAY, |count| count as usize);
     let permit = app.streams.acquire(address)?;
-    // Who listens first and asks then misses nothing that the answer does not tell.
+    // Entries that come between the two are not missed: the feed reads at least up to what was found.
     let found = RunsClient::from_ref(&app).run(id).await?;
     let subscription = app.live.part::<RunFeeds>().subscribe(id).await?;
     let mut stream = RunEventStream::new(app, id, subscription, permit);
-    stream.begin(&found, last, replay.unwrap_or(REPLAY)).await?;
+    stream.begin(&found, last, replay).await?;
     Ok(sse_response(futures::stream::unfold(
         stream,
         |mut stream| async move { Some((stream.next().await?, stream)) },

@@ -1,4 +1,4 @@
-//! What is remembered of a log that somebody listens to: its newest events, and which checkpoints were the last.
+//! The replay buffer of a followed log: its newest events, and which checkpoints were the last.
 //!
 //! Numbers only grow. Both memories are bounded by count and by bytes; what fell out of them is in the stream.
 
@@ -11,7 +11,7 @@ use super::encode::{EncodedEvent, Kind};
 const MAX_EVENTS: usize = 2_048;
 /// Bytes of the events that are remembered.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
-/// Checkpoints that are known: the 100 that a listener may ask for, and some that came since it was answered.
+/// Checkpoints that are known: the 100 that a client may request, and some that came since.
 const MAX_MARKS: usize = 128;
 /// Bytes of the checkpoints that are kept themselves; of further ones only the place is known.
 const MAX_MARK_BYTES: usize = 4 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! One listener to a run: what it was told, and what comes next.
+//! The event stream of one client of a run: what was sent, and what comes next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use super::{Kind, Mark, Replay, RunSubscription, encode, event_text};
 use crate::access::quota::QuotaPermit;
 use crate::error::HttpError;
 use crate::http::sse::retry_event;
-use crate::live::log_reader::LogReader;
 use crate::live::write_pacer::WritePacer;
 use crate::metrics::OpenStream;
+use crate::runs::events::run_log::RunLogReader;
 use crate::state::App;
 
 /// After so long a client comes back when its connection broke.
@@ -34,12 +34,12 @@ const SEEK_DISTANCE: u64 = 512;
 pub(super) struct RunEventStream {
     run_id: RunId,
     subscription: RunSubscription,
-    reader: LogReader,
-    /// The last entry that was told, or need not be.
+    reader: RunLogReader,
+    /// The last entry that was sent, or need not be.
     n: u64,
     /// The message that held it; it may hold more.
     sequence: u64,
-    /// Nothing is told until something happened after this.
+    /// Nothing is sent until an entry is later than this.
     after: Option<Timestamp>,
     /// For a run that has ended, its last entry.
     end: Option<u64>,
@@ -61,7 +61,7 @@ impl RunEventStream {
         Self {
             run_id,
             subscription,
-            reader: LogReader::new(app.bus.clone(), run_id),
+            reader: RunLogReader::new(app.bus.clone(), run_id),
             n: 0,
             sequence: 0,
             after: None,
@@ -111,7 +111,7 @@ impl RunEventStream {
         self.ready.push_back(event_text(&hello, None));
     }
 
-    /// Tells the last checkpoints, then goes on after the entries that were found; of a run that has ended, its end.
+    /// Sends the last checkpoints, then continues after the entries that were found; of a run that has ended, its end.
     async fn begin_with_checkpoints(
         &mut self,
         found: &RunReply,
@@ -188,7 +188,7 @@ impl RunEventStream {
         }
     }
 
-    /// Takes note of an entry; whether it is to be told.
+    /// Records an entry; whether it is to be sent.
     fn advance(&mut self, n: u64, at: Timestamp, sequence: u64, kind: Kind) -> bool {
         if self.is_done || n <= self.n {
             return false;

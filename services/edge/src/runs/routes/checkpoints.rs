@@ -1,14 +1,11 @@
 //! The checkpoints of a run: read them all, or add one.
 
 use std::collections::VecDeque;
-use std::io;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{FromRef, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures::stream;
 use quintet_bus::new_checkpoint_id;
 use quintet_contract::error::{ErrorCode, ErrorReply};
@@ -23,76 +20,35 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::one::too_deep;
-use super::read::fitting;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
-use crate::http::extract;
-use crate::live::log_reader::LogReader;
-use crate::runs::RunOf;
+use crate::http::extract::{self, Detailed, PathId};
+use crate::http::json_array::json_array;
 use crate::runs::client::RunsClient;
+use crate::runs::events::run_log::RunLogReader;
 use crate::state::App;
 
 pub(crate) async fn list(
     State(app): State<App>,
-    RunOf(run_id): RunOf,
+    PathId(run_id): PathId<RunId>,
 ) -> Result<Response, HttpError> {
     let entries = RunsClient::from_ref(&app).run(run_id).await?.entries;
-    let mut listed = Listed {
-        reader: LogReader::new(app.bus.clone(), run_id),
+    let listed = Listed {
+        reader: RunLogReader::new(app.bus.clone(), run_id),
         entries,
         found: VecDeque::new(),
     };
-    // The first is looked for before the answer begins, so that a failure still has a status.
-    let first = listed.next().await?;
-    let head = format!("{{\"runId\":\"{run_id}\",\"checkpoints\":[");
-    let body = stream::unfold(
-        Writing::Next(head, first, Box::new(listed)),
-        |state| async move {
-            match state {
-                Writing::Next(before, first, listed) => write(before, first, listed).await,
-                Writing::Done => None,
-            }
-        },
-    );
-    let kind = (
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    Ok(([kind], Body::from_stream(body)).into_response())
-}
-
-/// The answer as far as it is written, of which only a part is in memory at any time.
-enum Writing {
-    /// What comes before the next checkpoint, and that one.
-    Next(String, Option<Checkpoint>, Box<Listed>),
-    Done,
-}
-
-type Written = Option<(Result<Bytes, io::Error>, Writing)>;
-
-async fn write(before: String, next: Option<Checkpoint>, mut listed: Box<Listed>) -> Written {
-    let mut out = before.into_bytes();
-    let Some(checkpoint) = next else {
-        out.extend_from_slice(b"]}");
-        return Some((Ok(out.into()), Writing::Done));
-    };
-    if let Err(error) = serde_json::to_writer(&mut out, &checkpoint) {
-        return Some((Err(error.into()), Writing::Done));
-    }
-    Some(match listed.next().await {
-        Ok(None) => {
-            out.extend_from_slice(b"]}");
-            (Ok(out.into()), Writing::Done)
-        }
-        Ok(next) => (Ok(out.into()), Writing::Next(",".to_owned(), next, listed)),
-        // The answer has begun: it is cut off, which no client takes for a whole one.
-        Err(error) => (Err(io::Error::other(error.reply.error)), Writing::Done),
-    })
+    let checkpoints = stream::try_unfold(listed, |mut listed| async move {
+        let checkpoint = listed.next().await?;
+        Ok(checkpoint.map(|checkpoint| (checkpoint, listed)))
+    });
+    let open = format!("{{\"runId\":\"{run_id}\",\"checkpoints\":[");
+    json_array(open, checkpoints, "]}").await
 }
 
 /// The checkpoints of a log, oldest first.
 struct Listed {
-    reader: LogReader,
+    reader: RunLogReader,
     /// The log is read at least to this entry.
     entries: u64,
     found: VecDeque<Checkpoint>,
@@ -135,7 +91,7 @@ struct NewCheckpoint {
     data: Option<Value>,
 }
 
-/// A checkpoint as it may come: what is wrong with the type is said in its own words.
+/// A checkpoint as it may come: a wrong type has an error of its own.
 #[derive(Deserialize)]
 struct Given {
     #[serde(rename = "type", default)]
@@ -146,7 +102,7 @@ struct Given {
 
 pub(crate) async fn add(
     State(app): State<App>,
-    RunOf(run_id): RunOf,
+    PathId(run_id): PathId<RunId>,
     request: Request,
 ) -> Result<Response, HttpError> {
     let limit = MAX_CHECKPOINT_BYTES.min(app.config.body_limit);
@@ -159,7 +115,7 @@ pub(crate) async fn add(
 
 /// Reads a body as a checkpoint.
 fn checkpoint(run_id: RunId, body: &[u8]) -> Result<AddCheckpoint, HttpError> {
-    let Given { kind, data } = fitting(body)?;
+    let Given { kind, data } = extract::object::<_, Detailed>(body)?;
     let kind = kind.as_str().map(str::trim).unwrap_or_default();
     if kind.is_empty() || kind.len() > MAX_CHECKPOINT_TYPE_BYTES {
         return Err(invalid_type());

@@ -1,6 +1,6 @@
 //! New runs: `POST /runs`, and saying what a plan would do without making one.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
 use crate::http::docs::{Presence, with_header};
-use crate::http::extract::{Body, Headers, Params};
+use crate::http::extract::{Headers, JsonBody, PathId};
+use crate::http::query::{Query, QueryParams};
+use crate::runs::Mount;
 use crate::runs::client::RunsClient;
-use crate::runs::{Mount, RunOf};
 
 /// Who creates a run, as they say.
 pub(crate) const ACTOR: HeaderName = HeaderName::from_static("x-actor-id");
@@ -80,10 +81,9 @@ struct Created {
     run: Run,
 }
 
-/// Documents the query.
+/// The parameters of a new run.
 #[derive(Deserialize, JsonSchema)]
-#[allow(dead_code, reason = "describes the query")]
-struct CreateParams {
+pub(crate) struct CreateParams {
     /// `plan`: store nothing, say what would happen. `queue` or `redis`: run workers take the tasks. `k8s`: each command
     /// is a Kubernetes Job. Without it `plan` under `/runs`, `queue` under `/v1/runs`.
     #[schemars(extend("enum" = MODES))]
@@ -91,6 +91,12 @@ struct CreateParams {
     /// Who creates it, where the header cannot be sent.
     #[schemars(length(max = MAX_NAME_BYTES), regex(pattern = r"^[ -~]*$"))]
     owner: Option<String>,
+}
+
+impl QueryParams for CreateParams {
+    fn expected(_: &str) -> String {
+        "a text".to_owned()
+    }
 }
 
 /// Documents the headers.
@@ -107,11 +113,11 @@ pub(crate) async fn create(
     State(runs): State<RunsClient>,
     Extension(mount): Extension<Mount>,
     headers: HeaderMap,
-    params: Params,
-    Body(new): Body<NewRun>,
+    Query(params): Query<CreateParams>,
+    JsonBody(new, _): JsonBody<NewRun>,
 ) -> Result<Response, HttpError> {
-    let wanted = wanted(mount, params.text("mode"))?;
-    let owner = owner(&headers, &params)?;
+    let wanted = wanted(mount, params.mode.as_deref())?;
+    let owner = owner(&headers, params.owner)?;
     check(&new)?;
     let mode = match wanted {
         Wanted::Run(mode) => mode,
@@ -167,8 +173,8 @@ fn wanted(mount: Mount, mode: Option<&str>) -> Result<Wanted, HttpError> {
 }
 
 /// Who creates the run: by header, else by parameter.
-fn owner(headers: &HeaderMap, params: &Params) -> Result<Option<String>, HttpError> {
-    let owner = claimed(headers).or_else(|| params.text("owner").map(str::to_owned));
+fn owner(headers: &HeaderMap, param: Option<String>) -> Result<Option<String>, HttpError> {
+    let owner = claimed(headers).or(param);
     checked("owner", owner)
 }
 
@@ -195,7 +201,7 @@ fn checked(field: &str, name: Option<String>) -> Result<Option<String>, HttpErro
     Ok(name)
 }
 
-/// What the runner does not look at. What is wrong with the plan itself, it says.
+/// What the runner does not check. It reports what is wrong with the plan itself.
 fn check(new: &NewRun) -> Result<(), HttpError> {
     for (field, object) in [("inputs", &new.inputs), ("metadata", &new.metadata)] {
         if let Some(object) = object {
@@ -217,7 +223,7 @@ fn check(new: &NewRun) -> Result<(), HttpError> {
     Ok(())
 }
 
-/// What the runner says of a plan that has this one problem.
+/// The runner's error for a plan with this one problem.
 fn invalid_plan(code: &str, message: impl Into<String>) -> HttpError {
     let problem = Problem {
         path: String::new(),
@@ -237,7 +243,7 @@ pub(crate) fn create_docs(operation: Operation<'_>) -> Operation<'_> {
              which posts checkpoints and completes it. An invalid plan is answered 422 with all its `problems`.",
         )
         .tag("runs")
-        .input::<(Query<CreateParams>, Headers<CreateHeaders>)>()
+        .input::<Headers<CreateHeaders>>()
         .response::<200, Json<Planned>>();
     created_docs(operation)
 }
@@ -252,7 +258,7 @@ fn created_docs(operation: Operation<'_>) -> Operation<'_> {
 pub(crate) async fn retry(
     State(runs): State<RunsClient>,
     Extension(mount): Extension<Mount>,
-    RunOf(id): RunOf,
+    PathId(id): PathId<RunId>,
 ) -> Result<Response, HttpError> {
     let run = runs.retry_run(id).await?;
     Ok(created(mount, run))

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use quintet_contract::id::RunId;
 use quintet_contract::run::{Run, RunStatus};
 use quintet_contract::run_api::{ListRuns, MAX_RUNS_PAGE};
@@ -12,22 +12,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded};
-use crate::http::extract::Params;
+use crate::http::query::{Query, QueryParams};
 use crate::runs::client::RunsClient;
 
-/// Runs of a page whose size is not said.
+/// Runs of a page by default.
 const PAGE: u32 = 50;
 
-/// Documents the query.
+/// Which runs are listed.
 #[derive(Deserialize, JsonSchema)]
-#[allow(dead_code, reason = "describes the query")]
-struct Filter {
+pub(crate) struct Filter {
     /// At most so many; 50 when absent.
     #[schemars(range(min = 1, max = MAX_RUNS_PAGE))]
     limit: Option<u32>,
     /// Where to go on: the `nextCursor` of an earlier answer, whose form means nothing to clients.
-    #[schemars(extend("format" = "run-cursor"))]
-    cursor: Option<String>,
+    #[schemars(with = "Option<String>", extend("format" = "run-cursor"))]
+    cursor: Option<RunId>,
     /// Only runs of this status.
     status: Option<RunStatus>,
     /// Only runs of this owner.
@@ -45,25 +44,38 @@ pub(crate) struct Page {
     next_cursor: Option<RunId>,
 }
 
+impl QueryParams for Filter {
+    fn expected(name: &str) -> String {
+        match name {
+            "limit" => format!("a number from 1 to {MAX_RUNS_PAGE}"),
+            "cursor" => "the nextCursor of an earlier answer".to_owned(),
+            "status" => format!(
+                "one of {}",
+                RunStatus::ALL.map(RunStatus::as_str).join(", ")
+            ),
+            _ => "a text".to_owned(),
+        }
+    }
+
+    fn out_of_bounds(&self) -> Option<&'static str> {
+        let is_wrong = self
+            .limit
+            .is_some_and(|limit| limit == 0 || limit > MAX_RUNS_PAGE);
+        is_wrong.then_some("limit")
+    }
+}
+
 pub(crate) async fn list(
     State(runs): State<RunsClient>,
-    params: Params,
+    Query(filter): Query<Filter>,
 ) -> Result<Json<Page>, HttpError> {
-    let expected = format!("a number from 1 to {MAX_RUNS_PAGE}");
-    let limit = params.parse::<u32>("limit", &expected)?.unwrap_or(PAGE);
-    if limit == 0 || limit > MAX_RUNS_PAGE {
-        return Err(HttpError::invalid(
-            "limit",
-            format!("limit must be {expected}"),
-        ));
-    }
-    let statuses = RunStatus::ALL.map(RunStatus::as_str).join(", ");
+    let limit = filter.limit.unwrap_or(PAGE);
     let list = ListRuns {
         // One more shows whether there is a next page.
         limit: Some(limit + 1),
-        before: params.parse("cursor", "the nextCursor of an earlier answer")?,
-        status: params.parse("status", &format!("one of {statuses}"))?,
-        owner: params.text("owner").map(str::to_owned),
+        before: filter.cursor,
+        status: filter.status,
+        owner: filter.owner,
     };
     let pages = runs.list_runs(&list).await?;
     Ok(Json(merged(pages, limit as usize)))
@@ -84,7 +96,6 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
         .id("listRuns")
         .summary("List runs, newest first")
         .tag("runs")
-        .input::<Query<Filter>>()
         .response::<200, Json<Page>>()
         .response::<422, Json<ErrorBody>>()
 }

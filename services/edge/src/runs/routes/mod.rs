@@ -4,4 +4,3 @@ pub(crate) mod checkpoints;
 pub(crate) mod create;
 pub(crate) mod list;
 pub(crate) mod one;
-pub(crate) mod read;

@@ -11,11 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::read::{Fitting, NodeOf, misfit};
 use crate::access::identity::Caller;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
-use crate::runs::RunOf;
+use crate::http::extract::{BodyPolicy, Detailed, JsonBody, PathId};
 use crate::runs::client::RunsClient;
 
 /// A run.
@@ -57,7 +56,7 @@ impl OkRun {
 
 pub(crate) async fn get(
     State(runs): State<RunsClient>,
-    RunOf(id): RunOf,
+    PathId(id): PathId<RunId>,
 ) -> Result<Json<OneRun>, HttpError> {
     let run = runs.run(id).await?.run;
     Ok(Json(OneRun { run }))
@@ -73,7 +72,7 @@ pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn cancel(
     State(runs): State<RunsClient>,
-    RunOf(id): RunOf,
+    PathId(id): PathId<RunId>,
 ) -> Result<Json<OkStatus>, HttpError> {
     let status = runs.cancel_run(id).await?;
     Ok(Json(OkStatus { ok: true, status }))
@@ -114,8 +113,8 @@ enum CompletionStatus {
 
 pub(crate) async fn complete(
     State(runs): State<RunsClient>,
-    RunOf(run_id): RunOf,
-    Fitting(completion): Fitting<Completion>,
+    PathId(run_id): PathId<RunId>,
+    JsonBody(completion, _): JsonBody<Completion, Detailed>,
 ) -> Result<Json<OkRun>, HttpError> {
     let Completion {
         status,
@@ -140,7 +139,7 @@ pub(crate) async fn complete(
 /// A value that could be stored, but not read again.
 pub(crate) fn too_deep(field: &str) -> HttpError {
     let levels = nesting::MAX_LEVELS;
-    misfit(
+    Detailed::invalid(
         field,
         &format!("must not be nested deeper than {levels} levels"),
     )
@@ -158,8 +157,8 @@ pub(crate) fn complete_docs(operation: Operation<'_>) -> Operation<'_> {
 
 pub(crate) async fn approve(
     State(runs): State<RunsClient>,
-    RunOf(id): RunOf,
-    NodeOf(node): NodeOf,
+    PathId(id): PathId<RunId>,
+    PathId(node): PathId<NodeId>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Json<OkRun>, HttpError> {
@@ -168,8 +167,8 @@ pub(crate) async fn approve(
 
 pub(crate) async fn reject(
     State(runs): State<RunsClient>,
-    RunOf(id): RunOf,
-    NodeOf(node): NodeOf,
+    PathId(id): PathId<RunId>,
+    PathId(node): PathId<NodeId>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Json<OkRun>, HttpError> {

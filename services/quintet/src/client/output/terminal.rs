@@ -1,6 +1,7 @@
 //! Text with colours for the terminal: how lines are cut to a width, written, and drawn over.
 
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use crossterm::cursor::MoveUp;
 use crossterm::queue;
@@ -84,6 +85,62 @@ impl Screen {
         let mut terminal = io::stdout().lock();
         terminal.write_all(&out)?;
         terminal.flush()
+    }
+}
+
+/// A line at the end of the terminal that shows progress; nothing where there is no terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    screen: Option<Screen>,
+    began: Instant,
+}
+
+impl Progress {
+    /// Time between two redraws that are due.
+    pub(crate) const INTERVAL: Duration = Duration::from_millis(120);
+    const SPINNER: [char; 8] = ['⣾', '⣽', '⣻', '⢿', '⡿', '⣟', '⣯', '⣷'];
+
+    /// A line that is drawn if it may be visible.
+    pub(crate) fn new(visible: bool) -> Self {
+        Self {
+            screen: (visible && terminal().is_some()).then(Screen::default),
+            began: Instant::now(),
+        }
+    }
+
+    /// Draws the line: how long it has taken, and a text.
+    pub(crate) fn draw(&mut self, text: &str) -> io::Result<()> {
+        let elapsed = self.began.elapsed();
+        let step = elapsed.as_millis() / Self::INTERVAL.as_millis();
+        let spinner = Self::SPINNER[usize::try_from(step).unwrap_or(0) % Self::SPINNER.len()];
+        let seconds = elapsed.as_secs();
+        let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+        let line = format!(
+            "{spinner} {hours:02}:{minutes:02}:{:02} {text}",
+            seconds % 60
+        );
+        self.redraw(&[Line::raw(line)])
+    }
+
+    /// Prints a line that stays, above the one that is drawn.
+    pub(crate) fn print(&mut self, line: String) -> io::Result<()> {
+        self.redraw(&[Line::raw(line)])?;
+        if let Some(screen) = &mut self.screen {
+            screen.drawn = 0;
+        }
+        Ok(())
+    }
+
+    /// Removes the line.
+    pub(crate) fn clear(&mut self) -> io::Result<()> {
+        self.redraw(&[])
+    }
+
+    fn redraw(&mut self, lines: &[Line<'_>]) -> io::Result<()> {
+        match (&mut self.screen, terminal()) {
+            (Some(screen), Some((_, columns))) => screen.draw(lines, columns),
+            (_, None) | (None, _) => Ok(()),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::follow::{event_of, moment_of};
 use super::render::{Size, render};
 use super::view::View;
 use super::{plan, watch};
-use crate::client::http::Message;
+use crate::client::events::Message;
 use crate::client::output::terminal::plain;
 
 const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";

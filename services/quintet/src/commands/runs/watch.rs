@@ -11,7 +11,7 @@ use quintet_contract::run::{Run, RunStatus, RunStreamEvent};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::follow::{Update, event_of, follow, moment_of};
+use super::follow::{event_of, follow, moment_of};
 use super::render::{Size, render};
 use super::request::{path, run_of};
 use super::text::word;
@@ -19,7 +19,8 @@ use super::view::View;
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::{Global, Output};
 use crate::cli::stdout::print;
-use crate::client::http::{Http, Message};
+use crate::client::events::{Message, Update};
+use crate::client::http::Http;
 use crate::client::output::terminal::{self, Screen};
 
 /// Time between two redraws.
@@ -111,7 +112,7 @@ async fn until_end(http: &Http, id: &str, view: &mut View, show: &mut Show) -> O
             Update::Connected => view.connected = true,
             Update::Disconnected if at_hello.is_final() => return Ok(()),
             Update::Disconnected => view.connected = false,
-            Update::Event(message) => {
+            Update::Message(message) => {
                 print_event(show, &message);
                 let Some(event) = event_of(&message) else {
                     continue;

@@ -25,12 +25,13 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::cli::exit::{self, Failure};
-use crate::launch::data_dir::{Connection, DataDir, NATS_CONF};
-use crate::launch::system::{BusIdentity, RoleCredentials};
+use crate::client::connection::Connection;
+use crate::launch::data_dir::{DataDir, NATS_CONF};
+use crate::settings::bus::{BusIdentity, RoleCredentials};
 
 /// The oldest server that has what we use.
 const OLDEST: (u32, u32) = (2, 12);
-/// How long a program may take to tell its version.
+/// How long a program may take to print its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a server may take to answer after its start; it may have a large store to read.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -49,27 +50,34 @@ const RESTART_MAX: Duration = Duration::from_secs(5);
 
 /// What the server is to be.
 #[derive(Clone, Debug)]
-pub(crate) struct NatsPlan {
-    pub(crate) program: PathBuf,
-    pub(crate) port: u16,
-    pub(crate) sync_interval: String,
-    pub(crate) prefix: Prefix,
-    pub(crate) agents: Vec<AgentId>,
+pub struct NatsPlan {
+    /// The program.
+    pub program: PathBuf,
+    /// The port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// How often its store is forced to disk.
+    pub sync_interval: String,
+    /// First part of every subject and bucket.
+    pub prefix: Prefix,
+    /// The agents that have a user of their own.
+    pub agents: Vec<AgentId>,
 }
 
 /// A nats-server of our own.
 #[derive(Debug)]
-pub(crate) struct EmbeddedNats {
-    pub(crate) url: String,
-    pub(crate) credentials: RoleCredentials,
-    /// Tells the thread that looks after the server to end it.
+pub struct EmbeddedNats {
+    /// Its address.
+    pub url: String,
+    /// The credentials of its users.
+    pub credentials: RoleCredentials,
+    /// Asks the thread that supervises the server to end it.
     stop: Option<mpsc::Sender<()>>,
     ended: oneshot::Receiver<()>,
 }
 
 impl EmbeddedNats {
     /// Starts a server on the folder's store and waits until it answers.
-    pub(crate) async fn start(data: &DataDir, plan: NatsPlan) -> anyhow::Result<Self> {
+    pub async fn start(data: &DataDir, plan: NatsPlan) -> anyhow::Result<Self> {
         check_version(&plan.program).await?;
         if plan.port != 0 {
             require_free(plan.port).await?;
@@ -105,7 +113,7 @@ impl EmbeddedNats {
                 launch.supervise(&stops, failed);
                 let _ = done.send(());
             })
-            .context("cannot start the thread that looks after nats-server")?;
+            .context("cannot start the thread that supervises nats-server")?;
         tokio::select! {
             biased;
             Ok(error) = failure => return Err(error),
@@ -124,8 +132,8 @@ impl EmbeddedNats {
         })
     }
 
-    /// Ends the server, after everybody who uses it has ended.
-    pub(crate) async fn stop(mut self) {
+    /// Ends the server, after all clients of it have ended.
+    pub async fn stop(mut self) {
         drop(self.stop.take());
         let _ = (&mut self.ended).await;
     }
@@ -200,8 +208,8 @@ struct Launch {
 }
 
 impl Launch {
-    /// Keeps the server running until it is told to stop, or until nobody is there any more to tell it. A server that
-    /// ends while its start is still waited for (`failed` is heard) is not started again: it would only end again.
+    /// Keeps the server running until it is asked to stop, or until its owner is dropped. A server that
+    /// ends while its start is still waited for (`failed` has a receiver) is not started again: it would only end again.
     fn supervise(&self, stops: &mpsc::Receiver<()>, failed: oneshot::Sender<anyhow::Error>) {
         let mut failed = Some(failed);
         let mut wait = RESTART_MIN;
@@ -212,10 +220,10 @@ impl Launch {
                 Ok(Ended::ByItself(status)) => self.ended(status),
                 Err(error) => error,
             };
-            let Some(error) = unheard(failed.take(), error) else {
+            let Some(error) = unreceived(failed.take(), error) else {
                 return;
             };
-            warn!(error = %chain(error.as_ref()), "starts nats-server again");
+            warn!(error = %chain(error.as_ref()), "starting nats-server again");
             if began.elapsed() > RESTART_MAX {
                 wait = RESTART_MIN;
             }
@@ -241,7 +249,7 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // A signal to our group reaches us only: we end the server last, when nobody needs it any more.
+            // A signal to our group reaches us only: we end the server last, when nothing needs it any more.
             .process_group(0);
         deathsig::die_with_this_thread(&mut command);
         command
@@ -250,8 +258,8 @@ impl Launch {
     }
 }
 
-/// Tells a failure to whoever waits for the start; gives it back when nobody does any more.
-fn unheard(
+/// Sends a failure to the start that waits for it; gives it back when that has ended.
+fn unreceived(
     failed: Option<oneshot::Sender<anyhow::Error>>,
     error: anyhow::Error,
 ) -> Option<anyhow::Error> {
@@ -294,12 +302,12 @@ fn end(child: &mut Child) {
         }
         std::thread::sleep(POLL_INTERVAL);
     }
-    warn!("nats-server did not end in time, kills it");
+    warn!("nats-server did not end in time, killing it");
     let _ = child.kill();
     let _ = child.wait();
 }
 
-/// Waits until the server takes connections; says what its log says when it does not.
+/// Waits until the server takes connections; fails with the last line of its log when it does not.
 async fn wait_until_it_answers(port: u16, log: &Path) -> anyhow::Result<()> {
     let until = Instant::now() + START_DEADLINE;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -316,7 +324,7 @@ async fn wait_until_it_answers(port: u16, log: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// The last thing a program had to say in its log.
+/// The last line of a program's log.
 pub(crate) fn last_line(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -371,7 +379,7 @@ pub(crate) async fn check_version(program: &Path) -> anyhow::Result<String> {
             return Err(refused(format!("there is no {name}")).into());
         }
         Ok(Err(error)) => return Err(refused(format!("cannot start {name}, {error}")).into()),
-        Err(_) => return Err(refused(format!("{name} does not tell its version")).into()),
+        Err(_) => return Err(refused(format!("{name} does not print its version")).into()),
     };
     let text = String::from_utf8_lossy(&output.stdout);
     let last = text.split_whitespace().last().unwrap_or_default();

@@ -6,20 +6,19 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
+use quintet::system::{BusIdentity, BusSettings, RoleCredentials};
 use quintet_bus::Credentials;
 use tokio::process::{Child, Command};
 
-use crate::launch::system::{BusIdentity, BusSettings, RoleCredentials};
-
 /// What parts are started with.
-pub(super) struct Parts<'a> {
-    pub(super) program: &'a Path,
-    pub(super) settings: &'a BusSettings,
+pub(crate) struct Parts<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) settings: &'a BusSettings,
 }
 
 impl Parts<'_> {
     /// Starts one service under its own credentials.
-    pub(super) fn serve(
+    pub(crate) fn serve(
         &self,
         identity: BusIdentity,
         arguments: &[&str],
@@ -59,7 +58,7 @@ impl Parts<'_> {
 }
 
 /// What this process and those that it started have used of processors so far.
-pub(super) fn ours() -> anyhow::Result<Duration> {
+pub(crate) fn ours() -> anyhow::Result<Duration> {
     let pid = std::process::id();
     let mut used = processor_time(pid)?;
     for child in children(pid)? {
@@ -69,7 +68,7 @@ pub(super) fn ours() -> anyhow::Result<Duration> {
 }
 
 /// What a process has used of processors so far: fields 14 and 15 of `/proc/PID/stat`, in hundredths of a second.
-pub(super) fn processor_time(pid: u32) -> anyhow::Result<Duration> {
+pub(crate) fn processor_time(pid: u32) -> anyhow::Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name may hold spaces; what follows its bracket does not.
     let (_, rest) = stat
@@ -88,12 +87,12 @@ pub(super) fn processor_time(pid: u32) -> anyhow::Result<Duration> {
 }
 
 /// Resident memory of a process in MiB.
-pub(super) fn resident(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
     mebibytes(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
 /// Memory of several processes in MiB, what they share counted once: their proportional set sizes.
-pub(super) fn proportional(pids: &[u32]) -> anyhow::Result<f64> {
+pub(crate) fn proportional(pids: &[u32]) -> anyhow::Result<f64> {
     let own = |pid| mebibytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
     pids.iter().map(own).sum()
 }
@@ -107,7 +106,7 @@ fn mebibytes(file: &str, field: &str) -> anyhow::Result<f64> {
 }
 
 /// The processes that a process has started and that still run.
-pub(super) fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
+pub(crate) fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
     let mut children = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = std::fs::read_to_string(task?.path().join("children"))?;

@@ -7,28 +7,25 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::stdout::emit;
-use crate::client::http::{Http, Sse};
+use crate::client::http::Http;
+use crate::client::job_events;
 use crate::launch::embedded_nats::{deathsig, last_line};
 
 /// How much of the stream is recorded.
 const SECONDS: u32 = 10;
 /// How long the source may take to listen.
 const SOURCE_DEADLINE: Duration = Duration::from_secs(20);
-/// How long the job may wait for an agent before that is said.
+/// How long the job may wait for an agent before that is reported.
 const PLACEMENT: Duration = Duration::from_secs(3);
 
 /// Runs it against an edge, and says what happens.
-pub(crate) async fn run(
-    address: &str,
-    token: Option<String>,
-    work_dir: &Path,
-    ffmpeg: &Path,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(http: &Http, work_dir: &Path, ffmpeg: &Path) -> anyhow::Result<()> {
     if Command::new(ffmpeg)
         .arg("-version")
         .stdout(Stdio::null())
@@ -42,7 +39,6 @@ pub(crate) async fn run(
             ffmpeg.display()
         );
     }
-    let http = Http::new(address, token)?;
     let folder = work_dir.join("demo");
     std::fs::create_dir_all(&folder)?;
     let (mut source, url) = start_source(ffmpeg, &folder.join("source.log")).await?;
@@ -56,7 +52,7 @@ pub(crate) async fn run(
     emit(format_args!(
         "demo: submitted job {id} to record {SECONDS} s of it"
     ));
-    let status = follow(&http, id).await?;
+    let status = follow(http, id).await?;
     let _ = source.kill().await;
     let job = http.get(&format!("/v1/jobs/{id}")).await?;
     ensure!(
@@ -67,6 +63,7 @@ pub(crate) async fn run(
     let file = folder.join("recording.mp4");
     check(&file, &ffmpeg.with_file_name("ffprobe")).await?;
     emit(format_args!("demo: recorded  {}", file.display()));
+    let address = http.address();
     emit(format_args!("demo: the job   {address}/v1/jobs/{id}"));
     emit(format_args!("demo: its log   {address}/v1/jobs/{id}/logs"));
     emit(format_args!("demo: dashboard {address}/"));
@@ -74,9 +71,9 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Serves a picture and a tone in real time to whoever connects first.
+/// Serves a picture and a tone in real time to the first client.
 ///
-/// It complains when its guest leaves, as every guest does at the end: into a file, which is looked at when it fails.
+/// It complains when its client leaves, as every client does at the end: into a file, which is looked at when it fails.
 async fn start_source(ffmpeg: &Path, log: &Path) -> anyhow::Result<(Child, String)> {
     let complaints =
         File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -106,7 +103,7 @@ async fn start_source(ffmpeg: &Path, log: &Path) -> anyhow::Result<(Child, Strin
         .stdout(Stdio::null())
         .stderr(complaints)
         .kill_on_drop(true);
-    // A source that nobody came to would wait for its guest for ever, also after a `kill -9` of this program. This runs
+    // A source without a client would wait for one for ever, also after a `kill -9` of this program. This runs
     // on the main thread, which lives as long as the program.
     deathsig::die_with_this_thread(command.as_std_mut());
     let mut child = command.spawn().context("cannot start the test stream")?;
@@ -121,7 +118,7 @@ async fn start_source(ffmpeg: &Path, log: &Path) -> anyhow::Result<(Child, Strin
     Ok((child, format!("http://127.0.0.1:{port}/live.ts")))
 }
 
-/// Whether somebody listens on a port; asked of the kernel, since a connection would be taken for the listener's one guest.
+/// Whether a port is listened on; asked of the kernel, since a connection would be taken for the listener's one client.
 fn listens(port: u16) -> anyhow::Result<bool> {
     let table =
         std::fs::read_to_string("/proc/net/tcp").context("cannot read the table of sockets")?;
@@ -134,21 +131,20 @@ fn listens(port: u16) -> anyhow::Result<bool> {
 
 /// Shows every status as it comes, and gives the last.
 async fn follow(http: &Http, id: &str) -> anyhow::Result<String> {
-    let mut events: Sse = http.events(&format!("/v1/jobs/{id}/events"), None).await?;
+    let mut events = job_events::follow(http, id);
     let mut last = String::new();
-    let mut said = false;
+    let mut reported = false;
     let began = Instant::now();
     loop {
         // Waiting for an event is cancel-safe.
         let event = match timeout(PLACEMENT, events.next()).await {
-            Ok(Ok(Some(event))) => event,
-            Ok(Ok(None)) => return Ok(last),
-            Ok(Err(error)) => return Err(error),
-            Err(_) if last == "PENDING" && !said => {
+            Ok(Some(event)) => event?,
+            Ok(None) => return Ok(last),
+            Err(_) if last == "PENDING" && !reported => {
                 emit(format_args!(
                     "demo: no agent has taken it yet; `quintet jobs explain {id}` says why"
                 ));
-                said = true;
+                reported = true;
                 continue;
             }
             Err(_) => continue,

@@ -2,26 +2,25 @@
 
 use std::time::{Duration, Instant};
 
+use quintet::Http;
+use quintet::system::SystemConfig;
 use quintet_bus::Bus;
 
-use super::{BenchCommand, Measured, jobs, process, push, stop};
-use crate::cli::exit::Outcome;
-use crate::client::http::Http;
-use crate::launch::system::SystemConfig;
+use crate::{BenchCommand, Measured, jobs, process, push, stop};
 
 /// Jobs by which the cost is compared.
-pub(super) const SAMPLE: usize = 10_000;
+pub(crate) const SAMPLE: usize = 10_000;
 
 /// What a job costs now, in processor time of everything that runs here, nats-server and client included. Not in time:
 /// what else the machine does must not count.
-pub(super) async fn cost(http: &Http, bus: &Bus) -> anyhow::Result<Duration> {
+pub(crate) async fn cost(http: &Http, bus: &Bus) -> anyhow::Result<Duration> {
     let before = process::ours()?;
     jobs::batches(SAMPLE, http, bus).await?;
     Ok((process::ours()? - before) / SAMPLE as u32)
 }
 
 /// What a job costs with everything retained, and as a multiple of what it cost at first.
-pub(super) fn compare(
+pub(crate) fn compare(
     command: &BenchCommand,
     fresh: Duration,
     later: Duration,
@@ -38,11 +37,11 @@ pub(super) fn compare(
 }
 
 /// How long a new system takes until its agents are seen, with everything that was done before in its buckets.
-pub(super) async fn start(
+pub(crate) async fn start(
     command: &BenchCommand,
     config: SystemConfig,
     results: &mut Vec<Measured>,
-) -> Outcome {
+) -> anyhow::Result<()> {
     let began = Instant::now();
     let (system, http) = super::start(config, command.agents).await?;
     let took = began.elapsed().as_secs_f64() * 1000.0;

@@ -13,20 +13,20 @@ use quintet_contract::subject::GetTemplate;
 use quintet_contract::template::Template;
 use serde_json::json;
 
-use super::{Measured, TIMEOUT, per_second, percentiles, push, spinner};
+use crate::{Measured, TIMEOUT, per_second, percentiles, push, spinner};
 
 /// Requests on their way at once.
 const IN_FLIGHT: usize = 128;
 
 /// What the bus does without us.
-pub(super) struct Baseline {
+pub(crate) struct Baseline {
     /// Time of one request and its answer, the median.
-    pub(super) request_p50_ms: f64,
+    pub(crate) request_p50_ms: f64,
     /// Writes by compare and swap, many on their way at once.
-    pub(super) writes_per_second: f64,
+    pub(crate) writes_per_second: f64,
 }
 
-pub(super) async fn measure(
+pub(crate) async fn measure(
     owner: &Bus,
     client: &Bus,
     results: &mut Vec<Measured>,

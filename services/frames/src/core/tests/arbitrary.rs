@@ -4,14 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Something that may happen.
+/// Something that may apply.
 #[derive(Clone, Debug)]
-enum Happening {
+enum Arbitrary {
     Frame(usize, u16),
     Nonsense(usize),
     Straight(u16),
     Beat(usize, u8, bool),
-    Wish(Wish),
+    Command(Command),
     /// The write on its way succeeds, or does not.
     Stored(bool),
     Ended(usize),
@@ -22,29 +22,32 @@ enum Happening {
 
 const NAMES: [&str; 3] = ["a", "b", "clock"];
 
-fn happening() -> impl Strategy<Value = Happening> {
+fn arbitrary() -> impl Strategy<Value = Arbitrary> {
     let worker = 0..NAMES.len();
-    let wish = prop_oneof![
+    let command = prop_oneof![
         proptest::option::of(worker.clone())
-            .prop_map(|who| Wish::Activate(who.map(|who| id(NAMES[who])))),
-        worker.clone().prop_map(|who| Wish::Start(id(NAMES[who]))),
-        worker.clone().prop_map(|who| Wish::Stop(id(NAMES[who]))),
+            .prop_map(|who| Command::Activate(who.map(|who| id(NAMES[who])))),
+        worker
+            .clone()
+            .prop_map(|who| Command::Start(id(NAMES[who]))),
+        worker.clone().prop_map(|who| Command::Stop(id(NAMES[who]))),
         (worker.clone(), 0..3_u8).prop_map(|(who, value)| {
             let settings = json!({ "value": value }).as_object().unwrap().clone();
-            Wish::Configure(id(NAMES[who]), settings)
+            Command::Configure(id(NAMES[who]), settings)
         }),
-        proptest::option::of(0..80_000_i64).prop_map(|rate| Wish::SetRate(rate.map(Thousandths))),
+        proptest::option::of(0..80_000_i64)
+            .prop_map(|rate| Command::SetRate(rate.map(Thousandths))),
     ];
     prop_oneof![
-        8 => (worker.clone(), 0..6_u16).prop_map(|(who, column)| Happening::Frame(who, column)),
-        1 => worker.clone().prop_map(Happening::Nonsense),
-        2 => (0..28_u16).prop_map(Happening::Straight),
-        3 => (worker.clone(), 0..3_u8, any::<bool>()).prop_map(|(who, session, running)| Happening::Beat(who, session, running)),
-        4 => wish.prop_map(Happening::Wish),
-        4 => any::<bool>().prop_map(Happening::Stored),
-        1 => worker.prop_map(Happening::Ended),
-        6 => (0..3_000_u64).prop_map(Happening::Pass),
-        1 => Just(Happening::Restart),
+        8 => (worker.clone(), 0..6_u16).prop_map(|(who, column)| Arbitrary::Frame(who, column)),
+        1 => worker.clone().prop_map(Arbitrary::Nonsense),
+        2 => (0..28_u16).prop_map(Arbitrary::Straight),
+        3 => (worker.clone(), 0..3_u8, any::<bool>()).prop_map(|(who, session, running)| Arbitrary::Beat(who, session, running)),
+        4 => command.prop_map(Arbitrary::Command),
+        4 => any::<bool>().prop_map(Arbitrary::Stored),
+        1 => worker.prop_map(Arbitrary::Ended),
+        6 => (0..3_000_u64).prop_map(Arbitrary::Pass),
+        1 => Just(Arbitrary::Restart),
     ]
 }
 
@@ -52,41 +55,45 @@ fn happening() -> impl Strategy<Value = Happening> {
 struct Watch {
     bench: Bench,
     /// The write on its way.
-    writing: Option<Change>,
+    writing: Option<Write>,
     asked: BTreeSet<u64>,
 }
 
 impl Watch {
-    fn happen(&mut self, happening: Happening) {
+    fn apply(&mut self, arbitrary: Arbitrary) {
         let bench = &mut self.bench;
-        match happening {
-            Happening::Frame(who, column) => bench.frame(NAMES[who], column),
-            Happening::Nonsense(who) => {
-                bench.step(Event::Framed(id(NAMES[who]), b"RB".to_vec().into(), None));
+        match arbitrary {
+            Arbitrary::Frame(who, column) => bench.frame(NAMES[who], column),
+            Arbitrary::Nonsense(who) => {
+                bench.step(Event::FrameReceived(
+                    id(NAMES[who]),
+                    b"RB".to_vec().into(),
+                    None,
+                ));
             }
-            Happening::Straight(column) => {
+            Arbitrary::Straight(column) => {
                 let mut bitmap = Bitmap::dark(bench.core.canvas());
                 bitmap.set(column, 1, true);
                 bench.step(Event::Ingested(bitmap.to_rbm(0, 0).into(), None));
             }
-            Happening::Beat(who, session, running) => {
-                bench.step(Event::Heard(
+            Arbitrary::Beat(who, session, running) => {
+                bench.step(Event::HeartbeatReceived(
                     id(NAMES[who]),
                     beat(&session.to_string(), running),
                 ));
             }
-            Happening::Wish(wish) => {
+            Arbitrary::Command(command) => {
                 let request = RequestId::new(bench.next);
                 bench.next += 1;
                 self.asked.insert(request.number());
-                bench.step(Event::Wished(request, wish));
+                bench.step(Event::CommandReceived(request, command));
             }
-            Happening::Stored(is_stored) => match self.writing.take() {
+            Arbitrary::Stored(is_stored) => match self.writing.take() {
                 None => {}
                 Some(change) if is_stored => {
                     match change {
-                        Change::State(state) => bench.bucket.state = state,
-                        Change::Settings(worker, set) => {
+                        Write::State(state) => bench.bucket.state = state,
+                        Write::Settings(worker, set) => {
                             bench.bucket.settings.insert(worker, set.settings);
                         }
                     }
@@ -94,14 +101,14 @@ impl Watch {
                 }
                 Some(_) => bench.step(Event::Stored(Err(ErrorReply::unavailable("lost")))),
             },
-            Happening::Ended(who) => bench.step(Event::Ended(id(NAMES[who]))),
-            Happening::Pass(time) => bench.pass(ms(time)),
-            Happening::Restart => {
-                let terms = terms(|_| {}, &["clock"]);
+            Arbitrary::Ended(who) => bench.step(Event::ProcessEnded(id(NAMES[who]))),
+            Arbitrary::Pass(time) => bench.pass(ms(time)),
+            Arbitrary::Restart => {
+                let config = config(|_| {}, &["clock"]);
                 *bench = Bench {
                     next: bench.next,
                     seq: bench.seq,
-                    ..Bench::new(terms, bench.bucket.clone())
+                    ..Bench::new(config, bench.bucket.clone())
                 };
                 self.writing = None;
                 self.asked.clear();
@@ -111,18 +118,16 @@ impl Watch {
     }
 
     fn check(&mut self) {
+        for write in std::mem::take(&mut self.bench.writes) {
+            let is_first = self.writing.replace(write).is_none();
+            assert!(is_first, "one write at a time");
+        }
         for effect in self.bench.took() {
             match effect {
-                Effect::Store(change) => {
-                    assert!(
-                        self.writing.replace(change).is_none(),
-                        "one write at a time"
-                    );
-                }
-                Effect::Answer(reply) => {
+                Action::Answer(reply) => {
                     assert!(self.asked.remove(&reply.to()), "everybody is answered once");
                 }
-                Effect::Tell(_, FrameWorkerMessage::Tick { t }) => assert!(t.get() >= 0.0),
+                Action::Notify(_, FrameWorkerMessage::Tick { t }) => assert!(t.get() >= 0.0),
                 _ => {}
             }
         }
@@ -142,19 +147,19 @@ impl Watch {
         );
         let counts = core.ingest.counts();
         assert_eq!(counts.received, counts.forwarded + counts.dropped);
-        assert!(core.due() <= self.bench.now + TELL_EVERY);
+        assert!(core.next_due() <= Some(self.bench.now + STATS_INTERVAL));
     }
 }
 
 proptest! {
     #[test]
     fn whatever_happens_what_holds_is_stored_and_everybody_is_answered_once(
-        happenings in proptest::collection::vec(happening(), 1..120),
+        events in proptest::collection::vec(arbitrary(), 1..120),
     ) {
         let mut watch = Watch { bench: Bench::usual(), writing: None, asked: BTreeSet::new() };
         watch.check();
-        for happening in happenings {
-            watch.happen(happening);
+        for arbitrary in events {
+            watch.apply(arbitrary);
         }
     }
 }

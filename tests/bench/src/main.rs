@@ -1,4 +1,4 @@
-//! `quintet bench`: what this machine does, as a ratio to what the raw bus does in the same run.
+//! The benchmark: what this machine does, as a ratio to what the raw bus does in the same run.
 //!
 //! A system of its own on a nats-server of its own, in a folder that is deleted afterwards.
 //!
@@ -24,12 +24,16 @@ mod runs;
 mod sleeping_runs;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::{Parser, ValueEnum};
+use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use quintet::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
+use quintet::{DataDir, EmbeddedNats, Http, NatsPlan};
 use quintet_agent::AgentConfig;
 use quintet_bus::Bus;
 use quintet_contract::id::{AgentId, HolderId};
@@ -39,20 +43,15 @@ use quintet_scheduler::SchedulerConfig;
 use quintet_service::telemetry::Telemetry;
 use serde::Serialize;
 
-use self::process::Parts;
-use crate::cli::exit::Outcome;
-use crate::cli::global::{Global, Output};
-use crate::cli::stdout::print;
-use crate::client::http::Http;
-use crate::launch::data_dir::DataDir;
-use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
-use crate::launch::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
+use crate::process::Parts;
 
 /// How long anything may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-#[derive(Args)]
-pub(crate) struct BenchCommand {
+/// Measures this machine: the raw bus, then jobs, runs and frames, as ratios to it
+#[derive(Parser)]
+#[command(name = "quintet-bench", version)]
+struct BenchCommand {
     /// Jobs of the batch measurement
     #[arg(long, default_value_t = 20_000)]
     jobs: usize,
@@ -77,7 +76,7 @@ pub(crate) struct BenchCommand {
     /// Measure this part alone
     #[arg(long, value_enum)]
     only: Option<Measurement>,
-    /// The program whose parts are started as processes of their own; this one without it
+    /// The program whose parts are started as processes of their own; the one beside this one without it
     #[arg(long)]
     program: Option<PathBuf>,
     /// Write the results as JSON to this file
@@ -86,6 +85,18 @@ pub(crate) struct BenchCommand {
     /// The nats-server to start
     #[arg(long, default_value = "nats-server")]
     nats_server: PathBuf,
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For machines.
+    Json,
+    /// For people.
+    Table,
 }
 
 /// What can be measured alone, beside the raw bus.
@@ -116,7 +127,22 @@ struct Measured {
     ratio: Option<f64>,
 }
 
-pub(super) async fn run(command: BenchCommand, global: &Global) -> Outcome {
+/// As in the program that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(BenchCommand::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quintet-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: BenchCommand) -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("quintet-bench-{}", std::process::id()));
     let outcome = measure(&command, &folder).await;
     let _ = std::fs::remove_dir_all(&folder);
@@ -125,12 +151,15 @@ pub(super) async fn run(command: BenchCommand, global: &Global) -> Outcome {
     if let Some(file) = &command.json {
         std::fs::write(file, &json).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    if global.output == Output::Json {
-        print(json);
+    if command.output == Output::Json {
+        println!("{json}");
         return Ok(());
     }
-    let mut table =
-        crate::client::output::table::table(&["measured", "value", "unit", "to the raw bus"]);
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["measured", "value", "unit", "to the raw bus"].map(str::to_uppercase));
     for Measured {
         what,
         value,
@@ -146,14 +175,11 @@ pub(super) async fn run(command: BenchCommand, global: &Global) -> Outcome {
             ratio,
         ]);
     }
-    print(table);
+    println!("{table}");
     Ok(())
 }
 
-async fn measure(
-    command: &BenchCommand,
-    folder: &std::path::Path,
-) -> anyhow::Result<Vec<Measured>> {
+async fn measure(command: &BenchCommand, folder: &Path) -> anyhow::Result<Vec<Measured>> {
     let data = DataDir::open(folder)?;
     let agents: Vec<AgentConfig> = (1..=command.agents)
         .map(|number| {
@@ -179,8 +205,13 @@ async fn measure(
     let mut results = Vec::new();
     let program = match &command.program {
         Some(program) => program.clone(),
-        None => std::env::current_exe()?,
+        None => std::env::current_exe()?.with_file_name("quintet"),
     };
+    anyhow::ensure!(
+        program.exists(),
+        "there is no {}; build it (`cargo build --release -p quintet`), or name one with --program",
+        program.display()
+    );
     let parts = Parts {
         program: &program,
         settings: &bus,
@@ -215,10 +246,16 @@ async fn measure(
     client.drain().await;
     nats.stop().await;
     if wants(Measurement::Runs) {
-        sleeping_runs::measure(&folder.join("sleepers"), command.sleepers, &mut results).await?;
+        sleeping_runs::measure(
+            &program,
+            &folder.join("sleepers"),
+            command.sleepers,
+            &mut results,
+        )
+        .await?;
     }
     if wants(Measurement::Idle) {
-        idle::measure(&folder.join("idle"), &mut results).await?;
+        idle::measure(&program, &folder.join("idle"), &mut results).await?;
     }
     Ok(results)
 }
@@ -243,7 +280,7 @@ async fn measure_jobs(
     client: &Bus,
     raw: &bus_baseline::Baseline,
     results: &mut Vec<Measured>,
-) -> Outcome {
+) -> anyhow::Result<()> {
     let (system, http) = start(config()?, command.agents).await?;
     let fresh = retention::cost(&http, client).await?;
     let rate = jobs::batches(command.jobs, &http, client).await?;

@@ -15,6 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
+use quintet::Http;
+use quintet::system::BusIdentity;
 use quintet_bus::{Bus, now};
 use quintet_contract::event::JobEvent;
 use quintet_contract::id::JobId;
@@ -26,11 +28,8 @@ use tokio::process::Child;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::process::{Parts, processor_time, resident};
-use super::{Measured, TIMEOUT, push, spinner};
-use crate::cli::exit::Outcome;
-use crate::client::http::Http;
-use crate::launch::system::BusIdentity;
+use crate::process::{Parts, processor_time, resident};
+use crate::{Measured, TIMEOUT, push, spinner};
 
 /// Listeners whose memory is the base that the others are compared to.
 const FEW: usize = 50;
@@ -100,13 +99,13 @@ impl Kind {
     }
 }
 
-pub(super) async fn of_jobs(
+pub(crate) async fn of_jobs(
     parts: &Parts<'_>,
     bus: &Bus,
     count: usize,
     results: &mut Vec<Measured>,
-) -> Outcome {
-    crate::launch::file_limit::raise_limit();
+) -> anyhow::Result<()> {
+    quintet::raise_limit();
     let mut scheduler = parts.serve(BusIdentity::Scheduler, &[], Stdio::null())?;
     for kind in [Kind::Ui, Kind::Sse] {
         let bar = spinner("listeners");
@@ -117,13 +116,13 @@ pub(super) async fn of_jobs(
     Ok(())
 }
 
-pub(super) async fn of_a_run(
+pub(crate) async fn of_a_run(
     parts: &Parts<'_>,
     bus: &Bus,
     count: usize,
     results: &mut Vec<Measured>,
-) -> Outcome {
-    crate::launch::file_limit::raise_limit();
+) -> anyhow::Result<()> {
+    quintet::raise_limit();
     let mut runner = parts.serve(BusIdentity::Runner, &[], Stdio::null())?;
     let bar = spinner("listeners of a run");
     measure_kind(Kind::Run, parts, bus, count, results).await?;
@@ -156,7 +155,7 @@ async fn measure_kind(
     bus: &Bus,
     count: usize,
     results: &mut Vec<Measured>,
-) -> Outcome {
+) -> anyhow::Result<()> {
     let (mut edge, address) = edge(parts).await?;
     let pid = edge.id().context("the edge has ended")?;
     let http = Http::new(&format!("http://{address}"), None)?;
@@ -335,7 +334,13 @@ impl Heard {
 
 impl Hall {
     /// Opens connections until there are so many.
-    async fn fill(&mut self, kind: Kind, address: SocketAddr, id: &str, count: usize) -> Outcome {
+    async fn fill(
+        &mut self,
+        kind: Kind,
+        address: SocketAddr,
+        id: &str,
+        count: usize,
+    ) -> anyhow::Result<()> {
         let missing = count.saturating_sub(self.counts.len());
         let request = kind.request(id);
         let opening = futures::stream::iter(0..missing).map(|_| connect(kind, address, &request));

@@ -19,7 +19,7 @@ const MOST: usize = 1024;
 /// What is known of one worker.
 #[derive(Clone, Debug, Default)]
 pub struct Worker {
-    heard: Option<Heard>,
+    heartbeat: Option<LastHeartbeat>,
     /// When its last frame came that was one.
     framed: Option<Duration>,
     /// When it was no longer on the bus or on a socket: frames before that do not mean that it still runs.
@@ -30,7 +30,7 @@ pub struct Worker {
 }
 
 #[derive(Clone, Debug)]
-struct Heard {
+struct LastHeartbeat {
     session: String,
     via: Via,
     running: bool,
@@ -51,7 +51,7 @@ pub enum Process {
 
 /// What a sign of life tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum Transition {
     /// Somebody who has to be told hello.
     Newcomer,
     /// Whether it runs has changed.
@@ -64,28 +64,28 @@ pub enum News {
 
 /// All workers.
 #[derive(Clone, Debug, Default)]
-pub struct Roster {
+pub struct Registry {
     workers: BTreeMap<WorkerId, Worker>,
 }
 
 impl Worker {
     /// Whether it is on the bus or on a socket now.
     pub fn is_there(&self, now: Duration) -> bool {
-        self.heard
+        self.heartbeat
             .as_ref()
-            .is_some_and(|heard| now < heard.at + GONE_AFTER)
+            .is_some_and(|heartbeat| now < heartbeat.at + GONE_AFTER)
     }
 
     /// Whether it runs now.
     pub fn is_running(&self, now: Duration) -> bool {
-        if let Some(heard) = self.heard.as_ref().filter(|_| self.is_there(now)) {
-            return heard.running;
+        if let Some(heartbeat) = self.heartbeat.as_ref().filter(|_| self.is_there(now)) {
+            return heartbeat.running;
         }
         match self.process {
             Process::Running(_) => true,
             Process::Ending => false,
             Process::None => self.framed.is_some_and(|at| {
-                now < at + SILENT_AFTER && Some(at) > self.gone && self.heard.is_none()
+                now < at + SILENT_AFTER && Some(at) > self.gone && self.heartbeat.is_none()
             }),
         }
     }
@@ -94,9 +94,9 @@ impl Worker {
     pub fn can_be_told(&self, now: Duration) -> bool {
         self.is_there(now)
             && self
-                .heard
+                .heartbeat
                 .as_ref()
-                .is_some_and(|heard| heard.via == Via::Bus)
+                .is_some_and(|heartbeat| heartbeat.via == Via::Bus)
     }
 
     /// Its process.
@@ -113,7 +113,7 @@ impl Worker {
     }
 }
 
-impl Roster {
+impl Registry {
     /// What is known of a worker.
     pub fn get(&self, id: &WorkerId) -> Option<&Worker> {
         self.workers.get(id)
@@ -126,7 +126,7 @@ impl Roster {
             .is_some_and(|worker| worker.is_there(now) || worker.framed.is_some())
     }
 
-    /// Everybody of whom [`Roster::knows`] is true.
+    /// Everybody of whom [`Registry::knows`] is true.
     pub fn known(&self, now: Duration) -> impl Iterator<Item = &WorkerId> {
         let ids = self.workers.keys();
         ids.filter(move |id| self.knows(id, now))
@@ -151,51 +151,58 @@ impl Roster {
     }
 
     /// A worker said that it is there. Gives whom it displaced from memory as well.
-    pub fn heard(
+    pub fn heartbeat(
         &mut self,
         id: &WorkerId,
         beat: &FrameWorkerHeartbeat,
         now: Duration,
         keep: impl Fn(&WorkerId) -> bool,
-    ) -> (News, Option<WorkerId>) {
+    ) -> (Transition, Option<WorkerId>) {
         if beat.leaves {
             let Some(worker) = self.workers.get_mut(id) else {
-                return (News::None, None);
+                return (Transition::None, None);
             };
             // An older session that leaves late says nothing about the newer one.
             let is_same = worker
-                .heard
+                .heartbeat
                 .as_ref()
-                .is_some_and(|heard| heard.session == beat.session);
+                .is_some_and(|heartbeat| heartbeat.session == beat.session);
             if is_same {
-                worker.heard = None;
+                worker.heartbeat = None;
                 worker.gone = Some(now);
             }
-            return (if is_same { News::Left } else { News::None }, None);
+            return (
+                if is_same {
+                    Transition::Left
+                } else {
+                    Transition::None
+                },
+                None,
+            );
         }
         let displaced = self.make_room(id, &keep);
         let worker = self.workers.entry(id.clone()).or_default();
         let was_running = worker.is_running(now);
         let was_there = worker.is_there(now);
         worker.seen = now;
-        let known = worker.heard.as_ref().filter(|_| was_there);
-        if known.is_some_and(|heard| heard.session > beat.session) {
+        let known = worker.heartbeat.as_ref().filter(|_| was_there);
+        if known.is_some_and(|heartbeat| heartbeat.session > beat.session) {
             // The older of two; it is about to go.
-            return (News::None, displaced);
+            return (Transition::None, displaced);
         }
-        let is_new = known.is_none_or(|heard| heard.session != beat.session);
-        worker.heard = Some(Heard {
+        let is_new = known.is_none_or(|heartbeat| heartbeat.session != beat.session);
+        worker.heartbeat = Some(LastHeartbeat {
             session: beat.session.clone(),
             via: beat.via,
             running: beat.running,
             at: now,
         });
-        let news = match (is_new, worker.is_running(now) == was_running) {
-            (true, _) => News::Newcomer,
-            (false, false) => News::Changed,
-            (false, true) => News::None,
+        let transition = match (is_new, worker.is_running(now) == was_running) {
+            (true, _) => Transition::Newcomer,
+            (false, false) => Transition::Changed,
+            (false, true) => Transition::None,
         };
-        (news, displaced)
+        (transition, displaced)
     }
 
     /// A worker sent a frame that is one. Gives whether that makes it run, and whom it displaced from memory.
@@ -231,13 +238,13 @@ impl Roster {
         let ran = |worker: &Worker| worker.is_running(before) && !worker.is_running(now);
         let is_changed = self.workers.values().any(ran);
         for worker in self.workers.values_mut() {
-            if worker.heard.is_some() && !worker.is_there(now) {
-                worker.heard = None;
+            if worker.heartbeat.is_some() && !worker.is_there(now) {
+                worker.heartbeat = None;
                 worker.gone = Some(now);
             }
         }
         self.workers.retain(|_, worker| {
-            worker.heard.is_some() || worker.framed.is_some() || worker.process != Process::None
+            worker.heartbeat.is_some() || worker.framed.is_some() || worker.process != Process::None
         });
         is_changed
     }
@@ -276,22 +283,27 @@ mod tests {
 
     #[test]
     fn who_is_not_heard_any_more_is_gone_and_who_comes_again_is_new() {
-        let mut roster = Roster::default();
+        let mut registry = Registry::default();
         let text = id("text");
-        let mut hear =
-            |beat: &FrameWorkerHeartbeat, now| roster.heard(&text, beat, secs(now), |_| false).0;
-        assert_eq!(hear(&beat("1", false), 10), News::Newcomer);
-        assert_eq!(hear(&beat("1", true), 11), News::Changed);
-        assert_eq!(hear(&beat("1", true), 12), News::None);
-        assert_eq!(hear(&beat("2", true), 13), News::Newcomer);
-        assert_eq!(hear(&beat("1", false), 13), News::None, "the older of two");
-        assert_eq!(roster.running(secs(15)), [id("text")]);
-        assert!(roster.sweep(secs(15), secs(16)));
-        assert!(roster.running(secs(16)).is_empty() && !roster.knows(&text, secs(16)));
-        let (news, _) = roster.heard(&text, &beat("2", true), secs(20), |_| false);
+        let mut hear = |beat: &FrameWorkerHeartbeat, now| {
+            registry.heartbeat(&text, beat, secs(now), |_| false).0
+        };
+        assert_eq!(hear(&beat("1", false), 10), Transition::Newcomer);
+        assert_eq!(hear(&beat("1", true), 11), Transition::Changed);
+        assert_eq!(hear(&beat("1", true), 12), Transition::None);
+        assert_eq!(hear(&beat("2", true), 13), Transition::Newcomer);
         assert_eq!(
-            news,
-            News::Newcomer,
+            hear(&beat("1", false), 13),
+            Transition::None,
+            "the older of two"
+        );
+        assert_eq!(registry.running(secs(15)), [id("text")]);
+        assert!(registry.sweep(secs(15), secs(16)));
+        assert!(registry.running(secs(16)).is_empty() && !registry.knows(&text, secs(16)));
+        let (transition, _) = registry.heartbeat(&text, &beat("2", true), secs(20), |_| false);
+        assert_eq!(
+            transition,
+            Transition::Newcomer,
             "it may have missed what was said meanwhile"
         );
         let leaves = FrameWorkerHeartbeat {
@@ -299,54 +311,54 @@ mod tests {
             ..beat("1", true)
         };
         assert_eq!(
-            roster.heard(&text, &leaves, secs(20), |_| false).0,
-            News::None
+            registry.heartbeat(&text, &leaves, secs(20), |_| false).0,
+            Transition::None
         );
-        assert!(roster.knows(&text, secs(20)));
+        assert!(registry.knows(&text, secs(20)));
     }
 
     #[test]
     fn who_only_sends_frames_is_known_for_good_and_runs_for_ten_seconds_more() {
-        let mut roster = Roster::default();
+        let mut registry = Registry::default();
         let script = id("script");
-        assert!(roster.framed(&script, secs(1), |_| false).0);
-        assert!(!roster.framed(&script, secs(5), |_| false).0);
-        assert_eq!(roster.running(secs(14)), [id("script")]);
-        assert!(roster.sweep(secs(14), secs(15)));
-        assert!(roster.running(secs(15)).is_empty());
-        assert!(roster.knows(&script, secs(10_000)));
-        assert_eq!(roster.sources(), [script]);
+        assert!(registry.framed(&script, secs(1), |_| false).0);
+        assert!(!registry.framed(&script, secs(5), |_| false).0);
+        assert_eq!(registry.running(secs(14)), [id("script")]);
+        assert!(registry.sweep(secs(14), secs(15)));
+        assert!(registry.running(secs(15)).is_empty());
+        assert!(registry.knows(&script, secs(10_000)));
+        assert_eq!(registry.sources(), [script]);
     }
 
     #[test]
     fn who_was_on_the_bus_and_sent_frames_does_not_run_on_once_it_is_gone() {
-        let mut roster = Roster::default();
+        let mut registry = Registry::default();
         let text = id("text");
-        roster.heard(&text, &beat("1", true), secs(10), |_| false);
-        roster.framed(&text, secs(12), |_| false);
-        assert_eq!(roster.running(secs(12)), [id("text")]);
-        assert!(roster.running(secs(13)).is_empty());
-        roster.sweep(secs(12), secs(13));
-        assert!(roster.running(secs(14)).is_empty());
+        registry.heartbeat(&text, &beat("1", true), secs(10), |_| false);
+        registry.framed(&text, secs(12), |_| false);
+        assert_eq!(registry.running(secs(12)), [id("text")]);
+        assert!(registry.running(secs(13)).is_empty());
+        registry.sweep(secs(12), secs(13));
+        assert!(registry.running(secs(14)).is_empty());
         // The same name, from somebody who only sends frames.
-        roster.framed(&text, secs(15), |_| false);
-        assert_eq!(roster.running(secs(15)), [id("text")]);
+        registry.framed(&text, secs(15), |_| false);
+        assert_eq!(registry.running(secs(15)), [id("text")]);
     }
 
     #[test]
     fn only_so_many_are_remembered_and_those_who_were_chosen_always() {
-        let mut roster = Roster::default();
+        let mut registry = Registry::default();
         let chosen = id("w0");
         for number in 0..MOST + 10 {
             let now = Duration::from_millis(number as u64);
             let keep = |id: &WorkerId| *id == chosen;
-            let (_, displaced) = roster.framed(&id(&format!("w{number}")), now, keep);
+            let (_, displaced) = registry.framed(&id(&format!("w{number}")), now, keep);
             let expected = number
                 .checked_sub(MOST)
                 .map(|gone| id(&format!("w{}", gone + 1)));
             assert_eq!(displaced, expected);
         }
-        assert_eq!(roster.sources().len(), MOST);
-        assert!(roster.knows(&chosen, secs(1)));
+        assert_eq!(registry.sources().len(), MOST);
+        assert!(registry.knows(&chosen, secs(1)));
     }
 }

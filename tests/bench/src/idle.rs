@@ -8,22 +8,21 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::process::{children, proportional, resident};
-use super::{Measured, TIMEOUT, push, spinner};
-use crate::cli::exit::Outcome;
+use crate::process::{children, proportional, resident};
+use crate::{Measured, TIMEOUT, push, spinner};
 
 /// A `quintet up` of its own, killed when it is dropped.
-pub(super) struct Up {
+pub(crate) struct Up {
     child: Child,
     /// The process.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     /// Where its edge is.
-    pub(super) url: String,
+    pub(crate) url: String,
 }
 
 impl Up {
-    pub(super) async fn start(folder: &Path) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+    pub(crate) async fn start(program: &Path, folder: &Path) -> anyhow::Result<Self> {
+        let mut child = Command::new(program)
             .args(["up", "--port", "0", "--data-dir"])
             .arg(folder)
             .env_remove("NATS_URL")
@@ -51,18 +50,22 @@ impl Up {
     }
 
     /// It and the processes that it has started.
-    pub(super) fn processes(&self) -> anyhow::Result<Vec<u32>> {
+    pub(crate) fn processes(&self) -> anyhow::Result<Vec<u32>> {
         Ok([vec![self.pid], children(self.pid)?].concat())
     }
 
-    pub(super) async fn kill(mut self) -> Outcome {
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
     }
 }
 
-pub(super) async fn measure(folder: &Path, results: &mut Vec<Measured>) -> Outcome {
+pub(crate) async fn measure(
+    program: &Path,
+    folder: &Path,
+    results: &mut Vec<Measured>,
+) -> anyhow::Result<()> {
     let bar = spinner("an idle system");
-    let up = Up::start(folder).await?;
+    let up = Up::start(program, folder).await?;
     let ours = resident(up.pid)?;
     let whole = proportional(&up.processes()?)?;
     push(results, "idle `quintet up`, resident", ours, "MiB", None);

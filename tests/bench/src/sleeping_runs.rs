@@ -4,14 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
+use quintet::Http;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::idle::Up;
-use super::process::{processor_time, proportional};
-use super::{Measured, TIMEOUT, per_second, push, spinner};
-use crate::cli::exit::Outcome;
-use crate::client::http::Http;
+use crate::idle::Up;
+use crate::process::{processor_time, proportional};
+use crate::{Measured, TIMEOUT, per_second, push, spinner};
 
 /// Requests on their way at once.
 const IN_FLIGHT: usize = 64;
@@ -20,9 +19,14 @@ const OBSERVED: Duration = Duration::from_secs(10);
 /// Share of a core in which everything that was begun is taken to have ended.
 const QUIET: f64 = 0.10;
 
-pub(super) async fn measure(folder: &Path, count: usize, results: &mut Vec<Measured>) -> Outcome {
+pub(crate) async fn measure(
+    program: &Path,
+    folder: &Path,
+    count: usize,
+    results: &mut Vec<Measured>,
+) -> anyhow::Result<()> {
     let bar = spinner("runs that sleep");
-    let up = Up::start(folder).await?;
+    let up = Up::start(program, folder).await?;
     let http = Http::new(&up.url, None)?;
     until_quiet(&up).await?;
     let (before, used_before) = (memory(&up)?, share(&up, OBSERVED).await?);
@@ -70,7 +74,7 @@ async fn share(up: &Up, time: Duration) -> anyhow::Result<f64> {
     Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
-async fn until_quiet(up: &Up) -> Outcome {
+async fn until_quiet(up: &Up) -> anyhow::Result<()> {
     let began = Instant::now();
     while share(up, Duration::from_secs(1)).await? > QUIET {
         anyhow::ensure!(
@@ -81,7 +85,7 @@ async fn until_quiet(up: &Up) -> Outcome {
     Ok(())
 }
 
-async fn until_none_is_pending(http: &Http) -> Outcome {
+async fn until_none_is_pending(http: &Http) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
         let page = http.get("/v1/runs?status=pending&limit=1").await?;

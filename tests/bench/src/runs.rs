@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
+use quintet::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
+use quintet::{Http, events};
 use quintet_bus::{Bus, Change, WatchFrom};
 use quintet_contract::JsonObject;
 use quintet_contract::bucket::Runs;
@@ -24,11 +26,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::bus_baseline::Baseline;
-use super::{BenchCommand, Measured, TIMEOUT, per_second, percentiles, push, spinner, stop};
-use crate::cli::exit::Outcome;
-use crate::client::http::Http;
-use crate::launch::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
+use crate::bus_baseline::Baseline;
+use crate::{BenchCommand, Measured, TIMEOUT, per_second, percentiles, push, spinner, stop};
 
 /// Tasks of one run, one after the other.
 const STEPS: usize = 10;
@@ -53,13 +52,13 @@ struct Bench<'a> {
     ends: Ends,
 }
 
-pub(super) async fn measure(
+pub(crate) async fn measure(
     command: &BenchCommand,
     settings: &BusSettings,
     client: &Bus,
     raw: &Baseline,
     results: &mut Vec<Measured>,
-) -> Outcome {
+) -> anyhow::Result<()> {
     let mut edge = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
     edge.run_rate = None;
     let config = SystemConfig {
@@ -141,7 +140,12 @@ impl Bench<'_> {
     }
 
     /// Ten-step runs, many at once, from REST until their last record is stored.
-    async fn chains(&self, count: usize, raw: &Baseline, results: &mut Vec<Measured>) -> Outcome {
+    async fn chains(
+        &self,
+        count: usize,
+        raw: &Baseline,
+        results: &mut Vec<Measured>,
+    ) -> anyhow::Result<()> {
         let bar = spinner("ten-step runs, 64 in flight");
         let body = chain();
         let one = async || {
@@ -171,7 +175,7 @@ impl Bench<'_> {
     }
 
     /// Ten-step runs one after the other, from REST until their last event is told.
-    async fn singles(&self, results: &mut Vec<Measured>) -> Outcome {
+    async fn singles(&self, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("single ten-step runs");
         let filter = LiveRunEvents::filter(self.client.prefix(), None);
         let mut live = self.client.subscribe::<LiveRunEvents>(filter).await?;
@@ -210,13 +214,13 @@ impl Bench<'_> {
         Ok(self.create(&json!({"name": "bench"})).await?.to_string())
     }
 
-    async fn checkpoint(&self, run: &str, number: usize) -> Outcome {
+    async fn checkpoint(&self, run: &str, number: usize) -> anyhow::Result<()> {
         let body = json!({"type": "step", "data": {"number": number, "text": "x".repeat(100)}});
         let path = format!("/v1/runs/{run}/checkpoints");
         self.http.post(&path, &body).await.map(drop)
     }
 
-    async fn checkpoints(&self, raw: &Baseline, results: &mut Vec<Measured>) -> Outcome {
+    async fn checkpoints(&self, raw: &Baseline, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("checkpoints");
         let run = self.outside().await?;
         let mut times = Vec::new();
@@ -248,7 +252,7 @@ impl Bench<'_> {
     }
 
     /// A client that comes back and has seen nothing of a long log.
-    async fn resume(&self, results: &mut Vec<Measured>) -> Outcome {
+    async fn resume(&self, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("a long log, read again");
         let run = self.outside().await?;
         futures::stream::iter(0..LOG)
@@ -260,7 +264,7 @@ impl Bench<'_> {
         let mut times = Vec::new();
         for _ in 0..5 {
             let began = Instant::now();
-            let mut events = self.http.events(&path, Some("0")).await?;
+            let mut events = events::open(&self.http, &path, Some("0")).await?;
             let mut seen = 0;
             let all = async {
                 while seen < LOG {

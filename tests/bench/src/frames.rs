@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use quintet::Http;
+use quintet::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
 use quintet_bus::{Bus, Deliveries};
 use quintet_contract::api::Done;
 use quintet_contract::frame::{Bitmap, Canvas, Fps};
@@ -24,10 +26,7 @@ use serde_json::{Value, json};
 use serial2::SerialPort;
 use tokio::time::timeout;
 
-use super::{Measured, TIMEOUT, per_second, percentiles, push, spinner, stop};
-use crate::cli::exit::Outcome;
-use crate::client::http::Http;
-use crate::launch::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
+use crate::{Measured, TIMEOUT, per_second, percentiles, push, spinner, stop};
 
 /// The worker that sends all frames.
 const WORKER: &str = "bench";
@@ -71,11 +70,11 @@ const SIZES: [Size; 2] = [
     },
 ];
 
-pub(super) async fn measure(
+pub(crate) async fn measure(
     settings: &BusSettings,
     raw_request_p50_ms: f64,
     results: &mut Vec<Measured>,
-) -> Outcome {
+) -> anyhow::Result<()> {
     for size in &SIZES {
         ingest(settings, size, results).await?;
     }
@@ -168,7 +167,11 @@ async fn send(worker: &Bus, size: &Size) -> anyhow::Result<f64> {
 }
 
 /// The same frames to somebody who only answers, and to the frames service.
-async fn ingest(settings: &BusSettings, size: &Size, results: &mut Vec<Measured>) -> Outcome {
+async fn ingest(
+    settings: &BusSettings,
+    size: &Size,
+    results: &mut Vec<Measured>,
+) -> anyhow::Result<()> {
     let bar = spinner("frames over the bus");
     let worker = Bus::connect(settings.config(&BusIdentity::Effects)).await?;
     let taker = Bus::connect(settings.config(&BusIdentity::Frames)).await?;
@@ -209,7 +212,7 @@ async fn received(http: &Http) -> anyhow::Result<f64> {
 }
 
 /// Makes the worker known, and the active one.
-async fn activate(http: &Http, worker: &Bus, canvas: Canvas) -> Outcome {
+async fn activate(http: &Http, worker: &Bus, canvas: Canvas) -> anyhow::Result<()> {
     let subject = WorkerFrame {
         worker: worker_id()?,
     };
@@ -218,7 +221,7 @@ async fn activate(http: &Http, worker: &Bus, canvas: Canvas) -> Outcome {
     post(http, "/active", &json!({"id": WORKER})).await
 }
 
-async fn post(http: &Http, path: &str, body: &Value) -> Outcome {
+async fn post(http: &Http, path: &str, body: &Value) -> anyhow::Result<()> {
     let request = http.request(Method::POST, path).json(body);
     http.send(request).await?;
     Ok(())
@@ -231,7 +234,7 @@ struct Bench {
 }
 
 impl Bench {
-    async fn post(&self, results: &mut Vec<Measured>) -> Outcome {
+    async fn post(&self, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("frames over HTTP");
         activate(&self.http, &self.worker, SIZES[0].canvas).await?;
         let pictures = pictures(SIZES[0].canvas);
@@ -260,7 +263,7 @@ impl Bench {
     }
 
     /// How far the time between two ticks is from what it should be.
-    async fn jitter(&self, results: &mut Vec<Measured>) -> Outcome {
+    async fn jitter(&self, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("ticks");
         let mut told = self.listen().await?;
         tick(&mut told).await?;
@@ -292,7 +295,7 @@ impl Bench {
     }
 
     /// From the publication of a frame until the panels have its last byte.
-    async fn latency(&self, panels: SerialPort, results: &mut Vec<Measured>) -> Outcome {
+    async fn latency(&self, panels: SerialPort, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("frames to the panels");
         let (written, shown) = mpsc::channel();
         let reading = std::thread::spawn(move || read(panels, &written));
@@ -334,7 +337,11 @@ impl Bench {
         Ok(())
     }
 
-    async fn pictures(&self, raw_request_p50_ms: f64, results: &mut Vec<Measured>) -> Outcome {
+    async fn pictures(
+        &self,
+        raw_request_p50_ms: f64,
+        results: &mut Vec<Measured>,
+    ) -> anyhow::Result<()> {
         let bar = spinner("pictures");
         let mut times = Vec::new();
         for _ in 0..PICTURES {
@@ -359,7 +366,7 @@ impl Bench {
 }
 
 /// Waits for a tick.
-async fn tick(told: &mut Deliveries<FrameWorkerMessages>) -> Outcome {
+async fn tick(told: &mut Deliveries<FrameWorkerMessages>) -> anyhow::Result<()> {
     let next = async {
         while let Some(delivery) = told.next().await {
             if matches!(delivery.message, FrameWorkerMessage::Tick { .. }) {

@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
+use quintet::Http;
 use quintet_bus::{Bus, Change, WatchFrom};
 use quintet_contract::bucket::Jobs;
 use quintet_contract::job::{Job, JobStatus};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::bus_baseline::Baseline;
-use super::{Measured, TIMEOUT, per_second, percentiles, push, spinner};
-use crate::client::http::Http;
+use crate::bus_baseline::Baseline;
+use crate::{Measured, TIMEOUT, per_second, percentiles, push, spinner};
 
 /// Jobs per request of the batch measurement.
 const BATCH: usize = 1000;
@@ -47,7 +47,7 @@ async fn ends(
 }
 
 /// Jobs in batches, from REST until all have ended; how many a second.
-pub(super) async fn batches(count: usize, http: &Http, bus: &Bus) -> anyhow::Result<f64> {
+pub(crate) async fn batches(count: usize, http: &Http, bus: &Bus) -> anyhow::Result<f64> {
     let bar = spinner("jobs in batches, from REST to their last status");
     let batches = count.div_ceil(BATCH);
     let ended = ends(bus, batches * BATCH, false).await?;
@@ -69,7 +69,7 @@ pub(super) async fn batches(count: usize, http: &Http, bus: &Bus) -> anyhow::Res
     Ok(per_second(batches * BATCH, began))
 }
 
-pub(super) async fn singles(
+pub(crate) async fn singles(
     http: &Http,
     raw: &Baseline,
     results: &mut Vec<Measured>,
@@ -102,7 +102,7 @@ pub(super) async fn singles(
 }
 
 /// From a submission to RUNNING, by the job's own timeline, at a fixed rate.
-pub(super) async fn steady(
+pub(crate) async fn steady(
     http: &Http,
     bus: &Bus,
     results: &mut Vec<Measured>,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::StreamExt;
+use quintet::system::BusIdentity;
 use quintet_bus::{Bus, new_session};
 use quintet_contract::agent::{AgentReport, AgentReports, AgentState, Heartbeat, Hello};
 use quintet_contract::api::{AgentRef, SubmitJob};
@@ -14,10 +15,8 @@ use quintet_contract::subject::{AgentHeartbeat, AgentReporting, GetAgent, Submit
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::process::{Parts, processor_time};
-use super::{Measured, TIMEOUT, push, spinner};
-use crate::cli::exit::Outcome;
-use crate::launch::system::BusIdentity;
+use crate::process::{Parts, processor_time};
+use crate::{Measured, TIMEOUT, push, spinner};
 
 /// How many there are.
 const AGENTS: usize = 10_000;
@@ -35,7 +34,11 @@ struct ManyAgents<'a> {
     agents: Vec<(AgentId, AgentSession)>,
 }
 
-pub(super) async fn measure(parts: &Parts<'_>, bus: &Bus, results: &mut Vec<Measured>) -> Outcome {
+pub(crate) async fn measure(
+    parts: &Parts<'_>,
+    bus: &Bus,
+    results: &mut Vec<Measured>,
+) -> anyhow::Result<()> {
     let bar = spinner("ten thousand agents");
     let mut scheduler = parts.serve(BusIdentity::Scheduler, &[], Stdio::null())?;
     let agents = ManyAgents {
@@ -72,7 +75,7 @@ pub(super) async fn measure(parts: &Parts<'_>, bus: &Bus, results: &mut Vec<Meas
 }
 
 impl ManyAgents<'_> {
-    async fn join(&self) -> Outcome {
+    async fn join(&self) -> anyhow::Result<()> {
         let capabilities = json!({"slots": 1});
         let hello = Hello {
             name: String::new(),
@@ -106,7 +109,7 @@ impl ManyAgents<'_> {
     }
 
     /// A job that waits for an agent which never comes must not make every heartbeat a search through all agents.
-    async fn submit_unplaceable_job(&self) -> Outcome {
+    async fn submit_unplaceable_job(&self) -> anyhow::Result<()> {
         let subject = SubmitJobs {
             pool: PoolName::default(),
         };
@@ -117,7 +120,7 @@ impl ManyAgents<'_> {
     }
 
     /// One heartbeat of each but the first `skip`, evenly over the time of a round.
-    async fn round(&self, round: u32, skip: usize) -> Outcome {
+    async fn round(&self, round: u32, skip: usize) -> anyhow::Result<()> {
         const STEPS: usize = 300;
         let mut ticks = interval(EVERY / STEPS as u32);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -132,7 +135,7 @@ impl ManyAgents<'_> {
         Ok(())
     }
 
-    async fn beat(&self, agent: &AgentId, session: AgentSession, round: u32) -> Outcome {
+    async fn beat(&self, agent: &AgentId, session: AgentSession, round: u32) -> anyhow::Result<()> {
         let subject = AgentHeartbeat {
             agent: agent.clone(),
             pool: PoolName::default(),

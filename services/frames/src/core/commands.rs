@@ -1,4 +1,4 @@
-//! What people want changed: checked when its turn comes, stored, and only then acted on and answered.
+//! Commands of operators: each is checked when it is the next one, stored, and only then applied and answered.
 
 use std::time::Duration;
 
@@ -10,37 +10,37 @@ use quintet_contract::frame_api::{FrameWorkerMessage, FrameWorkerSettings, Frame
 use quintet_contract::id::WorkerId;
 use quintet_contract::reply::RequestId;
 
-use super::event::{Change, Effect, Wish};
-use super::{Core, refused};
+use super::event::{Action, Command, Write};
+use super::{Core, Effects, refused};
 
-/// Most wishes that wait for their turn; more are refused, to be sent again.
+/// Most commands in the queue; more are refused, to be sent again.
 const MOST_WAITING: usize = 256;
 /// Most bytes of one worker's settings, written as JSON: a message has room for them, and for what goes with them.
 const MOST_SETTINGS: usize = 512 * 1024;
 
-/// A wish that waits.
+/// A command that waits.
 #[derive(Debug)]
 pub(super) struct Pending {
     request: RequestId<Done>,
-    wish: Wish,
+    command: Command,
 }
 
-/// What becomes of a wish whose turn has come.
-enum Turn {
+/// What becomes of the next command.
+enum Decision {
     /// This is stored first.
-    Store(Change),
+    Store(Write),
     /// Nothing is to be stored for it.
     Now,
     /// It is refused.
     Refuse(ErrorReply),
 }
 
-impl Wish {
-    /// What it makes of what people have set for all.
+impl Command {
+    /// Changes the desired state.
     fn change(&self, state: &mut FramesState) {
         match self {
             Self::Activate(worker) => {
-                // Whoever was shown is stopped, also when somebody had started it by hand.
+                // The worker that was active is stopped, also when it had been started by hand.
                 if let Some(former) = state.active.take() {
                     state.started.remove(&former);
                 }
@@ -62,87 +62,95 @@ impl Wish {
 }
 
 impl Core {
-    pub(super) fn wished(
+    pub(super) fn command_received(
         &mut self,
         request: RequestId<Done>,
-        wish: Wish,
-        now: Duration,
-        effects: &mut Vec<Effect>,
+        command: Command,
+        effects: &mut Effects,
     ) {
-        if self.wishes.len() >= MOST_WAITING {
+        if self.commands.len() >= MOST_WAITING {
             let text = "too many changes are waiting to be stored; send the same request again in a moment";
             let refusal = Err(ErrorReply::unavailable(text));
-            effects.push(Effect::Answer(request.reply(refusal)));
+            effects.act(Action::Answer(request.reply(refusal)));
             return;
         }
-        self.wishes.push_back(Pending { request, wish });
-        if self.wishes.len() == 1 {
-            self.take_turn(now, effects);
-        }
+        self.commands.push_back(Pending { request, command });
     }
 
-    /// The write on its way is over.
+    /// The outcome of the write in flight is known.
     pub(super) fn stored(
         &mut self,
         outcome: Result<(), ErrorReply>,
         now: Duration,
-        effects: &mut Vec<Effect>,
+        effects: &mut Effects,
     ) {
-        let Some(Pending { request, wish }) = self.wishes.pop_front() else {
+        if !std::mem::take(&mut self.is_writing) {
+            return;
+        }
+        let Some(Pending { request, command }) = self.commands.pop_front() else {
             return;
         };
         if outcome.is_ok() {
-            self.grant(wish, now, effects);
+            self.apply(command, now, effects);
         }
         let answer = outcome.map(|()| Done { ok: true });
-        effects.push(Effect::Answer(request.reply(answer)));
-        self.take_turn(now, effects);
+        effects.act(Action::Answer(request.reply(answer)));
     }
 
-    /// Lets the first of those that wait have its turn, and whoever comes after one that needs no store.
-    fn take_turn(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        while let Some(Pending { request, wish }) = self.wishes.front() {
+    /// Decides on the commands that wait, up to the first one that has to be stored. That is written alone: no answer to
+    /// another waits for it.
+    pub(super) fn decide_next(&mut self, now: Duration, effects: &mut Effects) {
+        while let Some(Pending { request, command }) = self.commands.front() {
             let request = *request;
-            let answer = match self.look_at(wish, now) {
-                Turn::Store(change) => return effects.push(Effect::Store(change)),
-                Turn::Now => Ok(Done { ok: true }),
-                Turn::Refuse(refusal) => Err(refusal),
+            let answer = match self.decide(command, now) {
+                Decision::Store(write) => {
+                    if effects.is_empty() {
+                        self.is_writing = true;
+                        effects.write(write);
+                    }
+                    return;
+                }
+                Decision::Now => Ok(Done { ok: true }),
+                Decision::Refuse(refusal) => Err(refusal),
             };
-            let granted = self.wishes.pop_front();
-            if let (Ok(_), Some(Pending { wish, .. })) = (&answer, granted) {
-                self.grant(wish, now, effects);
+            let decided = self.commands.pop_front();
+            if let (Ok(_), Some(Pending { command, .. })) = (&answer, decided) {
+                self.apply(command, now, effects);
             }
-            effects.push(Effect::Answer(request.reply(answer)));
+            effects.act(Action::Answer(request.reply(answer)));
         }
     }
 
-    fn look_at(&self, wish: &Wish, now: Duration) -> Turn {
-        let named = match wish {
-            Wish::Activate(worker) => worker.as_ref(),
-            Wish::Start(worker) | Wish::Stop(worker) => Some(worker),
-            Wish::Configure(..) | Wish::SetRate(_) => None,
+    fn decide(&self, command: &Command, now: Duration) -> Decision {
+        let named = match command {
+            Command::Activate(worker) => worker.as_ref(),
+            Command::Start(worker) | Command::Stop(worker) => Some(worker),
+            Command::Configure(..) | Command::SetRate(_) => None,
         };
         if named.is_some_and(|worker| !self.is_known(worker, now)) {
-            return Turn::Refuse(refused("unknown worker id"));
+            return Decision::Refuse(refused("unknown worker id"));
         }
-        match wish {
-            Wish::Configure(worker, patch) => return self.look_at_settings(worker, patch),
-            Wish::SetRate(Some(rate)) => {
+        match command {
+            Command::Configure(worker, patch) => return self.decide_settings(worker, patch),
+            Command::SetRate(Some(rate)) => {
                 if let Err(refusal) = self.check_rate(*rate) {
-                    return Turn::Refuse(refusal);
+                    return Decision::Refuse(refusal);
                 }
             }
-            Wish::Activate(_) | Wish::Start(_) | Wish::Stop(_) | Wish::SetRate(None) => {}
+            Command::Activate(_)
+            | Command::Start(_)
+            | Command::Stop(_)
+            | Command::SetRate(None) => {}
         }
         let mut state = self.stored.state.clone();
-        wish.change(&mut state);
+        command.change(&mut state);
         match state == self.stored.state {
-            true => Turn::Now,
-            false => Turn::Store(Change::State(state)),
+            true => Decision::Now,
+            false => Decision::Store(Write::State(state)),
         }
     }
 
-    fn look_at_settings(&self, worker: &WorkerId, patch: &JsonObject) -> Turn {
+    fn decide_settings(&self, worker: &WorkerId, patch: &JsonObject) -> Decision {
         let settings = self.merged(worker, patch);
         let bytes = serde_json::to_string(&settings).map_or(usize::MAX, |text| text.len());
         if bytes > MOST_SETTINGS {
@@ -150,12 +158,12 @@ impl Core {
                 "the settings of a worker may have {MOST_SETTINGS} bytes together; send less, or keep the rest elsewhere"
             );
             let refusal = ErrorReply::new(ErrorCode::PayloadTooLarge, text);
-            return Turn::Refuse(refusal);
+            return Decision::Refuse(refusal);
         }
         if self.stored.settings.get(worker) == Some(&settings) {
-            return Turn::Now;
+            return Decision::Now;
         }
-        Turn::Store(Change::Settings(
+        Decision::Store(Write::Settings(
             worker.clone(),
             FrameWorkerSettings { settings },
         ))
@@ -169,20 +177,20 @@ impl Core {
 
     fn check_rate(&self, rate: Thousandths) -> Result<(), ErrorReply> {
         let fps = Fps::of(rate).ok_or_else(|| refused("fps must be >= 1"))?;
-        let max = self.terms.max_fps;
+        let max = self.config.max_fps;
         match fps <= max {
             true => Ok(()),
             false => Err(refused(format!("fps exceeds max {max}"))),
         }
     }
 
-    /// Makes a wish hold; it is stored.
-    fn grant(&mut self, wish: Wish, now: Duration, effects: &mut Vec<Effect>) {
-        self.owe();
+    /// Applies a command that is stored.
+    fn apply(&mut self, command: Command, now: Duration, effects: &mut Effects) {
+        self.mark_dirty();
         let former = self.stored.state.active.clone();
-        wish.change(&mut self.stored.state);
-        match wish {
-            Wish::Activate(worker) => {
+        command.change(&mut self.stored.state);
+        match command {
+            Command::Activate(worker) => {
                 self.activate(worker.clone(), now);
                 if let Some(former) = former.filter(|former| Some(former) != worker.as_ref()) {
                     self.halt(&former, now, effects);
@@ -191,19 +199,19 @@ impl Core {
                     self.run(&worker, now, effects);
                 }
             }
-            Wish::Start(worker) => self.run(&worker, now, effects),
-            Wish::Stop(worker) => {
+            Command::Start(worker) => self.run(&worker, now, effects),
+            Command::Stop(worker) => {
                 if former.as_ref() == Some(&worker) {
                     self.activate(None, now);
                 }
                 self.halt(&worker, now, effects);
             }
-            Wish::Configure(worker, patch) => {
+            Command::Configure(worker, patch) => {
                 let data = self.merged(&worker, &patch);
                 self.stored.settings.insert(worker.clone(), data.clone());
-                effects.push(Effect::Tell(worker, FrameWorkerMessage::Config { data }));
+                effects.act(Action::Notify(worker, FrameWorkerMessage::Config { data }));
             }
-            Wish::SetRate(_) => self.set_rate(self.effective_fps(), now),
+            Command::SetRate(_) => self.set_rate(self.effective_fps(), now),
         }
     }
 }
