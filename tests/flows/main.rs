@@ -33,3 +33,4 @@ mod tls;
 mod trace;
 mod ui_socket;
 mod video;
+mod workers;

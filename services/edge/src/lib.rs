@@ -27,6 +27,7 @@ mod runs;
 mod server;
 mod service;
 mod state;
+mod workers;
 
 pub use access::client_address::{Network, NoNetwork};
 pub use access::identity::{OpenTo, Role};

@@ -24,10 +24,10 @@ use crate::http::{access_log, error_body, request_id};
 use crate::service::Interface;
 use crate::service::route_index::route_index;
 use crate::state::App;
-use crate::{dashboard, frames, jobs, runs, service};
+use crate::{dashboard, frames, jobs, runs, service, workers};
 
 /// Every kind of work.
-fn kinds() -> [Kind<App>; 5] {
+fn kinds() -> [Kind<App>; 6] {
     // What the handlers of a kind are documented by is made with them.
     aide::generate::extract_schemas(true);
     aide::generate::infer_responses(false);
@@ -35,6 +35,7 @@ fn kinds() -> [Kind<App>; 5] {
         jobs::kind(),
         runs::kind(),
         frames::kind(),
+        workers::kind(),
         service::kind(),
         dashboard::kind(),
     ]

@@ -13,6 +13,10 @@ use quintet_worker::process::EnvironmentFilter;
 pub struct RunWorkerConfig {
     /// Its id: unique to the process, since an attempt belongs to whichever part took it.
     pub worker: WorkerId,
+    /// What people call it.
+    pub name: String,
+    /// How often it announces itself; it counts as gone after three times as long.
+    pub announce_interval: Duration,
     /// The queues that it takes tasks from.
     pub queues: Vec<QueueName>,
     /// How many tasks at once, of all queues together.
@@ -39,6 +43,8 @@ impl RunWorkerConfig {
     /// A worker of the queue `command` with as many slots as the machine has cores.
     pub fn new(worker: WorkerId) -> Self {
         Self {
+            name: worker.to_string(),
+            announce_interval: Duration::from_secs(2),
             worker,
             queues: vec![command_queue()],
             slots: std::thread::available_parallelism().map_or(1, |cores| cores.get()),

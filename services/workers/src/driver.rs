@@ -1,4 +1,4 @@
-//! The task_run of a run worker: its queues, its commands, and its end.
+//! The driver of a run worker: its queues, its commands, its heartbeats, and its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,13 @@ use quintet_contract::api::Done;
 use quintet_contract::id::QueueName;
 use quintet_contract::subject::CommandWorker;
 use quintet_contract::task::WorkerCommand;
+use quintet_contract::worker::{WorkerHeartbeat, WorkerKind, WorkerLoad};
 use quintet_service::health::ComponentHandle;
 use quintet_service::telemetry::chain;
 use quintet_worker::process::Spawner;
+use quintet_worker::task::{InFlight, Outboxes};
+use quintet_worker::{Announce, Slots, this_program};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +26,7 @@ use crate::command::CommandHandler;
 use crate::config::RunWorkerConfig;
 use crate::error::Error;
 use crate::handler::Handler;
-use crate::in_flight::InFlight;
-use crate::outbox::Outboxes;
-use crate::slots::Slots;
+use crate::metrics;
 use crate::task_run::{Worker, run_task};
 
 /// First wait before a queue that could not be opened is tried again; it doubles up to [`AGAIN_MAX`].
@@ -65,14 +67,22 @@ pub async fn serve<H: Handler>(
     let in_flight = Arc::new(InFlight::default());
     let mut services = JoinSet::new();
     let outboxes = Outboxes::start(&bus, &mut services);
-    services.spawn(handle_commands(commands, in_flight.clone()));
-    let slots = Slots::new(config.slots);
+    let slots = Slots::new(config.slots, metrics::slots_used());
+    let announce = announce(&config, &slots, &in_flight);
     let (drain_grace, queues) = (config.drain_grace, config.queues.clone());
+    let draining = watch::Sender::new(false);
+    services.spawn(handle_commands(
+        commands,
+        in_flight.clone(),
+        draining.clone(),
+        announce.clone(),
+    ));
     let worker = Arc::new(Worker {
         config,
         handler,
         outboxes,
         in_flight: in_flight.clone(),
+        draining,
         closing: shutdown.clone(),
     });
     let open = async {
@@ -89,11 +99,20 @@ pub async fn serve<H: Handler>(
     health.ready();
     let name = worker.config.worker.clone();
     info!(worker = %name, ?queues, slots = worker.config.slots, "run worker started");
+    let left = CancellationToken::new();
+    services.spawn(keep_announced(
+        announce.clone(),
+        bus.clone(),
+        slots.clone(),
+        left.clone(),
+    ));
     let serving = pulls
         .into_iter()
-        .map(|pull| serve_queue(&worker, pull, &slots, &shutdown));
+        .zip(&queues)
+        .map(|(pull, queue)| serve_queue(&worker, &bus, queue, pull, &slots, &shutdown));
     let drain = async {
         shutdown.cancelled().await;
+        announce.update(|heartbeat| heartbeat.draining = true);
         sleep(drain_grace).await;
         in_flight.stop_all();
         std::future::pending::<()>().await;
@@ -104,6 +123,8 @@ pub async fn serve<H: Handler>(
         () = drain => Ok(Vec::new()),
     };
     info!(worker = %name, "run worker left");
+    // Its goodbye is said beside the last reports.
+    left.cancel();
     // The outboxes end when nothing can be reported any more; commands only with the connection.
     drop(worker);
     let last = async { while services.len() > 1 && services.join_next().await.is_some() {} };
@@ -111,6 +132,46 @@ pub async fn serve<H: Handler>(
         warn!("some reports were not sent before the end");
     }
     served.map(|_| ())
+}
+
+/// What it announces: its load and its tasks are looked up for every heartbeat.
+fn announce(config: &RunWorkerConfig, slots: &Slots, in_flight: &Arc<InFlight>) -> Announce {
+    let heartbeat = WorkerHeartbeat {
+        queues: config.queues.clone(),
+        ..this_program(config.name.clone(), env!("CARGO_PKG_VERSION"))
+    };
+    let (slots, in_flight) = (slots.clone(), in_flight.clone());
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Announce::with(
+        WorkerKind::Run,
+        config.worker.clone(),
+        heartbeat,
+        config.announce_interval,
+        move |heartbeat| {
+            heartbeat.load = Some(WorkerLoad {
+                slots: count(slots.count()),
+                used: count(slots.used()),
+            });
+            heartbeat.work = in_flight.work();
+        },
+    )
+}
+
+/// Announces the worker until it has left.
+async fn keep_announced(announce: Announce, bus: Bus, slots: Slots, left: CancellationToken) {
+    let mut free = slots.free();
+    let load_changes = async {
+        // Never fails: the slots are held.
+        while free.changed().await.is_ok() {
+            announce.changed();
+        }
+    };
+    // Cancel-safe: the watch is not used again.
+    tokio::select! {
+        biased;
+        () = announce.run(&bus, &left) => {}
+        () = load_changes => {}
+    }
 }
 
 /// Opens a queue, trying again until it works.
@@ -135,30 +196,53 @@ async fn open(bus: &Bus, queue: &QueueName, ack_wait: Duration, health: &Compone
     }
 }
 
-/// Takes tasks from a queue as long as there are slots; at the end waits for those in hand.
+/// Takes tasks from a queue as long as there are slots and it is not drained; at the end waits for those in flight.
 async fn serve_queue<H: Handler>(
     worker: &Arc<Worker<H>>,
-    mut pull: Pull,
+    bus: &Bus,
+    queue: &QueueName,
+    pull: Pull,
     slots: &Slots,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let mut running = JoinSet::new();
     let mut free = slots.free();
+    let mut draining = worker.draining.subscribe();
+    // None while it is drained: what NATS had sent for the pull was given back.
+    let mut pull = Some(pull);
     loop {
+        let is_draining = *draining.borrow_and_update();
+        match pull.take() {
+            Some(open) if is_draining => open.close().await,
+            // Fails only when the connection is closed.
+            None if !is_draining => {
+                pull = Some(bus.pull(queue).await.map_err(|_| Error::BusClosed)?);
+            }
+            unchanged => pull = unchanged,
+        }
         let room = *free.borrow_and_update();
-        // Every branch is cancel-safe: a token, a set of tasks, a watch, a pull.
+        let next = async {
+            match &mut pull {
+                Some(pull) => pull.next(room).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Every branch is cancel-safe: a token, a set of tasks, watches, a pull.
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = running.join_next(), if !running.is_empty() => check(ended),
             Ok(()) = free.changed() => {}
-            pulled = pull.next(room) => match pulled {
+            Ok(()) = draining.changed() => {}
+            pulled = next => match pulled {
                 Some(pulled) => begin(worker, pulled, slots, &mut running).await,
                 None => return Err(Error::BusClosed),
             },
         }
     }
-    pull.close().await;
+    if let Some(pull) = pull {
+        pull.close().await;
+    }
     while let Some(ended) = running.join_next().await {
         check(ended);
     }
@@ -187,7 +271,12 @@ fn check(ended: Result<(), JoinError>) {
     }
 }
 
-async fn handle_commands(mut commands: Requests<CommandWorker>, in_flight: Arc<InFlight>) {
+async fn handle_commands(
+    mut commands: Requests<CommandWorker>,
+    in_flight: Arc<InFlight>,
+    draining: watch::Sender<bool>,
+    announce: Announce,
+) {
     while let Some(request) = commands.next().await {
         match request.message {
             WorkerCommand::Cancel {
@@ -195,7 +284,12 @@ async fn handle_commands(mut commands: Requests<CommandWorker>, in_flight: Arc<I
                 node_id,
                 attempt,
             } => in_flight.cancel(run_id, node_id, attempt),
-            WorkerCommand::Unknown => warn!("was told something that a newer version knows"),
+            WorkerCommand::Drain { drain } => {
+                info!(drain, "an operator drains this worker, or lets it go on");
+                draining.send_replace(drain);
+                announce.update(|heartbeat| heartbeat.draining = drain);
+            }
+            WorkerCommand::Unknown => warn!("received a command of a newer version"),
         }
         request.responder.ok(&Done { ok: true }).await;
     }

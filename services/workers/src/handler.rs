@@ -8,10 +8,9 @@ use quintet_contract::event::LogStream;
 use quintet_contract::id::{NodeId, RunId};
 use quintet_contract::job::Attempt;
 use quintet_contract::task::{Task, WorkerEvent};
+use quintet_worker::task::{Stop, TaskReporter};
 use serde_json::Value;
 use tokio::sync::watch;
-
-use crate::outbox::{Stop, TaskReporter};
 
 /// Does tasks, each when it is granted.
 ///

@@ -23,10 +23,7 @@ mod driver;
 pub mod effects;
 mod error;
 mod handler;
-mod in_flight;
 pub mod metrics;
-mod outbox;
-mod slots;
 mod task_run;
 
 pub use config::RunWorkerConfig;

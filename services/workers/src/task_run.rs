@@ -10,18 +10,17 @@ use quintet_bus::{AckHandle, Pulled};
 use quintet_contract::JsonObject;
 use quintet_contract::job::Attempt;
 use quintet_contract::task::{Task, Verdict, WorkerEvent};
-use quintet_worker::output::LogLimits;
+use quintet_worker::Slot;
+use quintet_worker::task::{InFlight, InFlightGuard, Outboxes, Stop, TaskReporter};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::config::RunWorkerConfig;
 use crate::handler::{Handler, TaskContext, TaskFailure};
-use crate::in_flight::{InFlight, InFlightGuard};
 use crate::metrics;
-use crate::outbox::{Outboxes, Stop, TaskReporter};
-use crate::slots::Slot;
 
 /// Longest wait between two signs of task_run: what the runner says to them reaches us also when its command did not.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
@@ -36,6 +35,8 @@ pub(crate) struct Worker<H> {
     pub(crate) handler: H,
     pub(crate) outboxes: Outboxes,
     pub(crate) in_flight: Arc<InFlight>,
+    /// Whether an operator lets it take no more tasks.
+    pub(crate) draining: watch::Sender<bool>,
     /// Cancelled when no task may begin any more.
     pub(crate) closing: CancellationToken,
 }
@@ -65,9 +66,8 @@ pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled,
         sequence,
     };
     let config = &worker.config;
-    let (outbox, limits): (_, LogLimits) = (worker.outboxes.of(&task), config.log_limits);
-    let key = (task.run_id, task.node_id.clone());
-    let reporter = TaskReporter::new(key, config.worker.clone(), outbox, limits);
+    let id = config.worker.clone();
+    let reporter = worker.outboxes.reporter(&task, id, config.log_limits);
     let task_run = TaskRun {
         worker: &worker,
         reporter,

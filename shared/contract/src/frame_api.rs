@@ -72,6 +72,34 @@ pub struct FrameWorkerHeartbeat {
     /// It leaves: nothing more will come.
     #[serde(default)]
     pub leaves: bool,
+    /// What people call it, as in a [`WorkerHeartbeat`](crate::worker::WorkerHeartbeat).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Version of the program.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// The machine that it runs on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host: String,
+    /// The effects that it draws.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<String>,
+}
+
+impl Default for FrameWorkerHeartbeat {
+    /// What `{}` means: a worker on the bus that runs.
+    fn default() -> Self {
+        Self {
+            session: String::new(),
+            via: Via::default(),
+            running: yes(),
+            leaves: false,
+            name: String::new(),
+            version: String::new(),
+            host: String::new(),
+            effects: Vec::new(),
+        }
+    }
 }
 
 fn yes() -> bool {

@@ -48,6 +48,7 @@ pub mod task;
 pub mod template;
 pub mod time;
 pub mod topology;
+pub mod worker;
 
 /// Version of the contract; travels in the header [`HEADER_CONTRACT`] and grows with every wire change.
 pub const CONTRACT_VERSION: u32 = 1;

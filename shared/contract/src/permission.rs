@@ -15,8 +15,9 @@ use crate::bucket::{
     Access, Agents, Bucket, Frames, Jobs, Keys, Leases, PROBE_KEY, Runs, Secrets, Templates,
 };
 use crate::id::{AgentId, escape};
-use crate::subject::Prefix;
+use crate::subject::{Prefix, WorkerHeartbeats};
 use crate::topology::stream;
+use crate::worker::WorkerKind;
 
 /// A part that speaks on the bus.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,6 +151,8 @@ fn allowed(role: &Role, prefix: &Prefix) -> Allowed {
         Role::Edge => Allowed {
             publish: [
                 own(&["svc.>", "hb.>", "report.>", "evt.>", "rate.*.*", "frame.*"]),
+                // Drains run workers.
+                own(&["work.*.ctl"]),
                 reads(),
                 vec![
                     answers_to_scheduler(),
@@ -167,8 +170,8 @@ fn allowed(role: &Role, prefix: &Prefix) -> Allowed {
                     "agent.*.*",
                     // Speaks for workers of frames on WebSockets.
                     "tick.*",
-                    "hb.frames.*",
                 ]),
+                heartbeats(prefix),
             ]
             .concat(),
         },
@@ -242,7 +245,8 @@ fn allowed(role: &Role, prefix: &Prefix) -> Allowed {
             let tasks = stream::tasks(prefix);
             Allowed {
                 publish: [
-                    own(&["report.run.*", "frame.*", "hb.frames.*"]),
+                    own(&["report.run.*", "frame.*"]),
+                    heartbeats(prefix),
                     vec![
                         format!("$JS.API.STREAM.INFO.{tasks}"),
                         format!("$JS.API.CONSUMER.CREATE.{tasks}.>"),
@@ -251,6 +255,7 @@ fn allowed(role: &Role, prefix: &Prefix) -> Allowed {
                         format!("$JS.API.CONSUMER.MSG.NEXT.{tasks}.*"),
                         format!("$JS.ACK.{tasks}.>"),
                         format!("{}.>", self::inbox(&Role::Runner.user())),
+                        format!("{}.>", self::inbox(&Role::Edge.user())),
                     ],
                 ]
                 .concat(),
@@ -301,6 +306,14 @@ fn buckets(prefix: &Prefix) -> Vec<String> {
         Leases::bucket(prefix),
     ];
     names.iter().map(|name| format!("$KV.{name}.>")).collect()
+}
+
+/// Heartbeats of workers of every kind.
+fn heartbeats(prefix: &Prefix) -> Vec<String> {
+    let kinds = WorkerKind::ALL.iter();
+    kinds
+        .map(|kind| WorkerHeartbeats::filter(prefix, Some(kind), None))
+        .collect()
 }
 
 /// Answering the parts of this system, and people.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     access, agent, api, bucket, display, error, event, frame, frame_api, job, permission, plan,
-    run, run_api, socket, table, task, template,
+    run, run_api, socket, table, task, template, worker,
 };
 
 /// A file to be committed.
@@ -76,6 +76,7 @@ schemas! {
     error: ErrorReply;
     run: RunRecord, RunLogBatch;
     task: Task, RunReports, RunReportsReply, WorkerCommand;
+    worker: Worker, WorkerHeartbeat;
     run_api: CreateRun, PlanRun, PlanReply, RunRef, RunReply, ListRuns, RunPage, CancelReply, AddCheckpoint, CheckpointReply,
         CheckpointPage, CompleteRun, DecideGate;
     display: DisplayConfig, DisplayStats;

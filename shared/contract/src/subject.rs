@@ -37,6 +37,7 @@ use crate::run_api::{
     PlanReply, PlanRun, RunPage, RunRef, RunReply,
 };
 use crate::task::{RunReports, RunReportsReply, Task, WorkerCommand};
+use crate::worker::{WorkerHeartbeat, WorkerKind};
 
 /// The first token or tokens of every subject; keeps several installations on one NATS apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -301,6 +302,9 @@ subjects! {
     FrameWorkerHeartbeats { worker: WorkerId } = "hb.frames.{worker}", FrameWorkerHeartbeat;
     /// What goes on with frames, once a second and whenever something changes.
     FrameStatsPublished {} = "live.frames", FrameStats;
+
+    /// Heartbeats of one worker of any kind; those of frame workers are read as such, too.
+    WorkerHeartbeats { kind: WorkerKind, worker: WorkerId } = "hb.{kind}.{worker}", WorkerHeartbeat;
 
     /// Signs of life of one agent; answered by the pool's leading scheduler.
     AgentHeartbeat { agent: AgentId, pool: PoolName } = "hb.agent.{agent}.{pool?}", Heartbeat => HeartbeatReply;

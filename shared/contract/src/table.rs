@@ -67,6 +67,9 @@ pub fn transport(pattern: &str) -> Option<Transport> {
             "",
             "volatile",
         ),
+        "hb" if pattern.starts_with("hb.{kind}") => {
+            transport("publish", "worker", "edges", "", "volatile")
+        }
         "hb" => transport("request", "agent", "leading scheduler", "", "volatile"),
         "report" if pattern.starts_with("report.run") => transport(
             "request, repeated until answered",
@@ -106,7 +109,7 @@ pub fn transport(pattern: &str) -> Option<Transport> {
         ),
         "work" => transport(
             "request",
-            "owning runner",
+            "owning runner, edge",
             "run worker",
             "",
             "volatile, answered",

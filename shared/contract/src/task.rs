@@ -196,7 +196,7 @@ pub enum Verdict {
     },
 }
 
-/// What the runner tells a worker.
+/// A command to a run worker, from the runner or an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     tag = "type",
@@ -212,6 +212,11 @@ pub enum WorkerCommand {
         node_id: NodeId,
         /// The attempt.
         attempt: Attempt,
+    },
+    /// Take no more tasks, or take tasks again; those in flight go on.
+    Drain {
+        /// True: no more; false: as before.
+        drain: bool,
     },
     /// Something of a newer version.
     #[serde(other)]

@@ -14,6 +14,7 @@ use quintet_contract::job::{JobRecord, KeyRecord};
 use quintet_contract::run::{RunLogBatch, RunRecord};
 use quintet_contract::schema::files;
 use quintet_contract::template::Template;
+use quintet_contract::worker::WorkerHeartbeat;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -76,5 +77,9 @@ fn samples_of_every_past_version_can_be_read() {
     reads::<FramesRecord>("FramesRecord");
     reads::<FramesRecord>("FramesRecordOfWorker");
     reads::<FrameWorkerHeartbeat>("FrameWorkerHeartbeat");
+    reads::<WorkerHeartbeat>("FrameWorkerHeartbeat");
+    reads::<FrameWorkerHeartbeat>("FrameWorkerHeartbeatOfEffect");
+    reads::<WorkerHeartbeat>("FrameWorkerHeartbeatOfEffect");
+    reads::<WorkerHeartbeat>("WorkerHeartbeat");
     reads::<FrameWorkerMessage>("FrameWorkerMessage");
 }

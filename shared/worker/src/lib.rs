@@ -1,4 +1,8 @@
-//! What the author of a worker uses: say hello, show signs of life, take work, report facts, leave.
+//! What the author of a worker uses: announce it, take work, report facts, leave.
+//!
+//! Workers of every kind but agents are known by their heartbeats, which [`Announce`] publishes. [`Slots`] say how much a
+//! worker does at once; [`task`] has what it reports of tasks of runs ([`TaskReporter`](task::TaskReporter)) and which of them
+//! are in flight ([`InFlight`](task::InFlight)).
 //!
 //! For agents that is [`AgentLink`]: one agent's life on the bus. It owns the session, the heartbeats, the
 //! order and repetition of reports, and the rule by which an agent that has lost the bus must stop what may
@@ -53,6 +57,7 @@
 //! }
 //! ```
 
+mod announce;
 mod clock;
 mod link;
 pub mod metrics;
@@ -60,7 +65,10 @@ pub mod output;
 pub mod process;
 pub mod program;
 mod recent;
+mod slots;
+pub mod task;
 
+pub use announce::{Announce, host, this_program};
 pub use clock::{Moment, moment};
 pub use link::core;
 pub use link::{
@@ -68,3 +76,4 @@ pub use link::{
     ReportSlot,
 };
 pub use recent::Recent;
+pub use slots::{Slot, Slots};

@@ -1,4 +1,4 @@
-//! Names of the link's metrics and the few functions that count them.
+//! Names of the metrics of workers and the few functions that count them.
 
 use metrics::counter;
 
@@ -10,6 +10,25 @@ pub const REPORTS_TOTAL: &str = "link_reports_total";
 pub const FENCED_TOTAL: &str = "link_fenced_total";
 /// Offers, by `source`: live, queue (read after a reconnect or a gap).
 pub const OFFERS_TOTAL: &str = "link_offers_total";
+
+/// Reports of run tasks that were answered.
+pub const TASK_REPORTS_TOTAL: &str = "run_worker_reports_total";
+/// Messages with reports of run tasks that had to be sent again.
+pub const TASK_REPORTS_REPEATED_TOTAL: &str = "run_worker_repeats_total";
+/// Lines of output of run tasks that were dropped.
+pub const LINES_DROPPED_TOTAL: &str = "run_worker_lines_dropped_total";
+
+pub(crate) fn task_reports(count: usize) {
+    counter!(TASK_REPORTS_TOTAL).increment(count as u64);
+}
+
+pub(crate) fn task_reports_repeated() {
+    counter!(TASK_REPORTS_REPEATED_TOTAL).increment(1);
+}
+
+pub(crate) fn lines_dropped(count: u64) {
+    counter!(LINES_DROPPED_TOTAL).increment(count);
+}
 
 pub(crate) fn message(kind: &'static str, outcome: &'static str) {
     counter!(MESSAGES_TOTAL, "kind" => kind, "outcome" => outcome).increment(1);

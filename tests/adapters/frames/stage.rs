@@ -8,7 +8,7 @@ use quintet_bus::{Bus, BusConfig, Deliveries, RequestError};
 use quintet_contract::frame::{Bitmap, Canvas, Rbm, Thousandths};
 use quintet_contract::frame_api::{
     ActivateWorker, FrameWorkerHeartbeat, FrameWorkerMessage, FrameWorkerRef, FramesReply,
-    GetFramesStatus, GetPicture, SetFps, Via,
+    GetFramesStatus, GetPicture, SetFps,
 };
 use quintet_contract::id::{HolderId, WorkerId};
 use quintet_contract::subject::{
@@ -153,9 +153,8 @@ impl Stage {
     pub(crate) async fn beat(&self, worker: &str, session: &str, running: bool) {
         let beat = FrameWorkerHeartbeat {
             session: session.to_owned(),
-            via: Via::Bus,
             running,
-            leaves: false,
+            ..FrameWorkerHeartbeat::default()
         };
         let subject = FrameWorkerHeartbeats { worker: id(worker) };
         self.bus.publish(&subject, &beat).await.unwrap();

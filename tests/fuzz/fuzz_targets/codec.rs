@@ -51,7 +51,7 @@ messages! {
         SetFrameRate GetDisplayPicture IngestFrame WorkerFrame;
     messages: AssignQueue Assigned JobLogged JobEvents LiveJobLog LiveJobEvent
         RunnerHeartbeat TaskQueue RunLog LiveRunEvents CountRequests
-        FrameWorkerMessages FrameWorkerHeartbeats FrameStatsPublished;
+        FrameWorkerMessages FrameWorkerHeartbeats FrameStatsPublished WorkerHeartbeats;
     records: Access Agents Frames Jobs Keys Leases Runs Secrets Templates
 }
 

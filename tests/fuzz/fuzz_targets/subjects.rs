@@ -77,7 +77,7 @@ subjects! {
     GetRun ListRunsOf CancelRun AddRunCheckpoint CompleteRuns DecideGates RunnerHeartbeat RunReporting TaskQueue
     CommandWorker RunLog LiveRunEvents CountRequests FramesStatus FormerFramesStatus ActivateFrameWorker StartFrameWorker
     StopFrameWorker GetFrameWorkerSettings ConfigureFrameWorkers SetFrameRate GetDisplayPicture IngestFrame WorkerFrame
-    FrameWorkerMessages FrameWorkerHeartbeats FrameStatsPublished
+    FrameWorkerMessages FrameWorkerHeartbeats FrameStatsPublished WorkerHeartbeats
 }
 
 fuzz_target!(

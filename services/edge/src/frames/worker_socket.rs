@@ -206,8 +206,8 @@ impl Session {
         FrameWorkerHeartbeat {
             session: self.id.clone(),
             via: Via::Socket,
-            running: true,
             leaves: leaves == Leaves::Yes,
+            ..FrameWorkerHeartbeat::default()
         }
     }
 
@@ -324,8 +324,8 @@ mod tests {
         let heartbeat = |session: &str, via, leaves| FrameWorkerHeartbeat {
             session: session.to_owned(),
             via,
-            running: true,
             leaves,
+            ..FrameWorkerHeartbeat::default()
         };
         assert!(is_newer(&heartbeat("c", Via::Socket, false), "b"));
         for other in [

@@ -276,9 +276,8 @@ mod tests {
     fn beat(session: &str, running: bool) -> FrameWorkerHeartbeat {
         FrameWorkerHeartbeat {
             session: session.to_owned(),
-            via: Via::Bus,
             running,
-            leaves: false,
+            ..FrameWorkerHeartbeat::default()
         }
     }
 

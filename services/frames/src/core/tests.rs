@@ -3,7 +3,6 @@
 mod arbitrary;
 
 use quintet_contract::frame::{Bitmap, Thousandths};
-use quintet_contract::frame_api::Via;
 use quintet_contract::reply::RequestId;
 use quintet_leader::Core as _;
 use serde_json::json;
@@ -195,9 +194,8 @@ fn shown(effects: &[Action]) -> usize {
 fn beat(session: &str, running: bool) -> FrameWorkerHeartbeat {
     FrameWorkerHeartbeat {
         session: session.to_owned(),
-        via: Via::Bus,
         running,
-        leaves: false,
+        ..FrameWorkerHeartbeat::default()
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod schemas;
 mod tap;
 mod templates;
 mod top;
+mod workers;
 
 use clap::Subcommand;
 
@@ -29,6 +30,9 @@ pub(crate) enum ClientCommand {
     /// List, drain and forget agents
     #[command(subcommand)]
     Agents(agents::AgentsCommand),
+    /// List, drain and wait for workers
+    #[command(subcommand)]
+    Workers(workers::WorkersCommand),
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -53,6 +57,7 @@ pub(crate) async fn run(command: ClientCommand, global: &Global) -> Outcome {
         ClientCommand::Jobs(command) => jobs::run(command, global).await,
         ClientCommand::Runs(command) => runs::run(command, global).await,
         ClientCommand::Agents(command) => agents::run(command, global).await,
+        ClientCommand::Workers(command) => workers::run(command, global).await,
         ClientCommand::Keys(command) => keys::run(command, global).await,
         ClientCommand::Templates(command) => templates::run(command, global).await,
         ClientCommand::Frames(command) => frames::run(command, global).await,

@@ -59,6 +59,7 @@ pub(crate) fn read(read: &mut Reader<'_>) -> RunWorkerConfig {
         WorkerId::parse(quintet_bus::new_session().to_string())
     });
     let mut worker = RunWorkerConfig::new(id.unwrap_or_else(|_| unreachable!("a UUID is a name")));
+    worker.name = name;
     worker.queues = read.parse_list::<QueueName>("run_worker_queues");
     let has_queue = !worker.queues.is_empty();
     read.check("run_worker_queues", has_queue, "must name a queue");

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use quintet_contract::JsonObject;
 use quintet_contract::frame::{Bitmap, Canvas};
-use quintet_contract::frame_api::{FrameWorkerHeartbeat, FrameWorkerMessage, Via};
+use quintet_contract::frame_api::{FrameWorkerHeartbeat, FrameWorkerMessage};
 use tokio::time::Instant;
 
 use super::{Animation, Kind, Options, SettingError};
@@ -164,9 +164,9 @@ impl Player {
         };
         Some(FrameWorkerHeartbeat {
             session: self.session.clone(),
-            via: Via::Bus,
             running,
-            leaves: false,
+            effects: vec![self.kind.name().to_owned()],
+            ..FrameWorkerHeartbeat::default()
         })
     }
 

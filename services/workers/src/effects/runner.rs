@@ -10,6 +10,7 @@ use quintet_contract::id::WorkerId;
 use quintet_contract::subject::{FrameWorkerHeartbeats, FrameWorkerMessages, WorkerFrame};
 use quintet_service::health::ComponentHandle;
 use quintet_service::telemetry::chain;
+use quintet_worker::host;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,7 @@ pub async fn run(
 struct EffectRunner {
     kind: Kind,
     id: WorkerId,
+    host: String,
     bus: Bus,
     told: quintet_bus::Deliveries<FrameWorkerMessages>,
     heard: quintet_bus::Deliveries<FrameWorkerHeartbeats>,
@@ -107,6 +109,7 @@ impl EffectRunner {
             player: Player::new(kind, new_session().to_string()),
             kind,
             id,
+            host: host(),
             bus,
             drawing: None,
             is_failing: false,
@@ -187,7 +190,14 @@ impl EffectRunner {
         let subject = FrameWorkerHeartbeats {
             worker: self.id.clone(),
         };
-        let said = self.bus.publish(&subject, beat).await;
+        // So that it is listed like workers of other kinds.
+        let beat = FrameWorkerHeartbeat {
+            name: self.id.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.host.clone(),
+            ..beat.clone()
+        };
+        let said = self.bus.publish(&subject, &beat).await;
         self.note(said);
     }
 

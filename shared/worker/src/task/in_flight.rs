@@ -1,30 +1,34 @@
-//! What is in hand: where a command finds its task, and where a task that comes again waits for its earlier self.
+//! Tasks in flight: where a command finds its task, and where a task that comes again waits for its earlier delivery.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use quintet_contract::cause::CausedBy;
 use quintet_contract::id::{NodeId, RunId};
 use quintet_contract::job::Attempt;
+use quintet_contract::worker::{MAX_WORK_ITEMS, WorkItem};
 
-use crate::outbox::{Stop, TaskReporter};
+use super::task_reporter::{Stop, TaskReporter};
 
 type Key = (RunId, NodeId);
 
-/// Every task in hand, by its run and node: one at a time of each.
+/// Every task in flight, by its run and node: one at a time of each.
+///
+/// It holds [`TaskReporter`]s and nothing else: what it decides, by attempts and grants, is the protocol of run tasks.
 #[derive(Debug, Default)]
-pub(crate) struct InFlight(Mutex<HashMap<Key, Claim>>);
+pub struct InFlight(Mutex<HashMap<Key, Claim>>);
 
 #[derive(Debug)]
 struct Claim {
     reporter: Arc<TaskReporter>,
-    /// An attempt that was canceled before its grant was heard.
+    /// An attempt that was canceled before its grant came.
     canceled: Option<Attempt>,
 }
 
 /// The claim of a delivery on its task, released when this is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlightGuard {
+pub struct InFlightGuard {
     in_flight: Arc<InFlight>,
     key: Key,
     reporter: Arc<TaskReporter>,
@@ -33,7 +37,7 @@ pub(crate) struct InFlightGuard {
 impl InFlight {
     /// Claims a task. While an earlier delivery of it holds the claim, its reporter is returned instead: the new
     /// one waits for its end, so that no node ever runs twice here.
-    pub(crate) fn try_claim(
+    pub fn try_claim(
         self: &Arc<Self>,
         reporter: &Arc<TaskReporter>,
     ) -> Result<InFlightGuard, Arc<TaskReporter>> {
@@ -56,7 +60,7 @@ impl InFlight {
     }
 
     /// Stops an attempt, if it is here.
-    pub(crate) fn cancel(&self, run_id: RunId, node_id: NodeId, attempt: Attempt) {
+    pub fn cancel(&self, run_id: RunId, node_id: NodeId, attempt: Attempt) {
         let mut claims = self.claims();
         let Some(claim) = claims.get_mut(&(run_id, node_id)) else {
             return;
@@ -69,10 +73,21 @@ impl InFlight {
     }
 
     /// Stops everything.
-    pub(crate) fn stop_all(&self) {
+    pub fn stop_all(&self) {
         for claim in self.claims().values() {
             claim.reporter.stop(Stop::Drained);
         }
+    }
+
+    /// What is worked on, for a heartbeat: at most [`MAX_WORK_ITEMS`] tasks.
+    pub fn work(&self) -> Vec<WorkItem> {
+        let claims = self.claims();
+        let items = claims.iter().take(MAX_WORK_ITEMS);
+        let items = items.map(|((run, node), claim)| WorkItem {
+            work: CausedBy::node(*run, node),
+            attempt: Some(claim.reporter.attempt()).filter(|attempt| *attempt != Attempt(0)),
+        });
+        items.collect()
     }
 
     fn claims(&self) -> MutexGuard<'_, HashMap<Key, Claim>> {
@@ -82,7 +97,7 @@ impl InFlight {
 
 impl InFlightGuard {
     /// Notes which attempt was granted; one that was canceled meanwhile is stopped at once.
-    pub(crate) fn grant(&self, attempt: Attempt) {
+    pub fn grant(&self, attempt: Attempt) {
         let claims = self.in_flight.claims();
         self.reporter.grant(attempt);
         let canceled = claims.get(&self.key).and_then(|claim| claim.canceled);
@@ -102,10 +117,10 @@ impl Drop for InFlightGuard {
 #[cfg(test)]
 mod tests {
     use quintet_contract::id::WorkerId;
-    use quintet_worker::output::LogLimits;
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::output::LogLimits;
 
     fn reporter(key: &Key) -> Arc<TaskReporter> {
         let (outbox, _) = mpsc::channel(1);
@@ -146,5 +161,20 @@ mod tests {
         assert_eq!(stopped(&reporter), None);
         guard.grant(Attempt(2));
         assert_eq!(stopped(&reporter), Some(Stop::Canceled));
+    }
+
+    #[test]
+    fn a_heartbeat_names_what_is_in_flight_with_its_attempt() {
+        let (in_flight, key) = (Arc::new(InFlight::default()), key());
+        let guard = in_flight.try_claim(&reporter(&key)).unwrap();
+        let item = |attempt| WorkItem {
+            work: CausedBy::node(key.0, &key.1),
+            attempt,
+        };
+        assert_eq!(in_flight.work(), [item(None)]);
+        guard.grant(Attempt(3));
+        assert_eq!(in_flight.work(), [item(Some(Attempt(3)))]);
+        drop(guard);
+        assert_eq!(in_flight.work(), []);
     }
 }

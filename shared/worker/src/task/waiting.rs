@@ -91,10 +91,10 @@ mod tests {
     use quintet_contract::event::LogStream;
     use quintet_contract::id::{NodeId, WorkerId};
     use quintet_contract::task::WorkerEvent;
-    use quintet_worker::output::LogLimits;
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::output::LogLimits;
 
     fn reporter(node: &str) -> Arc<TaskReporter> {
         let key = (quintet_bus::new_run_id(), NodeId::parse(node).unwrap());

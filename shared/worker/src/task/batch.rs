@@ -65,7 +65,7 @@ pub(super) async fn send_batch(
     let reporters: Vec<_> = reporters.collect();
     match send(&bus, shard, &message, &reporters).await {
         Some(Ok(verdicts)) => {
-            metrics::reported(verdicts.len());
+            metrics::task_reports(verdicts.len());
             for (waiter, verdict) in waiters.into_iter().zip(verdicts) {
                 waiter.receive(verdict);
             }
@@ -132,7 +132,7 @@ async fn send(
         if reporters.iter().all(|reporter| reporter.has_ended()) {
             return None;
         }
-        metrics::repeated();
+        metrics::task_reports_repeated();
         sleep(wait.mul_f64(rand::random_range(0.5..=1.0))).await;
         wait = (wait * 2).min(WAIT_MAX);
         patience = (patience * 2).min(PATIENCE_MAX);

@@ -1,4 +1,5 @@
-//! Reports to the runners: gathered per shard, sent again until they are answered.
+//! Tasks of runs: their reports to the runners, gathered per shard and sent again until they are answered, and those that are
+//! in flight.
 //!
 //! ```text
 //!   tasks ──entries──▶ [ waiting ] ──batch──▶ message ──▶ owner of the shard
@@ -11,23 +12,30 @@
 
 mod batch;
 mod event;
+mod in_flight;
 mod task_reporter;
 mod waiting;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quintet_bus::Bus;
-use quintet_contract::id::RunShard;
+use quintet_contract::id::{RunShard, WorkerId};
 use quintet_contract::subject::{RunReporting, Subject};
 use quintet_contract::task::{MAX_REPORTS, Task};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-pub(crate) use task_reporter::{Entry, Stop, TaskReporter};
+use task_reporter::Entry;
 use waiting::{Waiting, completed};
+
+use crate::output::LogLimits;
+
+pub use in_flight::{InFlight, InFlightGuard};
+pub use task_reporter::{Stop, TaskReporter};
 
 /// Reports of one shard that wait for its outbox; when full, lines of output are dropped and tasks wait.
 const QUEUE: usize = 8 * 1024;
@@ -38,15 +46,15 @@ const LATE: Duration = Duration::from_millis(50);
 
 /// The outboxes of all shards.
 #[derive(Clone, Debug)]
-pub(crate) struct Outboxes {
+pub struct Outboxes {
     bus: Bus,
     /// By the number of the shard.
     shards: Vec<mpsc::Sender<Entry>>,
 }
 
 impl Outboxes {
-    /// Starts one per shard.
-    pub(crate) fn start(bus: &Bus, tasks: &mut JoinSet<()>) -> Self {
+    /// Starts one per shard; each ends when no reporter of its tasks is left and everything is answered.
+    pub fn start(bus: &Bus, tasks: &mut JoinSet<()>) -> Self {
         let shards = RunShard::all().map(|shard| {
             let (entries, queue) = mpsc::channel(QUEUE);
             tasks.spawn(deliver(bus.clone(), shard, queue));
@@ -58,8 +66,14 @@ impl Outboxes {
         }
     }
 
+    /// A reporter for a task that was pulled, whose output is kept within these limits.
+    pub fn reporter(&self, task: &Task, worker: WorkerId, limits: LogLimits) -> Arc<TaskReporter> {
+        let key = (task.run_id, task.node_id.clone());
+        TaskReporter::new(key, worker, self.of(task), limits)
+    }
+
     /// The outbox for what is reported of a task.
-    pub(crate) fn of(&self, task: &Task) -> mpsc::Sender<Entry> {
+    fn of(&self, task: &Task) -> mpsc::Sender<Entry> {
         let named = RunReporting::parse(self.bus.prefix(), &task.report_to);
         let shard = named.map_or(RunShard::of(task.run_id), |named| named.shard);
         self.shards[usize::from(shard.number())].clone()

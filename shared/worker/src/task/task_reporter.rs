@@ -1,4 +1,4 @@
-//! What is reported of one task: the one place through which everything about it goes, in order.
+//! The reporter of one task: the one place through which everything about it goes, in order.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,6 @@ use quintet_contract::event::{LogStream, MAX_LOG_LINE_BYTES};
 use quintet_contract::id::{NodeId, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::task::{MAX_LINES, RunReport, Verdict, WorkerEvent};
-use quintet_worker::output::{Limiter, LogLimits};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::event::{AROUND, EventKind, size};
 use crate::metrics;
+use crate::output::{Limiter, LogLimits};
 
 /// What one task may have unanswered, in units of [`UNIT`]: two of the largest checkpoints. When it is full, lines of
 /// output are dropped and everything else waits, and with it the program.
@@ -30,7 +30,7 @@ const SETTLING: Duration = Duration::from_secs(2);
 
 /// Why a task is to be stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub enum Stop {
     /// It is no longer ours.
     Gone(String),
     /// The runner said so.
@@ -58,9 +58,10 @@ pub(crate) enum Answer {
     Noted(Option<OwnedSemaphorePermit>),
 }
 
-/// Everything about one task that is reported.
+/// Reports everything about one task to the run's owner, in order; what is reported is sent again until it is answered.
+/// Made by [`Outboxes::reporter`](super::Outboxes::reporter).
 #[derive(Debug)]
-pub(crate) struct TaskReporter {
+pub struct TaskReporter {
     pub(crate) run_id: RunId,
     pub(crate) node_id: NodeId,
     worker: WorkerId,
@@ -135,7 +136,8 @@ impl TaskReporter {
         }
     }
 
-    pub(crate) fn attempt(&self) -> Attempt {
+    /// The attempt that was granted; zero before.
+    pub fn attempt(&self) -> Attempt {
         Attempt(self.attempt.load(Ordering::Relaxed))
     }
 
@@ -144,7 +146,7 @@ impl TaskReporter {
     }
 
     /// Asks for the task to be stopped; the first reason counts, but for what is no longer ours, which always does.
-    pub(crate) fn stop(&self, why: Stop) {
+    pub fn stop(&self, why: Stop) {
         self.stop.send_if_modified(|stop| {
             let is_new = stop.is_none() || matches!(why, Stop::Gone(_));
             if is_new {
@@ -155,7 +157,7 @@ impl TaskReporter {
     }
 
     /// Why the task is to be stopped, now and when that changes.
-    pub(crate) fn stopping(&self) -> watch::Receiver<Option<Stop>> {
+    pub fn stopping(&self) -> watch::Receiver<Option<Stop>> {
         self.stop.subscribe()
     }
 
@@ -164,17 +166,18 @@ impl TaskReporter {
         self.ended.cancel();
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
+    /// Whether nothing more is reported of it.
+    pub fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 
     /// Resolves at the end. Cancel-safe: it only looks.
-    pub(crate) async fn ended(&self) {
+    pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
     /// Reports something and waits for what is answered; `None` when nobody can report any more.
-    pub(crate) async fn ask(self: &Arc<Self>, event: WorkerEvent) -> Option<Verdict> {
+    pub async fn ask(self: &Arc<Self>, event: WorkerEvent) -> Option<Verdict> {
         let (answer, answered) = oneshot::channel();
         let bytes = size(&event);
         self.send(event, bytes, Answer::Asked(answer)).await;
@@ -182,7 +185,7 @@ impl TaskReporter {
     }
 
     /// Reports something; waits while too much is unanswered.
-    pub(crate) async fn report(self: &Arc<Self>, event: WorkerEvent) {
+    pub async fn report(self: &Arc<Self>, event: WorkerEvent) {
         let bytes = size(&event);
         // Fails only when the room is closed, which it never is.
         let permit = self.room.clone().acquire_many_owned(units(bytes)).await;
@@ -227,7 +230,7 @@ impl TaskReporter {
     }
 
     /// Says that the task is still worked on, unless the last such disposition is unanswered, and what progress is kept back.
-    pub(crate) fn beat(self: &Arc<Self>) {
+    pub fn beat(self: &Arc<Self>) {
         if self.beats.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -247,7 +250,7 @@ impl TaskReporter {
     }
 
     /// Reports a line of output, or drops and counts it. Never waits.
-    pub(crate) fn log(self: &Arc<Self>, stream: LogStream, line: &str) {
+    pub fn log(self: &Arc<Self>, stream: LogStream, line: &str) {
         let line = &line[..line.floor_char_boundary(MAX_LOG_LINE_BYTES)];
         let mut output = self.output();
         output.lines += 1;
@@ -269,7 +272,7 @@ impl TaskReporter {
     }
 
     /// Says something of the worker's own in the log.
-    pub(crate) fn note(self: &Arc<Self>, line: String) {
+    pub fn note(self: &Arc<Self>, line: String) {
         let stream = LogStream::Agent;
         let event = WorkerEvent::Log { stream, line };
         let bytes = size(&event);
@@ -286,7 +289,7 @@ impl TaskReporter {
     }
 
     /// Reports progress, or keeps it back for a moment.
-    pub(crate) async fn progress(self: &Arc<Self>, data: JsonObject) {
+    pub async fn progress(self: &Arc<Self>, data: JsonObject) {
         if let Some(data) = self.due_progress(data) {
             self.report(WorkerEvent::Progress { data }).await;
         }
@@ -312,7 +315,7 @@ impl TaskReporter {
     }
 
     /// Reports what was kept back, if there is room for it.
-    pub(crate) fn flush_output(self: &Arc<Self>) {
+    pub fn flush_output(self: &Arc<Self>) {
         if let Some(data) = self.kept_progress() {
             self.try_tell(WorkerEvent::Progress { data });
         }
@@ -323,7 +326,7 @@ impl TaskReporter {
     }
 
     /// Waits until everything that was reported is answered, but not for ever.
-    pub(crate) async fn settle(&self) {
+    pub async fn settle(&self) {
         let settled = self.room.acquire_many(ROOM);
         if timeout(SETTLING, settled).await.is_err() {
             debug!(run = %self.run_id, node = %self.node_id, "the last reports of a task were not answered in time");
