@@ -197,6 +197,10 @@ async fn open(bus: &Bus, queue: &QueueName, ack_wait: Duration, health: &Compone
 }
 
 /// Takes tasks from a queue as long as there are slots and it is not drained; at the end waits for those in flight.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a queue is served with has no other common owner"
+)]
 async fn serve_queue<H: Handler>(
     worker: &Arc<Worker<H>>,
     bus: &Bus,

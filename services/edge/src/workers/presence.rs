@@ -89,6 +89,10 @@ struct Present {
 }
 
 impl Registry {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a heartbeat and where it came from"
+    )]
     fn record(
         &mut self,
         kind: WorkerKind,
