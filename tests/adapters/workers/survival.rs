@@ -186,12 +186,14 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
     let mut stage = Stage::start().await;
     stage.fall_silent().await;
     let _worker = stage.worker("w").await;
-    stage
-        .shell(
-            "n",
-            r#"echo '{"type":"checkpoint","data":1}'; echo '{"type":"output","a":1}'; sleep 0.2"#,
-        )
-        .await;
+    // The program ends once the test has seen its checkpoint and lets no answer through.
+    let folder = tempfile::tempdir().unwrap();
+    let may_end = folder.path().join("may-end");
+    let script = format!(
+        r#"echo '{{"type":"checkpoint","data":1}}'; echo '{{"type":"output","a":1}}'; until [ -e {} ]; do sleep 0.02; done"#,
+        may_end.display()
+    );
+    stage.shell("n", &script).await;
     let taken = wait_for("a worker that has the task", PATIENCE, async || {
         let state = stage.bus.queue_state(&command_queue()).await.unwrap();
         state.is_some_and(|state| state.ack_pending == 1)
@@ -215,6 +217,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
     .await
     .unwrap();
     stage.lose_answers(true);
+    std::fs::write(&may_end, "").unwrap();
     let ends = |event: &WorkerEvent| matches!(event, WorkerEvent::Succeeded { .. });
     wait_for("a repeated end", PATIENCE, async || {
         stage.heard("n", ends) >= 2
