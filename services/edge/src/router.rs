@@ -12,15 +12,14 @@ use axum::{Extension, Router};
 use serde_json::{Map, Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::access::authorize::{Authorizer, authorize};
-use crate::access::cors;
 use crate::access::key_table::KeyPolicy;
 use crate::access::policy::Policy;
-use crate::access::screen::screen;
 use crate::access::session::SESSION_COOKIE;
 use crate::error::HttpError;
+use crate::http::authorize::{Authorizer, authorize};
 use crate::http::route::{Kind, Limit, Listing, RouteInfo, RouteTable, Target};
-use crate::http::{access_log, error_body, request_id};
+use crate::http::screen::screen;
+use crate::http::{access_log, cors, error_body, request_id};
 use crate::service::Interface;
 use crate::service::route_index::route_index;
 use crate::state::App;

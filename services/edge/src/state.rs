@@ -12,13 +12,13 @@ use quintet_service::telemetry::Prometheus;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::authenticate::Authenticator;
-use crate::access::authorize::AccessState;
 use crate::access::origin::OriginPolicy;
 use crate::access::quota::ConnectionQuota;
 use crate::access::rate_limit::local::LocalRateLimit;
 use crate::access::rate_limit::shared::SharedRateLimit;
 use crate::config::EdgeConfig;
 use crate::error::HttpError;
+use crate::http::authorize::AccessState;
 use crate::live::Live;
 
 /// The edge, as its handlers see it; clones are the same.

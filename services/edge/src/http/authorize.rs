@@ -13,15 +13,15 @@ use axum::response::{IntoResponse, Response};
 use quintet_contract::access::Permission;
 use quintet_contract::error::ErrorCode;
 
-use super::authenticate::{Authenticator, QueryToken};
-use super::client_address::{Network, client_address, limit_address};
-use super::identity::Caller;
-use super::origin::OriginPolicy;
-use super::policy::{Access, Policy};
-use super::rate_limit::local::LocalRateLimit;
-use super::rate_limit::shared::{RateLimitStatus, SharedRateLimit, Verdict};
+use super::route::{ErrorStyle, Limit, RouteTable, Target};
+use crate::access::authenticate::{Authenticator, QueryToken};
+use crate::access::client_address::{Network, client_address, limit_address};
+use crate::access::identity::Caller;
+use crate::access::origin::OriginPolicy;
+use crate::access::policy::{Access, Policy};
+use crate::access::rate_limit::local::LocalRateLimit;
+use crate::access::rate_limit::shared::{RateLimitStatus, SharedRateLimit, Verdict};
 use crate::error::HttpError;
-use crate::http::route::{ErrorStyle, Limit, RouteTable, Target};
 
 /// Requests about runs in a window.
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
