@@ -1,9 +1,12 @@
 //! What every handler gets: the bus, who may do what, what is live, and the end; nothing of a kind of work.
+//!
+//! Extractors of [`crate::http`] take only the part that they need, by `FromRef`; so HTTP knows nothing of this module.
 
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use quintet_bus::Bus;
 use quintet_contract::subject::Request;
 use quintet_service::health::Health;
@@ -11,6 +14,7 @@ use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::Prometheus;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::AccessState;
 use crate::access::authenticate::Authenticator;
 use crate::access::origin::OriginPolicy;
 use crate::access::quota::ConnectionQuota;
@@ -18,7 +22,8 @@ use crate::access::rate_limit::local::LocalRateLimit;
 use crate::access::rate_limit::shared::SharedRateLimit;
 use crate::config::EdgeConfig;
 use crate::error::HttpError;
-use crate::http::authorize::AccessState;
+use crate::http::extract::BodyLimit;
+use crate::http::websocket::accept::Sockets;
 use crate::live::Live;
 
 /// The edge, as its handlers see it; clones are the same.
@@ -84,6 +89,27 @@ impl App {
     ) -> Result<S::Reply, HttpError> {
         let timeout = self.config.request_timeout;
         Ok(self.bus.request_until(subject, message, timeout).await?)
+    }
+}
+
+impl FromRef<App> for Arc<AccessState> {
+    fn from_ref(app: &App) -> Self {
+        app.access.clone()
+    }
+}
+
+impl FromRef<App> for BodyLimit {
+    fn from_ref(app: &App) -> Self {
+        Self(app.config.body_limit)
+    }
+}
+
+impl FromRef<App> for Sockets {
+    fn from_ref(app: &App) -> Self {
+        Self {
+            quota: app.streams.clone(),
+            tasks: app.sockets.clone(),
+        }
     }
 }
 
