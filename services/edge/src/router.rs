@@ -262,6 +262,7 @@ mod tests {
     use crate::config::EdgeConfig;
     use crate::http::request_id::REQUEST_ID;
     use crate::http::route::Methods;
+    use crate::state::Context;
 
     #[expect(clippy::panic, reason = "this is what is tested")]
     async fn broken() {
@@ -342,12 +343,14 @@ mod tests {
         config.api_keys = parse_api_keys("eve:viewer:look,oz:operator:work").unwrap();
         let telemetry = Telemetry::for_tests();
         let tasks = Tasks::new("edge");
-        let health = Health::new("edge");
+        let context = Context {
+            bus,
+            health: Health::new("edge"),
+            prometheus: telemetry.prometheus(),
+        };
         router(App::start(
             config,
-            bus,
-            health,
-            telemetry.prometheus(),
+            context,
             &tasks,
             CancellationToken::new(),
         ))

@@ -26,6 +26,13 @@ use crate::http::extract::BodyLimit;
 use crate::http::websocket::accept::Sockets;
 use crate::live::Live;
 
+/// What an edge is given by the process that it runs in.
+pub(crate) struct Context {
+    pub(crate) bus: Bus,
+    pub(crate) health: Health,
+    pub(crate) prometheus: Prometheus,
+}
+
 /// The edge, as its handlers see it; clones are the same.
 #[derive(Clone)]
 pub(crate) struct App(Arc<Inner>);
@@ -47,18 +54,17 @@ pub(crate) struct Inner {
 
 impl App {
     /// An edge whose tasks are `tasks`, and which shuts down with `shutdown`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what an edge is started with has no other common owner"
-    )]
     pub(crate) fn start(
         config: EdgeConfig,
-        bus: Bus,
-        health: Health,
-        prometheus: Prometheus,
+        context: Context,
         tasks: &Tasks,
         shutdown: CancellationToken,
     ) -> Self {
+        let Context {
+            bus,
+            health,
+            prometheus,
+        } = context;
         let local = config.rate_limit.and_then(NonZeroU32::new);
         let shared = config.run_rate;
         let access = AccessState {

@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::config::EdgeConfig;
-    use crate::state::App;
+    use crate::state::{App, Context};
 
     const OPTIONS: SocketOptions = SocketOptions {
         kind: "test",
@@ -167,14 +167,13 @@ mod tests {
             .await
             .unwrap();
         let (tasks, stop) = (Tasks::new("edge"), CancellationToken::new());
-        let app = App::start(
-            EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0))),
+        let context = Context {
             bus,
-            Health::new("edge"),
-            Telemetry::for_tests().prometheus(),
-            &tasks,
-            stop.clone(),
-        );
+            health: Health::new("edge"),
+            prometheus: Telemetry::for_tests().prometheus(),
+        };
+        let config = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let app = App::start(config, context, &tasks, stop.clone());
         let is_closed = Arc::<AtomicBool>::default();
         let listener = Tasks::new("listener");
         let address = serve(app.clone(), is_closed.clone(), &listener).await;
