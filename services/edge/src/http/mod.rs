@@ -1,6 +1,6 @@
 //! HTTP as the edge speaks it, nothing of a kind of work. What every request passes through, from the outside in:
 //!
-//! 1. [`request_id`] gives it an id, and [`error_body`] writes the body of every error.
+//! 1. It gets an id ([`request_id`], with layers of tower-http), and [`error_body`] writes the body of every error.
 //! 2. A panic becomes a 500 (a layer of tower-http).
 //! 3. [`access_log`] traces, measures and logs it.
 //! 4. Hosts and origins of strangers are refused ([`screen`]).
