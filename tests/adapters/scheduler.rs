@@ -57,14 +57,14 @@ impl Scheduler {
         self.task.await.unwrap();
     }
 
-    /// As by kill -9: nothing is said to anybody.
+    /// As by kill -9: without a goodbye.
     async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 }
 
-/// An agent that takes everything and runs it until it is told to stop.
+/// An agent that takes everything and runs it until it is commanded to stop.
 struct Agent {
     link: LinkHandle,
     _work: JoinSet<()>,
@@ -306,7 +306,7 @@ async fn a_batch_fills_all_slots_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_agent_that_says_goodbye_gives_its_restartable_jobs_away() {
+async fn an_agent_that_sends_goodbye_gives_its_restartable_jobs_away() {
     let nats = Nats::start().await.unwrap();
     let bus = connect(&nats).await;
     let scheduler = Scheduler::start(&nats, "one").await;
@@ -350,7 +350,7 @@ async fn templates_are_stored_and_used_by_jobs_submitted_after() {
         template_id: Some(id),
         ..submission()
     };
-    // The leader hears of the template by its watch.
+    // The leader learns of the template by its watch.
     let refused = wait_for("a refusal for want of params", PATIENCE, async || {
         let wanted = SubmitJob {
             job_id: Some(new_job_id()),

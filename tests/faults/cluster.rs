@@ -68,7 +68,7 @@ impl<N: Ground> Cluster<N> {
         }
     }
 
-    /// A process of the program; what it says goes to a file in the folder.
+    /// A process of the program; its output goes to a file in the folder.
     fn spawn(&self, arguments: &[&str], nats: &str) -> Process {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.path().join(format!("{number}.log"));
@@ -160,7 +160,7 @@ impl<N: Ground> Cluster<N> {
         ready.await.unwrap();
     }
 
-    /// Waits until an edge says that it cannot serve, and gives what it says.
+    /// Waits until an edge reports that it is not ready, and returns its reason.
     pub(crate) async fn until_not_ready(&self, api: &Api) -> String {
         let not_ready = wait_for("the edge to notice", PATIENCE, async || {
             let answer = api.get("/ready").await;
@@ -191,23 +191,23 @@ impl<N: Ground> Cluster<N> {
             .unwrap()
     }
 
-    /// Who of these schedulers leads now, by its place in the list.
+    /// The index of the scheduler that leads now.
     pub(crate) async fn leader(&self, schedulers: &[&Process]) -> usize {
         let key = LeaseKey::Scheduler(PoolName::default());
         self.holder(key, schedulers).await
     }
 
-    /// Who of these holds a lease now, by its place in the list.
+    /// The index of the process that holds a lease now.
     pub(crate) async fn holder(&self, key: LeaseKey, processes: &[&Process]) -> usize {
         let bus = self.bus().await;
         let found = wait_for("a leader", PATIENCE, async || {
             let lease = bus.bucket::<Leases>().get(&key).await.unwrap();
             let holder = lease.map(|lease| lease.record.holder.to_string());
-            let holder = holder.ok_or("nobody leads")?;
+            let holder = holder.ok_or("no scheduler leads")?;
             let place = processes
                 .iter()
                 .position(|process| holder.contains(&format!("-{}-", process.id())));
-            place.ok_or("somebody else leads")
+            place.ok_or("another scheduler leads")
         });
         found.await.unwrap()
     }
@@ -225,7 +225,7 @@ impl<N: Ground> Cluster<N> {
     /// A job that may be started again, runs until it is stopped, and complains if it runs twice at once.
     pub(crate) fn fenced(&self, name: &str) -> Value {
         let script = "exec flock --nonblock \"$0\" sh -c 'echo ran >> \"$0\"; exec sleep 1000' \"$1\" || echo TWICE >> \"$1\"";
-        // flock itself must not be replaced, or nobody would be left to complain.
+        // flock itself must not be replaced, or no process would be left to complain.
         let script = script.replacen("exec ", "", 1);
         let lock = self.folder.path().join(format!("lock-{name}"));
         let command = json!(["sh", "-c", script, lock, self.witness(name)]);

@@ -42,7 +42,7 @@ async fn send_until_full(cluster: &Cluster, api: &Api) -> (Vec<String>, String) 
         match send(cluster, api, &name).await {
             (201, ..) => taken.push(name),
             (status, wait, body) => {
-                // Whoever was on the way when it happened may have waited in vain for an answer.
+                // A request that was in flight at that moment may have waited in vain for an answer.
                 assert!(status == 503 || status == 504, "{status} {wait:?} {body}");
                 return (taken, name);
             }
@@ -61,7 +61,7 @@ fn ticks(process: &Process) -> u64 {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_said_at_once_and_with_room_again_everything_goes_on() {
+async fn a_full_disk_is_reported_at_once_and_with_room_again_everything_goes_on() {
     let nats = Nats::options().disk(DISK_BYTES).start().await.unwrap();
     let mut cluster = Cluster::on(nats);
     let schedulers = [cluster.scheduler(), cluster.scheduler()];
@@ -74,8 +74,8 @@ async fn a_full_disk_is_said_at_once_and_with_room_again_everything_goes_on() {
     let (taken, unsure) = send_until_full(&cluster, &api).await;
     println!("{} jobs fitted", taken.len());
     names.extend(taken);
-    let said = cluster.until_not_ready(&api).await;
-    assert!(said.contains("its disk is full (make room"), "{said}");
+    let reason = cluster.until_not_ready(&api).await;
+    assert!(reason.contains("its disk is full (make room"), "{reason}");
     let mut parts: Vec<Process> = schedulers.into_iter().chain([edge, agent]).collect();
     let before: Vec<u64> = parts.iter().map(ticks).collect();
     let mut refused = vec![unsure];
@@ -84,12 +84,12 @@ async fn a_full_disk_is_said_at_once_and_with_room_again_everything_goes_on() {
         let began = std::time::Instant::now();
         let (status, wait, body) = send(&cluster, &api, &name).await;
         assert_eq!((status, wait.as_deref()), (503, Some("10")), "{body}");
-        let said = body["error"].as_str().unwrap();
+        let error = body["error"].as_str().unwrap();
         assert!(
-            said.contains("make room, then restart that nats-server"),
-            "{said}"
+            error.contains("make room, then restart that nats-server"),
+            "{error}"
         );
-        // The edge's own patience is ten seconds: it was told, and did not wait.
+        // The edge's own timeout is ten seconds: the write was rejected, and the edge did not wait.
         assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
         refused.push(name);
     }
@@ -98,7 +98,7 @@ async fn a_full_disk_is_said_at_once_and_with_room_again_everything_goes_on() {
         let used = ticks(part) - before;
         assert!(used < 300, "{used} ticks for {REFUSED} refusals");
     }
-    // With room alone NATS does not store again, which the interface goes on to say; with a restart it does.
+    // With room alone NATS does not store again, which the interface keeps reporting; with a restart it does.
     cluster.nats.disk().unwrap().make_room().unwrap();
     cluster.nats.restart().await.unwrap();
     cluster.until_ready(&api).await;

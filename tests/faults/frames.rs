@@ -1,5 +1,5 @@
-//! Frames services are killed, frozen and asked to go, and NATS is restarted: the display is driven on, by one of them, with
-//! what people have set.
+//! Frames services are killed, frozen and asked to go, and NATS is restarted: the display goes on under one of them, with
+//! the desired state.
 
 use std::time::Instant;
 
@@ -47,7 +47,7 @@ impl Poster<'_> {
         }
     }
 
-    /// Posts until a frame is taken by a display that has it, and gives what is said then.
+    /// Posts until a frame is taken by a display that has it, and returns that answer.
     async fn until_shown(&mut self) -> Value {
         let shown = wait_for("a frame on the display", PATIENCE, async || {
             self.post().await?;
@@ -61,7 +61,7 @@ impl Poster<'_> {
     }
 }
 
-/// Everything that people have set.
+/// The whole desired state.
 async fn set(api: &Api) -> Value {
     let get = async |path: &str| {
         let got = wait_for(path, PATIENCE, async || {
@@ -200,12 +200,12 @@ async fn the_display_is_driven_on_by_another_service_with_what_people_have_set()
     );
     assert_eq!(set(&api).await, wanted);
 
-    // All that people have set is on the bus, and outlives it.
+    // The desired state is on the bus, and outlives it.
     services[now] = cluster.frames();
     cluster.nats.restart().await.unwrap();
     poster.until_shown().await;
     assert_eq!(set(&api).await, wanted);
-    // Nobody is left, and then somebody is.
+    // No service is left, and then one is.
     for service in &mut services {
         service.kill().unwrap();
     }

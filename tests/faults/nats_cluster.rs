@@ -19,9 +19,9 @@ async fn streams(nats: &NatsCluster, server: usize) -> Result<Value, String> {
     answer.json().await.map_err(|error| error.to_string())
 }
 
-/// How the copies of a stream stand, as a server sees it.
-fn copies(said: &Value, stream: &str) -> Value {
-    let streams = said["account_details"][0]["stream_detail"].as_array();
+/// The status of the copies of a stream, as a server sees it.
+fn copies(report: &Value, stream: &str) -> Value {
+    let streams = report["account_details"][0]["stream_detail"].as_array();
     let found = streams.and_then(|streams| streams.iter().find(|found| found["name"] == stream));
     found.map_or(Value::Null, |found| found["cluster"].clone())
 }
@@ -31,16 +31,16 @@ fn number(name: &Value) -> Option<usize> {
     name.as_str()?.strip_prefix("server-")?.parse().ok()
 }
 
-/// Who leads the jobs and who leads the cluster, once both are known to everybody who is asked.
+/// The leader of the jobs and the leader of the cluster, once every server that is asked knows both.
 async fn leaders(nats: &NatsCluster) -> (usize, usize) {
     let found = wait_for("leaders", PATIENCE, async || {
         let mut found = None;
         for server in 0..nats.count() {
-            let said = streams(nats, server).await?;
-            let jobs = number(&copies(&said, JOBS_STREAM)["leader"]);
-            let meta = number(&said["meta_cluster"]["leader"]);
+            let report = streams(nats, server).await?;
+            let jobs = number(&copies(&report, JOBS_STREAM)["leader"]);
+            let meta = number(&report["meta_cluster"]["leader"]);
             let (Some(jobs), Some(meta)) = (jobs, meta) else {
-                return Err(said.to_string());
+                return Err(report.to_string());
             };
             if *found.get_or_insert((jobs, meta)) != (jobs, meta) {
                 return Err("they do not agree".to_owned());
@@ -56,8 +56,8 @@ async fn until_caught_up(nats: &NatsCluster) {
     let caught_up = wait_for("all copies to catch up", PATIENCE, async || {
         let mut seen = 0;
         for server in 0..nats.count() {
-            let said = streams(nats, server).await?;
-            let details = said["account_details"][0]["stream_detail"].clone();
+            let report = streams(nats, server).await?;
+            let details = report["account_details"][0]["stream_detail"].clone();
             for stream in details.as_array().into_iter().flatten() {
                 if number(&stream["cluster"]["leader"]) != Some(server) {
                     continue;
@@ -71,7 +71,7 @@ async fn until_caught_up(nats: &NatsCluster) {
             }
         }
         match seen {
-            0 => Err("nobody leads anything".to_owned()),
+            0 => Err("no server leads anything".to_owned()),
             _ => Ok(()),
         }
     });
@@ -94,8 +94,8 @@ async fn until_run(cluster: &Cluster<NatsCluster>, names: &[String]) {
 async fn edges_at(nats: &NatsCluster, server: usize) -> Result<usize, String> {
     let answer = reqwest::get(format!("{}/connz", nats.monitor(server))).await;
     let answer = answer.map_err(|error| error.to_string())?;
-    let said: Value = answer.json().await.map_err(|error| error.to_string())?;
-    let all = said["connections"].as_array().cloned().unwrap_or_default();
+    let report: Value = answer.json().await.map_err(|error| error.to_string())?;
+    let all = report["connections"].as_array().cloned().unwrap_or_default();
     Ok(all
         .iter()
         .filter(|found| found["name"] == "quintet edge")
@@ -134,9 +134,9 @@ async fn the_nats_server_that_leads_is_killed_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
+async fn parts_that_are_cut_off_with_a_nats_server_do_no_harm_and_the_others_go_on() {
     let cluster = Cluster::on(NatsCluster::start().await.unwrap());
-    // Somebody has to make the streams before it is known who leads them.
+    // A process has to create the streams before their leaders are known.
     let mut first = cluster.scheduler();
     let (edge, api) = cluster.edge().await;
     let (alone, _) = leaders(&cluster.nats).await;
@@ -194,9 +194,9 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     });
     moved.await.unwrap();
     until_run(&cluster, &names).await;
-    // Those who are cut off say so, and take nothing that the others would not know of.
+    // Parts that are cut off report it, and accept nothing that the others would not know of.
     cluster.until_not_ready(&cut_api).await;
-    // Who knows the other servers goes there.
+    // A part that knows the other servers connects there.
     let roamed = vec!["roamed".to_owned()];
     cluster.submit(&roaming_api, &roamed).await;
     until_run(&cluster, &roamed).await;
@@ -214,7 +214,7 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     );
     cluster.nats.heal();
     cluster.until_ready(&cut_api).await;
-    // While the servers elect anew there may be no contact for longer than these short timings allow: the one that has
+    // While the servers elect again there may be no contact for longer than these short timings allow: the one that has
     // the job then gives it up as well, and it may be waiting to be started again, or have come back to this agent.
     let back = wait_for("the agent that was cut off", PATIENCE, async || {
         let agent = cut_api.get("/v1/agents/cut").await.body;
@@ -229,7 +229,7 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     until_caught_up(&cluster.nats).await;
     cluster.submit(&cut_api, &late).await;
     let stopped = wait_for("the order to stop", PATIENCE, async || {
-        // A scheduler that was told of a bucket that stores nothing says 503 until it has seen it store again.
+        // A scheduler that knows of an unwritable bucket answers 503 until a write to it is confirmed again.
         let answer = cut_api.order(&format!("/v1/jobs/{fenced}/stop")).await;
         match answer.status {
             202 => Ok(()),

@@ -94,7 +94,7 @@ async fn every_service_is_restarted_under_load_and_no_request_fails() {
         assert!(agent.wait(PATIENCE).await.unwrap().success());
         agent = cluster.agent("one", 16);
         first_api.post(path, drain(false)).await.expect(200);
-        // And one edge without a word.
+        // And one edge without notice.
         second.kill().unwrap();
         some(140).await;
         stop.store(true, Ordering::Relaxed);

@@ -69,7 +69,7 @@ impl Clients {
     /// Makes runs, and gives their ids with the names of their jobs.
     async fn make(&self, cluster: &Cluster, runs: &mut BTreeMap<String, String>) {
         for _ in 0..RUNS {
-            // Whoever asks again because nobody answered may have made two: what the first one runs is its own.
+            // A client that repeats a request after a timeout may have created two runs: what the first one runs is its own.
             let name = format!("run-{}", runs.len());
             let body = json!({"plan": plan(cluster, &name)});
             let made = self.ask("a run", Method::POST, "/runs?mode=queue", Some(&body));
@@ -126,7 +126,7 @@ impl Clients {
     }
 
     /// Every run came to the end that it would have come to without a fault.
-    async fn all_are_as_if_nothing_had_happened(
+    async fn all_ended_as_without_a_fault(
         &self,
         cluster: &Cluster,
         runs: &BTreeMap<String, String>,
@@ -205,7 +205,7 @@ async fn runners_are_killed_frozen_and_restarted_and_every_plan_comes_to_its_end
     clients.make(&cluster, &mut runs).await;
     clients.until_ended(&runs, RUNS * 8).await;
     runners[1].resume().unwrap();
-    // All at once: nobody is left to take over until they are back.
+    // All at once: no runner is left to take over until they are back.
     for runner in &mut runners {
         runner.kill().unwrap();
     }
@@ -218,7 +218,7 @@ async fn runners_are_killed_frozen_and_restarted_and_every_plan_comes_to_its_end
         *runner = cluster.runner();
     }
     clients
-        .all_are_as_if_nothing_had_happened(&cluster, &runs)
+        .all_ended_as_without_a_fault(&cluster, &runs)
         .await;
 }
 
@@ -250,6 +250,6 @@ async fn workers_edges_and_nats_are_killed_and_frozen_and_every_plan_comes_to_it
     cluster.nats.pause().await.unwrap();
     cluster.nats.resume().await.unwrap();
     clients
-        .all_are_as_if_nothing_had_happened(&cluster, &runs)
+        .all_ended_as_without_a_fault(&cluster, &runs)
         .await;
 }

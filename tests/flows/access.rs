@@ -384,7 +384,7 @@ async fn a_gate_names_the_key_that_decided_and_bounds_whom_the_client_claims() {
     let runs = Runs::with(1, keyed).await;
     let api = runs.api().with_key("work");
     let plan = json!({"plan": {"nodes": [{"id": "go", "kind": "gate"}]}});
-    for (verb, claim, said) in [
+    for (verb, claim, decision) in [
         (
             "approve",
             Some("ada"),
@@ -411,7 +411,7 @@ async fn a_gate_names_the_key_that_decided_and_bounds_whom_the_client_claims() {
             }
         });
         let run = waits.await.unwrap().body["run"].clone();
-        assert_eq!(run["nodes"]["go"]["output"], said, "{run}");
+        assert_eq!(run["nodes"]["go"]["output"], decision, "{run}");
     }
 }
 
@@ -470,7 +470,7 @@ async fn a_wrong_key_makes_no_counter_and_a_good_one_is_counted_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_says_who_the_client_is_and_nobody_else_does() {
+async fn a_trusted_proxy_sets_the_address_of_the_client_and_no_other_client_can() {
     let runs = Runs::with(2, |edge| {
         counted(edge);
         edge.open_to = OpenTo::Everyone;
@@ -507,7 +507,7 @@ async fn a_trusted_proxy_says_who_the_client_is_and_nobody_else_does() {
 }
 
 #[tokio::test]
-async fn an_agent_says_who_it_is_before_it_says_much() {
+async fn an_agent_identifies_itself_before_it_may_send_large_messages() {
     let stack = Stack::without_agents().await;
     let mut socket = Socket::connect(&stack.api, "/agent").await.unwrap();
     socket

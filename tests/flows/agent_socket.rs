@@ -110,7 +110,7 @@ async fn frames_may_be_binary_and_what_makes_no_sense_is_ignored() {
     socket
         .send(
             "agent.job.update",
-            json!({"jobId": "nobody's", "status": "STOPPED"}),
+            json!({"jobId": "unknown", "status": "STOPPED"}),
         )
         .await;
     socket.send("agent.heartbeat", json!({})).await;
@@ -350,7 +350,7 @@ async fn an_agents_error_keeps_jobs_away_until_it_is_well_again() {
 }
 
 #[tokio::test]
-async fn a_job_that_nobody_knows_is_recorded_as_recovered() {
+async fn an_unknown_job_is_recorded_as_recovered() {
     let stack = Stack::without_agents().await;
     let mut hello = Agent::hello("a");
     hello["activeJob"] = json!({"jobId": "brought along", "status": "RUNNING"});

@@ -37,7 +37,7 @@ async fn effects_are_chosen_set_and_seen_from_the_command_line() {
         (known == all).then_some(()).ok_or(known.to_string())
     });
     offered.await.unwrap();
-    assert!(good(&["active"]).await.starts_with("nobody is shown;"));
+    assert!(good(&["active"]).await.starts_with("no worker is active;"));
     let (code, _, err) = quintet(&stack, &["active", "dot"]).await;
     assert!(
         code == 3
@@ -99,7 +99,7 @@ async fn effects_are_chosen_set_and_seen_from_the_command_line() {
     assert!(
         good(&["active", "--none"])
             .await
-            .starts_with("nobody is shown;")
+            .starts_with("no worker is active;")
     );
     let none: [&str; 0] = [];
     let (code, _, _) = quintet(&stack, &none).await;

@@ -257,7 +257,7 @@ async fn metadata_is_merged_shallowly_and_known_fields_are_checked() {
 #[tokio::test]
 async fn live_commands_are_answered_by_the_program() {
     let stack = Stack::start().await;
-    // The program repeats what it is told.
+    // The program echoes its input.
     let config = json!({"command": ["sh", "-c", "echo ready; cat"], "stdinCommands": true});
     let job = stack.api.submit(json!({"inlineConfig": config})).await;
     let id = job["id"].as_str().unwrap();
@@ -303,7 +303,7 @@ async fn live_commands_are_answered_by_the_program() {
 }
 
 #[tokio::test]
-async fn a_program_that_takes_no_commands_says_why_it_cannot_be_muted() {
+async fn a_program_that_takes_no_commands_reports_why_it_cannot_be_muted() {
     let stack = Stack::start().await;
     let job = stack
         .api
@@ -319,9 +319,9 @@ async fn a_program_that_takes_no_commands_says_why_it_cannot_be_muted() {
         )
         .await
         .expect(202);
-    let said = &answer.body["answer"];
-    assert_eq!(said["success"], false, "{}", answer.text);
-    assert!(said["reason"].is_string(), "{}", answer.text);
+    let outcome = &answer.body["answer"];
+    assert_eq!(outcome["success"], false, "{}", answer.text);
+    assert!(outcome["reason"].is_string(), "{}", answer.text);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Pools and their leaders as users see them: several pools, a pool that nobody leads, an edge that leaves.
+//! Pools and their leaders as users see them: several pools, a pool without a leader, an edge that leaves.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -87,7 +87,7 @@ async fn every_pool_has_its_own_scheduler_and_agents_and_one_edge_serves_them_al
 }
 
 #[tokio::test]
-async fn without_a_leader_requests_say_try_later_and_jobs_can_still_be_read() {
+async fn without_a_leader_requests_answer_retry_and_jobs_can_still_be_read() {
     let mut nats = Nats::start().await.unwrap();
     let default = PoolName::default();
     let pool = part(&nats, |config| {
@@ -122,7 +122,7 @@ async fn without_a_leader_requests_say_try_later_and_jobs_can_still_be_read() {
     let (_late, late) = edge(&nats, Duration::from_secs(2)).await;
     assert_eq!(late.job(id).await["status"], "STOPPED");
     nats.kill().await.unwrap();
-    let gone = wait_for("/ready to say that the bus is gone", PATIENCE, async || {
+    let gone = wait_for("/ready to report that the bus is gone", PATIENCE, async || {
         let answer = api.get("/ready").await;
         if answer.status == 503 {
             Ok(())

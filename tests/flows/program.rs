@@ -81,7 +81,7 @@ impl Program {
         program
     }
 
-    /// Kills it without a word, and starts it anew on the same data, port and settings.
+    /// Kills it without notice, and starts it again on the same data, port and settings.
     pub(crate) async fn kill_and_restart(mut self) -> Self {
         self.process.kill().unwrap();
         let folder = self.folder.path().to_owned();
@@ -193,7 +193,7 @@ async fn the_command_line_submits_watches_lists_and_refuses() {
     assert_eq!((code, out.as_str()), (Some(0), "hi\n"), "{err}");
     let (code, out, _) = run(&["agents", "list"]).await;
     assert!(code == Some(0) && out.contains("agent-1"), "{out}");
-    let (code, _, err) = run(&["jobs", "get", "nobody"]).await;
+    let (code, _, err) = run(&["jobs", "get", "unknown"]).await;
     assert!(
         code == Some(3) && err.contains("Not Found"),
         "{code:?} {err}"

@@ -136,7 +136,7 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
         assert!(read.is_err(), "{role:?}");
     }
 
-    // An observer, a worker and an agent may not ask, and nobody but the scheduler writes a bucket.
+    // An observer, a worker and an agent may not send requests, and only the scheduler writes a bucket.
     let short = Duration::from_millis(500);
     for role in [Role::Observer, Role::Worker, Role::Agent(agent("agent-2"))] {
         let bus = connect(&nats, &role).await.unwrap();

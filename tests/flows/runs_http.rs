@@ -29,8 +29,8 @@ pub(crate) async fn until(api: &Api, id: &str, status: &str) -> Value {
     run.await.unwrap()
 }
 
-/// What an answer says beside its code and the id of the request.
-pub(crate) fn said(answer: &Answer) -> Value {
+/// The body of an answer without its code, its hint and the id of the request.
+pub(crate) fn error_body(answer: &Answer) -> Value {
     let mut body = answer.body.clone();
     let fields = body.as_object_mut().unwrap();
     for name in ["code", "requestId", "hint"] {
@@ -40,7 +40,7 @@ pub(crate) fn said(answer: &Answer) -> Value {
 }
 
 #[tokio::test]
-async fn a_run_is_planned_or_made_as_the_mode_says() {
+async fn a_run_is_planned_or_created_by_the_mode() {
     let runs = Runs::start(1).await;
     let api = runs.api();
     for path in ["/runs", "/runs?mode=plan", "/v1/runs?mode=plan"] {
@@ -97,7 +97,7 @@ async fn a_run_is_planned_or_made_as_the_mode_says() {
 }
 
 #[tokio::test]
-async fn everything_that_is_wrong_with_a_plan_is_said_at_once() {
+async fn every_problem_of_a_plan_is_reported_at_once() {
     let runs = Runs::start(1).await;
     let plan = json!({
         "nodes": [
@@ -202,7 +202,7 @@ async fn a_run_of_an_outside_program_gets_checkpoints_and_an_end() {
     let refused = api.delete(&path).await.expect(409);
     let expected =
         json!({"error": "invalid status transition", "from": "completed", "to": "canceled"});
-    assert_eq!(said(&refused), expected);
+    assert_eq!(error_body(&refused), expected);
     assert_eq!(
         api.get(&checkpoints).await.expect(200).body["checkpoints"]
             .as_array()
@@ -275,7 +275,7 @@ async fn a_run_is_canceled_once_and_an_unknown_one_not_at_all() {
     );
     let again = api.delete(&path).await.expect(409);
     assert_eq!(
-        said(&again),
+        error_body(&again),
         json!({"error": "invalid status transition", "from": "canceled", "to": "canceled"})
     );
     for id in [
@@ -298,7 +298,7 @@ async fn a_run_is_canceled_once_and_an_unknown_one_not_at_all() {
             api.order(&format!("{path}/nodes/go/reject")).await,
         ];
         for answer in answers {
-            assert_eq!(said(&answer.expect(404)), json!({"error": "run not found"}));
+            assert_eq!(error_body(&answer.expect(404)), json!({"error": "run not found"}));
         }
     }
 }

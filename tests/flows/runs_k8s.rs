@@ -97,8 +97,8 @@ async fn a_command_is_one_job_that_outlives_its_runner() {
     let spec = spec.unwrap()["value"].as_str().unwrap();
     assert!(spec.contains(r#""epochs":3"#), "{spec}");
 
-    let said = "{\"type\": \"checkpoint\", \"name\": \"epoch\", \"data\": {\"epoch\": 1}}\n";
-    place.cluster.log(START, said);
+    let output = "{\"type\": \"checkpoint\", \"name\": \"epoch\", \"data\": {\"epoch\": 1}}\n";
+    place.cluster.log(START, output);
     let seen = wait_for("the checkpoint", PATIENCE, async || {
         match place.checkpoints(&id).await {
             none if none.is_empty() => Err("none"),
@@ -108,8 +108,8 @@ async fn a_command_is_one_job_that_outlives_its_runner() {
     seen.await.unwrap();
 
     let place = place.change_runner().await;
-    let said = "{\"type\": \"output\", \"data\": {\"loss\": 0.5}}\n";
-    place.cluster.log(START + 1, said);
+    let output = "{\"type\": \"output\", \"data\": {\"loss\": 0.5}}\n";
+    place.cluster.log(START + 1, output);
     place.cluster.end(0, "Completed").await;
     let run = until(&place.api, &id, "completed").await;
     let node = &run["nodes"]["train"];

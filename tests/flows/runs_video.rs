@@ -176,11 +176,11 @@ async fn a_plan_that_is_killed_while_it_transcodes_and_while_it_waits_has_the_sa
     assert!(watch.wait(PATIENCE * 2).await.unwrap().success());
     assert_eq!(result(&api, &id, &folder).await, undisturbed);
     each_piece_once(&pieces(&api, &id).await);
-    told_once(&fs::read_to_string(lines).unwrap());
+    delivered_once(&fs::read_to_string(lines).unwrap());
     drop(program);
 }
 
-/// Somebody who watches, over all restarts; what is printed goes to a file.
+/// A client that watches, over all restarts; its output goes to a file.
 fn watch(api: &Api, id: &str, lines: &Path) -> Process {
     let mut command = Command::new(binary());
     command
@@ -208,8 +208,8 @@ fn each_piece_once(pieces: &[(String, u64)]) {
     }
 }
 
-/// Whoever watched was told every event once and in order.
-fn told_once(lines: &str) {
+/// The watching client received every event once and in order.
+fn delivered_once(lines: &str) {
     let events: Vec<Value> = lines
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -222,7 +222,7 @@ fn told_once(lines: &str) {
     let checkpoints = events.iter().filter(|event| event["event"] == "checkpoint");
     assert_eq!(checkpoints.count(), 24, "{lines}");
     let hellos = events.iter().filter(|event| event["event"] == "hello");
-    assert!(hellos.count() >= 3, "the stream was opened anew: {lines}");
+    assert!(hellos.count() >= 3, "the stream was opened again: {lines}");
     let last = events.last().map(|event| &event["data"]);
     assert_eq!(last.map(|data| &data["status"]), Some(&json!("completed")));
 }

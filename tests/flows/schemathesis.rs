@@ -46,7 +46,7 @@ async fn check(stack: &Stack, arguments: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_interface_does_what_its_document_says() {
+async fn the_interface_conforms_to_its_document() {
     check(&Stack::start().await, &[]).await;
 }
 

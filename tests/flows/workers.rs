@@ -160,7 +160,7 @@ async fn a_drained_run_worker_takes_no_tasks_until_it_may_again() {
     api.post("/v1/workers/text/drain", drain.clone())
         .await
         .expect(409);
-    api.post("/v1/workers/nobody/drain", drain)
+    api.post("/v1/workers/unknown/drain", drain)
         .await
         .expect(404);
 }

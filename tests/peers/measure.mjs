@@ -29,7 +29,7 @@ export async function until(what, condition) {
 export async function startWorkers(file, ...args) {
   return Promise.all(Array.from({ length: WORKERS }, (_, number) => new Promise((resolve, reject) => {
     const worker = fork(file, ["worker", number, ...args]);
-    worker.once("message", (said) => resolve({ process: worker, said }));
+    worker.once("message", (ready) => resolve({ process: worker, ready }));
     worker.once("exit", (code) => reject(new Error(`a worker ended with ${code}`)));
   })));
 }

@@ -56,7 +56,7 @@ async function work(number) {
 
 async function measure(ingress, admin, jobs) {
   const workers = await startWorkers(import.meta.filename);
-  for (const { port } of workers.map((worker) => worker.said)) {
+  for (const { port } of workers.map((worker) => worker.ready)) {
     await post(admin, "/deployments", { uri: `http://127.0.0.1:${port}` });
   }
   const ask = (worker) => new Promise((answered) => {

@@ -95,7 +95,7 @@ def free_port():
 
 @contextlib.contextmanager
 def server(what, command, is_up, **options):
-    """A server that lives as long as the block."""
+    """A server that runs as long as the block."""
     with LOG.open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **options)
     try:

@@ -34,12 +34,12 @@ const FLOORS: &[(&str, u8)] = &[
 /// What only [`quintet-testkit`](../../shared/testkit) and tests may stand on.
 const FOR_TESTS_ONLY: &[&str] = &["quintet-testkit", "testcontainers"];
 
-/// Names that say nothing about a module.
+/// Names without meaning for a module.
 const EMPTY_NAMES: &[&str] = &[
     "util", "utils", "common", "helper", "helpers", "misc", "types",
 ];
 
-/// Circles of imports that are still there: each is to be dissolved, and none may be added.
+/// Circular imports that are still there: each is to be dissolved, and none may be added.
 const OPEN_CIRCLES: &[&str] = &[
     "quintet-agent, in the crate: core -> executors -> core",
     "quintet-edge, in the crate: access -> config -> access",

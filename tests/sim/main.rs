@@ -21,15 +21,15 @@ const SEEDS: u64 = 10_000;
 
 #[test]
 fn no_fault_makes_a_job_run_twice_or_disappear() {
-    play("QUINTET_SIM_SEED", "sim SEED", |seed, tells| {
-        World::new(seed, tells).play()
+    play("QUINTET_SIM_SEED", "sim SEED", |seed, verbose| {
+        World::new(seed, verbose).play()
     });
 }
 
 #[test]
 fn no_fault_makes_a_node_succeed_twice_or_a_checkpoint_disappear() {
-    play("QUINTET_SIM_RUNS_SEED", "sim RUNS_SEED", |seed, tells| {
-        runs::World::new(seed, tells).play();
+    play("QUINTET_SIM_RUNS_SEED", "sim RUNS_SEED", |seed, verbose| {
+        runs::World::new(seed, verbose).play();
     });
 }
 

@@ -1,4 +1,4 @@
-//! An owner of runs that does as the test says: it answers what edges ask about runs, and writes their logs.
+//! An owner of runs that the test scripts: it answers what edges ask about runs, and writes their logs.
 //!
 //! It stands in where a test must decide what a log holds: several entries in one message or in one millisecond, many
 //! thousands, or the next one only after NATS was started again.

@@ -1,4 +1,4 @@
-//! Clients of the WebSockets: a plain one, and an agent as somebody else would write it.
+//! Clients of the WebSockets: a plain one, and an agent as an outside author would write it.
 
 use std::fmt;
 

@@ -25,7 +25,7 @@ enum Timer {
     Exit(JobAttempt, Exit),
 }
 
-/// An agent whose world is made by its owner.
+/// An agent that its owner drives.
 pub struct Simulated {
     link: link::Core,
     core: Core,
@@ -38,7 +38,7 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// An agent that has just been started; [`Simulated::heard`] it [`Event::Woken`](link::Event::Woken) first.
+    /// An agent that has just been started; pass it [`Event::Woken`](link::Event::Woken) first, by [`Simulated::link_event`].
     pub fn boot(config: &AgentConfig, sessions: impl FnMut() -> AgentSession + 'static) -> Self {
         let abilities = Abilities {
             allowed: Executor::ALL.into(),
@@ -64,11 +64,11 @@ impl Simulated {
     /// The first session.
     pub fn open(&mut self, moment: Moment, wall: Timestamp) -> Vec<link::Effect> {
         let session = (self.sessions)();
-        self.heard(link::Event::SessionOpened(session), moment, wall)
+        self.link_event(link::Event::SessionOpened(session), moment, wall)
     }
 
-    /// Something came over the bus, or time passed. Gives what goes out.
-    pub fn heard(
+    /// A message came over the bus, or time passed. Returns the effects of the link.
+    pub fn link_event(
         &mut self,
         event: link::Event,
         moment: Moment,
@@ -81,7 +81,7 @@ impl Simulated {
     }
 
     /// A command of the owner.
-    pub fn commanded(
+    pub fn command(
         &mut self,
         command: AgentCommand,
         moment: Moment,
@@ -159,7 +159,7 @@ impl Simulated {
                         continue;
                     }
                     link::Effect::Offer(assignment, _) => vec![Event::Assigned(assignment)],
-                    link::Effect::Notify(told) => of_told(told),
+                    link::Effect::Notify(notification) => of_notification(notification),
                     link::Effect::Flushed(_) => continue,
                     link::Effect::Leave => {
                         self.has_left = true;
@@ -227,8 +227,8 @@ impl Simulated {
     }
 }
 
-fn of_told(told: link::Notification) -> Vec<Event> {
-    match told {
+fn of_notification(notification: link::Notification) -> Vec<Event> {
+    match notification {
         link::Notification::Welcome(settings) => vec![Event::Welcome(settings)],
         link::Notification::Confirmed(placement) => vec![Event::Confirmed(placement)],
         link::Notification::Kill(placement) => vec![Event::Unwanted(placement)],

@@ -26,7 +26,7 @@ static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| {
     AtomicUsize::new(usize::from(RandomState::new().hash_one("port") as u16))
 });
 
-/// A TCP port of the loopback interface that nobody listened on a moment ago.
+/// A TCP port of the loopback interface that was free a moment ago.
 pub fn free_port() -> anyhow::Result<u16> {
     let ports = ports();
     for _ in ports.clone() {

@@ -26,7 +26,7 @@ fn shell(script: &str) -> Value {
 }
 
 /// Whether a process exists and is no zombie.
-fn lives(pid: &str) -> bool {
+fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit(')')
@@ -46,7 +46,7 @@ async fn read_pid(path: &Path) -> String {
 
 async fn gone(pid: &str) {
     let what = format!("the end of process {pid}");
-    wait_for(&what, PATIENCE, async || !lives(pid))
+    wait_for(&what, PATIENCE, async || !is_alive(pid))
         .await
         .unwrap();
 }
@@ -119,7 +119,7 @@ async fn an_agent_refuses_executors_that_it_may_not_run() {
 }
 
 #[tokio::test]
-async fn a_failure_says_how_and_with_which_last_words() {
+async fn a_failure_reports_the_exit_and_the_last_lines() {
     let stage = Stage::start().await;
     stage
         .offer("status", shell("echo first; echo last words >&2; exit 3"))
@@ -173,7 +173,7 @@ async fn a_stop_ends_a_well_behaved_program_at_once_and_any_other_with_all_it_st
         .run_job("stubborn", shell(SHELL_WITH_GRANDCHILD))
         .await;
     let grandchild = read_pid(&stage.folder.path().join("grandchild")).await;
-    assert!(lives(&grandchild));
+    assert!(is_alive(&grandchild));
     let begun = Instant::now();
     stage.stop("stubborn", Duration::from_millis(300)).await;
     assert_eq!(stage.end("stubborn").await, None);
@@ -213,8 +213,8 @@ async fn output_without_end_is_bounded_and_does_not_stop_the_program() {
         .await;
     assert_eq!(stage.end("long").await, None);
     let log = stage.log("long").await;
-    let said = log.iter().filter(|(from, _)| *from == LogStream::Agent);
-    let dropped: usize = said
+    let notes = log.iter().filter(|(from, _)| *from == LogStream::Agent);
+    let dropped: usize = notes
         .map(|(_, line)| {
             line.strip_suffix(" lines dropped")
                 .unwrap()
@@ -231,7 +231,7 @@ async fn output_without_end_is_bounded_and_does_not_stop_the_program() {
 }
 
 #[tokio::test]
-async fn commands_reach_a_program_that_wants_them_and_others_say_why_not() {
+async fn commands_reach_a_program_that_accepts_them_and_others_report_why_not() {
     let stage = Stage::start().await;
     stage
         .run_job(
@@ -259,7 +259,7 @@ async fn commands_reach_a_program_that_wants_them_and_others_say_why_not() {
 }
 
 #[tokio::test]
-async fn noops_end_as_they_are_told_and_a_thousand_of_them_take_no_time() {
+async fn noops_end_as_configured_and_a_thousand_of_them_take_no_time() {
     let stage = Stage::with(AgentSettings::default(), |config| config.slots = 1000).await;
     stage.offer("fails", json!({"failAfterMs": 10})).await;
     assert_eq!(stage.end("fails").await.unwrap().code, "NOOP_FAILED");
@@ -295,14 +295,14 @@ async fn a_lost_owner_makes_the_agent_kill_what_may_run_elsewhere() {
     stage.until("elsewhere", "RUNNING").await;
     let elsewhere = read_pid(&stage.folder.path().join("elsewhere")).await;
     let here = read_pid(&stage.folder.path().join("here")).await;
-    // Somebody leads, and does not answer.
+    // A scheduler leads, and does not answer.
     let key = LeaseKey::Scheduler(PoolName::default());
     let holder = HolderId::parse("silent").unwrap();
     let mut candidate = stage.bus.lease(key, holder, Duration::from_secs(5));
     let _lease = candidate.acquire().await.unwrap();
     stage.fall_silent().await;
     gone(&elsewhere).await;
-    assert!(lives(&here));
+    assert!(is_alive(&here));
     stage.forget_heartbeats();
     stage.speak_again(settings).await;
     wait_for("a heartbeat", PATIENCE, async || stage.heartbeats() > 0)
@@ -333,18 +333,18 @@ async fn an_agent_that_is_asked_to_leave_stops_its_jobs_first() {
     assert_eq!(stage.end("good").await, None);
     assert_eq!(stage.end("stubborn").await, None);
     assert!(stage.heard_goodbye());
-    assert!(!lives(&grandchild));
+    assert!(!is_alive(&grandchild));
 }
 
 #[tokio::test]
-async fn a_replaced_agent_kills_its_jobs_and_says_why_it_left() {
+async fn a_replaced_agent_kills_its_jobs_and_reports_why_it_left() {
     let mut stage = Stage::start().await;
     stage.run_job("j", shell("echo $$ > pid; sleep 1000")).await;
     let pid = read_pid(&stage.folder.path().join("pid")).await;
     let current = new_session();
     stage.command(AgentCommand::Replaced { current }).await;
     assert!(matches!(stage.left().await, Err(Error::Replaced { .. })));
-    assert!(!lives(&pid));
+    assert!(!is_alive(&pid));
 }
 
 const AGENT_OF: &str = "QUINTET_TEST_AGENT_URL";
@@ -389,7 +389,7 @@ async fn a_killed_agent_takes_its_children_and_grandchildren_along() {
         .await;
     let child = read_pid(&stage.folder.path().join("child")).await;
     let grandchild = read_pid(&stage.folder.path().join("grandchild")).await;
-    assert!(lives(&child) && lives(&grandchild));
+    assert!(is_alive(&child) && is_alive(&grandchild));
     agent.kill().await.unwrap();
     gone(&child).await;
     gone(&grandchild).await;

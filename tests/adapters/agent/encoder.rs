@@ -116,8 +116,8 @@ async fn a_recording_is_silent_in_exactly_the_muted_span_and_playable_after_a_st
         to - from > 1.5 && from > 0.1 && to < length - 0.3,
         "silent from {from} to {to} of {length} s"
     );
-    let happenings = stage.happenings("j").await;
-    let kinds: Vec<&str> = happenings.iter().map(|event| event.kind.as_str()).collect();
+    let events = stage.events("j").await;
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     assert!(
         ["progress", "mute", "unmute"]
             .iter()
@@ -202,8 +202,8 @@ async fn a_source_that_stands_still_ends_the_job_as_stalled() {
     assert_eq!(error.message, "no frame and no byte for 1500 ms");
     let story = stage.story("j");
     assert_eq!(story.last().unwrap(), "FAILED STALLED");
-    let happenings = stage.happenings("j").await;
-    assert!(happenings.iter().any(|event| event.kind == "stalled"));
+    let events = stage.events("j").await;
+    assert!(events.iter().any(|event| event.kind == "stalled"));
     serving.abort();
 }
 

@@ -30,14 +30,14 @@ pub(crate) struct Stage {
     pub(crate) nats: Nats,
     pub(crate) bus: Bus,
     pub(crate) folder: TempDir,
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<Received>>,
     serving: JoinSet<()>,
     shutdown: CancellationToken,
     agent: Option<JoinHandle<Result<(), Error>>>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct Received {
     reports: Vec<AgentReport>,
     heartbeats: Vec<Heartbeat>,
 }
@@ -88,7 +88,7 @@ impl Stage {
             nats,
             bus,
             folder: TempDir::new().unwrap(),
-            heard: Arc::default(),
+            received: Arc::default(),
             serving: JoinSet::new(),
             shutdown: CancellationToken::new(),
             agent: None,
@@ -104,7 +104,7 @@ impl Stage {
             .serve::<AgentReporting>(filter, None)
             .await
             .unwrap();
-        let heard = self.heard.clone();
+        let received = self.received.clone();
         self.serving.spawn(async move {
             while let Some(request) = reports.next().await {
                 let reports = request.message.reports;
@@ -113,7 +113,7 @@ impl Stage {
                     start: reports.iter().filter_map(accepted).collect(),
                     ..ReportsReply::default()
                 };
-                heard.lock().unwrap().reports.extend(reports);
+                received.lock().unwrap().reports.extend(reports);
                 request.responder.ok(&reply).await;
             }
         });
@@ -123,10 +123,10 @@ impl Stage {
             .serve::<AgentHeartbeat>(filter, None)
             .await
             .unwrap();
-        let heard = self.heard.clone();
+        let received = self.received.clone();
         self.serving.spawn(async move {
             while let Some(request) = heartbeats.next().await {
-                heard.lock().unwrap().heartbeats.push(request.message);
+                received.lock().unwrap().heartbeats.push(request.message);
                 let standing = SessionStatus::Current;
                 let kill = Vec::new();
                 request
@@ -175,8 +175,8 @@ impl Stage {
 
     /// Every status and answer that was reported of a job, as words.
     pub(crate) fn story(&self, job: &str) -> Vec<String> {
-        let heard = self.heard.lock().unwrap();
-        let words = heard.reports.iter().filter_map(|report| word(report, job));
+        let received = self.received.lock().unwrap();
+        let words = received.reports.iter().filter_map(|report| word(report, job));
         words.collect()
     }
 
@@ -198,14 +198,14 @@ impl Stage {
     pub(crate) async fn end(&self, job: &str) -> Option<JobError> {
         let what = format!("the end of {job}");
         let end = wait_for(&what, PATIENCE, async || {
-            let heard = self.heard.lock().unwrap();
-            let end = heard.reports.iter().find_map(|report| match report {
+            let received = self.received.lock().unwrap();
+            let end = received.reports.iter().find_map(|report| match report {
                 AgentReport::JobStopped { job_id, error, .. } if job_id.as_str() == job => {
                     Some(error.clone())
                 }
                 _ => None,
             });
-            drop(heard);
+            drop(received);
             end.ok_or_else(|| format!("{:?}", self.story(job)))
         });
         end.await.unwrap()
@@ -213,8 +213,8 @@ impl Stage {
 
     /// Stream metadata that was reported of a job, newest last.
     pub(crate) fn metadata(&self, job: &str) -> Vec<Value> {
-        let heard = self.heard.lock().unwrap();
-        let news = heard.reports.iter().filter_map(|report| match report {
+        let received = self.received.lock().unwrap();
+        let news = received.reports.iter().filter_map(|report| match report {
             AgentReport::JobMetadata {
                 job_id, metadata, ..
             } if job_id.as_str() == job => Some(Value::Object(metadata.clone())),
@@ -224,22 +224,22 @@ impl Stage {
     }
 
     pub(crate) fn hellos(&self) -> usize {
-        let heard = self.heard.lock().unwrap();
-        let hellos = heard.reports.iter();
+        let received = self.received.lock().unwrap();
+        let hellos = received.reports.iter();
         hellos
             .filter(|report| matches!(report, AgentReport::Hello { .. }))
             .count()
     }
 
     pub(crate) fn heard_goodbye(&self) -> bool {
-        let heard = self.heard.lock().unwrap();
-        matches!(heard.reports.last(), Some(AgentReport::Goodbye { .. }))
+        let received = self.received.lock().unwrap();
+        matches!(received.reports.last(), Some(AgentReport::Goodbye { .. }))
     }
 
     /// The jobs of the newest heartbeat.
     pub(crate) fn listed(&self) -> Vec<String> {
-        let heard = self.heard.lock().unwrap();
-        let newest = heard
+        let received = self.received.lock().unwrap();
+        let newest = received
             .heartbeats
             .last()
             .and_then(|heartbeat| heartbeat.jobs.clone());
@@ -251,11 +251,11 @@ impl Stage {
     }
 
     pub(crate) fn forget_heartbeats(&self) {
-        self.heard.lock().unwrap().heartbeats.clear();
+        self.received.lock().unwrap().heartbeats.clear();
     }
 
     pub(crate) fn heartbeats(&self) -> usize {
-        self.heard.lock().unwrap().heartbeats.len()
+        self.received.lock().unwrap().heartbeats.len()
     }
 
     pub(crate) async fn command(&self, command: AgentCommand) -> CommandReply {
@@ -321,7 +321,7 @@ impl Stage {
         line.await.unwrap()
     }
 
-    pub(crate) async fn happenings(&self, job: &str) -> Vec<JobEvent> {
+    pub(crate) async fn events(&self, job: &str) -> Vec<JobEvent> {
         let subject = JobEvents {
             job: JobId::parse(job).unwrap(),
         };

@@ -1,4 +1,4 @@
-//! The frames service on a real NATS: workers on the bus, programs of its own, and a change of who drives the display.
+//! The frames service on a real NATS: workers on the bus, programs of its own, and a change of the service that drives the display.
 
 mod programs;
 mod reigns;

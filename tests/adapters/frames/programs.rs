@@ -28,7 +28,7 @@ fn numbers(folder: &Path, name: &str) -> Vec<u32> {
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-fn lives(number: u32) -> bool {
+fn is_alive(number: u32) -> bool {
     // A process that has ended and was waited for has no entry.
     Path::new(&format!("/proc/{number}")).exists()
 }
@@ -76,11 +76,11 @@ async fn programs_run_while_they_are_wanted_and_are_killed_when_they_do_not_end(
     .await;
     let polite = numbers(folder.path(), "polite");
     assert_eq!(polite.len(), 1);
-    until("the first one's end", || !lives(polite[0])).await;
-    // It does not hear SIGTERM.
+    until("the first one's end", || !is_alive(polite[0])).await;
+    // It ignores SIGTERM.
     stage.stop("deaf").await;
     let deaf = numbers(folder.path(), "deaf")[0];
-    until("the second one's end", || !lives(deaf)).await;
+    until("the second one's end", || !is_alive(deaf)).await;
     let look = stage
         .until("nothing runs", |look| look.stats.running.is_empty())
         .await;
@@ -143,7 +143,7 @@ async fn programs_end_with_their_service_and_are_started_by_the_next() {
     stage.send("polite", frame(1, 1)).await.unwrap();
     first.end().await;
     for name in ["polite", "deaf"] {
-        assert!(!lives(numbers(folder.path(), name)[0]), "{name}");
+        assert!(!is_alive(numbers(folder.path(), name)[0]), "{name}");
     }
     let second = stage.serve("second", with(folder.path())).await;
     until("both again", || {
@@ -170,7 +170,7 @@ async fn a_program_that_dies_is_started_again_while_it_is_the_active_one() {
         })
         .await;
     stage.activate(Some("short")).await.unwrap();
-    until("three lives", || numbers(folder.path(), "short").len() >= 3).await;
+    until("three processes", || numbers(folder.path(), "short").len() >= 3).await;
     stage.activate(None).await.unwrap();
     service.end().await;
 }

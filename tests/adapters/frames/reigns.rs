@@ -1,4 +1,4 @@
-//! What people set outlives every service, and another one drives the display when one is gone.
+//! The desired state outlives every service, and another service takes over the display when one is gone.
 
 use futures::future::join_all;
 use quintet_contract::bucket::{Frames, FramesKey};
@@ -9,10 +9,10 @@ use quintet_contract::frame_api::{
 use quintet_contract::subject::SetFrameRate;
 use serde_json::json;
 
-use super::stage::{PATIENCE, Stage, frame, id, next_tick, next_told};
+use super::stage::{PATIENCE, Stage, frame, id, next_tick, next_message};
 
 #[tokio::test]
-async fn another_service_goes_on_with_what_people_have_set() {
+async fn another_service_takes_over_with_the_desired_state() {
     let stage = Stage::open().await;
     let first = stage.serve("first", |_| {}).await;
     stage.look().await;
@@ -20,8 +20,8 @@ async fn another_service_goes_on_with_what_people_have_set() {
     stage.activate(Some("dot")).await.unwrap();
     stage.set_fps(7.5).await;
     let second = stage.serve("second", |_| {}).await;
-    let mut told = stage.listen("dot").await;
-    next_tick(&mut told).await;
+    let mut messages = stage.listen("dot").await;
+    next_tick(&mut messages).await;
     first.end().await;
     let look = stage
         .until("the other service", |look| {
@@ -32,11 +32,11 @@ async fn another_service_goes_on_with_what_people_have_set() {
         (look.stats.active, look.stats.fps.get(), look.manual),
         (Some(id("dot")), 7.5, true)
     );
-    next_tick(&mut told).await;
+    next_tick(&mut messages).await;
     stage.send("dot", frame(3, 3)).await.unwrap();
     stage.until_shown(3, 3).await;
     second.end().await;
-    // Nobody is there, and then somebody is again.
+    // No service is there, and then one is again.
     stage.send("dot", frame(4, 4)).await.unwrap_err();
     let third = stage.serve("third", |_| {}).await;
     let look = stage.look().await;
@@ -48,7 +48,7 @@ async fn another_service_goes_on_with_what_people_have_set() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_stores_holds_as_well_and_is_not_written_over() {
+async fn what_another_writer_stores_holds_as_well_and_is_not_overwritten() {
     let stage = Stage::open().await;
     let service = stage.serve("one", |_| {}).await;
     stage.look().await;
@@ -82,8 +82,8 @@ async fn what_somebody_else_stores_holds_as_well_and_is_not_written_over() {
         (state.active, state.fps),
         (Some(id("other")), Fps::new(7.0))
     );
-    // A worker is told what somebody else has set it to.
-    let mut told = stage.listen("other").await;
+    // A worker receives the settings that another writer has stored.
+    let mut messages = stage.listen("other").await;
     let settings = FrameWorkerSettings {
         settings: json!({"speed": 4}).as_object().unwrap().clone(),
     };
@@ -91,11 +91,11 @@ async fn what_somebody_else_stores_holds_as_well_and_is_not_written_over() {
     let key = FramesKey::Worker(id("other"));
     bucket.create(&key, &record, None).await.unwrap();
     let data = settings.settings;
-    while next_told(&mut told).await != (FrameWorkerMessage::Config { data: data.clone() }) {}
-    // Deleted, it is as if nobody had set anything.
+    while next_message(&mut messages).await != (FrameWorkerMessage::Config { data: data.clone() }) {}
+    // Deleted, it is as if nothing had ever been set.
     bucket.delete(&FramesKey::State, None).await.unwrap();
     let look = stage
-        .until("nobody", |look| look.stats.active.is_none())
+        .until("no active worker", |look| look.stats.active.is_none())
         .await;
     assert_eq!((look.stats.fps.get(), look.manual), (30.0, false));
     stage.set_fps(9.0).await;

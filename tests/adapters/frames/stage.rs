@@ -1,4 +1,4 @@
-//! Frames services as a test starts them, and what clients ask of them.
+//! Frames services as a test starts them, and the requests of clients.
 
 use std::time::Duration;
 
@@ -162,9 +162,9 @@ impl Stage {
 
     pub(crate) async fn listen(&self, worker: &str) -> Deliveries<FrameWorkerMessages> {
         let filter = FrameWorkerMessages::filter(self.bus.prefix(), Some(&id(worker)));
-        let told = self.bus.subscribe(filter).await.unwrap();
+        let messages = self.bus.subscribe(filter).await.unwrap();
         self.bus.flush().await.unwrap();
-        told
+        messages
     }
 
     /// Waits until the display shows exactly one pixel.
@@ -187,11 +187,11 @@ impl Stage {
     }
 }
 
-/// The next thing that a worker is told, apart from ticks.
-pub(crate) async fn next_told(told: &mut Deliveries<FrameWorkerMessages>) -> FrameWorkerMessage {
+/// The next message for a worker, apart from ticks.
+pub(crate) async fn next_message(messages: &mut Deliveries<FrameWorkerMessages>) -> FrameWorkerMessage {
     let next = async {
         loop {
-            let message = told.next().await.unwrap().message;
+            let message = messages.next().await.unwrap().message;
             if !matches!(message, FrameWorkerMessage::Tick { .. }) {
                 return message;
             }
@@ -201,10 +201,10 @@ pub(crate) async fn next_told(told: &mut Deliveries<FrameWorkerMessages>) -> Fra
 }
 
 /// The next tick, passing over everything else.
-pub(crate) async fn next_tick(told: &mut Deliveries<FrameWorkerMessages>) -> f64 {
+pub(crate) async fn next_tick(messages: &mut Deliveries<FrameWorkerMessages>) -> f64 {
     let next = async {
         loop {
-            if let FrameWorkerMessage::Tick { t } = told.next().await.unwrap().message {
+            if let FrameWorkerMessage::Tick { t } = messages.next().await.unwrap().message {
                 return t.get();
             }
         }

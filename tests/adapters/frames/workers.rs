@@ -11,26 +11,26 @@ use quintet_contract::subject::{
 };
 use serde_json::json;
 
-use super::stage::{PATIENCE, Stage, frame, id, next_tick, next_told};
+use super::stage::{PATIENCE, Stage, frame, id, next_tick, next_message};
 
 #[tokio::test]
 async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
     let stage = Stage::open().await;
     let service = stage.serve("one", |_| {}).await;
     stage.look().await;
-    let mut told = stage.listen("dot").await;
+    let mut messages = stage.listen("dot").await;
     stage.beat("dot", "1", false).await;
     assert!(matches!(
-        next_told(&mut told).await,
+        next_message(&mut messages).await,
         FrameWorkerMessage::Hello { .. }
     ));
     assert!(
-        matches!(next_told(&mut told).await, FrameWorkerMessage::Config { data } if data.is_empty())
+        matches!(next_message(&mut messages).await, FrameWorkerMessage::Config { data } if data.is_empty())
     );
     stage.activate(Some("dot")).await.unwrap();
-    assert_eq!(next_told(&mut told).await, FrameWorkerMessage::Start);
-    let first = next_tick(&mut told).await;
-    assert!(next_tick(&mut told).await > first);
+    assert_eq!(next_message(&mut messages).await, FrameWorkerMessage::Start);
+    let first = next_tick(&mut messages).await;
+    assert!(next_tick(&mut messages).await > first);
     let settings = json!({"speed": 3}).as_object().unwrap().clone();
     let configure = ConfigureFrameWorker {
         id: id("dot"),
@@ -41,7 +41,7 @@ async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
         .request_until(&ConfigureFrameWorkers {}, &configure, PATIENCE);
     done.await.unwrap();
     let data = loop {
-        if let FrameWorkerMessage::Config { data } = next_told(&mut told).await {
+        if let FrameWorkerMessage::Config { data } = next_message(&mut messages).await {
             break data;
         }
     };
@@ -64,13 +64,13 @@ async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
         if reply.error == "short rbm header" && reply.code == ErrorCode::BadRequest),
         "{short}"
     );
-    let unknown = stage.activate(Some("nobody")).await.unwrap_err();
+    let unknown = stage.activate(Some("unknown")).await.unwrap_err();
     assert!(matches!(&unknown, RequestError::Refused(reply) if reply.error == "unknown worker id"));
     service.end().await;
 }
 
 #[tokio::test]
-async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
+async fn ticks_are_json_for_every_subscriber_and_stats_are_published_every_second() {
     let stage = Stage::open().await;
     let service = stage.serve("one", |_| {}).await;
     stage.look().await;
@@ -97,13 +97,13 @@ async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
         "{:?}",
         first.body
     );
-    let mut told = stage
+    let mut messages = stage
         .bus
         .subscribe::<FrameStatsPublished>(FrameStatsPublished::filter(&prefix))
         .await
         .unwrap();
     for _ in 0..3 {
-        let stats = tokio::time::timeout(PATIENCE, told.next())
+        let stats = tokio::time::timeout(PATIENCE, messages.next())
             .await
             .unwrap()
             .unwrap()
@@ -117,7 +117,7 @@ async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
 }
 
 #[tokio::test]
-async fn a_full_display_refuses_what_is_sent_straight_to_it_and_says_for_how_long() {
+async fn a_full_display_refuses_a_frame_that_is_sent_straight_to_it_and_answers_for_how_long() {
     let stage = Stage::open().await;
     let service = stage
         .serve("one", |config| {

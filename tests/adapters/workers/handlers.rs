@@ -60,7 +60,7 @@ async fn an_async_function_serves_a_queue() {
 }
 
 #[tokio::test]
-async fn a_canceled_function_is_dropped_and_one_in_a_drain_is_given_back() {
+async fn a_canceled_function_is_dropped_and_one_in_a_drain_is_returned_to_the_queue() {
     let stage = Stage::start().await;
     let mut config = stage.config("w");
     config.queues = vec![queue("wait")];
@@ -91,7 +91,7 @@ async fn a_canceled_function_is_dropped_and_one_in_a_drain_is_given_back() {
         .unwrap()
         .unwrap();
     let failed = |event: &WorkerEvent| matches!(event, WorkerEvent::Failed { .. });
-    assert_eq!((stage.heard("m", failed), state.waiting), (0, 0));
+    assert_eq!((stage.received("m", failed), state.waiting), (0, 0));
     let mut config = stage.config("next");
     config.queues = vec![queue("wait")];
     let _next = stage

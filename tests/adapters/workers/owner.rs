@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A short time until a task is given to somebody else.
+/// A short time until a task is redelivered to another worker.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(1);
 
 /// An owner and its NATS, and workers as the test starts them.
@@ -38,7 +38,7 @@ pub(crate) struct Stage {
     serving: JoinSet<()>,
 }
 
-/// A worker that runs; dropped, it is gone without a word.
+/// A worker that runs; dropped, it ends without a goodbye.
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     shutdown: CancellationToken,
@@ -50,7 +50,7 @@ pub(crate) struct Worker {
 struct Owner {
     nodes: BTreeMap<NodeId, Node>,
     /// Every report in the order in which it came, repetitions included.
-    heard: Vec<RunReport>,
+    received: Vec<RunReport>,
     messages: Vec<usize>,
     is_deaf: bool,
 }
@@ -79,9 +79,9 @@ pub(crate) fn node(name: &str) -> NodeId {
 }
 
 impl Owner {
-    /// What the runner would say, by the same rules.
+    /// The answer that the runner would give, by the same rules.
     fn judge(&mut self, report: RunReport) -> Verdict {
-        self.heard.push(report.clone());
+        self.received.push(report.clone());
         let gone = |reason: &str| Verdict::Gone {
             reason: reason.to_owned(),
         };
@@ -168,7 +168,7 @@ impl Stage {
         self.bus.flush().await.unwrap();
     }
 
-    /// Answers nothing any more, as if nobody were there.
+    /// Answers nothing any more, as if no runner led.
     pub(crate) async fn fall_silent(&mut self) {
         self.serving.shutdown().await;
         self.bus.flush().await.unwrap();
@@ -284,7 +284,7 @@ impl Stage {
         stored.unwrap().await.unwrap();
     }
 
-    /// Tells a worker to stop an attempt.
+    /// Commands a worker to stop an attempt.
     pub(crate) async fn cancel(&self, worker: &Worker, run_id: RunId, name: &str, attempt: u32) {
         let command = WorkerCommand::Cancel {
             run_id,
@@ -307,7 +307,7 @@ impl Stage {
         change(owner.nodes.get_mut(&node(name)).unwrap())
     }
 
-    /// What was stored of a node, with the attempt of each.
+    /// Everything stored of a node, with the attempt of each.
     pub(crate) fn facts(&self, name: &str) -> Vec<(u32, WorkerEvent)> {
         self.with(name, |node| node.facts.clone())
     }
@@ -321,10 +321,10 @@ impl Stage {
     }
 
     /// How many reports of a kind came of a node, repetitions included.
-    pub(crate) fn heard(&self, name: &str, wanted: impl Fn(&WorkerEvent) -> bool) -> usize {
+    pub(crate) fn received(&self, name: &str, wanted: impl Fn(&WorkerEvent) -> bool) -> usize {
         let owner = self.owner.lock().unwrap();
         let of_node = owner
-            .heard
+            .received
             .iter()
             .filter(|report| report.node_id == node(name));
         of_node.filter(|report| wanted(&report.event)).count()
@@ -372,7 +372,7 @@ impl Stage {
         ended.await.unwrap()
     }
 
-    /// Waits until a queue holds nothing, given out or not.
+    /// Waits until a queue holds nothing, neither pending nor in flight.
     pub(crate) async fn until_empty(&self, queue: &QueueName) {
         let empty = wait_for("an empty queue", PATIENCE, async || {
             let state = self.bus.queue_state(queue).await.unwrap().unwrap();

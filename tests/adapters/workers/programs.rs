@@ -1,4 +1,4 @@
-//! Programs of nodes: what they are given, what they say, and how they end.
+//! Programs of nodes: their input, their output, and how they end.
 
 use std::path::Path;
 
@@ -33,8 +33,8 @@ async fn a_program_is_given_its_task_in_variables_and_files_and_a_folder_of_its_
     assert_eq!(output["spec"]["command"]["argv"][0], "sh");
     let context = json!({"inputs": {"lr": 0.5}, "context": {"load": {"rows": 9}}});
     assert_eq!(output["context"], context);
-    let told = [&output["attempt"], &output["node"], &output["resume"]];
-    assert_eq!(told, [&json!("1"), &json!("n"), &json!("none")]);
+    let context = [&output["attempt"], &output["node"], &output["resume"]];
+    assert_eq!(context, [&json!("1"), &json!("n"), &json!("none")]);
     assert_eq!(output["extra"], "more");
     stage.until_empty(&command_queue()).await;
     let folder = stage.log("n").remove(0).1;
@@ -82,7 +82,7 @@ async fn an_input_that_is_too_long_for_a_variable_is_in_its_file() {
 }
 
 #[tokio::test]
-async fn the_exit_code_says_what_the_end_means() {
+async fn the_exit_code_decides_the_outcome() {
     let stage = Stage::start().await;
     let _worker = stage.worker("w").await;
     let cases = [
@@ -91,7 +91,7 @@ async fn the_exit_code_says_what_the_end_means() {
             "one",
             "echo first >&2; echo no disk >&2; echo; exit 1",
             Some((
-                "the program exited with status 1; it last said: no disk",
+                "the program exited with status 1; its last line: no disk",
                 false,
             )),
         ),
@@ -141,7 +141,7 @@ async fn the_exit_code_says_what_the_end_means() {
 }
 
 #[tokio::test]
-async fn what_a_program_says_is_told_in_its_order_and_everything_else_is_its_log() {
+async fn events_of_a_program_are_reported_in_order_and_everything_else_is_its_log() {
     let stage = Stage::start().await;
     let _worker = stage.worker("w").await;
     let script = r#"
@@ -150,7 +150,7 @@ async fn what_a_program_says_is_told_in_its_order_and_everything_else_is_its_log
         echo '{"type":"progress","percent":50}'
         echo '{"type":"output","data":{"rows":5}}'
         echo '{"type":"heartbeat"}'
-        echo '{"type":"log","message":"said","level":"error"}'
+        echo '{"type":"log","message":"hello","level":"error"}'
         echo '{"type":"dance"}'
         echo '{"type":"checkpoint","step":2}'
         echo '{"type":'
@@ -177,7 +177,7 @@ async fn what_a_program_says_is_told_in_its_order_and_everything_else_is_its_log
         WorkerEvent::Output {
             data: object(json!({"rows": 5})),
         },
-        log(LogStream::Stderr, "said"),
+        log(LogStream::Stderr, "hello"),
         log(out, r#"{"type":"dance"}"#),
         WorkerEvent::Checkpoint {
             name: None,
@@ -193,7 +193,7 @@ async fn what_a_program_says_is_told_in_its_order_and_everything_else_is_its_log
 }
 
 #[tokio::test]
-async fn output_without_end_is_bounded_and_what_is_dropped_is_said() {
+async fn output_without_end_is_bounded_and_dropped_lines_are_reported() {
     let stage = Stage::start().await;
     let _worker = stage.worker("w").await;
     let before = resident();
@@ -238,8 +238,8 @@ async fn a_large_checkpoint_travels_whole_and_one_beyond_the_limit_is_refused_in
     let stage = Stage::start().await;
     let _worker = stage.worker("w").await;
     let script = r#"
-        say() { printf '{"type":"checkpoint","data":"'; head -c $1 /dev/zero | tr '\0' x; printf '"}\n'; }
-        say 900000; say 5000000; say 1048500; echo '{"type":"checkpoint","data":1}'
+        put() { printf '{"type":"checkpoint","data":"'; head -c $1 /dev/zero | tr '\0' x; printf '"}\n'; }
+        put 900000; put 5000000; put 1048500; echo '{"type":"checkpoint","data":1}'
     "#;
     stage.shell("n", script).await;
     assert_eq!(stage.ended("n").await, None);
@@ -264,7 +264,7 @@ async fn a_large_checkpoint_travels_whole_and_one_beyond_the_limit_is_refused_in
 }
 
 #[tokio::test]
-async fn a_silent_program_is_heard_of_by_its_worker() {
+async fn the_worker_sends_heartbeats_for_a_silent_program() {
     let stage = Stage::start().await;
     let _worker = stage.worker("w").await;
     let sleep = json!({"argv": ["sleep", "4"]});
@@ -272,9 +272,9 @@ async fn a_silent_program_is_heard_of_by_its_worker() {
         task.command = Some(serde_json::from_value(sleep).unwrap());
     });
     task.await;
-    // It takes four times the acknowledgement time: nobody else is given the task.
+    // It takes four times the acknowledgement time: the task is not redelivered.
     assert_eq!(stage.ended("n").await, None);
-    let beats = stage.heard("n", |event| matches!(event, WorkerEvent::Heartbeat));
+    let beats = stage.received("n", |event| matches!(event, WorkerEvent::Heartbeat));
     assert!(beats >= 8, "{beats} heartbeats");
     assert_eq!(stage.attempt("n"), 1);
     assert_eq!(stage.facts("n").len(), 1, "{}", node("n"));

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::owner::{PATIENCE, Stage};
 
 /// Whether a process exists and is no zombie.
-fn lives(pid: &str) -> bool {
+fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(')').next();
     let state = state.and_then(|rest| rest.trim().chars().next());
@@ -28,7 +28,7 @@ async fn read_pid(path: &Path) -> String {
 
 async fn gone(pid: &str) {
     let what = format!("the end of process {pid}");
-    wait_for(&what, PATIENCE, async || !lives(pid))
+    wait_for(&what, PATIENCE, async || !is_alive(pid))
         .await
         .unwrap();
 }
@@ -45,7 +45,7 @@ async fn a_cancel_ends_a_program_within_a_second_with_a_child_that_ignores_it() 
     let run = stage.shell("n", &script).await;
     stage.logged("n", "up").await;
     let child = read_pid(&pids).await;
-    assert!(lives(&child));
+    assert!(is_alive(&child));
     stage.cancel(&worker, run, "n", 2).await;
     stage.cancel(&worker, run, "other", 1).await;
     let begun = Instant::now();
@@ -64,7 +64,7 @@ async fn a_cancel_ends_a_program_within_a_second_with_a_child_that_ignores_it() 
 }
 
 #[tokio::test]
-async fn a_program_that_obeys_ends_at_once_and_may_say_something_first() {
+async fn a_program_that_handles_the_signal_ends_at_once_and_may_print_something_first() {
     let stage = Stage::start().await;
     let worker = stage.worker("w").await;
     let script = r#"
@@ -74,7 +74,7 @@ async fn a_program_that_obeys_ends_at_once_and_may_say_something_first() {
     let run = stage.shell("n", script).await;
     stage.logged("n", "up").await;
     stage.cancel(&worker, run, "n", 1).await;
-    // It left with success, but nobody waits for that.
+    // It exited with success, but no test waits for that.
     assert_eq!(
         stage.ended("n").await,
         Some(("it was canceled".to_owned(), false))
@@ -136,8 +136,8 @@ async fn the_task_of_a_worker_that_died_goes_on_elsewhere_from_its_last_checkpoi
     first.kill().await;
     let _second = stage.worker("second").await;
     assert_eq!(stage.ended("n").await, None);
-    let said: Vec<_> = stage.log("n").into_iter().map(|(_, line)| line).collect();
-    assert_eq!(said, ["attempt 1 from 0", "attempt 2 from 2"]);
+    let lines: Vec<_> = stage.log("n").into_iter().map(|(_, line)| line).collect();
+    assert_eq!(lines, ["attempt 1 from 0", "attempt 2 from 2"]);
     let steps = stage
         .facts("n")
         .into_iter()
@@ -154,7 +154,7 @@ async fn the_task_of_a_worker_that_died_goes_on_elsewhere_from_its_last_checkpoi
 async fn a_worker_that_is_asked_to_leave_gives_its_tasks_back_without_a_failure() {
     let stage = Stage::start().await;
     let mut config = stage.config("first");
-    // Nobody would get the task for a long time if it were not given back.
+    // No worker would get the task for a long time if it were not returned to the queue.
     config.task_ack_wait = Duration::from_secs(120);
     config.drain_grace = Duration::from_secs(1);
     let first = stage.worker_with(config.clone()).await;
@@ -177,7 +177,7 @@ async fn a_worker_that_is_asked_to_leave_gives_its_tasks_back_without_a_failure(
         (2, Some(4))
     );
     let failed = |event: &WorkerEvent| matches!(event, WorkerEvent::Failed { .. });
-    assert_eq!(stage.heard("long", failed), 0);
+    assert_eq!(stage.received("long", failed), 0);
     stage.until_empty(&command_queue()).await;
 }
 
@@ -204,7 +204,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
     stage.speak_again().await;
     let takes = |event: &WorkerEvent| matches!(event, WorkerEvent::Take { .. });
     wait_for("a repeated report", PATIENCE, async || {
-        stage.heard("n", takes) >= 2
+        stage.received("n", takes) >= 2
     })
     .await
     .unwrap();
@@ -212,7 +212,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
     stage.lose_answers(false);
     let checkpoints = |event: &WorkerEvent| matches!(event, WorkerEvent::Checkpoint { .. });
     wait_for("a checkpoint", PATIENCE, async || {
-        stage.heard("n", checkpoints) >= 1
+        stage.received("n", checkpoints) >= 1
     })
     .await
     .unwrap();
@@ -220,7 +220,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
     std::fs::write(&may_end, "").unwrap();
     let ends = |event: &WorkerEvent| matches!(event, WorkerEvent::Succeeded { .. });
     wait_for("a repeated end", PATIENCE, async || {
-        stage.heard("n", ends) >= 2
+        stage.received("n", ends) >= 2
     })
     .await
     .unwrap();
@@ -231,7 +231,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
 }
 
 #[tokio::test]
-async fn a_program_goes_on_while_the_owner_is_silent_and_nothing_it_said_is_lost() {
+async fn a_program_goes_on_while_the_owner_is_silent_and_none_of_its_events_is_lost() {
     let mut stage = Stage::start().await;
     let _worker = stage.worker("w").await;
     let flag = stage.folder.path().join("go");

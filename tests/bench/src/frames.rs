@@ -166,7 +166,7 @@ async fn send(worker: &Bus, size: &Size) -> anyhow::Result<f64> {
     Ok(per_second(size.count, began))
 }
 
-/// The same frames to somebody who only answers, and to the frames service.
+/// The same frames to a responder that does nothing else, and to the frames service.
 async fn ingest(
     settings: &BusSettings,
     size: &Size,
@@ -208,7 +208,7 @@ async fn ingest(
 async fn received(http: &Http) -> anyhow::Result<f64> {
     let stats = http.get("/stats").await?;
     let received = stats["counts"]["received"].as_f64();
-    received.context("the statistics say nothing about frames")
+    received.context("the statistics hold nothing about frames")
 }
 
 /// Makes the worker known, and the active one.
@@ -257,20 +257,20 @@ impl Bench {
 
     async fn listen(&self) -> anyhow::Result<Deliveries<FrameWorkerMessages>> {
         let filter = FrameWorkerMessages::filter(self.worker.prefix(), Some(&worker_id()?));
-        let told = self.worker.subscribe(filter).await?;
+        let messages = self.worker.subscribe(filter).await?;
         self.worker.flush().await?;
-        Ok(told)
+        Ok(messages)
     }
 
     /// How far the time between two ticks is from what it should be.
     async fn jitter(&self, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("ticks");
-        let mut told = self.listen().await?;
-        tick(&mut told).await?;
+        let mut messages = self.listen().await?;
+        tick(&mut messages).await?;
         let mut last = Instant::now();
         let mut off = Vec::new();
         for _ in 0..TIMED {
-            tick(&mut told).await?;
+            tick(&mut messages).await?;
             let now = Instant::now();
             off.push((now - last).abs_diff(Duration::from_secs_f64(1.0 / FPS)));
             last = now;
@@ -299,14 +299,14 @@ impl Bench {
         let bar = spinner("frames to the panels");
         let (written, shown) = mpsc::channel();
         let reading = std::thread::spawn(move || read(panels, &written));
-        let mut told = self.listen().await?;
+        let mut messages = self.listen().await?;
         let pictures = pictures(SIZES[0].canvas);
         let subject = WorkerFrame {
             worker: worker_id()?,
         };
         let mut times = Vec::new();
         for number in 0..TIMED {
-            tick(&mut told).await?;
+            tick(&mut messages).await?;
             // What the panels were written before does not count.
             while shown.try_recv().is_ok() {}
             let began = Instant::now();
@@ -366,9 +366,9 @@ impl Bench {
 }
 
 /// Waits for a tick.
-async fn tick(told: &mut Deliveries<FrameWorkerMessages>) -> anyhow::Result<()> {
+async fn tick(messages: &mut Deliveries<FrameWorkerMessages>) -> anyhow::Result<()> {
     let next = async {
-        while let Some(delivery) = told.next().await {
+        while let Some(delivery) = messages.next().await {
             if matches!(delivery.message, FrameWorkerMessage::Tick { .. }) {
                 return Ok(());
             }

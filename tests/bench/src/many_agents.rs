@@ -1,5 +1,5 @@
-//! Thousands of agents that only say that they are there: what they cost the scheduler, and how soon one that falls silent
-//! is missed. The scheduler is a process of its own here, so that its processor time can be told from ours.
+//! Thousands of agents that only send heartbeats: what they cost the scheduler, and how soon one that falls silent
+//! is missed. The scheduler is a process of its own here, so that its processor time can be measured apart from ours.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ impl ManyAgents<'_> {
         let subject = SubmitJobs {
             pool: PoolName::default(),
         };
-        let wanted = json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "nobody"}}});
+        let wanted = json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "no agent"}}});
         let submit: SubmitJob = serde_json::from_value(wanted)?;
         self.bus.request_until(&subject, &submit, TIMEOUT).await?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Parts of the system as processes of their own, so that their cost can be told from ours, and what the kernel says of
+//! Parts of the system as processes of their own, so that their cost can be measured apart from ours, and what the kernel reports of
 //! processes.
 
 use std::path::Path;

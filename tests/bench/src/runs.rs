@@ -88,7 +88,7 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// A worker that has nothing to do but to say so.
+/// A worker whose tasks succeed at once.
 async fn worker(
     settings: &BusSettings,
 ) -> anyhow::Result<(
@@ -174,7 +174,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Ten-step runs one after the other, from REST until their last event is told.
+    /// Ten-step runs one after the other, from REST until their last event is delivered.
     async fn singles(&self, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("single ten-step runs");
         let filter = LiveRunEvents::filter(self.client.prefix(), None);
@@ -275,7 +275,7 @@ impl Bench<'_> {
             };
             timeout(TIMEOUT, all)
                 .await
-                .context("the log is not told")??;
+                .context("the log was not delivered")??;
             times.push(began.elapsed());
         }
         let first = times
@@ -295,7 +295,7 @@ impl Bench<'_> {
 #[derive(Clone, Default)]
 struct Ends(Arc<Mutex<HashMap<RunId, End>>>);
 
-/// An end that was seen, or that somebody waits for.
+/// An end that was seen, or that a client waits for.
 enum End {
     Seen(RunStatus),
     Awaited(oneshot::Sender<RunStatus>),

@@ -1,4 +1,4 @@
-//! Frames from arbitrary bytes: reading never panics, and what is read says what its bytes say.
+//! Frames from arbitrary bytes: reading never panics, and what is read equals its bytes.
 
 #![no_main]
 

@@ -6,7 +6,7 @@
 //! fails the test. It plays versions, watches with bookmarks, 410 Gone, 409, log streams that break, and faults on demand.
 //!
 //! What it does not do: there is no scheduler, controller or kubelet, so that a test says itself what becomes of a Job and
-//! its pod; no admission, quota, defaults or validation of a pod beyond what is said above; no TLS; no paging of lists; a
+//! its pod; no admission, quota, defaults or validation of a pod beyond what is listed above; no TLS; no paging of lists; a
 //! removed Job is gone at once, whatever the propagation.
 
 #![expect(clippy::unwrap_used, reason = "what cannot be played fails the test")]
@@ -29,7 +29,7 @@ const TOKEN: &str = "a-token";
 
 /// What a question asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it all")]
+#[expect(missing_docs, reason = "the names are self-explanatory")]
 pub enum Verb {
     CreateJob,
     GetJob,
@@ -66,13 +66,13 @@ pub struct Asked {
 #[derive(Debug, Default)]
 struct State {
     version: u64,
-    /// Watches from before this version are told that it is gone.
+    /// Watches from before this version are answered 410 Gone.
     oldest: u64,
     /// Ends every watch when it changes.
     watch_epoch: u64,
     jobs: BTreeMap<String, Job>,
     pods: BTreeMap<String, Value>,
-    /// What watches tell: the version, the kind of the event, the object.
+    /// Events for watches: the version, the kind of the event, the object.
     history: Vec<(u64, &'static str, Value)>,
     /// Lines of the log: nanoseconds, and the text with its line end.
     log: Vec<(i64, String)>,
@@ -114,7 +114,7 @@ impl State {
         self.version
     }
 
-    fn tell(&mut self, kind: &'static str, mut object: Value) {
+    fn record_event(&mut self, kind: &'static str, mut object: Value) {
         let version = self.next_version();
         object["metadata"]["resourceVersion"] = json!(version.to_string());
         if let Some(name) = object["metadata"]["name"].as_str() {
@@ -178,7 +178,7 @@ impl Cluster {
         .await;
     }
 
-    /// Waits for the Job, and tells its name.
+    /// Waits for the Job and returns its name.
     pub async fn job(&self) -> String {
         self.wait("there is a job", |state| state.jobs.keys().next().cloned())
             .await
@@ -224,7 +224,7 @@ impl Cluster {
                 }})
             });
             pod["status"] = status;
-            state.tell(kind, pod);
+            state.record_event(kind, pod);
         });
     }
 
@@ -233,7 +233,7 @@ impl Cluster {
         self.shared.change(|state| {
             let mut pod = state.pods.values().next().cloned().unwrap();
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-31T12:00:00Z");
-            state.tell("MODIFIED", pod);
+            state.record_event("MODIFIED", pod);
         });
     }
 
@@ -241,16 +241,16 @@ impl Cluster {
     pub fn delete_pod(&self) {
         self.shared.change(|state| {
             let pod = state.pods.values().next().cloned().unwrap();
-            state.tell("DELETED", pod);
+            state.record_event("DELETED", pod);
         });
     }
 
-    /// Somebody removes the Job.
+    /// Deletes the Job, as an outside client would.
     pub fn delete_job(&self) {
         self.shared.change(|state| state.jobs.clear());
     }
 
-    /// Somebody makes a Job.
+    /// Creates a Job, as an outside client would.
     pub fn put_job(&self, job: Job) {
         let name = job.metadata.name.clone().unwrap();
         self.shared.change(|state| state.jobs.insert(name, job));
@@ -292,12 +292,12 @@ impl Cluster {
         .await;
     }
 
-    /// Every watch is told how far it is.
+    /// Sends a bookmark to every watch.
     pub fn bookmark(&self) -> u64 {
         self.shared.change(|state| {
             let bookmark =
                 json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"creationTimestamp": null}});
-            state.tell("BOOKMARK", bookmark);
+            state.record_event("BOOKMARK", bookmark);
             state.version
         })
     }
@@ -307,7 +307,7 @@ impl Cluster {
         self.shared.change(|state| state.watch_epoch += 1);
     }
 
-    /// Nobody can watch from a version before the present one any more.
+    /// No client can watch from a version before the present one any more.
     pub fn forget(&self) {
         self.shared.change(|state| {
             state.next_version();

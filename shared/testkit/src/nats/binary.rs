@@ -23,7 +23,7 @@ const SERVER_VARIABLE: &str = "QUINTET_NATS_SERVER";
 const OLDEST: (u32, u32) = (2, 12);
 /// How long a server may take to close its store after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
-/// Ports tried when somebody takes the free one before the server does.
+/// Ports tried when another process takes the free one before the server does.
 const PORT_ATTEMPTS: usize = 5;
 /// What the server's log says then.
 const PORT_TAKEN: &str = "address already in use";
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_server_is_told_from_a_new_one() {
+    fn an_old_server_is_distinguished_from_a_new_one() {
         assert_eq!(parse_version("nats-server: v2.15.2\n"), Some((2, 15)));
         assert_eq!(parse_version("nats-server: v2.12.0-RC.1"), Some((2, 12)));
         assert_eq!(parse_version("something else"), None);

@@ -1,7 +1,7 @@
 //! A small disk for a server's store: memory mounted in a mount namespace of its own.
 //!
 //! A process that sleeps holds the namespace, the server enters it, and both see the disk where everybody else sees an
-//! empty folder. So nothing has to be unmounted, and the data stays as long as the holder lives, over restarts of the
+//! empty folder. So nothing has to be unmounted, and the data stays as long as its holder runs, over restarts of the
 //! server. Without root it takes a user namespace as well.
 
 use std::fs::{self, File};
@@ -106,7 +106,7 @@ impl Disk {
         }
     }
 
-    /// Gives back what [`Disk::fill`] took.
+    /// Releases the space that [`Disk::fill`] took.
     pub fn make_room(&self) -> anyhow::Result<()> {
         fs::remove_file(self.path.join(FILLER)).context("removing the filler")
     }

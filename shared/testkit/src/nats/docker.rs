@@ -30,7 +30,7 @@ const CLIENT_PORT: u16 = 4222;
 const CONFIG_PATH: &str = "/nats.conf";
 /// Seconds a server may take to close its store before Docker kills it.
 const STOP_SECONDS: i32 = 15;
-/// Other ports tried when somebody takes the free one before Docker does.
+/// Other ports tried when another process takes the free one before Docker does.
 const PORT_ATTEMPTS: usize = 5;
 
 pub(super) struct DockerServer {
