@@ -73,7 +73,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Encoding), CodecE
     Ok((value, encoding))
 }
 
-/// Any message as JSON text on one line, whichever way it was written.
+/// Any message as JSON text on one line, in any encoding.
 ///
 /// # Errors
 /// [`CodecError::Malformed`] for bytes that are no message at all.

@@ -68,7 +68,7 @@ impl fmt::Debug for Secret {
 /// Who we are to the server.
 #[derive(Clone, Debug, Default)]
 pub enum Credentials {
-    /// Nobody in particular.
+    /// No identity.
     #[default]
     None,
     /// A user of the server's configuration; it gets an inbox of its own, [`quintet_contract::permission::inbox`].
@@ -197,7 +197,7 @@ impl Bus {
             if matches!(event, Event::Connected) {
                 reconnected.update(WriteHealth::reconnected);
             }
-            heard(event, &state, &link);
+            record_event(event, &state, &link);
             std::future::ready(())
         });
         let url = redact_url(&config.url);
@@ -422,7 +422,7 @@ pub fn redact_url(url: &str) -> String {
     hosts.join("://").replace(", ", ",")
 }
 
-fn heard(event: Event, state: &watch::Sender<LinkState>, link: &watch::Sender<Link>) {
+fn record_event(event: Event, state: &watch::Sender<LinkState>, link: &watch::Sender<Link>) {
     match event {
         Event::Connected => {
             state.send_replace(LinkState::Connected);

@@ -1,4 +1,4 @@
-//! Counters that the server keeps: whichever part adds to one is told how much it is then.
+//! Counters that the server keeps: an addition returns the new total.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Bus {
             source,
         };
         if !self.is_connected() {
-            return Err(unanswered("the connection is being made again".into()));
+            return Err(unanswered("the client is reconnecting".into()));
         }
         let added = timeout(deadline, async {
             let sent = self

@@ -1,6 +1,6 @@
 //! Reading stored messages without a consumer: one by subject, or several in one request.
 //!
-//! Direct gets are answered by any server that has a copy; a batch answer is a row of messages that ends
+//! Direct gets are answered by any server that has a copy; a batch answer is a sequence of messages that ends
 //! with a status message.
 
 use std::time::Duration;
@@ -53,7 +53,7 @@ struct LastRequest<'s> {
     multi_last: &'s [String],
 }
 
-/// A row of messages and how many more of the subject follow in the stream.
+/// A sequence of messages and how many more of the subject follow in the stream.
 pub(crate) struct Batch {
     pub(crate) messages: Vec<Stored>,
     pub(crate) remaining: u64,

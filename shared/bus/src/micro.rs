@@ -27,7 +27,7 @@ use crate::serve::{RequestStream, Requests};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A service that is registered as long as this value lives.
+/// A service that is registered until this value is dropped.
 pub struct Micro {
     bus: Bus,
     identity: Arc<Identity>,

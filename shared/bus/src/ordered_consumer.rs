@@ -1,7 +1,7 @@
 //! A stream's messages in order and without gaps: the ground of watches and loads.
 //!
 //! One ephemeral push consumer without acknowledgements, with heartbeats and flow control, delivering to an
-//! inbox of ours. Whenever its numbering has a gap, its heartbeats stop, or the connection was made again,
+//! inbox of ours. Whenever its numbering has a gap, its heartbeats stop, or the client reconnected,
 //! it is replaced by one that starts after the last message seen.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::stored::Stored;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which the consumer counts as gone: three heartbeats.
 const SILENCE: Duration = Duration::from_secs(6);
-/// How long the server keeps a consumer that nobody listens to.
+/// How long the server keeps a consumer without a subscriber.
 const INACTIVE: Duration = Duration::from_secs(10);
 /// First wait between attempts to make the consumer again; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ struct Consumer {
     name: String,
     /// Number of its last delivery.
     delivered: u64,
-    /// It had nothing for us when it was made, which was not yet told.
+    /// It had no messages when it was created, which is not reported yet.
     empty: bool,
 }
 
@@ -109,30 +109,30 @@ impl OrderedConsumer {
                 return Ok(ConsumerItem::CaughtUp);
             }
             let quiet = Instant::now() + SILENCE;
-            let heard = tokio::select! {
+            let received = tokio::select! {
                 biased;
-                changed = self.link.changed() => Heard::Link(changed.is_err()),
+                changed = self.link.changed() => Received::Link(changed.is_err()),
                 message = timeout_at(quiet, consumer.subscriber.next()) => match message {
-                    Ok(Some(message)) => Heard::Message(message),
-                    Ok(None) => Heard::Ended,
-                    Err(_) => Heard::Silence,
+                    Ok(Some(message)) => Received::Message(message),
+                    Ok(None) => Received::Ended,
+                    Err(_) => Received::Silence,
                 },
             };
-            match heard {
-                Heard::Message(message) => match self.take(message).await {
+            match received {
+                Received::Message(message) => match self.take(message).await {
                     Taken::Item(item) => return Ok(item),
                     Taken::Nothing => {}
                     Taken::Gap => self.drop_consumer("gap"),
                 },
-                Heard::Silence => self.drop_consumer("silence"),
-                Heard::Link(false) if !self.link.borrow().closed => {
+                Received::Silence => self.drop_consumer("silence"),
+                Received::Link(false) if !self.link.borrow().closed => {
                     self.drop_consumer("reconnected")
                 }
-                Heard::Link(_) => return Err(ReadError::Other("the connection is closed".into())),
-                Heard::Ended if self.link.borrow().closed => {
+                Received::Link(_) => return Err(ReadError::Other("the connection is closed".into())),
+                Received::Ended if self.link.borrow().closed => {
                     return Err(ReadError::Other("the connection is closed".into()));
                 }
-                Heard::Ended => self.drop_consumer("subscription ended"),
+                Received::Ended => self.drop_consumer("subscription ended"),
             }
         }
     }
@@ -296,8 +296,8 @@ impl OrderedConsumer {
     }
 }
 
-enum Heard {
-    /// The connection was made again or closed; true when nobody watches it any more.
+enum Received {
+    /// The client reconnected or was closed; true when the sender is gone.
     Link(bool),
     Message(async_nats::Message),
     Ended,

@@ -28,7 +28,7 @@ impl Future for PendingStore {
 }
 
 impl Bus {
-    /// Publishes at most once: whichever part subscribes now gets it.
+    /// Publishes at most once: present subscribers get it.
     ///
     /// # Errors
     /// [`PublishError::TooLarge`] and [`PublishError::Codec`] for a message that cannot be sent, [`PublishError::Rejected`] when

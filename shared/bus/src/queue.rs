@@ -1,8 +1,8 @@
 //! Queues of tasks: a stream with work-queue retention, and in it one durable pull consumer per queue that all its
 //! workers share.
 //!
-//! A worker asks for as many tasks as it has room for. A task that is not acknowledged, nor said to be still worked on,
-//! within the acknowledgement time is given to somebody else.
+//! A worker asks for as many tasks as it has room for. A task that is neither acknowledged nor marked as in progress
+//! within the acknowledgement time is redelivered to another worker.
 
 use std::time::Duration;
 
@@ -43,14 +43,14 @@ const HEADER_PENDING: &str = "Nats-Pending-Messages";
 pub struct QueueState {
     /// Workers that wait for a task.
     pub waiting: usize,
-    /// Tasks that were given out and not acknowledged.
+    /// Tasks that are delivered and not acknowledged.
     pub ack_pending: usize,
-    /// Tasks that nobody has.
+    /// Tasks that are not delivered yet.
     pub pending: u64,
 }
 
 impl QueueState {
-    /// Whether somebody takes from it, as far as can be seen: waits for a task, or has one.
+    /// Whether a worker takes from it, as far as can be seen: waits for a task, or has one.
     pub fn has_worker(self) -> bool {
         self.waiting > 0 || self.ack_pending > 0
     }
@@ -84,7 +84,7 @@ impl Bus {
             .map_err(|error| failed("make", queue, error.into()))
     }
 
-    /// How a queue stands; `None` when nobody ever used it.
+    /// The status of a queue; `None` when it was never used.
     ///
     /// # Errors
     /// [`QueueError`] when the server does not answer.
@@ -122,7 +122,7 @@ impl Bus {
             link: self.link_events(),
             bus: self.clone(),
             asked: 0,
-            heard: Instant::now(),
+            received: Instant::now(),
             ask_from: Instant::now(),
         })
     }
@@ -159,8 +159,8 @@ pub struct Pull {
     link: watch::Receiver<Link>,
     /// Tasks that were asked for and did not come yet.
     asked: usize,
-    /// When the server last said something.
-    heard: Instant,
+    /// When the server last sent a message.
+    received: Instant,
     /// Nothing is asked before.
     ask_from: Instant,
 }
@@ -174,7 +174,7 @@ impl Pull {
                 if self.link.borrow_and_update().closed {
                     return None;
                 }
-                // Whoever was asked over another connection may not know us any more.
+                // The server behind the earlier connection may not know the request any more.
                 self.asked = 0;
             }
             let may_ask = self.ask_from <= Instant::now();
@@ -183,7 +183,7 @@ impl Pull {
                 self.ask(room - self.asked).await;
             }
             let wake = if may_ask {
-                self.heard + SILENCE
+                self.received + SILENCE
             } else {
                 self.ask_from
             };
@@ -197,12 +197,12 @@ impl Pull {
                 () = sleep_until(wake) => {
                     if may_ask {
                         self.asked = 0;
-                        self.heard = Instant::now();
+                        self.received = Instant::now();
                     }
                     continue;
                 }
             };
-            self.heard = Instant::now();
+            self.received = Instant::now();
             if let Some(status) = message.status.filter(|status| *status != StatusCode::OK) {
                 self.note(status, &message);
                 continue;
@@ -214,7 +214,7 @@ impl Pull {
         }
     }
 
-    /// Takes no more; what is on its way is given back.
+    /// Takes no more; what is in flight is returned to the queue.
     pub async fn close(mut self) {
         if let Err(error) = self.subscriber.drain().await {
             debug!(%error, "the connection was closed before a queue was");
@@ -245,7 +245,7 @@ impl Pull {
         match sent {
             Ok(()) => {
                 if self.asked == 0 {
-                    self.heard = Instant::now();
+                    self.received = Instant::now();
                 }
                 self.asked += count;
             }
@@ -265,7 +265,7 @@ impl Pull {
         debug!(%status, description = ?message.description, "a request for tasks ended");
     }
 
-    /// Reads a task; one that cannot be read is taken out of the queue, since nobody else could read it either.
+    /// Reads a task; one that cannot be read is taken out of the queue, since no other worker could read it either.
     async fn read(&self, message: async_nats::Message) -> Option<Pulled> {
         let reply = message.reply.clone()?;
         let position = Position::read(&reply)?;
@@ -308,7 +308,7 @@ pub struct Pulled {
     pub held: AckHandle,
 }
 
-/// A task in hand. One that is dropped comes again after the acknowledgement time.
+/// A task in flight. One that is dropped is redelivered after the acknowledgement time.
 #[derive(Clone, Debug)]
 #[must_use = "a task that is not acknowledged comes again"]
 pub struct AckHandle {
@@ -317,7 +317,7 @@ pub struct AckHandle {
 }
 
 impl AckHandle {
-    /// It is still being worked on: the acknowledgement time begins anew.
+    /// It is still in progress: the acknowledgement time starts again.
     pub async fn in_progress(&self) {
         self.say(b"+WPI").await;
     }
@@ -327,7 +327,7 @@ impl AckHandle {
         self.say(b"+ACK").await;
     }
 
-    /// Somebody else shall have it, now.
+    /// Redeliver it to another worker, now.
     pub async fn nak(self) {
         self.say(b"-NAK").await;
     }

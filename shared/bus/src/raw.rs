@@ -21,7 +21,7 @@ use crate::metrics::{self, Place};
 use crate::responder::Responder;
 use crate::serve::RequestStream;
 
-/// Bytes that somebody sent.
+/// Bytes from any client.
 pub struct RawIncoming<S: Request> {
     /// The subject with its fields.
     pub subject: S,
@@ -62,7 +62,7 @@ impl<S: Request<Message = RawFrame>> Stream for RawRequests<S> {
                 continue;
             };
             let responder = message.reply.is_some().then(|| {
-                // Read only here: frames that nobody waits for carry nothing that matters.
+                // Read only here: frames without a requester carry nothing that matters.
                 let meta = Meta::read(&message.subject, message.headers.as_ref());
                 Responder::new(to, Encoding::Json, &meta)
             });
@@ -76,7 +76,7 @@ impl<S: Request<Message = RawFrame>> Stream for RawRequests<S> {
 }
 
 impl Bus {
-    /// Subscribes to bytes: everybody who does gets all of them.
+    /// Subscribes to bytes: every subscriber gets all of them.
     ///
     /// # Errors
     /// [`SubscribeError`] when the connection is closed.

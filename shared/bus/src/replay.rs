@@ -26,9 +26,9 @@ pub struct Replay<S: Subject> {
     pub remaining: u64,
 }
 
-/// Messages of a tail that are looked for first.
+/// Messages of a tail that are searched for first.
 const TAIL_BEGIN: usize = 64;
-/// How many times more are looked for next.
+/// The factor by which the next search is larger.
 const TAIL_GROWTH: usize = 8;
 /// Messages of one request.
 const BATCH: usize = 1_000;

@@ -19,12 +19,12 @@ use crate::metrics;
 const RETRY_MIN: Duration = Duration::from_millis(20);
 /// Longest wait of [`Bus::request_until`].
 const RETRY_MAX: Duration = Duration::from_millis(250);
-/// How long [`Bus::request_until`] waits for its first answer; it doubles with every try. Whoever had the request may
+/// How long [`Bus::request_until`] waits for its first answer; it doubles with every try. The process that had the request may
 /// have died with it.
 const TRY_MIN: Duration = Duration::from_secs(1);
 
 impl Bus {
-    /// Asks once. Fails at once when nobody serves the subject or the connection is away.
+    /// Sends the request once. Fails at once when the subject has no responders or the connection is lost.
     ///
     /// # Errors
     /// [`RequestError::NoResponders`] and [`RequestError::Link`] when nothing was done, [`RequestError::Timeout`] when it may have
@@ -40,7 +40,7 @@ impl Bus {
             .await
     }
 
-    /// Asks again while nobody serves the subject, nobody answers, the connection is away, or the answer says to
+    /// Repeats the request while the subject has no responders, no answer comes, the connection is lost, or the answer says to
     /// try later, until the deadline; then fails with the last reason.
     ///
     /// The request may be carried out more than once: for requests whose repetition changes nothing.
@@ -65,7 +65,7 @@ impl Bus {
                 Err(error) => error,
             };
             let unanswered = matches!(error, RequestError::Timeout { .. });
-            // That passes when somebody has seen to NATS, not in a moment.
+            // That passes when an operator has repaired NATS, not in a moment.
             if matches!(&error, RequestError::Refused(reply) if reply.is_unwritable()) {
                 return Err(error);
             }
@@ -114,7 +114,7 @@ impl Bus {
         if !self.is_connected() {
             return Err(RequestError::Link {
                 subject,
-                source: "the connection is being made again".into(),
+                source: "the client is reconnecting".into(),
             });
         }
         let end = Instant::now() + deadline;

@@ -111,7 +111,7 @@ pub struct Requests<S> {
     subject: PhantomData<fn() -> S>,
 }
 
-/// Messages as they come to whichever part answers them.
+/// Incoming messages for a responder.
 pub(crate) struct RequestStream {
     subscriber: Subscriber,
     client: Client,
@@ -123,7 +123,7 @@ pub(crate) struct RequestStream {
 enum Stop {
     /// It has not; the future resolves when it does.
     Awaited(BoxFuture<'static, ()>),
-    /// It has, and the subscription must be told to end after what is on its way.
+    /// It has, and the subscription must be drained.
     Drain,
     /// Nothing more to do.
     Done,
@@ -234,7 +234,7 @@ fn read<S: Subject>(
 }
 
 impl Bus {
-    /// Subscribes: everybody who does gets every message.
+    /// Subscribes: every subscriber gets every message.
     ///
     /// # Errors
     /// [`SubscribeError`] when the connection is closed.

@@ -1,8 +1,8 @@
 //! What must exist on the server: made when missing, checked when there.
 //!
 //! Any number of processes may do this at once: creating what already exists in the same form succeeds, and
-//! whichever part comes second with another form gets the differences named. Nothing that exists is ever changed but what
-//! nobody can want otherwise: the subjects that a stream captures and where it republishes them.
+//! a process that comes second with another form gets the differences named. Nothing that exists is ever changed but what
+//! no process can want otherwise: the subjects that a stream captures and where it republishes them.
 //! A role that may not create only verifies.
 
 use std::time::Duration;
@@ -193,7 +193,7 @@ impl Bus {
                 Err(error) => error,
             };
             match error.kind() {
-                // Somebody else was faster with another form: what there is now decides.
+                // Another process was faster with another form: what exists now decides.
                 CreateStreamErrorKind::JetStream(reason)
                     if reason.error_code() == ErrorCode::STREAM_NAME_EXIST =>
                 {

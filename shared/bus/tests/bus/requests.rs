@@ -104,7 +104,7 @@ async fn a_failed_request_is_answered_with_the_reason() {
 }
 
 #[tokio::test]
-async fn nobody_there_fails_at_once_and_silence_fails_at_the_deadline() {
+async fn no_responders_fails_at_once_and_silence_fails_at_the_deadline() {
     let nats = Nats::start();
     let bus = nats.connect().await;
     let began = Instant::now();
@@ -158,7 +158,7 @@ async fn asking_until_the_deadline_finds_a_service_that_comes_late() {
         .request_until(&GetTemplate {}, &ask("a"), Duration::from_millis(120))
         .await
         .unwrap_err();
-    // On a busy machine the server's word that nobody serves this may come later than that.
+    // On a busy machine the server's report of no responders may come later than that.
     assert!(
         matches!(
             error,
@@ -254,7 +254,7 @@ async fn a_micro_service_is_seen_by_tools_counts_errors_and_leaves() {
 }
 
 #[tokio::test]
-async fn a_pending_reply_that_is_dropped_at_a_hand_over_says_that_the_request_may_be_sent_again() {
+async fn a_pending_reply_that_is_dropped_at_a_hand_over_answers_that_the_request_may_be_sent_again() {
     let nats = Nats::start();
     let bus = nats.connect().await;
     let subject = GetTemplate {}.render(bus.prefix());
