@@ -1,7 +1,7 @@
-//! Agents: how they announce themselves, what they report, what they are told, and how they are shown.
+//! Agents: their announcements, their reports, commands to them, and their representation.
 //!
 //! An agent speaks in *sessions*: a hello opens one, a newer hello of the same agent replaces it. Within a
-//! session a *clock* counts every message, so that the owner can tell an old heartbeat from a new report.
+//! session a *clock* counts every message, so that the owner can distinguish an old heartbeat from a new report.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AgentState {
-    /// Not heard of for the heartbeat timeout, or its link is closed.
+    /// Not seen for the heartbeat timeout, or its link is closed.
     Offline,
     /// Nothing to do.
     Idle,
@@ -51,7 +51,7 @@ pub struct Agent {
     /// All jobs it has.
     #[serde(default)]
     pub jobs: Vec<JobId>,
-    /// When it was last heard of.
+    /// When it was last seen.
     pub last_seen_at: Timestamp,
     /// Whether an operator wants it to take no more jobs.
     #[serde(default)]
@@ -59,7 +59,7 @@ pub struct Agent {
     /// What it announced, as it came.
     #[serde(default)]
     pub capabilities: JsonObject,
-    /// Anything else it said about itself.
+    /// Any other metadata of its own.
     #[serde(default)]
     pub meta: JsonObject,
     /// Its own error, while it has one.
@@ -291,7 +291,7 @@ impl Default for AgentSettings {
     }
 }
 
-/// A sign of life; a request, so that the agent knows that its owner heard it.
+/// A heartbeat; a request, so that the agent knows that its owner received it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
@@ -299,7 +299,7 @@ pub struct Heartbeat {
     pub session: AgentSession,
     /// Counts the messages of the session.
     pub clock: u64,
-    /// The jobs it has, so that owner and agent can reconcile; agents that cannot tell leave it out.
+    /// The jobs it has, so that owner and agent can reconcile; agents that do not know leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<ActiveJob>>,
     /// `ok: true` ends an error state; everything else is shown as it comes.

@@ -78,7 +78,7 @@ bucket!(
     Keys = "keys", IdempotencyKey => KeyRecord
 );
 bucket!(
-    /// Leases, each written by whichever part holds it.
+    /// Leases, each written by its holder.
     Leases = "leases", LeaseKey => Lease
 );
 

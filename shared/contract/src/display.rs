@@ -106,7 +106,7 @@ pub struct DisplayConfig {
     pub panels: Vec<Panel>,
     /// The line to them.
     pub serial: SerialLine,
-    /// Frames per second unless somebody sets another rate.
+    /// Frames per second unless an operator sets another rate.
     pub fps: Fps,
 }
 

@@ -1,4 +1,4 @@
-//! Events of a job that are kept in a stream: log lines and notable happenings.
+//! Events of a job that are kept in a stream: log lines and notable events.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

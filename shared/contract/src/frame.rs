@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_what_the_table_says() {
+    fn a_frame_is_encoded_as_the_table_specifies() {
         let mut bitmap = Bitmap::dark(CANVAS);
         bitmap.set(0, 0, true);
         bitmap.set(27, 13, true);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// The longest name in bytes; keeps subjects, keys and log lines bounded.
 pub const MAX_NAME_BYTES: usize = 128;
-/// The pattern of a name in schemas: no control characters. That the length counts bytes cannot be said there.
+/// The pattern of a name in schemas: no control characters. That the length counts bytes cannot be expressed there.
 const NAME_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
 
 /// A name that cannot be taken.
@@ -177,7 +177,7 @@ macro_rules! token_of_name {
 }
 
 name!(
-    /// An agent: chosen by whichever part runs it, stable over restarts.
+    /// An agent: chosen by its operator, stable over restarts.
     AgentId, "agent id"
 );
 name!(
@@ -217,7 +217,7 @@ name!(
     RateIdentity, "rate identity"
 );
 name!(
-    /// An API key: whose it is, and what is recorded as the author of what was done with it.
+    /// An API key: the name of its owner, recorded as the author of what was done with it.
     KeyName, "key name"
 );
 token_of_name!(

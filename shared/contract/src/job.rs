@@ -126,7 +126,7 @@ pub enum RestartPolicy {
     Never,
     /// Again after a failure or the loss of its agent.
     OnFailure,
-    /// Again after any end that nobody asked for.
+    /// Again after any end that was not requested.
     Always,
 }
 
@@ -378,7 +378,7 @@ pub struct JobPrivate {
     /// When the agent was asked to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_sent_at: Option<Timestamp>,
-    /// When the agent was told to kill.
+    /// When the agent was commanded to kill.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kill_sent_at: Option<Timestamp>,
     /// Since when the agent is lost; set while the status is `UNKNOWN`.
@@ -400,7 +400,7 @@ pub struct Refusal {
     pub count: u32,
     /// Not asked before.
     pub until: Timestamp,
-    /// What it said, or that it was silent.
+    /// Its answer, or that it was silent.
     pub reason: String,
 }
 
@@ -415,7 +415,7 @@ pub struct KeyRecord {
     pub pool: PoolName,
     /// The job as first submitted, so that a scheduler that died between the two writes loses nothing.
     pub first: JobRecord,
-    /// Whether the job has ended: then a missing job has expired and is not made again.
+    /// Whether the job has ended: then a missing job has expired and is not recreated.
     #[serde(default)]
     pub ended: bool,
 }

@@ -209,7 +209,7 @@ fn asyncapi() -> Value {
             },
             "frameWorker": {
                 "address": "/workers/{id}/ws",
-                "description": "a worker of frames: it is told hello, config and ticks, may say hello, and sends frames as binary messages",
+                "description": "a worker of frames: it receives hello, config and ticks, may send hello, and sends frames as binary messages",
                 "messages": {
                     "told": {"name": "told", "payload": schema::<frame_api::FrameWorkerMessage>()},
                     "hello": flat("hello", &json!({"caps": {"type": "object", "properties": {"version": {"const": 1}}}})),

@@ -143,7 +143,7 @@ impl std::fmt::Debug for HelloAuth {
     }
 }
 
-/// A sign of life.
+/// A heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeartbeatPayload {

@@ -1,4 +1,4 @@
-//! The subject table for people: who says what to whom, and what keeps it. Rendered into `schemas/SUBJECTS.md`.
+//! The subject table for people: publisher, subscriber, message and storage of each subject. Rendered into `schemas/SUBJECTS.md`.
 
 use std::fmt::Write;
 
@@ -203,7 +203,7 @@ pub fn render_markdown() -> String {
     let _ = write!(
         out,
         "\n## Headers\n\n| header | meaning |\n|---|---|\n| `{}` | version of the contract, {} |\n| `{}` | id of the message, UUID v7 \
-         |\n| `{}` | id of the message that caused it |\n| `{}` | when nobody waits for the answer any more |\n| `traceparent` | W3C \
+         |\n| `{}` | id of the message that caused it |\n| `{}` | when the requester no longer waits for the answer |\n| `traceparent` | W3C \
          trace context |\n",
         crate::HEADER_CONTRACT,
         crate::CONTRACT_VERSION,

@@ -40,7 +40,7 @@ pub struct Task {
     /// What the run was given.
     #[serde(default, skip_serializing_if = "JsonObject::is_empty")]
     pub inputs: JsonObject,
-    /// What the nodes that this one needs put out, by their id.
+    /// The outputs of the nodes that this one needs, by their id.
     #[serde(default, skip_serializing_if = "JsonObject::is_empty")]
     pub context: JsonObject,
     /// Trace context of the run.
@@ -62,7 +62,7 @@ pub struct CommandSpec {
     pub image: Option<String>,
 }
 
-/// What a worker has to tell, oldest first.
+/// Reports of a worker, oldest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunReports {
@@ -70,7 +70,7 @@ pub struct RunReports {
     pub reports: Vec<RunReport>,
 }
 
-/// One thing that a worker has to tell.
+/// A report of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunReport {
@@ -78,7 +78,7 @@ pub struct RunReport {
     pub run_id: RunId,
     /// The node.
     pub node_id: NodeId,
-    /// Who tells it; unique to the process.
+    /// The reporting worker; unique to the process.
     pub worker: WorkerId,
     /// The attempt that was granted; zero when the task is only being taken.
     #[serde(default)]
