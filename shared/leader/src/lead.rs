@@ -103,7 +103,7 @@ async fn elect<O: Owner>(
     stop: &CancellationToken,
 ) -> Option<HeldLease> {
     let mut election = Election::begin(policy.standby_after, Instant::now());
-    // Lives while the lease cannot be tried for.
+    // Held while the lease cannot be tried for.
     let mut failover = None;
     loop {
         if preference(true).now_or_never().is_none() {

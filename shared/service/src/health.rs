@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The process is ready when it has components and none of them is not ready. Degraded means it serves,
-//! but somebody should look. Nothing here probes anything: components report, this adds up.
+//! but an operator should look. Nothing here probes anything: components report, this adds up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -138,7 +138,7 @@ impl Health {
     /// Resolves when the process is ready. Cancel-safe: it only looks.
     pub async fn wait_ready(&self) {
         let mut components = self.shared.components.subscribe();
-        // Fails only without a sender, and the sender lives in self.
+        // Fails only without a sender, and the sender is a field of self.
         let _ = components
             .wait_for(|components| readiness(components).ready)
             .await;

@@ -131,7 +131,7 @@ pub fn init(config: TelemetryConfig) -> Result<Telemetry, Error> {
 }
 
 impl Telemetry {
-    /// Telemetry for a test: set up by whichever test comes first, shared by the others, never exported.
+    /// Telemetry for a test: set up by the test that comes first, shared by the others, never exported.
     ///
     /// Logs are shown with a failing test; `RUST_LOG` says which (default: warnings).
     pub fn for_tests() -> Telemetry {

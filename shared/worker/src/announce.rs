@@ -28,7 +28,7 @@ const INTERVALS_TO_LIVE: u32 = 3;
 /// How long the goodbye may take to be sent.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Fills in what is looked up for every heartbeat.
+/// Fills in what is read for every heartbeat.
 type Fill = Box<dyn Fn(&mut WorkerHeartbeat) + Send + Sync>;
 
 /// The announcement of one worker: what it publishes on `hb.<kind>.<id>`. Clones are the same.
@@ -93,7 +93,7 @@ impl Announce {
         Self::with(kind, worker, heartbeat, interval, |_| {})
     }
 
-    /// As [`Announce::new`]; `fill` completes every heartbeat by what is looked up rather than pushed, such as the load.
+    /// As [`Announce::new`]; `fill` completes every heartbeat by what is read rather than pushed, such as the load.
     /// It must not block.
     pub fn with(
         kind: WorkerKind,

@@ -8,7 +8,7 @@
 //! order and repetition of reports, and the rule by which an agent that has lost the bus must stop what may
 //! be started elsewhere. What a job *is* stays with the agent.
 //!
-//! Whoever starts programs finds [`process`], which ties them to their worker's life, and [`output`], which reads what
+//! Workers that start programs use [`process`], which ties them to their worker's life, and [`output`], which reads what
 //! they print; [`program`] is the contract with the programs of runs.
 //!
 //! A whole agent, which takes one job at a time and "runs" it by ending it at once:

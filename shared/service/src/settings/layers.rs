@@ -9,7 +9,7 @@ use toml::Value;
 
 use super::{Error, Found, Origin, Problem, Raw, Setting};
 
-/// The value of every setting that has one, and what nobody declared.
+/// The value of every setting that has one, and undeclared names.
 type Merged = (BTreeMap<&'static str, Found>, Vec<Problem>);
 
 /// The values of one layer, by the keys of the settings.

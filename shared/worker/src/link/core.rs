@@ -28,13 +28,13 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Longest wait before a message is sent again.
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// Bounds of how often the contact rule is looked at.
+/// Bounds of how often the contact rule is checked.
 const CONTACT_WATCH_MIN: Duration = Duration::from_millis(10);
 const CONTACT_WATCH_MAX: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// No session: nothing can be said yet.
+    /// No session: nothing can be sent yet.
     Opening,
     /// A session that was not welcomed yet.
     Greeting(AgentSession),
@@ -110,7 +110,7 @@ impl Core {
         self.outbox.has_room()
     }
 
-    /// When restartable jobs must have ended here unless something is heard before; see [`LinkHandle::fences_at`].
+    /// When restartable jobs must have ended here unless the owner answers before; see [`LinkHandle::fences_at`].
     ///
     /// [`LinkHandle::fences_at`]: crate::LinkHandle::fences_at
     pub fn fences_at(&self) -> Option<Moment> {
@@ -202,7 +202,7 @@ impl Core {
             Event::LeaseRead { asked, leadership } => {
                 self.lease_in_flight = false;
                 if leadership == Leadership::Vacant {
-                    self.heard(asked, now);
+                    self.record_contact(asked, now);
                 }
             }
             Event::Offered {
@@ -309,7 +309,7 @@ impl Core {
             }
             (Flight::Hello | Flight::None, _) => {}
         }
-        self.heard(sent, now);
+        self.record_contact(sent, now);
         self.effects.extend(
             reply
                 .start
@@ -340,7 +340,7 @@ impl Core {
         };
         match reply.standing {
             SessionStatus::Current => {
-                self.heard(sent, now);
+                self.record_contact(sent, now);
                 self.effects.extend(
                     reply
                         .kill
@@ -389,7 +389,7 @@ impl Core {
         self.effects.push(Effect::Leave);
     }
 
-    fn heard(&mut self, sent: Moment, now: Now) {
+    fn record_contact(&mut self, sent: Moment, now: Now) {
         if self.mode == HeartbeatMode::Automatic {
             let change = self.contact.acknowledged(sent, now.moment, self.limit());
             self.effects.extend(change.map(contact_changed));

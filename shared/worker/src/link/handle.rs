@@ -148,8 +148,8 @@ impl LinkHandle {
         self.metrics.send_replace(metrics);
     }
 
-    /// When restartable jobs must have ended here unless the owner is heard before, since they may be given away then.
-    /// Whoever goes on when this process does not, as a watchdog does, ends them at that moment.
+    /// When restartable jobs must have ended here unless the owner answers before, since they may be given away then.
+    /// A watchdog that outlives a frozen process ends them at that moment.
     pub fn fences_at(&self) -> watch::Receiver<Option<Moment>> {
         self.fences_at.clone()
     }
@@ -169,7 +169,7 @@ impl LinkHandle {
         timeout(deadline, asked).await.map_err(late)?
     }
 
-    /// Says goodbye after everything queued so far, and ends the link, also when nobody hears it.
+    /// Sends goodbye after everything queued so far, and ends the link, also when no owner receives it.
     ///
     /// # Errors
     /// [`LinkError`] when the link has ended.
@@ -181,12 +181,12 @@ impl LinkHandle {
             sent.map_err(|_| LinkError::Closed)?;
             answer.await.map_err(|_| LinkError::Closed)
         };
-        let said = timeout(GOODBYE_DEADLINE, asked).await;
+        let sent = timeout(GOODBYE_DEADLINE, asked).await;
         self.end.cancel();
         let late = |_| LinkError::Late {
             after: GOODBYE_DEADLINE,
         };
-        said.map_err(late)?
+        sent.map_err(late)?
     }
 
     /// HandleEnd the link at once, without a goodbye.

@@ -1,7 +1,7 @@
 //! Following an agent's queue: live by subscription, the rest by reading the stream.
 //!
 //! Every republished offer says its sequence and that of the offer before it. A hole means that something
-//! came while the link was away, and a sequence that goes back means that the stream was made anew; both
+//! came while the link was away, and a sequence that goes back means that the stream was recreated; both
 //! end with a read of the queue. Each placement is handed on once, however it came.
 
 use quintet_contract::job::JobAttempt;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_made_anew_is_read_from_its_start() {
+    fn a_recreated_stream_is_read_from_its_start() {
         let mut offers = Offers::new();
         offers.read();
         offers.read_done(5000, 0);

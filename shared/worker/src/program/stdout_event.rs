@@ -1,4 +1,4 @@
-//! What a program says: a line of its standard output is an event when it is a JSON object whose `type` names one, with its
+//! Events of a program: a line of its standard output is an event when it is a JSON object whose `type` names one, with its
 //! content beside the type or under `data`. Every other line is a line of output.
 
 use quintet_contract::event::LogStream;
@@ -23,7 +23,7 @@ pub enum ProgramEvent {
     Output(JsonObject),
     /// How far it is.
     Progress(JsonObject),
-    /// A line of output, said as an event.
+    /// A log line, sent as an event.
     Log {
         /// Standard error for the level `error`.
         stream: LogStream,

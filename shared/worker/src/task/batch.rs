@@ -17,7 +17,7 @@ use super::task_reporter::{Answer, TaskReporter};
 use super::waiting::Numbered;
 use crate::metrics;
 
-/// How long the first sending waits for its answer; it doubles up to [`PATIENCE_MAX`]. Whoever had it may have died.
+/// How long the first sending waits for its answer; it doubles up to [`PATIENCE_MAX`]. The runner that had it may have died.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// Longest wait for an answer.
 const PATIENCE_MAX: Duration = Duration::from_secs(8);
@@ -36,14 +36,14 @@ struct Waiter {
 impl Waiter {
     fn receive(self, verdict: Verdict) {
         match self.answer {
-            // Fails when nobody waits any more.
+            // Fails when the caller is gone.
             Answer::Asked(answer) => drop(answer.send(verdict)),
             Answer::Noted(_room) => self.reporter.noted(self.kind, verdict),
         }
     }
 }
 
-/// Sends reports until they are answered, or until nobody wants to know any more. Gives the tasks that they are of.
+/// Sends reports until they are answered, or until every caller is gone. Returns the tasks that they are of.
 pub(super) async fn send_batch(
     bus: Bus,
     shard: RunShard,
@@ -105,7 +105,7 @@ async fn refused(
     }
 }
 
-/// One verdict per report; or why there will never be any; or nothing when nobody wants to know any more.
+/// One verdict per report; or why there will never be any; or nothing when every caller is gone.
 async fn send(
     bus: &Bus,
     shard: RunShard,
@@ -139,7 +139,7 @@ async fn send(
     }
 }
 
-/// Whether the same message would be refused for ever: it is at fault itself, not whichever part had it.
+/// Whether the same message would be refused for ever: the message is at fault, not the runner that had it.
 fn is_final(error: &RequestError) -> bool {
     match error {
         RequestError::Refused(reply) => matches!(

@@ -23,9 +23,9 @@ use crate::output::{Limiter, LogLimits};
 const ROOM: u32 = 2 * 1024 + 256;
 /// Bytes of one unit.
 const UNIT: usize = 1024;
-/// Progress is told at most this often; of what comes faster the newest counts.
+/// Progress is reported at most this often; of what comes faster the newest counts.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
-/// How long what was reported may take to be stored before a task is given back.
+/// How long reports may take to be stored before a task is returned to the queue.
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// Why a task is to be stopped.
@@ -33,7 +33,7 @@ const SETTLING: Duration = Duration::from_secs(2);
 pub enum Stop {
     /// It is no longer ours.
     Gone(String),
-    /// The runner said so.
+    /// The runner answered so.
     Canceled,
     /// The worker ends.
     Drained,
@@ -52,9 +52,9 @@ pub(crate) struct Entry {
 /// Who wants to know what was answered.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Somebody waits for it.
+    /// A caller waits for it.
     Asked(oneshot::Sender<Verdict>),
-    /// Nobody does; it is noted, and the room it took is free again.
+    /// No caller does; it is recorded, and the room it took is free again.
     Noted(Option<OwnedSemaphorePermit>),
 }
 
@@ -161,7 +161,7 @@ impl TaskReporter {
         self.stop.subscribe()
     }
 
-    /// Nothing is sent any more that is not on its way; whichever part waits for the end may go on.
+    /// Nothing more is sent than what is in flight; waiters for the end may go on.
     pub(crate) fn end(&self) {
         self.ended.cancel();
     }
@@ -176,7 +176,7 @@ impl TaskReporter {
         self.ended.cancelled().await;
     }
 
-    /// Reports something and waits for what is answered; `None` when nobody can report any more.
+    /// Reports something and waits for the answer; `None` when reporting has ended.
     pub async fn ask(self: &Arc<Self>, event: WorkerEvent) -> Option<Verdict> {
         let (answer, answered) = oneshot::channel();
         let bytes = size(&event);
@@ -200,7 +200,7 @@ impl TaskReporter {
             bytes,
             answer,
         };
-        // Fails when the worker ends; then whichever part waits for the answer learns it.
+        // Fails when the worker ends; then the waiter for the answer learns it.
         let _ = self.outbox.send(entry).await;
     }
 
@@ -333,7 +333,7 @@ impl TaskReporter {
         }
     }
 
-    /// Takes an answer to something that nobody waits for.
+    /// Takes an answer without a caller that waits for it.
     pub(super) fn noted(self: &Arc<Self>, event: EventKind, verdict: Verdict) {
         if event == EventKind::Heartbeat {
             self.beats.store(false, Ordering::Relaxed);

@@ -27,7 +27,7 @@ pub struct Now {
 pub enum Answer<R> {
     /// It was answered.
     Reply(R),
-    /// Nobody answered, or the answer was to try later.
+    /// No answer came, or the answer was to try later.
     None,
     /// It will never be taken.
     Refused(ErrorReply),
@@ -36,11 +36,11 @@ pub enum Answer<R> {
 /// What the leases say about the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
-    /// Somebody leads it.
+    /// A scheduler leads it.
     Held,
-    /// Nobody does.
+    /// No scheduler does.
     Vacant,
-    /// Nobody can tell.
+    /// It cannot be determined.
     Unreadable,
 }
 
@@ -49,7 +49,7 @@ pub enum Leadership {
 pub enum Event {
     /// The subscriptions stand, or a new session was asked for: here is its id.
     SessionOpened(AgentSession),
-    /// The connection was made again.
+    /// The bus reconnected.
     Reconnected,
     /// The agent reports.
     Reported(Vec<AgentReport>),
@@ -59,7 +59,7 @@ pub enum Event {
     JobsChanged(Vec<ActiveJob>),
     /// The agent's measurements changed.
     MetricsChanged(JsonObject),
-    /// Somebody waits for everything before this to be acknowledged.
+    /// A caller waits for everything before this to be acknowledged.
     FlushAsked(Mark),
     /// The agent leaves.
     GoodbyeAsked(String, Mark),
@@ -79,7 +79,7 @@ pub enum Event {
         /// How it ended.
         answer: Answer<HeartbeatReply>,
     },
-    /// The pool's lease was looked at.
+    /// The pool's lease was read.
     LeaseRead {
         /// When the look began.
         asked: Moment,
@@ -127,7 +127,7 @@ pub enum Effect {
     ReadQueue(u64),
     /// Hand the offer that this event brought to the agent.
     Offer(Box<Assignment>, Option<u64>),
-    /// Tell the agent.
+    /// Notify the agent.
     Notify(Notification),
     /// Everything before this mark is acknowledged.
     Flushed(Mark),
@@ -135,7 +135,7 @@ pub enum Effect {
     Leave,
 }
 
-/// What the agent is told.
+/// A notification to the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notification {
     /// See [`LinkEvent::Welcome`](crate::LinkEvent::Welcome).
