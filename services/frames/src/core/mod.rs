@@ -1,4 +1,4 @@
-//! The frames service without its surroundings: who is active, who is ticked, what becomes of frames, what is shown when.
+//! The frames service without I/O: the active worker, ticks, ingest of frames, and the display.
 //!
 //! ```text
 //!   frame ──▶ checked ──▶ of the active worker ──▶ new picture ──▶ token ──▶ ring ──▶ shown
@@ -368,7 +368,7 @@ impl Core {
         }
         // Repeated until it does what is desired.
         let known = self.registry.get(worker);
-        let Some(known) = known.filter(|known| known.can_be_told(now)) else {
+        let Some(known) = known.filter(|known| known.takes_commands(now)) else {
             return;
         };
         match (self.is_wanted(worker), known.is_running(now)) {
@@ -416,7 +416,7 @@ impl Core {
         if let Some(Process::Running(_)) = known.map(|known| known.process()) {
             self.registry.set_process(worker, Process::Ending);
             effects.act(Action::Halt(worker.clone()));
-        } else if !known.is_some_and(|known| known.is_there(now) && !known.can_be_told(now)) {
+        } else if !known.is_some_and(|known| known.is_there(now) && !known.takes_commands(now)) {
             effects.act(Action::Notify(worker.clone(), FrameWorkerMessage::Stop));
         }
     }

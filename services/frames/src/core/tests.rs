@@ -10,7 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::config::{Display, FramesConfig};
 
-/// A service under test, its time, and what it wanted done since that was last looked at.
+/// A service under test, its time, and its effects since they were last taken.
 struct Bench {
     core: Core,
     now: Duration,
@@ -177,7 +177,7 @@ fn error(answer: &Answer) -> &str {
     }
 }
 
-fn told<'e>(effects: &'e [Action], worker: &str) -> Vec<&'e FrameWorkerMessage> {
+fn messages_to<'e>(effects: &'e [Action], worker: &str) -> Vec<&'e FrameWorkerMessage> {
     let worker = id(worker);
     let of = effects.iter().filter_map(|effect| match effect {
         Action::Notify(to, message) if *to == worker => Some(message),
@@ -200,7 +200,7 @@ fn beat(session: &str, running: bool) -> FrameWorkerHeartbeat {
 }
 
 #[test]
-fn nobody_is_activated_who_is_not_known_and_nothing_changes_then() {
+fn an_unknown_worker_is_not_activated_and_nothing_changes_then() {
     let mut bench = Bench::usual().activated("first");
     assert_eq!(
         error(&bench.command(Command::Activate(Some(id("who"))))),
@@ -215,7 +215,7 @@ fn nobody_is_activated_who_is_not_known_and_nothing_changes_then() {
         "unknown worker id"
     );
     assert_eq!(bench.look().stats.active, Some(id("first")));
-    // Nonsense makes nobody known; a frame does, and a beat, and the configuration.
+    // An invalid frame makes no worker known; a frame does, and a heartbeat, and the configuration.
     bench.step(Event::FrameReceived(
         id("who"),
         b"RBx".to_vec().into(),
@@ -255,20 +255,20 @@ fn the_active_worker_alone_is_ticked_at_the_rate_that_holds() {
     );
     bench.pass(ms(1000));
     let effects = bench.took();
-    let ticks = told(&effects, "dot");
+    let ticks = messages_to(&effects, "dot");
     assert!((29..=31).contains(&ticks.len()), "{}", ticks.len());
     assert!(matches!(ticks[0], FrameWorkerMessage::Tick { t } if t.get() < 0.04));
     bench.command(Command::SetRate(Thousandths::of(12.0)));
     bench.took();
     bench.pass(ms(1000));
-    assert!((11..=13).contains(&told(&bench.took(), "dot").len()));
+    assert!((11..=13).contains(&messages_to(&bench.took(), "dot").len()));
     bench.frame("other", 3);
     bench.command(Command::Activate(Some(id("other"))));
     bench.took();
     bench.pass(ms(500));
     let effects = bench.took();
-    assert!(told(&effects, "dot").is_empty());
-    assert!(told(&effects, "other").len() >= 5);
+    assert!(messages_to(&effects, "dot").is_empty());
+    assert!(messages_to(&effects, "other").len() >= 5);
 }
 
 #[test]
@@ -327,10 +327,10 @@ fn what_people_set_holds_after_a_restart() {
         (look.stats.active, look.stats.fps.get(), look.manual),
         (Some(id("dot")), 10.0, true)
     );
-    // The worker comes back, is told what it is set to, and is ticked.
+    // The worker comes back, gets its settings, and is ticked.
     again.step(Event::HeartbeatReceived(id("dot"), beat("9", false)));
     let effects = again.took();
-    let heartbeat = told(&effects, "dot");
+    let heartbeat = messages_to(&effects, "dot");
     let data = json!({"a": 1, "b": 3}).as_object().unwrap().clone();
     assert!(heartbeat.contains(&&FrameWorkerMessage::Config { data }));
     assert!(heartbeat.contains(&&FrameWorkerMessage::Start));
@@ -338,9 +338,9 @@ fn what_people_set_holds_after_a_restart() {
     let ticked = again.took();
     assert!(
         (9..=11).contains(
-            &told(&ticked, "dot")
+            &messages_to(&ticked, "dot")
                 .iter()
-                .filter(|told| matches!(told, FrameWorkerMessage::Tick { .. }))
+                .filter(|message| matches!(message, FrameWorkerMessage::Tick { .. }))
                 .count()
         )
     );
@@ -350,7 +350,7 @@ fn what_people_set_holds_after_a_restart() {
 }
 
 #[test]
-fn a_wish_holds_and_is_answered_once_it_is_stored_and_the_others_wait() {
+fn a_command_takes_effect_and_is_answered_once_it_is_stored_and_the_others_wait() {
     let mut bench = Bench::usual().activated("dot");
     bench.step(Event::CommandReceived(
         RequestId::new(50),
@@ -365,7 +365,7 @@ fn a_wish_holds_and_is_answered_once_it_is_stored_and_the_others_wait() {
     assert_eq!(bench.look().stats.fps.get(), 30.0);
     // Frames and ticks do not wait.
     bench.pass(ms(100));
-    assert!(!told(&bench.took(), "dot").is_empty());
+    assert!(!messages_to(&bench.took(), "dot").is_empty());
     bench.writes.clear();
     bench.step(Event::Stored(Err(ErrorReply::unavailable("not now"))));
     assert_eq!(error(&bench.answer_to(50).unwrap()), "not now");
@@ -409,7 +409,7 @@ fn frames_of_the_active_worker_are_shown_each_for_its_time() {
 }
 
 #[test]
-fn a_display_without_room_is_spared_and_everybody_is_told() {
+fn a_full_display_is_spared_and_every_watcher_is_notified() {
     // A buffer of one frame, which is shown for a second.
     let config = config(
         |display| {
@@ -433,10 +433,10 @@ fn a_display_without_room_is_spared_and_everybody_is_told() {
     assert_eq!(look.stats.counts.forwarded, 2);
     // No ticks until the display has room; its waiting is over after half a second.
     bench.pass(ms(480));
-    assert!(told(&bench.took(), "dot").is_empty());
+    assert!(messages_to(&bench.took(), "dot").is_empty());
     bench.pass(ms(600));
     let effects = bench.took();
-    assert!(!told(&effects, "dot").is_empty());
+    assert!(!messages_to(&effects, "dot").is_empty());
     assert!(
         effects
             .iter()
@@ -487,33 +487,33 @@ fn frames_sent_straight_to_the_display_need_no_worker_and_are_refused_when_it_is
 }
 
 #[test]
-fn workers_on_the_bus_are_started_and_stopped_until_they_say_so() {
+fn workers_on_the_bus_are_started_and_stopped_until_they_confirm_it() {
     let mut bench = Bench::usual();
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
     let effects = bench.took();
     assert!(matches!(
-        told(&effects, "text")[..],
+        messages_to(&effects, "text")[..],
         [
             FrameWorkerMessage::Hello { .. },
             FrameWorkerMessage::Config { .. }
         ]
     ));
     bench.command(Command::Start(id("text")));
-    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
+    assert_eq!(messages_to(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
     // It was lost.
     bench.pass(ms(1000));
     bench.took();
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
-    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
+    assert_eq!(messages_to(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", true)));
-    assert!(told(&bench.took(), "text").is_empty());
+    assert!(messages_to(&bench.took(), "text").is_empty());
     assert_eq!(bench.look().stats.running, [id("text")]);
-    // Whoever was shown is stopped, also when it was started by hand.
+    // The worker that was shown is stopped, also when it was started by hand.
     bench.command(Command::Activate(Some(id("text"))));
     bench.command(Command::Activate(Some(id("clock"))));
-    assert!(told(&bench.took(), "text").contains(&&FrameWorkerMessage::Stop));
+    assert!(messages_to(&bench.took(), "text").contains(&&FrameWorkerMessage::Stop));
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", true)));
-    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Stop]);
+    assert_eq!(messages_to(&bench.took(), "text"), [&FrameWorkerMessage::Stop]);
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
     bench.pass(ms(4000));
     let look = bench.look();
@@ -571,28 +571,28 @@ fn a_process_is_started_stopped_and_restarted_when_it_is_silent() {
 }
 
 #[test]
-fn everybody_is_told_once_a_second_and_on_every_event_but_no_flood_floods_them() {
+fn stats_are_published_once_a_second_and_on_every_event_but_are_rate_limited() {
     let mut bench = Bench::usual().activated("dot");
     bench.pass(ms(2000));
     bench.took();
-    let told = |effects: &[Action]| {
+    let published = |effects: &[Action]| {
         effects
             .iter()
             .filter(|effect| matches!(effect, Action::Publish(_)))
             .count()
     };
     bench.pass(ms(3000));
-    assert_eq!(told(&bench.took()), 3);
+    assert_eq!(published(&bench.took()), 3);
     bench.pass(ms(500));
     bench.took();
     bench.command(Command::SetRate(Thousandths::of(20.0)));
-    assert_eq!(told(&bench.took()), 1, "at once");
+    assert_eq!(published(&bench.took()), 1, "at once");
     for _ in 0..1000 {
         bench.step(Event::FrameReceived(id("bad"), b"RB".to_vec().into(), None));
         bench.pass(ms(1));
     }
     let effects = bench.took();
-    assert!((15..=22).contains(&told(&effects)), "{}", told(&effects));
+    assert!((15..=22).contains(&published(&effects)), "{}", published(&effects));
     let look = bench.look();
     assert_eq!(look.stats.errors[&id("bad")], "short rbm header");
 }

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn every_orientation_moves_the_corners_as_it_says_also_where_sides_differ() {
+    fn every_orientation_moves_the_corners_as_named_also_where_sides_differ() {
         // The pixel right of the top left corner of a part that is 14 wide and 7 high.
         let corner = lit(&[(3, 5)]);
         for (orientation, columns, rows, at) in [

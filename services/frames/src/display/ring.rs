@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_as_much_as_the_time_says_and_one_at_least() {
+    fn it_holds_as_much_as_the_time_allows_and_one_at_least() {
         let second = ms(1000);
         for (buffer, fps, expected) in [
             (second, 30.0, 30),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_says_when_there_is_room() {
+    fn a_full_ring_reports_when_there_is_room() {
         let mut ring = Ring::new(ms(100), pace(20.0, 30.0));
         assert_eq!(
             ring.push(1, 0, ms(0)),
@@ -214,7 +214,7 @@ mod tests {
         while now < Duration::from_secs(600) {
             while ring.push((), 33, now).is_ok() {}
             now = now.max(ring.due().unwrap());
-            // Whoever waits is woken up to seven milliseconds late.
+            // A waiter is woken up to seven milliseconds late.
             lateness = (lateness * 5 + 3) % 8;
             now += ms(lateness);
             if ring.next(now).is_some() {

@@ -87,11 +87,11 @@ impl Screen {
     }
 }
 
-/// A picture for whichever part asks, without its pixels if it has them already.
+/// An image for a client, without its pixels if it has them already.
 pub fn reply(bitmap: &Bitmap, unless: Option<&str>) -> PictureReply {
     let rbm = bitmap.to_rbm(0, 0);
     let digest = Sha256::digest(&rbm);
-    // Half of it tells pictures apart.
+    // Half of it distinguishes images.
     let digest = digest[..16].iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");

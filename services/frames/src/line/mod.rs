@@ -26,7 +26,7 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest wait before a device is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// The line, from the side of whichever part has pictures for it. Dropping it ends the thread.
+/// The line, from the side of the display. Dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct Line {
     newest: watch::Sender<Option<Arc<Bitmap>>>,
@@ -37,14 +37,14 @@ impl Line {
     /// Starts the thread; without a device nothing is started.
     pub(crate) fn open(config: &config::Line, map: Map, skip_unchanged: bool) -> io::Result<Self> {
         let (newest, pictures) = watch::channel(None);
-        let (tell, state) = watch::channel(LineState::Off);
+        let (publish, state) = watch::channel(LineState::Off);
         if config.enabled {
             let writer = Writer {
                 config: config.clone(),
                 map,
                 skip_unchanged,
                 pictures,
-                tell,
+                publish,
                 runtime: Handle::current(),
             };
             let thread = std::thread::Builder::new().name("quintet-line".to_owned());
@@ -69,11 +69,11 @@ struct Writer {
     map: Map,
     skip_unchanged: bool,
     pictures: watch::Receiver<Option<Arc<Bitmap>>>,
-    tell: watch::Sender<LineState>,
+    publish: watch::Sender<LineState>,
     runtime: Handle,
 }
 
-/// The other side is gone: nobody has pictures any more.
+/// The other side is gone: no more images come.
 struct Over;
 
 impl Writer {
@@ -97,7 +97,7 @@ impl Writer {
                         }
                     }
                 }
-                Err(error) if *self.tell.borrow() != LineState::Lost => {
+                Err(error) if *self.publish.borrow() != LineState::Lost => {
                     warn!(device = %self.config.device, %error, "cannot open the line to the panels, tries again");
                 }
                 Err(_) => {}
@@ -110,11 +110,11 @@ impl Writer {
     }
 
     fn say(&self, state: LineState) {
-        self.tell
-            .send_if_modified(|said| std::mem::replace(said, state) != state);
+        self.publish
+            .send_if_modified(|published| std::mem::replace(published, state) != state);
     }
 
-    /// Waits, but not for longer than anybody has pictures.
+    /// Waits, but not beyond the end of the other side.
     fn rest(&mut self, pause: Duration) -> Result<(), Over> {
         let pictures = &mut self.pictures;
         self.runtime.block_on(async {

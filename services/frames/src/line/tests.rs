@@ -63,7 +63,7 @@ impl Panels {
         let mut read = Vec::new();
         let enough = wait_for("bytes on the line", PATIENCE, async || {
             let mut buffer = [0; 4096];
-            // Nothing yet, or nobody has opened the other end yet.
+            // Nothing yet, or the other end is not open yet.
             if let Ok(more) = port.read(&mut buffer[..count - read.len()]) {
                 read.extend_from_slice(&buffer[..more]);
             }
@@ -163,7 +163,7 @@ async fn a_line_that_is_lost_is_found_again_and_gets_the_newest_picture_first() 
     line.show(lit(&[(0, 0)]));
     panels.read(64).await;
     panels.detach();
-    // Nobody waits for the line: pictures go on being shown to everybody else.
+    // No part waits for the line: images go on being shown to every watcher.
     for y in 0..7 {
         line.show(lit(&[(0, y)]));
     }

@@ -133,7 +133,7 @@ impl Watch {
         }
         assert!(
             self.asked.is_empty() || self.writing.is_some(),
-            "nobody waits for nothing"
+            "no requester waits without a pending write"
         );
         let core = &self.bench.core;
         assert_eq!(
@@ -153,7 +153,7 @@ impl Watch {
 
 proptest! {
     #[test]
-    fn whatever_happens_what_holds_is_stored_and_everybody_is_answered_once(
+    fn under_any_events_the_state_is_stored_and_every_request_is_answered_once(
         events in proptest::collection::vec(arbitrary(), 1..120),
     ) {
         let mut watch = Watch { bench: Bench::usual(), writing: None, asked: BTreeSet::new() };
