@@ -36,7 +36,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(5);
 /// How long the last reports may take to be sent.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
 
-/// Does tasks of nodes of kind `command` until `shutdown` is cancelled and what is in hand has ended or was given back.
+/// Does tasks of nodes of kind `command` until `shutdown` is cancelled and every task in flight has ended or was returned to the queue.
 ///
 /// Fails only when the machine or the bus refuses what it cannot work without; everything that may pass is tried again.
 pub async fn run(
@@ -51,7 +51,7 @@ pub async fn run(
 }
 
 /// Lets a handler do the tasks of the configured queues, in this process. For the rest as [`run`]; when its future is
-/// dropped everything stops at once, and what was in hand comes to another worker after the acknowledgement time.
+/// dropped everything stops at once, and tasks in flight are redelivered to another worker after the acknowledgement time.
 pub async fn serve<H: Handler>(
     config: RunWorkerConfig,
     handler: H,
@@ -123,7 +123,7 @@ pub async fn serve<H: Handler>(
         () = drain => Ok(Vec::new()),
     };
     info!(worker = %name, "run worker left");
-    // Its goodbye is said beside the last reports.
+    // Its goodbye is sent beside the last reports.
     left.cancel();
     // The outboxes end when nothing can be reported any more; commands only with the connection.
     drop(worker);
@@ -134,7 +134,7 @@ pub async fn serve<H: Handler>(
     served.map(|_| ())
 }
 
-/// What it announces: its load and its tasks are looked up for every heartbeat.
+/// What it announces: its load and its tasks are read for every heartbeat.
 fn announce(config: &RunWorkerConfig, slots: &Slots, in_flight: &Arc<InFlight>) -> Announce {
     let heartbeat = WorkerHeartbeat {
         queues: config.queues.clone(),
@@ -212,7 +212,7 @@ async fn serve_queue<H: Handler>(
     let mut running = JoinSet::new();
     let mut free = slots.free();
     let mut draining = worker.draining.subscribe();
-    // None while it is drained: what NATS had sent for the pull was given back.
+    // None while it is drained: what NATS had sent for the pull was returned to the queue.
     let mut pull = Some(pull);
     loop {
         let is_draining = *draining.borrow_and_update();
@@ -253,7 +253,7 @@ async fn serve_queue<H: Handler>(
     Ok(())
 }
 
-/// Begins a task; one that came although another queue took the last slot is given back.
+/// Begins a task; one that came although another queue took the last slot is returned to its queue.
 async fn begin<H: Handler>(
     worker: &Arc<Worker<H>>,
     pulled: Pulled,

@@ -22,7 +22,7 @@ pub enum Error {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// The bus refused a subscription that the worker cannot work without.
-    #[error("subscribing to what the worker is told")]
+    #[error("subscribing to messages for the worker")]
     Subscribe {
         /// Why not.
         #[source]

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 /// Does tasks, each when it is granted.
 ///
 /// An async function is one: it is dropped when its task is to be stopped. A handler that implements the trait itself is
-/// told by [`TaskContext::stopping`] and has the grace of the configuration; then its future is dropped.
+/// notified by [`TaskContext::stopping`] and has the grace of the configuration; then its future is dropped.
 ///
 /// ```
 /// use quintet_workers::{Handler, TaskContext, TaskFailure};
@@ -91,7 +91,7 @@ impl fmt::Display for TaskFailure {
 
 impl std::error::Error for TaskFailure {}
 
-/// One attempt at a task, and the ways to tell how it goes. What is told is stored in its order and before the end.
+/// One attempt at a task, and the ways to report on it. Reports are stored in their order and before the end.
 #[derive(Clone, Debug)]
 pub struct TaskContext {
     task: Arc<Task>,
@@ -154,7 +154,7 @@ impl TaskContext {
         self.reporter.report(WorkerEvent::Output { data }).await;
     }
 
-    /// Tells how far it is; of what comes faster than four times a second the newest counts.
+    /// Reports progress; of what comes faster than four times a second the newest counts.
     pub async fn progress(&self, data: JsonObject) {
         self.reporter.progress(data).await;
     }
@@ -180,7 +180,7 @@ impl TaskContext {
 }
 
 async fn stopping(stop: &mut watch::Receiver<Option<Stop>>) {
-    // Fails only without the reporter, and whichever part asks holds it.
+    // Fails only without the reporter, and the caller holds it.
     if stop.wait_for(Option::is_some).await.is_err() {
         std::future::pending::<()>().await;
     }

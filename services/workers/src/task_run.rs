@@ -46,13 +46,13 @@ pub(crate) struct Worker<H> {
 enum Disposition {
     /// It is done with.
     Ack,
-    /// Somebody else shall have it, now.
+    /// Redeliver it to another worker, now.
     Nak,
     /// Nothing: it comes again, later.
     Abandon,
 }
 
-/// Lives a task's task_run.
+/// Runs a task.
 pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled, slot: Slot) {
     let Pulled {
         task,
@@ -82,7 +82,7 @@ pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled,
     }
 }
 
-/// Tells the queue again and again that the task is worked on, until it is not any more.
+/// Marks the task as in progress at the queue, until it has ended.
 async fn hold(
     held: &AckHandle,
     period: Duration,
@@ -90,7 +90,7 @@ async fn hold(
 ) -> Disposition {
     let mut task_run = pin!(task_run);
     loop {
-        // A task_run that is not finished is looked at again.
+        // A task that is not finished is polled again.
         tokio::select! {
             biased;
             disposition = &mut task_run => return disposition,
@@ -184,7 +184,7 @@ impl<H: Handler> TaskRun<'_, H> {
         }
     }
 
-    /// Says how it ended, to whichever part wants to know.
+    /// Reports how it ended, to every waiter.
     async fn report_end(&self, done: Option<Result<JsonObject, TaskFailure>>) -> Disposition {
         self.reporter.flush_output();
         let mut stop = self.reporter.stopping();
@@ -207,7 +207,7 @@ impl<H: Handler> TaskRun<'_, H> {
         };
         match reported {
             Some(disposition) => disposition,
-            // The end is not stored: somebody else comes to it from the last checkpoint.
+            // The end is not stored: another worker resumes from the last checkpoint.
             None => self.give_back().await,
         }
     }
@@ -257,7 +257,7 @@ fn ending(
 ) -> (&'static str, WorkerEvent) {
     let failed = |TaskFailure { error, retryable }| WorkerEvent::Failed { error, retryable };
     match (why, done) {
-        // Whoever canceled it knows better what it is now.
+        // The owner that canceled it knows its status.
         (Some(_), _) => ("canceled", failed(TaskFailure::new("it was canceled"))),
         (None, Some(Ok(output))) => {
             let output = (!output.is_empty()).then_some(output);

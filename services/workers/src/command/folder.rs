@@ -1,7 +1,7 @@
 //! Where programs work: a folder per attempt, with what the program is given in files beside it.
 //!
 //! ```text
-//!   <work_dir>/<worker>/lock                    held while the worker lives
+//!   <work_dir>/<worker>/lock                    held while the worker runs
 //!   <work_dir>/<worker>/<number>/input_spec.json ..  what the program is given
 //!   <work_dir>/<worker>/<number>/work/          where it starts
 //! ```
@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use crate::handler::TaskContext;
 
-/// The file that says whether a worker lives.
+/// The file whose lock shows whether a worker runs.
 const LOCK: &str = "lock";
 /// Longest name of a worker's folder; file systems take 255 bytes.
 const MAX_NAME: usize = 200;
@@ -95,7 +95,7 @@ impl Drop for Root {
     }
 }
 
-/// Removes the folder of a worker whose lock nobody holds.
+/// Removes the folder of a worker whose lock is free.
 fn clear(folder: &Path) {
     let Ok(lock) = File::open(folder.join(LOCK)) else {
         return;

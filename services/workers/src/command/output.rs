@@ -76,7 +76,7 @@ impl Readers {
         readers
     }
 
-    /// Reads what is left, and waits until everything is told, unless the task is to be stopped.
+    /// Reads what is left, and waits until everything is reported, unless the task is to be stopped.
     pub(super) async fn finish(mut self, task: &TaskContext) -> LastWords {
         let enough = self.enough.clone();
         let all = async { while self.tasks.join_next().await.is_some() {} };

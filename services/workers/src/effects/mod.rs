@@ -32,7 +32,7 @@ trait Animation: Send {
     }
 }
 
-/// A setting that is of no use.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} must be {expected}")]
 struct SettingError {

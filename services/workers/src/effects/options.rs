@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_option_does_what_it_says_and_half_a_turn_is_both_flips() {
+    fn each_option_does_what_it_names_and_half_a_turn_is_both_flips() {
         let canvas = Canvas {
             width: 9,
             height: 3,

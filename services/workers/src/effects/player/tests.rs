@@ -33,7 +33,7 @@ impl Theatre {
     fn awake(kind: Kind) -> Self {
         let mut theatre = Self::new(kind);
         theatre.hello(CANVAS);
-        theatre.tell(FrameWorkerMessage::Start);
+        theatre.receive(FrameWorkerMessage::Start);
         theatre
     }
 
@@ -51,23 +51,23 @@ impl Theatre {
         }
     }
 
-    fn tell(&mut self, told: FrameWorkerMessage) {
-        self.step(Event::MessageReceived(told));
+    fn receive(&mut self, message: FrameWorkerMessage) {
+        self.step(Event::MessageReceived(message));
     }
 
     fn hello(&mut self, canvas: Canvas) {
         let fps = Fps::new(30.0).unwrap();
-        self.tell(FrameWorkerMessage::Hello { fps, canvas });
+        self.receive(FrameWorkerMessage::Hello { fps, canvas });
     }
 
     fn config(&mut self, settings: serde_json::Value) {
         let data = settings.as_object().cloned().unwrap();
-        self.tell(FrameWorkerMessage::Config { data });
+        self.receive(FrameWorkerMessage::Config { data });
     }
 
     fn tick(&mut self, seconds: f64) {
         let t = Thousandths::of(seconds).unwrap();
-        self.tell(FrameWorkerMessage::Tick { t });
+        self.receive(FrameWorkerMessage::Tick { t });
     }
 
     fn finish(&mut self) {
@@ -109,18 +109,18 @@ fn it_sleeps_until_it_is_started_and_numbers_its_frames() {
     theatre.hello(CANVAS);
     theatre.tick(0.0);
     assert!(theatre.drawing.is_none());
-    theatre.tell(FrameWorkerMessage::Start);
+    theatre.receive(FrameWorkerMessage::Start);
     assert_eq!(theatre.beats.pop(), beat("b", true));
     assert!(theatre.frame(0.0).is_lit(0, 0));
     assert!(theatre.frame(0.033).is_lit(1, 1));
     let seqs = theatre.frames.iter().map(|frame| frame[11]);
     assert_eq!(seqs.collect::<Vec<_>>(), [0, 1]);
-    theatre.tell(FrameWorkerMessage::Stop);
+    theatre.receive(FrameWorkerMessage::Stop);
     assert_eq!(theatre.beats.pop(), beat("b", false));
     theatre.tick(0.066);
     assert!(theatre.drawing.is_none());
-    theatre.tell(FrameWorkerMessage::Start);
-    assert!(theatre.frame(0.0).is_lit(0, 0), "it begins anew");
+    theatre.receive(FrameWorkerMessage::Start);
+    assert!(theatre.frame(0.0).is_lit(0, 0), "it starts again");
 }
 
 #[test]
@@ -214,7 +214,7 @@ async fn the_program_of_the_greater_session_draws_until_it_is_gone() {
     assert_eq!(theatre.second("n").await, beat("b", true), "not greater");
     theatre.beat_of_another("c", false);
     theatre.finish();
-    theatre.tell(FrameWorkerMessage::Start);
+    theatre.receive(FrameWorkerMessage::Start);
     theatre.tick(0.0);
     assert!(theatre.frames.is_empty() && theatre.drawing.is_none());
     assert_eq!(theatre.second("n").await, None);
@@ -224,14 +224,14 @@ async fn the_program_of_the_greater_session_draws_until_it_is_gone() {
     theatre.beat_of_another("e", false);
     theatre.beat_of_another("e", true);
     assert_eq!(theatre.second("f").await, beat("f", false), "it left");
-    theatre.tell(FrameWorkerMessage::Start);
+    theatre.receive(FrameWorkerMessage::Start);
     assert!(theatre.frame(0.0).is_lit(0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_have_missed_what_it_was_told_begins_a_new_session() {
+async fn a_worker_that_may_have_missed_messages_begins_a_new_session() {
     let mut theatre = Theatre::new(Kind::Text);
-    theatre.tell(FrameWorkerMessage::Start);
+    theatre.receive(FrameWorkerMessage::Start);
     assert_eq!(theatre.second("c").await, beat("c", true), "no hello came");
     theatre.hello(CANVAS);
     assert_eq!(theatre.second("d").await, beat("c", true));
