@@ -133,15 +133,15 @@ fn servers(data: &Path) -> Vec<Pid> {
 }
 
 #[tokio::test]
-async fn a_signal_to_the_group_ends_everything_and_until_then_nobody_else_gets_the_folder() {
+async fn a_signal_to_the_group_ends_everything_and_until_then_no_other_process_gets_the_folder() {
     let mut up = Up::start().await;
     let data = up.data();
     let folder = data.to_str().unwrap();
 
     let second = run(&["up", "--port", "0", "--data-dir", folder]).await;
-    let said = text(&second.stderr);
-    assert_eq!(second.status.code(), Some(1), "{said}");
-    assert!(said.contains("in use by another `quintet up`"), "{said}");
+    let output = text(&second.stderr);
+    assert_eq!(second.status.code(), Some(1), "{output}");
+    assert!(output.contains("in use by another `quintet up`"), "{output}");
 
     up.runs_a_job().await;
     let doctor = ["doctor", "--data-dir", folder, "--output", "json"];
@@ -269,14 +269,14 @@ async fn a_password_of_nats_is_never_printed() {
         ),
     ] {
         let output = run(arguments).await;
-        let said = text(&output.stdout) + &text(&output.stderr);
-        assert!(said.contains(says), "{arguments:?}: {said}");
-        assert!(!said.contains("hunter2"), "{arguments:?}: {said}");
+        let output = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.contains(says), "{arguments:?}: {output}");
+        assert!(!output.contains("hunter2"), "{arguments:?}: {output}");
     }
 }
 
 #[tokio::test]
-async fn whoever_closes_the_output_does_not_end_what_runs() {
+async fn closing_the_output_does_not_end_the_program() {
     let (folder, port) = (TempDir::new().unwrap(), free_port().unwrap().to_string());
     let data = data(&folder);
     let mut command = quintet(&["up", "--port", &port, "--data-dir", data.to_str().unwrap()]);
@@ -333,9 +333,9 @@ async fn a_password_that_nats_refuses_ends_a_part_at_once() {
         .await
         .expect("it does not wait")
         .unwrap();
-    let said = text(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(5), "{said}");
-    assert!(said.contains("refuses the credentials"), "{said}");
+    let output = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(5), "{output}");
+    assert!(output.contains("refuses the credentials"), "{output}");
 }
 
 #[tokio::test]
@@ -370,9 +370,9 @@ async fn what_cannot_work_is_refused_at_once_with_what_to_do() {
         command.stdout(Stdio::null()).stderr(log);
         let mut process = Process::spawn(command).unwrap();
         let status = process.wait(PATIENCE / 2).await.unwrap();
-        let said = fs::read_to_string(path("log")).unwrap();
-        assert_eq!(status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(said.contains(says), "{arguments:?}: {said}");
+        let output = fs::read_to_string(path("log")).unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}: {output}");
+        assert!(output.contains(says), "{arguments:?}: {output}");
     }
 }
 

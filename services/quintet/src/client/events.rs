@@ -181,7 +181,7 @@ impl Sse {
         self.events.next().await.transpose()
     }
 
-    /// How long the server wants a client to wait before it comes back, if it has said so.
+    /// How long the server wants a client to wait before it reconnects, if it sent that.
     pub(crate) fn retry(&self) -> Option<Duration> {
         match self.retry.load(Ordering::Relaxed) {
             0 => None,
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_that_a_server_asks_for_is_heard_wherever_a_read_ends() {
+    fn the_retry_delay_of_a_server_is_read_wherever_a_read_ends() {
         let text = b"retry: 2500\n\nevent: hello\ndata: retry: 1\n\n: retry: 2\n";
         for cut in 0..text.len() {
             let mut field = RetryField::default();

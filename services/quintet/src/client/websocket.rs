@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_refuses_says_why() {
+    async fn a_refusal_of_a_server_is_reported_with_its_reason() {
         let http = Http::new("http://127.0.0.1:1", None).unwrap();
         let first = follow(&http, "/ui").next().await;
         let error = first.unwrap().unwrap_err().to_string();

@@ -73,7 +73,7 @@ pub(crate) async fn run(http: &Http, work_dir: &Path, ffmpeg: &Path) -> anyhow::
 
 /// Serves a picture and a tone in real time to the first client.
 ///
-/// It complains when its client leaves, as every client does at the end: into a file, which is looked at when it fails.
+/// It complains when its client leaves, as every client does at the end: into a file, which is read when it fails.
 async fn start_source(ffmpeg: &Path, log: &Path) -> anyhow::Result<(Child, String)> {
     let complaints =
         File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -104,7 +104,7 @@ async fn start_source(ffmpeg: &Path, log: &Path) -> anyhow::Result<(Child, Strin
         .stderr(complaints)
         .kill_on_drop(true);
     // A source without a client would wait for one for ever, also after a `kill -9` of this program. This runs
-    // on the main thread, which lives as long as the program.
+    // on the main thread, which runs as long as the program.
     deathsig::die_with_this_thread(command.as_std_mut());
     let mut child = command.spawn().context("cannot start the test stream")?;
     let until = Instant::now() + SOURCE_DEADLINE;

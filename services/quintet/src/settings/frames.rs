@@ -26,7 +26,7 @@ pub(crate) const TABLE: &[Setting] = &[
         "flipdisc_fps",
         "FLIPDISC_FPS",
         None,
-        "frames per second of the display unless somebody sets another rate, in place of what the file says; 30 without both",
+        "frames per second of the display unless an operator sets another rate, in place of what the file says; 30 without both",
     ),
     setting(
         "flipdisc_max_fps",

@@ -1,6 +1,6 @@
-//! `quintet frames`: who draws for the display, how fast, with which settings, and what is seen.
+//! `quintet frames`: the active worker of the display, the rate, the settings, and the image.
 //!
-//! What changes something shows how things are afterwards. [`stats`] tells what goes on, [`preview`] draws the display in
+//! Commands that change something print the new state. [`stats`] prints statistics, [`preview`] draws the display in
 //! the terminal.
 
 mod image;
@@ -21,11 +21,11 @@ use crate::client::output::table::{names, table, text};
 
 #[derive(Subcommand)]
 pub(crate) enum FramesCommand {
-    /// Show whose frames are shown, or choose a worker
+    /// Show the active worker, or choose one
     Active {
         /// The worker whose frames are to be shown
         id: Option<String>,
-        /// Show nobody's frames
+        /// Deactivate the active worker
         #[arg(long, conflicts_with = "id")]
         none: bool,
     },
@@ -170,7 +170,7 @@ async fn show(http: &Http, path: &str, words: fn(&Value) -> String, global: &Glo
 fn active(answer: &Value) -> String {
     let active = match answer["active"].as_str() {
         Some(id) => format!("{id} is shown"),
-        None => "nobody is shown; choose a worker with `quintet frames active ID`".to_owned(),
+        None => "no worker is active; choose one with `quintet frames active ID`".to_owned(),
     };
     match answer["running"].as_array() {
         Some(running) if !running.is_empty() => format!("{active}\nrunning: {}", names(running)),
@@ -205,11 +205,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_in_words() {
+    fn answers_are_printed_in_words() {
         let shown = json!({"active": "text", "running": ["text", "dot"]});
         assert_eq!(active(&shown), "text is shown\nrunning: text, dot");
-        let nobody = active(&json!({"active": null, "running": []}));
-        assert!(nobody.starts_with("nobody is shown;"), "{nobody}");
+        let none = active(&json!({"active": null, "running": []}));
+        assert!(none.starts_with("no worker is active;"), "{none}");
         let own = rate(&json!({"fps": 30, "manual": false}));
         assert_eq!(own, "30 frames per second, the display's own");
         assert!(

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_is_told_line_by_line() {
+    fn stats_are_printed_line_by_line() {
         let expected = [
             "active    text",
             "fps       30",

@@ -106,7 +106,7 @@ impl EmbeddedNats {
         let (stop, stops) = mpsc::channel();
         let (failed, failure) = oneshot::channel();
         let (done, ended) = oneshot::channel();
-        // The kernel ties the server to the thread that starts it; this one lives as long as the server is wanted.
+        // The kernel ties the server to the thread that starts it; this one runs as long as the server is wanted.
         std::thread::Builder::new()
             .name("nats-server".to_owned())
             .spawn(move || {
