@@ -1,4 +1,4 @@
-//! The templates service: any scheduler answers, whichever part leads. The bucket is the truth, nothing is kept here.
+//! The templates service: any scheduler answers, leader or not. The bucket is the truth, nothing is kept here.
 
 use futures::StreamExt;
 use quintet_bus::{BucketHandle, Bus, KvError, Revision, now};
@@ -141,7 +141,7 @@ async fn put(
     }
     Err(ErrorReply::new(
         ErrorCode::Conflict,
-        "somebody else keeps changing this template; read it and try again",
+        "another client keeps changing this template; read it and try again",
     ))
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Ask {
     attempt: Attempt,
     /// What a success of this command sets `isMuted` to.
     mutes: Option<bool>,
-    /// Who waits; nobody once it was answered early.
+    /// The waiting requester; none once it was answered early.
     from: Option<RequestId<ControlReply>>,
 }
 
@@ -115,7 +115,7 @@ impl Core {
         Err(ErrorReply::new(ErrorCode::UnknownCommand, text).with("commands", published))
     }
 
-    /// The agent answered, or nobody did.
+    /// The agent answered, or no answer came.
     pub(super) fn command_answered(
         &mut self,
         ask: AskId,
@@ -142,7 +142,7 @@ impl Core {
         let Some(from) = from else { return };
         let outcome = match outcome {
             Ok(reply) => Ok(Some(reply.answer)),
-            // A mute that fails is told as such; the request itself was carried out.
+            // A mute that fails is reported as such; the request itself was carried out.
             Err(error) if mutes.is_some() => Ok(Some(failure(&error))),
             Err(error) => Err(error),
         };

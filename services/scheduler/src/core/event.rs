@@ -222,7 +222,7 @@ pub enum Action {
     Count(Anomaly),
 }
 
-/// Things that agents say and that make no sense, as far as the core can tell.
+/// Messages of agents that make no sense, as far as the core knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anomaly {
     /// A report that was processed before.

@@ -1,5 +1,5 @@
 //! Placement: which waiting job goes to which agent. Least loaded by used/total slots first, then least recently
-//! used. Jobs by priority, then age; a job that nobody can serve never blocks one that can be served.
+//! used. Jobs by priority, then age; a job that no agent can serve never blocks one that can be served.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -145,7 +145,7 @@ impl Core {
                 return;
             }
             let only = (!self.queue.is_open(&class)).then_some(&newly_available);
-            // A class whose head finds nobody is done with: nobody is there for the others either.
+            // A class whose head finds no agent is done with: there is none for the others either.
             let Some(agent) = self.choose(&rank.id, only, now) else {
                 self.queue.close(&class);
                 continue;
@@ -186,7 +186,7 @@ impl Core {
         self.first_of(self.agents.free(), asks, refusals, now)
     }
 
-    /// The first of these places whose agent can serve what is asked and has not just turned it down.
+    /// The first of these candidates whose agent can serve the requirements and has not just rejected the job.
     fn first_of<'p>(
         &self,
         places: impl Iterator<Item = &'p Place>,
@@ -402,7 +402,7 @@ fn config_of(
         .map_err(|missing| JobError::new("TEMPLATE_PARAMS", missing.to_string()))
 }
 
-/// One text per set of wishes.
+/// One text per set of requirements.
 fn text_of(asks: &Asks) -> String {
     let capability::Requirements {
         max_resolution,

@@ -1,7 +1,7 @@
 //! Jobs that wait for an agent, ordered by priority, then age, in classes that ask for the same thing.
 //!
 //! All jobs of a class can go to the same agents, so a class whose head finds none is skipped as a whole:
-//! a hundred thousand jobs that nobody can serve cost as much as one, and block nobody. Such a class is closed: until an
+//! a hundred thousand jobs that no agent can serve cost as much as one, and block no other. Such a class is closed: until an
 //! agent comes free or says what else it can, looking at it again would find the same.
 
 use std::cmp::Reverse;
@@ -15,7 +15,7 @@ use quintet_contract::time::Timestamp;
 pub(super) struct Class {
     /// Requirements and executor, in one canonical text.
     pub(super) asks: String,
-    /// A job that agents have turned down has backoffs of its own, hence a class of its own.
+    /// A job that agents have rejected has backoffs of its own, hence a class of its own.
     pub(super) alone: Option<JobId>,
 }
 

@@ -1,4 +1,4 @@
-//! The agents: who is there, what each has, and who is free.
+//! Registry: the agents, the jobs of each, and which are free.
 //!
 //! An agent's slots in use are the jobs that hold one, nothing else is counted. Free agents are kept in the order of
 //! placement: least loaded first, then least recently used, then longest registered.
@@ -38,7 +38,7 @@ pub(super) struct Entry {
     /// Jobs that take a slot, in the order they came, each with its status.
     jobs: Vec<JobId>,
     statuses: HashMap<JobId, JobStatus>,
-    /// When it was last heard of.
+    /// When it was last seen.
     pub(super) heard_at: Timestamp,
     /// The clock of the newest reports of its session.
     pub(super) reports_clock: u64,
@@ -51,7 +51,7 @@ pub(super) struct Entry {
 
 impl Entry {
     fn new(record: AgentRecord, now: Timestamp) -> Self {
-        // An agent that is there counts as heard now: whichever part begins to lead hears everybody out once.
+        // An agent that is online counts as seen now: a new leader waits for a heartbeat of every agent once.
         let heard_at = if record.session.is_some() {
             now
         } else {
@@ -167,7 +167,7 @@ pub(super) struct Registry {
     pool: PoolName,
     agents: BTreeMap<AgentId, Entry>,
     free: BTreeSet<Place>,
-    /// Agents that may serve what they could not before: they came free, or said hello.
+    /// Agents that may serve what they could not before: they came free, or sent hello.
     newly_available: BTreeSet<AgentId>,
 }
 
@@ -189,7 +189,7 @@ impl Registry {
         self.agents.iter()
     }
 
-    /// Changes an agent and finds its place anew; `None` when there is no such agent.
+    /// Changes an agent and updates its place; `None` when there is no such agent.
     pub(super) fn change<T>(
         &mut self,
         id: &AgentId,
@@ -220,7 +220,7 @@ impl Registry {
         self.change(&id, |_| ());
     }
 
-    /// An agent says hello: it is registered or announced anew, and `session` is its session.
+    /// An agent says hello: it is registered or announced again, and `session` is its session.
     pub(super) fn hello(
         &mut self,
         id: &AgentId,
@@ -290,12 +290,12 @@ impl Registry {
         self.change(id, |entry| entry.record.agent.error = error);
     }
 
-    /// Those who can take a job, best first.
+    /// The agents that can take a job, best first.
     pub(super) fn free(&self) -> impl Iterator<Item = &Place> {
         self.free.iter()
     }
 
-    /// Those who may serve what they could not when this was last asked.
+    /// The agents that are newly available since the last call.
     pub(super) fn take_newly_available(&mut self) -> BTreeSet<AgentId> {
         std::mem::take(&mut self.newly_available)
     }

@@ -1,7 +1,7 @@
 //! What agents say. Facts cannot be refused: one that makes sense moves the job on, one that does not has no effect,
-//! is counted, and when it shows work that nobody wants there, the agent is told to kill it.
+//! is counted, and when it shows work that should not be there, the agent is commanded to kill it.
 //!
-//! Within a session the clock tells a late copy from news: reports travel one message at a time, each with a higher
+//! Within a session the clock distinguishes a late copy from a new report: reports travel one message at a time, each with a higher
 //! clock. A copy changes nothing and is answered like the first.
 
 use std::collections::BTreeSet;
@@ -58,7 +58,7 @@ impl Core {
             self.count(Anomaly::OldSession);
             let leaves = matches!(reports.last(), Some(AgentReport::Goodbye { .. }));
             if leaves && standing == SessionStatus::HelloRequired {
-                // A goodbye that was heard before; it need not come back to say it again.
+                // A goodbye that was received before; it need not be sent again.
                 return Ok(ReportsReply::default());
             }
             return Ok(ReportsReply {
@@ -119,7 +119,7 @@ impl Core {
             return SessionStatus::Current;
         }
         if entry.is_former(session) {
-            // Former because another took over, or because it said goodbye or was called lost.
+            // Former because another took over, or because it sent goodbye or was declared lost.
             let replaced = entry.record.session.is_some();
             return if replaced {
                 SessionStatus::Replaced
@@ -278,7 +278,7 @@ impl Core {
         }
     }
 
-    /// What the agent is told about one of its reports, the same for the first and for every copy.
+    /// The verdict on one report of an agent, the same for the first and for every copy.
     fn answer_report(&self, agent: &AgentId, report: &AgentReport, reply: &mut ReportsReply) {
         let mut judge = |job_id: &JobId, attempt: Option<Attempt>, status: JobStatus| {
             let named = JobAttempt {
@@ -378,7 +378,7 @@ impl Core {
         self.effects.write(Write::Agent(agent.clone()));
     }
 
-    /// A sign of life, and perhaps the list of what the agent has.
+    /// A heartbeat, and perhaps the list of what the agent has.
     pub(super) fn heartbeat(
         &mut self,
         from: RequestId<HeartbeatReply>,

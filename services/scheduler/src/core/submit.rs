@@ -1,7 +1,7 @@
 //! New jobs, and the keys that keep them single.
 //!
 //! A job with an idempotency key is stored only after its key was claimed in the bucket, where one claim wins over all
-//! schedulers there ever were. The claim carries the job, so that whichever part finds the key without the job can make it.
+//! schedulers there ever were. The claim carries the job, so that a scheduler that finds the key without the job can create it.
 //! Submissions of a key whose claim is on its way wait for it.
 
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ const MAX_JOB_BYTES: usize = 512 * 1024;
 /// Who submitted a job whose submitter did not say.
 const ANONYMOUS: &str = "anonymous";
 
-/// Keys whose claims are on their way, and who waits for each.
+/// Keys whose claims are in flight, and the waiters for each.
 pub(super) type Claims = HashMap<IdempotencyKey, Vec<Waiting>>;
 
 /// A submission that waits for its key.
@@ -149,7 +149,7 @@ impl Core {
         });
     }
 
-    /// A claim was decided, and with it everybody who waited for it.
+    /// A claim was decided, and with it every waiter for it.
     pub(super) fn key_claimed(&mut self, key: &IdempotencyKey, outcome: Claim, now: Timestamp) {
         let Some(mut waiting) = self.claims.remove(key) else {
             return;
@@ -200,11 +200,11 @@ impl Core {
                     self.keys.insert(key.clone(), record.job_id.clone());
                     self.answer_waiting(&record.job_id, waiting);
                 } else if record.ended {
-                    // The job has expired, and its key with it: the next in line begins anew.
+                    // The job has expired, and its key with it: the next in line starts again.
                     self.claim(key, &waiting[0].record, revision);
                     self.claims.insert(key.clone(), waiting);
                 } else {
-                    // Whoever claimed the key died before it stored the job.
+                    // The scheduler that claimed the key died before it stored the job.
                     let mut first = record.first.clone();
                     first.private.key_revision = Some(revision);
                     self.store_new(first, now);
@@ -416,7 +416,7 @@ fn same_request(known: &JobRecord, wanted: &JobRecord, strict: bool) -> Result<(
     Err(ErrorReply::new(ErrorCode::IdempotencyMismatch, text).with("jobId", known.job.id.as_str()))
 }
 
-/// What makes two requests the same: everything but who sends it and under which id. Objects are written with sorted
+/// What makes two requests the same: everything but the sender and the id. Objects are written with sorted
 /// fields, so their order in the request does not matter.
 fn digest(submit: &SubmitJob) -> String {
     let essence = SubmitJob {

@@ -451,7 +451,7 @@ fn the_least_loaded_agent_then_the_least_recently_used_is_chosen() {
 }
 
 #[test]
-fn higher_priority_first_then_older_and_nobody_is_blocked_by_what_cannot_be_served() {
+fn higher_priority_first_then_older_and_no_job_is_blocked_by_one_that_cannot_be_served() {
     let mut pool = Pool::new();
     let with = |id: &str, priority: i32, tags: Value| SubmitJob {
         priority: Some(priority),
@@ -688,7 +688,7 @@ fn a_job_that_may_be_restarted_is_given_away_only_after_the_fence_has_fallen() {
         (Assigned, Attempt(2))
     );
     assert_eq!(pool.job("j").agent_id, Some(agent("b")));
-    // The old agent is back and still runs the old attempt: it is told to kill it.
+    // The old agent is back and still runs the old attempt: it is commanded to kill it.
     let reply = pool.join("a", 2, json!({}), &[("j", 1, Running)]);
     assert_eq!(
         reply.kill,
@@ -814,7 +814,7 @@ fn a_drained_agent_gets_nothing_and_keeps_the_flag_over_reconnects_and_restarts(
 }
 
 #[test]
-fn a_new_leader_offers_and_stops_again_and_declares_nobody_lost_before_it_has_listened() {
+fn a_new_leader_offers_and_stops_again_and_declares_no_agent_lost_before_it_has_listened() {
     let mut pool = Pool::with_agent("a");
     pool.run("a", 1, submission("running"));
     pool.submit(submission("offered")).unwrap();
@@ -955,7 +955,7 @@ fn a_job_that_two_heartbeats_leave_out_is_lost() {
 }
 
 #[test]
-fn a_job_that_nobody_knows_is_recorded() {
+fn an_unknown_job_is_recorded() {
     let mut pool = Pool::new();
     pool.join("a", 1, json!({}), &[("theirs", 1, Running)]);
     assert_eq!(
@@ -991,7 +991,7 @@ fn one_key_is_one_job_however_many_ask_at_once() {
     let (key, record, _) = claims.into_iter().next().unwrap();
     assert!(
         asking.iter().all(|from| pool.answer_to(*from).is_none()),
-        "nobody is answered before the key is ours"
+        "no request is answered before the key is ours"
     );
     pool.step(Event::KeyClaimed {
         key: key.clone(),
@@ -1013,7 +1013,7 @@ fn one_key_is_one_job_however_many_ask_at_once() {
         ]
     );
 
-    // Another leader, which never heard of the job: the claim of the first brings it back.
+    // Another leader, which never saw the job: the claim of the first brings it back.
     let mut other = Pool::new();
     let from = other.request();
     let question = Question::Submit(from, Box::new(keyed("four")));
@@ -1058,7 +1058,7 @@ fn a_key_with_another_request_is_refused_only_when_strict() {
     );
     let same = SubmitJob {
         strict: true,
-        requested_by: Some("somebody".to_owned()),
+        requested_by: Some("someone".to_owned()),
         ..keyed("four", 1)
     };
     assert_eq!(pool.submit(same).unwrap().job.id, job("one"));
