@@ -34,7 +34,7 @@ use crate::{inbound, metrics, plans};
 
 /// Life of a lease; after a kill, another runner leads so much later.
 const LEASE_TTL: Duration = Duration::from_secs(2);
-/// A shard whose lease is another's for so long is led: longer than a lease lives.
+/// A shard whose lease is another's for so long is led: longer than the TTL of a lease.
 const STANDBY_AFTER: Duration = Duration::from_secs(3);
 /// Messages of one batch at most.
 const BATCH: usize = 1024;

@@ -1,9 +1,9 @@
 //! What the runner's own process sees to: nodes of kind `job`, and commands as Jobs of Kubernetes.
 //!
 //! Each execution reports as a run worker would; so what the core does with its reports is the same. Everything here can
-//! be begun again: after a restart the runner finds the node running and starts the execution anew, which goes on with
+//! be begun again: after a restart the runner finds the node running and starts the execution again, which goes on with
 //! what is there. So an execution ends in two ways: stopped, it stops what it began; left, it leaves all as it is for
-//! whichever part leads next.
+//! the next leader.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -96,17 +96,17 @@ async fn execute(
     let key = (execution.run, execution.node.clone(), execution.attempt);
     match execution.work {
         ExecutionWork::Job(job) => {
-            let (events, heard) = mpsc::channel(EVENTS);
+            let (events, receiver) = mpsc::channel(EVENTS);
             // The same each time it is begun: what was reported before counts once.
-            let heard = received(heard).enumerate().map(|(before, event)| Reported {
+            let reported = received(receiver).enumerate().map(|(before, event)| Reported {
                 seq: before as u64 + 1,
                 event,
             });
             let work = jobs::execute(bus, key.clone(), job, events, stop.clone());
-            tokio::join!(work, report(reports, heard, key));
+            tokio::join!(work, report(reports, reported, key));
         }
         ExecutionWork::Kubernetes(work) => {
-            let (events, heard) = mpsc::channel(EVENTS);
+            let (events, receiver) = mpsc::channel(EVENTS);
             let attempt = OnKubernetes {
                 bus,
                 kubernetes,
@@ -115,7 +115,7 @@ async fn execute(
                 events,
             };
             let work = attempt.run(key.clone(), stop);
-            tokio::join!(work, report(reports, received(heard), key));
+            tokio::join!(work, report(reports, received(receiver), key));
         }
     }
 }
@@ -160,7 +160,7 @@ impl OnKubernetes {
             .await;
     }
 
-    /// The last checkpoint; who is stopped before it could be read needs none.
+    /// The last checkpoint; an execution that is stopped before it could be read needs none.
     async fn resume_state(
         &self,
         run: RunId,
@@ -188,7 +188,7 @@ impl OnKubernetes {
             retryable: false,
         };
         let seq = self.after.saturating_add(1);
-        // Nobody may be interested any more.
+        // The receiver may be gone.
         let _ = self.events.send(Reported { seq, event }).await;
     }
 }
@@ -214,7 +214,7 @@ async fn report(
             seq,
             event,
         };
-        // Fails when the shard is given up; whichever part takes it over begins again.
+        // Fails when the shard is given up; the next leader begins again.
         if reports.send(report).await.is_err() {
             return;
         }

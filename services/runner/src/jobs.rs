@@ -22,7 +22,7 @@ use tracing::debug;
 
 /// How long a scheduler may take to answer, until it is asked again.
 const ASK: Duration = Duration::from_secs(10);
-/// Wait before a watch that ended is made again.
+/// Wait before a watch that ended is restarted.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Submits the job, or finds it submitted, and reports its end. A cancelled one is stopped, unless it was another's before.
@@ -72,7 +72,7 @@ fn submission(
     })
 }
 
-/// One node, one attempt, one job, whichever part asks how often.
+/// One node, one attempt, one job, however often it is requested.
 fn job_id(run: RunId, node: &NodeId, attempt: Attempt) -> JobId {
     let digest = Sha256::digest(format!("{run}/{node}/{attempt}").as_bytes());
     let short: String = digest

@@ -26,20 +26,20 @@ use crate::core::event::{Action, Write};
 
 pub(crate) use rejected::Consequence;
 
-/// How long an entry that nobody waits for may stay in memory, so that it travels with what follows.
+/// How long an entry without a waiter may stay in memory, so that it travels with what follows.
 const LAZY: Duration = Duration::from_millis(20);
 /// Most entries of one message of the log.
 const ENTRIES_AT_ONCE: usize = 512;
 /// Most bytes of one message of the log, roughly: it must fit one of the bus.
 const BYTES_AT_ONCE: usize = 768 * 1024;
-/// Entries after which the record is written anew, so that a restart has less to read.
+/// Entries after which the record is written again, so that a restart has less to read.
 const SNAPSHOT_EVERY: u64 = 1_024;
 /// A checkpoint up to this size is kept beside its node; a larger one is read from the log when it is needed.
 const RESUME_BYTES: usize = 16 * 1024;
 /// Ids of checkpoints that are remembered, so that one that is sent again is not stored again.
 const RECENT_CHECKPOINTS: usize = 100_000;
 
-/// Whether somebody waits for an entry.
+/// Whether a requester waits for an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
     Now,
@@ -56,17 +56,17 @@ pub(crate) struct Active {
     trace_id: Option<TraceId>,
     pub(crate) plan: Option<Arc<Plan>>,
     last_at: Timestamp,
-    /// When a running node was last heard of.
-    pub(crate) heard: HashMap<NodeId, Timestamp>,
+    /// When a running node was last seen.
+    pub(crate) last_seen: HashMap<NodeId, Timestamp>,
     /// The message with which a running node was taken, and how often it had been delivered then.
     pub(crate) delivered: HashMap<NodeId, (u64, u32)>,
     /// What is known of the tasks of nodes that are queued or run.
     pub(crate) tasks: HashMap<NodeId, QueuedTask>,
     recent: Recent,
     writer: Writer,
-    /// Bytes of what its nodes put out and of why they failed, as JSON.
+    /// Bytes of the outputs and the errors of its nodes, as JSON.
     pub(crate) weight: usize,
-    /// When something is to be looked at again.
+    /// When the run is to be reconciled again.
     pub(crate) due: Option<Timestamp>,
 }
 
@@ -75,9 +75,9 @@ pub(crate) struct Active {
 pub(crate) struct QueuedTask {
     /// Its sequence, once that is known.
     pub(crate) sequence: Option<u64>,
-    /// When it is looked for.
+    /// When its queue is checked.
     pub(crate) look_at: Timestamp,
-    /// How long after that it is looked for again.
+    /// How long after that its queue is checked again.
     pub(crate) wait: Duration,
 }
 
@@ -178,7 +178,7 @@ impl Active {
             trace_id: record.trace_id,
             plan,
             last_at,
-            heard: HashMap::new(),
+            last_seen: HashMap::new(),
             delivered: HashMap::new(),
             tasks: HashMap::new(),
             recent: Recent::default(),
@@ -319,7 +319,7 @@ impl Active {
         if node.status.is_final() {
             state.ended_at = Some(at);
             self.private.nodes.remove(id.as_str());
-            self.heard.remove(id.as_str());
+            self.last_seen.remove(id.as_str());
             self.delivered.remove(id.as_str());
             self.tasks.remove(id.as_str());
             return;
@@ -441,7 +441,7 @@ impl Active {
         }
     }
 
-    /// The run as it is listed: without its plan and without what its nodes put out.
+    /// The run as it is listed: without its plan and without the outputs of its nodes.
     pub(crate) fn listed(&self) -> Run {
         listed(self.run.clone())
     }
@@ -615,7 +615,7 @@ pub(crate) fn bytes_of_object(fields: &JsonObject) -> usize {
         .sum::<usize>()
 }
 
-/// A run as it is listed: without its plan and without what its nodes put out.
+/// A run as it is listed: without its plan and without the outputs of its nodes.
 pub(crate) fn listed(mut run: Run) -> Run {
     run.plan = None;
     run.inputs = None;

@@ -61,7 +61,7 @@ pub enum Action {
     Execute(Box<Execution>),
     /// Stop doing it.
     Stop(RunId, NodeId, Attempt),
-    /// Tell a worker to stop.
+    /// Command a worker to stop.
     Cancel(WorkerId, RunId, NodeId, Attempt),
     /// Answer.
     Reply(Reply<Answer>),
@@ -136,7 +136,7 @@ pub struct KubernetesWork {
     pub resume_from_log: bool,
     /// Longest time, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// A sign of life is wanted at least this often, in milliseconds.
+    /// A heartbeat is due at least this often, in milliseconds.
     pub heartbeat_ms: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Conditions: expressions of the Common Expression Language over what a run was given and what its nodes put out.
+//! Conditions: expressions of the Common Expression Language over the input of a run and the outputs of its nodes.
 //!
 //! The language has no loops but the comprehensions (`all`, `exists`, `map`, `filter`); nested they could keep a runner
 //! busy for hours, so an expression may hold one.

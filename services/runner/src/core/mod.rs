@@ -51,7 +51,7 @@ use active::{Active, Deferred};
 use reconciler::{Reconciler, STOP_AGAIN};
 use runs::Runs;
 
-/// How often ended runs that have expired are looked for.
+/// How often ended runs are checked for expiry.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// What a step leads to.
@@ -118,7 +118,7 @@ pub struct Core {
     config: CoreConfig,
     runs: Runs,
     ended: BTreeMap<RunId, Ended>,
-    /// When which run is to be looked at.
+    /// When each run is to be reconciled.
     timers: BTreeSet<(Timestamp, RunId)>,
     timer_of: HashMap<RunId, Timestamp>,
     touched: BTreeSet<RunId>,

@@ -377,7 +377,7 @@ impl Reconciler<'_> {
                     .cloned(),
                 ..self.fact(id)
             }),
-            "gate" => self.fail(id, Attempt(1), "nobody decided in time".to_owned()),
+            "gate" => self.fail(id, Attempt(1), "no decision in time".to_owned()),
             _ => {
                 if takes_worker(node) && walk.at_work >= walk.limit {
                     return;
@@ -486,12 +486,12 @@ impl Reconciler<'_> {
     }
 }
 
-/// Whether a node needs somebody to do it, so that it counts against the plan's limit.
+/// Whether a node needs a worker, so that it counts against the plan's limit.
 fn takes_worker(node: &Node) -> bool {
     matches!(node.kind.as_str(), "command" | "task" | "job" | "inference")
 }
 
-/// How often whichever part does a node is to show a sign of life, in milliseconds: two may be lost.
+/// How often a node's worker is to send a heartbeat, in milliseconds: two may be lost.
 pub(crate) fn heartbeat_of(node: &Node) -> Option<u64> {
     node.heartbeat_timeout_ms.map(|limit| (limit / 3).max(1))
 }

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_filled_says_which_place() {
+    fn a_template_that_cannot_be_filled_names_the_place() {
         for (text, expected) in [
             ("{{inputs.missing}}", "no inputs.missing"),
             ("{{inputs.list[4]}}", "no inputs.list[4]"),

@@ -1,4 +1,4 @@
-//! What the core decides, told as stories: a run is created, workers report, time passes.
+//! Scenarios of the core: a run is created, workers report, time passes.
 
 use quintet_contract::cause::CausedBy;
 use quintet_contract::error::{ErrorCode, ErrorReply};
@@ -224,7 +224,7 @@ impl Story {
         self.record_now().run.status
     }
 
-    /// The run as its record and its log tell it.
+    /// The run as restored from its record and its log.
     fn record_now(&self) -> RunRecord {
         let record = self.record.clone().unwrap();
         let mut active = Active::restore(record);
@@ -280,7 +280,7 @@ fn what_is_stored_is_enough_to_go_on_at_every_step() {
     ));
     for node in ["a", "b", "c"] {
         story.restart();
-        assert_eq!(story.tasks.len(), 1, "{node} is given out again");
+        assert_eq!(story.tasks.len(), 1, "{node} is dispatched again");
         assert_eq!(story.tasks[0].node_id.as_str(), node);
         story.succeed(node, json!({}));
     }
@@ -327,7 +327,7 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         1,
         "a report that comes twice counts once"
     );
-    // A copy of the task takes nothing from whichever part is at work.
+    // A copy of the task takes nothing from the worker that has it.
     assert!(matches!(story.take("w2", "a", 1), Verdict::Gone { .. }));
     story.wait(Duration::from_secs(11));
     let Verdict::Granted {
@@ -342,7 +342,7 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         (attempt, resume_state),
         (Attempt(2), Some(json!({"at": 5})))
     );
-    assert_eq!(story.cancels.len(), 1, "whichever part had it is told");
+    assert_eq!(story.cancels.len(), 1, "the worker that had it is commanded");
     assert!(matches!(
         story.report(("w1", "a"), 1, 2, checkpoint(json!({}))),
         Verdict::Gone { .. }
@@ -485,7 +485,7 @@ fn a_run_that_waits_is_kept_as_it_is_stored_and_goes_on_from_there() {
         panic!("there is no such run");
     };
     assert_eq!(shown.run, story.record.clone().unwrap().run);
-    assert_eq!(story.core.runs.passivated(), 1, "a look wakes nobody");
+    assert_eq!(story.core.runs.passivated(), 1, "a read loads no run");
     let decide = DecideGate {
         run_id: run,
         node_id: NodeId::parse("gate").unwrap(),
@@ -542,7 +542,7 @@ fn gates_wait_for_a_decision_or_their_timeout_and_sleeps_for_their_moment() {
     assert_eq!(story.node("sleep"), NodeStatus::Waiting);
     story.wait(Duration::from_secs(100));
     assert_eq!(story.status(), RunStatus::Completed);
-    assert!(story.tasks.is_empty(), "nobody was bothered");
+    assert!(story.tasks.is_empty(), "no task was dispatched");
 
     let mut story = Story::new(Some(json!({"nodes": [{"id": "gate", "kind": "gate"}]})));
     let run = story.run;
@@ -590,7 +590,7 @@ fn a_decision_names_the_key_that_made_it_and_whom_the_client_claims() {
 }
 
 #[test]
-fn an_attempt_that_takes_too_long_or_says_nothing_has_failed() {
+fn an_attempt_that_takes_too_long_or_sends_no_heartbeat_has_failed() {
     for limits in [
         json!({"timeoutMs": 2000}),
         json!({"heartbeatTimeoutMs": 2000}),

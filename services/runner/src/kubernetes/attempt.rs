@@ -53,11 +53,11 @@ impl Running<'_> {
                 biased;
                 () = self.cancel.cancelled() => return self.remove(job.metadata.uid).await,
                 () = self.events.closed() => return,
-                last = self.tend(&job, &mut reader) => last,
+                last = self.supervise(&job, &mut reader) => last,
             },
         };
         let seq = reader.next_number();
-        // Nobody may be interested any more.
+        // The receiver may be gone.
         let _ = self.events.send(Reported { seq, event: last }).await;
     }
 
@@ -110,7 +110,7 @@ impl Running<'_> {
     }
 
     /// Follows the Job to its end.
-    async fn tend(&self, job: &Job, reader: &mut LogReader) -> WorkerEvent {
+    async fn supervise(&self, job: &Job, reader: &mut LogReader) -> WorkerEvent {
         let kubernetes = self.kubernetes;
         let uid = job.metadata.uid.clone().unwrap_or_default();
         let selector = format!("batch.kubernetes.io/controller-uid={uid}");
@@ -156,7 +156,7 @@ impl Running<'_> {
         not_started(self.kubernetes.config.start_timeout, hindrance)
     }
 
-    /// Looks at the Job again and again, and shows a sign of life while it is there.
+    /// Polls the Job, and sends a heartbeat while it exists.
     async fn poll(&self, uid: &str, job: &watch::Sender<JobSeen>) -> Infallible {
         let pace = self.kubernetes.pace;
         let wanted = self.execution.heartbeat.unwrap_or(pace.poll);
@@ -184,9 +184,9 @@ impl Running<'_> {
         Ok(ours.as_ref().map_or(JobSeen::Missing, seen))
     }
 
-    /// Ends when the Job ended and its pod does not: its node is dead, or nobody says what became of it.
+    /// Ends when the Job ended and its pod does not: its node is dead, or its outcome stays unknown.
     async fn overdue(&self, mut job: watch::Receiver<JobSeen>, pod: &watch::Receiver<PodSeen>) {
-        // The sender lives as long as this future.
+        // The sender exists as long as this future.
         let _ = job.wait_for(|job| *job != JobSeen::Active).await;
         sleep(self.kubernetes.config.cancel_grace + self.kubernetes.pace.settle).await;
         if matches!(pod.borrow().state, PodState::Ended(_)) {
@@ -202,7 +202,7 @@ impl Running<'_> {
         torn: Option<String>,
         reader: &LogReader,
     ) -> WorkerEvent {
-        // Nobody but the Job knows why a pod was deleted.
+        // Only the Job knows why a pod was deleted.
         let is_explained = pod.as_ref().is_some_and(|pod| !pod.is_deleted);
         let job = if is_explained {
             JobSeen::Active
@@ -241,7 +241,7 @@ impl Running<'_> {
         JobSeen::Active
     }
 
-    /// Removes the Job and its pod: the program is told to end, and killed after the grace.
+    /// Removes the Job and its pod: the program gets SIGTERM, and is killed after the grace.
     async fn remove(&self, uid: Option<String>) {
         let params = DeleteParams {
             preconditions: uid.map(|uid| Preconditions {

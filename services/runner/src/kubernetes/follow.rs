@@ -110,7 +110,7 @@ impl Follower<'_> {
             failures += 1;
             let trouble = why(read, &pass);
             if failures == LAST_TRIES {
-                let torn = Some(trouble.told());
+                let torn = Some(trouble.description());
                 return Followed::Ended { pod, torn };
             }
             retries.wait("read log", self.job, &trouble).await;
@@ -209,7 +209,7 @@ impl Follower<'_> {
 
     async fn send(&self, news: Vec<Reported>) {
         for reported in news {
-            // Whoever drops the receiver drops this future too.
+            // The owner of the receiver drops this future too.
             let _ = self.events.send(reported).await;
         }
     }

@@ -1,7 +1,7 @@
 //! The log of a pod as the row of a program's events, each of them once, however often the log has to be opened. Pure.
 //!
 //! Kubernetes puts a time with nanoseconds before every line. An event is numbered by the time of its line, or by one
-//! more than the event before it where that is not later. So numbers rise, and who reads the same log again finds the
+//! more than the event before it where that is not later. So numbers rise, and a reader of the same log again finds the
 //! same numbers; what has a number that was taken already is dropped. A log is opened again from the second before the
 //! last line that was seen, since the API takes whole seconds only.
 //!
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_program_said_about_its_failure_survives_a_restart() {
+    fn the_error_of_a_program_survives_a_restart() {
         let log = line(
             1,
             r#"{"type":"error","message":"no room","retryable":true}"#,

@@ -1,4 +1,4 @@
-//! What the pod of a Job tells: whether its program runs, how it ended, or why it will not start. Pure.
+//! The state of the pod of a Job: whether its program runs, how it ended, or why it will not start. Pure.
 
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 
@@ -35,7 +35,7 @@ pub(super) struct PodEnd {
     pub(super) container: Option<ContainerEnd>,
     /// Why the cluster ended it, where it was the cluster.
     pub(super) disruption: Option<String>,
-    /// Somebody deleted the pod: the Job says who and why.
+    /// The pod was deleted: the Job holds the reason.
     pub(super) is_deleted: bool,
 }
 
@@ -59,7 +59,7 @@ impl ContainerEnd {
     }
 }
 
-/// What a pod tells.
+/// The state of a pod.
 pub(super) fn state(pod: &Pod) -> PodState {
     let Some(status) = &pod.status else {
         return PodState::Waiting(None);
@@ -112,13 +112,13 @@ fn disruption(status: &PodStatus) -> Option<String> {
         ),
         (None, None) => return None,
     };
-    Some(told(reason, message))
+    Some(describe(reason, message))
 }
 
 /// The reasons are those of the kubelet.
 fn waiting_state(waiting: &ContainerStateWaiting, container: Option<&ContainerStatus>) -> PodState {
     let reason = waiting.reason.as_deref().unwrap_or("waiting");
-    let why = told(reason, waiting.message.as_deref());
+    let why = describe(reason, waiting.message.as_deref());
     let image = container.map_or("", |container| container.image.as_str());
     match reason {
         // The kubelet has tried more than once by then and would go on for ever.
@@ -148,12 +148,12 @@ fn unschedulable(status: &PodStatus) -> Option<Hindrance> {
         .flatten()
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
     let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
-    let why = told(reason, condition.message.as_deref());
+    let why = describe(reason, condition.message.as_deref());
     Some(Hindrance::Unschedulable(why))
 }
 
 /// A reason and what explains it.
-pub(super) fn told(reason: &str, message: Option<&str>) -> String {
+pub(super) fn describe(reason: &str, message: Option<&str>) -> String {
     match message.map(str::trim) {
         Some(message) if !message.is_empty() => format!("{reason}: {message}"),
         _ => reason.to_owned(),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_waits_says_what_for() {
+    fn a_waiting_pod_shows_its_reason() {
         assert_eq!(read(json!({})), PodState::Waiting(None));
         let no_room = json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"},
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_ended_says_how() {
+    fn an_ended_pod_shows_its_exit() {
         let state = read(with_container(
             json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
         ));

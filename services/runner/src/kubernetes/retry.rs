@@ -44,7 +44,7 @@ impl Trouble {
     }
 
     /// For people, in one line.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn description(&self) -> String {
         match (self, self.status()) {
             (_, Some(status)) => status.message.clone(),
             (Self::Api(error), None) => error.to_string(),

@@ -52,7 +52,7 @@ pub(super) struct PodWatch<'a> {
 }
 
 impl PodWatch<'_> {
-    /// Tells how the pod stands, until it is dropped.
+    /// Publishes the state of the pod, until it is dropped.
     pub(super) async fn run(&self) -> Infallible {
         let mut retries = Retries::new(self.pace);
         let mut version = None;
@@ -79,12 +79,12 @@ impl PodWatch<'_> {
         match name {
             None => {
                 if let Some(pod) = pods.items.first() {
-                    self.tell(pod);
+                    self.publish(pod);
                 }
             }
             Some(name) => match pods.items.iter().find(|pod| has_name(pod, &name)) {
-                Some(pod) => self.tell(pod),
-                None => self.tell_state(PodState::Gone),
+                Some(pod) => self.publish(pod),
+                None => self.publish_state(PodState::Gone),
             },
         }
         Ok(())
@@ -101,13 +101,13 @@ impl PodWatch<'_> {
             match event? {
                 WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
                     version.clone_from(&pod.metadata.resource_version);
-                    self.tell(&pod);
+                    self.publish(&pod);
                 }
                 WatchEvent::Deleted(pod) => {
                     version.clone_from(&pod.metadata.resource_version);
-                    self.tell(&pod);
+                    self.publish(&pod);
                     if self.is_ours(&pod) {
-                        self.tell_state(PodState::Gone);
+                        self.publish_state(PodState::Gone);
                     }
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -126,7 +126,7 @@ impl PodWatch<'_> {
         seen.name.as_deref().is_none_or(|name| has_name(pod, name))
     }
 
-    fn tell(&self, pod: &Pod) {
+    fn publish(&self, pod: &Pod) {
         if !self.is_ours(pod) {
             return;
         }
@@ -136,7 +136,7 @@ impl PodWatch<'_> {
         });
     }
 
-    fn tell_state(&self, state: PodState) {
+    fn publish_state(&self, state: PodState) {
         self.seen.send_if_modified(|seen| change(seen, state));
     }
 }

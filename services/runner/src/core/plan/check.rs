@@ -53,7 +53,7 @@ impl Problems {
     }
 }
 
-/// Reads what can be read; nodes that cannot are left out, so that the others are still looked at.
+/// Reads what can be read; nodes that cannot are left out, so that the others are still checked.
 fn read(value: &Value, problems: &mut Problems) -> Option<Plan> {
     let Value::Object(fields) = value else {
         problems.add("", "shape", "a plan is an object with nodes and edges");
@@ -227,12 +227,12 @@ fn check_nodes(
     for (index, node) in nodes.iter().enumerate() {
         for (position, need) in node.needs.iter().enumerate() {
             let path = format!("{}[{index}].needs[{position}]", scope.path);
-            let said = Link {
+            let needs = Link {
                 from: need,
                 to: &node.id,
                 path: &path,
             };
-            link(&places, &said, &mut before, problems);
+            link(&places, &needs, &mut before, problems);
         }
     }
     for (path, from, to) in edges {
@@ -249,7 +249,7 @@ fn check_nodes(
     }
     for (index, node) in nodes.iter().enumerate() {
         let mut known: HashSet<String> = match &cycle {
-            // Without an order nothing can be said about what is there when.
+            // Without an order the available outputs are unknown.
             Some(_) => nodes.iter().map(|node| node.id.clone()).collect(),
             None => ancestors(index, &before)
                 .iter()
@@ -311,7 +311,7 @@ fn cycle(count: usize, before: &BTreeMap<usize, BTreeSet<usize>>) -> Option<Vec<
         if marks[start] != Mark::New {
             continue;
         }
-        // Depth first without recursion: the nodes on the way, each with its needs that are still to be looked at.
+        // Depth first without recursion: the nodes on the way, each with its needs that are still to be visited.
         let needs = |at: usize| {
             before
                 .get(&at)
@@ -359,7 +359,7 @@ fn ancestors(of: usize, before: &BTreeMap<usize, BTreeSet<usize>>) -> BTreeSet<u
     found
 }
 
-/// What is known while one node is looked at.
+/// What is known while one node is checked.
 struct Look<'a> {
     path: String,
     scope: &'a Scope,
@@ -430,7 +430,7 @@ fn check_node(node: &Node, look: &Look<'_>, problems: &mut Problems) {
         "condition" => check_condition(node, look, problems),
         "foreach" => check_foreach(node, look, problems),
         "sleep" => check_sleep(node, look, problems),
-        // Its shape was wrong, which has been said.
+        // Its shape was wrong, which is reported already.
         "" => {}
         other => problems.add(
             look.at("kind"),
@@ -628,7 +628,7 @@ mod tests {
                 {"id": "a", "kind": "command"},
                 {"id": "a", "kind": "gate"},
                 {"id": "b", "kind": "dance"},
-                {"id": "c", "kind": "task", "queue": "q", "needs": ["nobody"], "input": "{{nodes.e.output.x}}"},
+                {"id": "c", "kind": "task", "queue": "q", "needs": ["unknown"], "input": "{{nodes.e.output.x}}"},
                 {"id": "d", "kind": "sleep"},
                 {"id": "e", "kind": "sleep", "for": "a while"},
                 {"id": "f", "kind": "condition", "when": "inputs.x >", "then": ["e"]},
@@ -669,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_is_told_as_the_way_it_goes() {
+    fn a_cycle_is_reported_as_its_path() {
         let plan = json!({"nodes": [
             {"id": "a", "kind": "gate", "needs": ["c"]},
             {"id": "b", "kind": "gate", "needs": ["a"]},

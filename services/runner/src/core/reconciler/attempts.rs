@@ -1,4 +1,4 @@
-//! Attempts that somebody has, or should have: their limits, their tasks in the queue, and what follows a failure.
+//! Attempts that a worker has, or should have: their limits, their tasks in the queue, and what follows a failure.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::core::event::Action;
 const LOOK_AT_MOST: Duration = Duration::from_secs(600);
 
 impl Reconciler<'_> {
-    /// A node that somebody has: not too long, and not without a word.
+    /// A node that a worker has: neither too long nor without a heartbeat.
     pub(super) fn watch_over(&mut self, node: &Node, id: &NodeId, walk: &mut Pass) {
         let Some(state) = self.active.state(id.as_str()) else {
             return;
         };
         let (attempt, started) = (state.attempt, state.started_at.unwrap_or(self.now));
-        let heard = self.active.heard.get(id.as_str()).copied();
+        let last_seen = self.active.last_seen.get(id.as_str()).copied();
         let limits = [
             (node.timeout_ms, started, "took longer than"),
             (
                 node.heartbeat_timeout_ms,
-                heard.unwrap_or(started),
-                "was not heard of for",
+                last_seen.unwrap_or(started),
+                "sent no heartbeat for",
             ),
         ];
         for (limit, since, what) in limits {
@@ -59,8 +59,8 @@ impl Reconciler<'_> {
         self.active.tasks.insert(id.clone(), task);
     }
 
-    /// A task that nobody speaks of must be in its queue. One that was acknowledged although its node has not ended, by a
-    /// worker that was told wrongly, or that is defect, is given out again.
+    /// A task without reports must be in its queue. One that was acknowledged although its node has not ended, by a
+    /// worker with a wrong answer or a defect, is dispatched again.
     pub(super) fn verify_enqueued(
         &mut self,
         node: &Node,

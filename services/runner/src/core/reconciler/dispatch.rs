@@ -1,4 +1,4 @@
-//! Handing attempts of nodes to whichever part does them, and taking them back.
+//! Dispatch: attempts of nodes go to their workers, and are canceled there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) const OWN_WORKER: &str = "runner";
 pub(crate) const STOP_AGAIN: Duration = Duration::from_secs(600);
 
 impl Reconciler<'_> {
-    /// Begins again what this process did, and gives out again what may not have been given out: after a restart.
+    /// Restarts the executions of this process, and dispatches again what may not have been dispatched: after a restart.
     pub(crate) fn resume(&mut self) {
         let Some(plan) = self.active.plan.clone() else {
             return;
@@ -36,8 +36,8 @@ impl Reconciler<'_> {
             .map(|(id, state)| (id.clone(), state.status))
             .collect();
         for (id, status) in at_work {
-            // Whoever has it is given the time to say so.
-            self.active.heard.insert(id.clone(), now);
+            // The worker that has it is given the time to report.
+            self.active.last_seen.insert(id.clone(), now);
             let task = self
                 .active
                 .private(id.as_str())
@@ -57,7 +57,7 @@ impl Reconciler<'_> {
         }
     }
 
-    /// Stops again what this process did and was to stop: who led before may have died before it was done.
+    /// Stops again what this process executed and was to stop: the leader before may have died before it was done.
     pub(crate) fn stop_again(&mut self) {
         let Some(plan) = self.active.plan.clone() else {
             return;
@@ -86,7 +86,7 @@ impl Reconciler<'_> {
         }
     }
 
-    /// An attempt that nobody has yet.
+    /// An attempt that no worker has yet.
     pub(super) fn start_attempt(&mut self, node: &Node, id: &NodeId, place: &Place) {
         let before = self.fact(id);
         if let Err(error) = self.task(node, id, place) {
@@ -106,12 +106,12 @@ impl Reconciler<'_> {
                 ..before
             }
         };
-        self.active.heard.insert(id.clone(), self.now);
+        self.active.last_seen.insert(id.clone(), self.now);
         self.node(fact);
         self.dispatch(node, id, place);
     }
 
-    /// Hands an attempt to whichever part does it.
+    /// Dispatches an attempt to its executor.
     pub(super) fn dispatch(&mut self, node: &Node, id: &NodeId, place: &Place) {
         let Ok(task) = self.task(node, id, place) else {
             return;
@@ -146,7 +146,7 @@ impl Reconciler<'_> {
         })));
     }
 
-    /// What whichever part does a node is told.
+    /// The task of a node.
     pub(super) fn task(&self, node: &Node, id: &NodeId, place: &Place) -> Result<Task, String> {
         let scope = self.scope(place);
         let filled = |value: &Value| template::filled(value, &scope);
@@ -217,7 +217,7 @@ impl Reconciler<'_> {
         scope
     }
 
-    /// Tells whichever part has a node to stop.
+    /// Stops the execution of a node.
     pub(super) fn stop(&mut self, id: &NodeId) {
         let run = self.active.id();
         let attempt = self.fact(id).attempt;

@@ -96,7 +96,7 @@ impl Reconciler<'_> {
         let outputs = Value::Array(outputs.collect());
         if self.active.weight + bytes_of(&outputs) > MAX_OUTPUTS_BYTES {
             let text = format!(
-                "what its items put out takes {} bytes, which is more than a run can hold",
+                "the outputs of its items take {} bytes, which is more than a run can hold",
                 bytes_of(&outputs)
             );
             self.fail(id, Attempt(1), text);

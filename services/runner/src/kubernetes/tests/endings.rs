@@ -1,4 +1,4 @@
-//! How programs end, and what is told of it.
+//! How programs end, and what is reported of it.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn waiting(reason: &str, message: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn a_program_that_ends_well_is_told_from_its_first_line_to_its_last() {
+async fn a_program_that_ends_well_is_reported_from_its_first_line_to_its_last() {
     let (cluster, mut going) = begun().await;
     cluster.pod(waiting("ContainerCreating", "")).await;
     run_program(&cluster).await;
@@ -125,7 +125,7 @@ async fn a_program_that_the_cluster_takes_away_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn a_job_that_somebody_removes_fails() {
+async fn a_job_that_is_removed_from_outside_fails() {
     let (cluster, mut going) = running().await;
     cluster.log(START, "line 0\n");
     assert_eq!(going.some(1).await[0].event, line("line 0"));
@@ -145,7 +145,7 @@ async fn a_program_on_a_dead_node_is_given_up_when_its_job_has_failed() {
 }
 
 #[tokio::test]
-async fn a_cancel_removes_the_job_and_tells_nothing_more() {
+async fn a_cancel_removes_the_job_and_reports_nothing_more() {
     let (cluster, mut going) = running().await;
     cluster.log(START, "line 0\n");
     assert_eq!(going.some(1).await[0].event, line("line 0"));

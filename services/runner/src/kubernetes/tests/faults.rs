@@ -4,7 +4,7 @@ use super::*;
 use quintet_testkit::kubernetes::{Cluster, Fault, Verb};
 
 #[tokio::test]
-async fn a_log_that_breaks_again_and_again_is_told_once_and_in_order() {
+async fn a_log_that_breaks_again_and_again_is_reported_once_and_in_order() {
     let cluster = Cluster::start().await;
     let kubernetes = kubernetes(&cluster).await;
     // In the middle of a time, of a line, and between two; the API sometimes hides that it broke off.
@@ -62,7 +62,7 @@ async fn a_success_without_its_whole_log_is_none() {
     run_program(&cluster).await;
     cluster.end(0, "Completed").await;
     let error =
-        "the program ended well, and what it said could not be read to the end: a fault: 500";
+        "the program ended well, and its output could not be read to the end: a fault: 500";
     assert_eq!(going.rest().await, [failed(error, true)]);
 }
 

@@ -96,7 +96,7 @@ impl Going {
         }
     }
 
-    /// The next event that is no sign of life; none at the end.
+    /// The next event that is no heartbeat; none at the end.
     async fn next(&mut self) -> Option<Reported> {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.events.recv()).await;

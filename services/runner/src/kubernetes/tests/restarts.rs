@@ -24,11 +24,11 @@ async fn another_runner_goes_on_where_the_first_one_was_killed() {
     );
     write_lines(&cluster, 5..8, SECOND / 2);
     cluster.end(0, "Completed").await;
-    let mut told: Vec<_> = before.into_iter().map(|reported| reported.event).collect();
-    told.extend(second.rest().await);
+    let mut reported: Vec<_> = before.into_iter().map(|reported| reported.event).collect();
+    reported.extend(second.rest().await);
     let mut expected = lines(0..8);
     expected.push(succeeded());
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
     assert_eq!(cluster.questions(Verb::CreateJob).len(), 1);
 }
 
@@ -49,7 +49,7 @@ async fn a_job_that_exists_is_adopted_even_if_nothing_of_it_was_seen() {
 }
 
 #[tokio::test]
-async fn a_job_of_somebody_else_is_left_alone() {
+async fn a_job_of_another_owner_is_left_alone() {
     let cluster = Cluster::start().await;
     let kubernetes = kubernetes(&cluster).await;
     let mut foreign = job::job(&execution(), &kubernetes.config).unwrap();
