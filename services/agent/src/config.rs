@@ -1,4 +1,4 @@
-//! What an agent is told at its start.
+//! Configuration of an agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use quintet_worker::process::EnvironmentFilter;
 
 use crate::executors::Executor;
 
-/// Everything an agent can be told. [`AgentConfig::new`] has defaults for all but its id.
+/// All settings of an agent. [`AgentConfig::new`] has defaults for all but its id.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
     /// Its id, stable over restarts.

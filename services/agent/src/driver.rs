@@ -1,4 +1,4 @@
-//! Lives an agent's life: its only `select!`, around the core.
+//! The event loop of an agent: its only `select!`, around the core.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
     };
     let hello = hello(&config, &abilities);
     let options = LinkOptions::default();
-    let (link, mut heard) = AgentLink::open(bus.clone(), identity, hello, options);
+    let (link, mut link_events) = AgentLink::open(bus.clone(), identity, hello, options);
     let tasks = Tasks::new(format!("agent/{}", config.agent));
     tasks.spawn(
         "watchdog",
@@ -84,10 +84,10 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
     };
     info!(agent = %driver.config.agent, slots = driver.config.slots, "agent started");
     let agent = driver.config.agent.to_string();
-    let leaving = driver.live(&mut heard, child_events, &shutdown).await;
-    // The link lives as long as somebody listens to it.
+    let leaving = driver.event_loop(&mut link_events, child_events, &shutdown).await;
+    // The link runs as long as its receiver exists.
     let left = leave(leaving, &link, agent).await;
-    drop(heard);
+    drop(link_events);
     let report = tasks.shutdown(LAST_TASKS).await;
     if !report.is_clean() {
         warn!(aborted = ?report.aborted, "some tasks did not end in time");
@@ -95,7 +95,7 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
     left
 }
 
-/// Tells the reaper when restartable jobs must have ended: when this process is frozen it cannot end them itself.
+/// Sets the reaper's deadline for restartable jobs: when this process is frozen it cannot end them itself.
 async fn watch_fence(
     mut fences_at: watch::Receiver<Option<Moment>>,
     spawner: Spawner,
@@ -113,14 +113,14 @@ async fn watch_fence(
 async fn leave(leaving: Leaving, link: &LinkHandle, agent: String) -> Result<(), Error> {
     match leaving {
         Leaving::Drained => {
-            let said = async {
+            let goodbye = async {
                 link.flush(LAST_REPORTS).await?;
                 link.goodbye("the agent was shut down").await
             };
-            match said.await {
+            match goodbye.await {
                 Ok(()) => info!(%agent, "agent left"),
                 Err(error @ (LinkError::Late { .. } | LinkError::Closed)) => {
-                    warn!(%agent, %error, "agent left without being heard");
+                    warn!(%agent, %error, "agent left without a confirmed goodbye");
                 }
             }
             Ok(())
@@ -180,16 +180,16 @@ struct Driver {
 
 enum Happened<'l> {
     Event(Event),
-    Heard(LinkEvent),
+    Link(LinkEvent),
     Closed,
     Room(ReportSlot<'l>),
     Drain,
 }
 
 impl Driver {
-    async fn live(
+    async fn event_loop(
         mut self,
-        heard: &mut mpsc::Receiver<LinkEvent>,
+        link_events: &mut mpsc::Receiver<LinkEvent>,
         mut child_events: mpsc::Receiver<Event>,
         shutdown: &CancellationToken,
     ) -> Leaving {
@@ -204,7 +204,7 @@ impl Driver {
                 Some(event) = child_events.recv() => Happened::Event(event),
                 event = self.outbound.timer() => Happened::Event(event),
                 Ok(slot) = link.slot(), if self.outbound.has_reports() => Happened::Room(slot),
-                event = heard.recv(), if is_open => event.map_or(Happened::Closed, Happened::Heard),
+                event = link_events.recv(), if is_open => event.map_or(Happened::Closed, Happened::Link),
             };
             match happened {
                 Happened::Drain => {
@@ -216,10 +216,10 @@ impl Driver {
                 }
                 Happened::Event(event) => self.step(vec![event], &Span::none()),
                 Happened::Room(slot) => self.outbound.send_in(slot),
-                Happened::Heard(event) => self.hear(event),
+                Happened::Link(event) => self.link_event(event),
                 Happened::Closed => is_open = false,
             }
-            self.take_what_is_there(heard, &mut child_events);
+            self.take_ready(link_events, &mut child_events);
             self.publish();
             if let Some(leaving) = self.outbound.leaving {
                 return leaving;
@@ -228,9 +228,9 @@ impl Driver {
     }
 
     /// Handles what has come already, so that a burst costs one list of jobs and one batch of reports.
-    fn take_what_is_there(
+    fn take_ready(
         &mut self,
-        heard: &mut mpsc::Receiver<LinkEvent>,
+        link_events: &mut mpsc::Receiver<LinkEvent>,
         child_events: &mut mpsc::Receiver<Event>,
     ) {
         for _ in 0..BURST {
@@ -238,15 +238,15 @@ impl Driver {
                 self.step(vec![event], &Span::none());
             } else if let Some(event) = self.outbound.timer().now_or_never() {
                 self.step(vec![event], &Span::none());
-            } else if let Ok(event) = heard.try_recv() {
-                self.hear(event);
+            } else if let Ok(event) = link_events.try_recv() {
+                self.link_event(event);
             } else {
                 return;
             }
         }
     }
 
-    fn hear(&mut self, event: LinkEvent) {
+    fn link_event(&mut self, event: LinkEvent) {
         if matches!(event, LinkEvent::Replaced | LinkEvent::Closed) {
             self.outbound.limit_drain(DRAIN_SLACK);
         }

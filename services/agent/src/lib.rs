@@ -11,7 +11,7 @@
 //!   refused                                   └──exit────┴─────exit────────┴──kill────┘
 //! ```
 //!
-//! [`run`] is the whole program; `core` decides, `driver` lives, `child` looks after one process. Children
+//! [`run`] is the whole program; `core` decides, `driver` runs the event loop, `child` supervises one process. Children
 //! sit in process groups of their own and die with the agent: the kernel kills the child itself, the
 //! [`reaper`](quintet_worker::process::reaper) kills everything that the child started.
 

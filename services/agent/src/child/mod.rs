@@ -1,6 +1,6 @@
 //! Looks after one child process from its start to its end.
 //!
-//! One task per child owns its process group, so that nobody signals a group that is gone. Readers drain its
+//! One task per child owns its process group, so that no task signals a group that is gone. Readers drain its
 //! output, stdin passes live commands on; what matters comes back to the driver as events.
 
 mod output;
@@ -35,9 +35,9 @@ use stdin::Language;
 const COMMANDS: usize = 16;
 /// How often progress is reported.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
-/// How often an encoder is looked at, at most; a fourth of the stall timeout when that is shorter.
+/// How often an encoder is checked, at most; a fourth of the stall timeout when that is shorter.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
-/// An encoder that waits for its source obeys a second request only.
+/// An encoder that waits for its source handles a second request only.
 const SECOND_TERM_AFTER: Duration = Duration::from_secs(2);
 /// How long the last output may take to be read after the end, and how long to be stored.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ pub(crate) enum Work {
     Ffmpeg(FfmpegPlan),
 }
 
-/// How a child is told things.
+/// The inputs of a child.
 #[derive(Debug)]
 pub(crate) struct Handle {
     stop_level: watch::Sender<StopLevel>,
@@ -172,7 +172,7 @@ impl ChildSupervisor {
             Work::Ffmpeg(plan) => self.ffmpeg(plan, &sink, asked).await,
         };
         drop(sink);
-        // Whoever sees the end of a job finds its whole log, unless the bus is slow or away.
+        // When the end of a job is visible its whole log is stored, unless the bus is slow or away.
         let _ = timeout(LAST_WORDS, shipped).await;
         self.say(Event::Exited(self.placement.clone(), exit)).await;
         Ok(())
@@ -280,7 +280,7 @@ impl ChildSupervisor {
     }
 
     fn open_desk(&self, child: &mut Child, language: Language, asked: mpsc::Receiver<LiveCommand>) {
-        let desk = stdin::serve(
+        let commands = stdin::serve(
             self.placement.clone(),
             child.stdin.take(),
             language,
@@ -289,7 +289,7 @@ impl ChildSupervisor {
         );
         self.context
             .tasks
-            .spawn("commands", ExitPolicy::Optional, desk.in_current_span());
+            .spawn("commands", ExitPolicy::Optional, commands.in_current_span());
     }
 
     fn escalate(&mut self, group: &Group) {
@@ -301,7 +301,7 @@ impl ChildSupervisor {
     }
 
     async fn say(&self, event: Event) {
-        // Fails when the driver is gone; then there is nobody who would want to know.
+        // Fails when the driver is gone; then no receiver is left.
         let _ = self.context.events.send(event).await;
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Replies {
     pub(super) refused: u64,
 }
 
-/// What is heard from ffmpeg beside its log.
+/// Output of ffmpeg beside its log.
 pub(super) struct Dialog {
     progress: watch::Sender<Progress>,
     replies: watch::Sender<Replies>,

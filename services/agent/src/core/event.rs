@@ -100,7 +100,7 @@ pub(crate) enum Leaving {
 pub(crate) enum Effect {
     /// Report to the owner.
     Report(AgentReport),
-    /// Start the job; the flag says whether it may be started elsewhere when this agent is not heard any more.
+    /// Start the job; the flag says whether it may be started elsewhere when this agent loses contact.
     Start(JobAttempt, Plan, bool),
     /// Ask the job's processes to end.
     Terminate(JobAttempt),
@@ -117,7 +117,7 @@ pub(crate) enum Effect {
     Schedule(JobAttempt, Deadline, Duration),
     /// Answer a command.
     Answer(AnswerId, Result<CommandReply, ErrorReply>),
-    /// Keep a happening of the job.
+    /// Store an event of the job.
     Happened {
         placement: JobAttempt,
         kind: &'static str,

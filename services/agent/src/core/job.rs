@@ -8,7 +8,7 @@ use crate::executors::Plan;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) plan: Plan,
-    /// Whether the owner may start it elsewhere when it does not hear this agent.
+    /// Whether the owner may start it elsewhere when this agent loses contact.
     pub(super) restartable: bool,
     pub(super) stage: Stage,
 }
@@ -45,7 +45,7 @@ pub(super) enum EndReason {
     Shutdown,
     /// It failed already.
     Failed(JobError),
-    /// Nobody is to hear of it.
+    /// Its end is not reported.
     Silenced,
 }
 

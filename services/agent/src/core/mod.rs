@@ -221,7 +221,7 @@ impl Core {
         self.rescind_acceptance(placement, text);
     }
 
-    /// Takes an acceptance back: the job was not started, and may go to somebody else whatever its policy says. It is
+    /// Rescinds an acceptance: the job was not started, and may go to another agent whatever its policy is. It is
     /// listed until the owner has stored that, or it would be missed.
     fn rescind_acceptance(&mut self, placement: JobAttempt, why: &str) {
         if let Some(job) = self.jobs.get_mut(&placement)

@@ -190,7 +190,7 @@ fn a_job_that_is_stopped_before_it_started_is_never_started() {
 }
 
 #[test]
-fn an_end_that_nobody_asked_for_says_why() {
+fn an_unrequested_end_reports_its_reason() {
     for (exit, code) in [
         (failed(), "FAILED EXIT_STATUS"),
         (

@@ -37,7 +37,7 @@ pub(crate) enum StderrLine {
     Talk,
 }
 
-/// Tells answers to commands from talk.
+/// Distinguishes answers to commands from other output.
 pub(crate) fn parse(line: &str) -> StderrLine {
     if let Some(reply) = line.strip_prefix("Command reply for stream ") {
         return match reply.split_once("ret:") {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_from_talk() {
+    fn answers_are_distinguished_from_other_output() {
         assert_eq!(
             parse("Command reply for stream 1: ret:0 res:"),
             StderrLine::Obeyed

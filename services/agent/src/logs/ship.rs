@@ -72,7 +72,7 @@ pub(crate) async fn ship(
             }
         }
     }
-    // Fails when nobody waits for the end.
+    // Fails when no caller waits for the end.
     let _ = shipment.done.send(());
     Ok(())
 }
