@@ -90,7 +90,7 @@ impl Agent {
         let (link, mut events) =
             AgentLink::open(bus.clone(), identity, hello, LinkOptions::default());
         let mut work = JoinSet::new();
-        let says = link.clone();
+        let agent = link.clone();
         work.spawn(async move {
             let mut jobs: Vec<ActiveJob> = Vec::new();
             while let Some(event) = events.recv().await {
@@ -98,20 +98,20 @@ impl Agent {
                     LinkEvent::Assigned { assignment, .. } => {
                         let (job_id, attempt) = (assignment.job_id, Some(assignment.attempt));
                         jobs.push(ActiveJob { job_id: job_id.clone(), attempt, status: JobStatus::Accepted });
-                        says.set_jobs(jobs.clone());
+                        agent.set_jobs(jobs.clone());
                         let ack = AgentReport::AssignAck { job_id, attempt, accepted: true, reason: None };
-                        says.report(ack).await.unwrap();
+                        agent.report(ack).await.unwrap();
                     }
                     LinkEvent::Confirmed(JobAttempt { job_id, attempt }) => {
                         let status = JobStatus::Running;
                         let update = AgentReport::JobUpdate { job_id, attempt: Some(attempt), status };
-                        says.report(update).await.unwrap();
+                        agent.report(update).await.unwrap();
                     }
                     LinkEvent::Command { command: AgentCommand::Stop { job_id, attempt, .. }, responder, .. } => {
                         responder.ok(&CommandReply::default()).await;
                         let (attempt, status) = (Some(attempt), JobStatus::Stopped);
                         let end = AgentReport::JobStopped { job_id, attempt, status, error: None };
-                        says.report(end).await.unwrap();
+                        agent.report(end).await.unwrap();
                     }
                     LinkEvent::Stored(reports) => {
                         let ended = |id: &JobId| {
@@ -120,7 +120,7 @@ impl Agent {
                             )
                         };
                         jobs.retain(|job| !ended(&job.job_id));
-                        says.set_jobs(jobs.clone());
+                        agent.set_jobs(jobs.clone());
                     }
                     _ => {}
                 }

@@ -1,5 +1,5 @@
-"""A worker of frames over HTTP, with nothing but the standard library: a bar that runs over the display, as wide as its
-setting `width` says. See services/workers/FRAMES.md.
+"""A worker of frames over HTTP, with nothing but the standard library: a bar that runs over the display. Its
+setting `width` is its width. See services/workers/FRAMES.md.
 
     python3 frame_worker_http.py http://127.0.0.1:8080 bar
 """

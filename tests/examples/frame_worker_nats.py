@@ -1,4 +1,4 @@
-"""A worker of frames on the bus: fills the display from the left, column by column, as fast as its setting `pps` says.
+"""A worker of frames on the bus: fills the display from the left, column by column, at the rate of its setting `pps`.
 See services/workers/FRAMES.md.
 
     NATS_URL=nats://127.0.0.1:4222 python3 frame_worker_nats.py fill

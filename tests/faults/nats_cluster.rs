@@ -12,7 +12,7 @@ const JOBS: usize = 100;
 /// The stream of all jobs.
 const JOBS_STREAM: &str = "KV_quintet_jobs";
 
-/// What a server says about the streams.
+/// A server's report of the streams.
 async fn streams(nats: &NatsCluster, server: usize) -> Result<Value, String> {
     let url = format!("{}/jsz?accounts=true&streams=true", nats.monitor(server));
     let answer = reqwest::get(url).await.map_err(|error| error.to_string())?;

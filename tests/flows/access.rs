@@ -489,7 +489,7 @@ async fn a_trusted_proxy_sets_the_address_of_the_client_and_no_other_client_can(
     }
     assert_eq!(from("198.51.100.1").await, 429);
     assert_eq!(from("198.51.100.2").await, 200, "another client");
-    // What the client itself says comes first, and counts for nothing.
+    // The client's own value comes first, and counts for nothing.
     assert_eq!(from("203.0.113.7, 198.51.100.1").await, 429);
     for client in ["2001:db8::1", "2001:db8::2", "2001:db8::ffff"] {
         assert_eq!(from(client).await, 200);

@@ -1,4 +1,4 @@
-//! Workers of frames in Python, which join as `services/workers/FRAMES.md` says.
+//! Workers of frames in Python, which join as in `services/workers/FRAMES.md`.
 
 use std::fs::File;
 use std::process::{Command, Stdio};

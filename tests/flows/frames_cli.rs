@@ -1,4 +1,4 @@
-//! `quintet frames` against a whole system: what it prints, and what its end says to a shell.
+//! `quintet frames` against a whole system: its output and its exit codes.
 
 use std::process::Command;
 

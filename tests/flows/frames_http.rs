@@ -1,4 +1,4 @@
-//! Frames over HTTP: every route with what it says and what it refuses.
+//! Frames over HTTP: every route with its answers and its refusals.
 
 use std::io::Cursor;
 
@@ -285,7 +285,7 @@ async fn an_unknown_program_joins_by_its_first_frame() {
         json!({"active": "drawing program", "running": ["drawing program"]})
     );
 
-    // The same again is dropped, whatever its header says; what came behind it is cut.
+    // The same again is dropped, whatever its header holds; what came behind it is cut.
     let again = picture(&first).to_rbm(8, 500);
     for bytes in [frame(&first), [again.clone(), vec![1, 2, 3]].concat()] {
         send(api, "/workers/drawing%20program/frame", &bytes)
@@ -504,7 +504,7 @@ async fn every_route_that_is_listed_exists() {
     }
     for route in routes {
         let path = route["path"].as_str().unwrap();
-        // A method that no route takes says whether there is one, and which it takes.
+        // A method that no route takes answers whether there is one, and which it takes.
         let asked = path
             .split('/')
             .map(|part| if part.starts_with(':') { "x" } else { part });

@@ -1,4 +1,4 @@
-//! Wrong input: every answer says what is wrong, under the right status, with the request's id.
+//! Wrong input: every answer names the problem, under the right status, with the request's id.
 
 use quintet_tests::{Plan, Stack};
 use reqwest::Method;

@@ -1,4 +1,4 @@
-//! Workers of runs in other languages: each takes tasks of a queue as `services/workers/TASKS.md` says.
+//! Workers of runs in other languages: each takes tasks of a queue as in `services/workers/TASKS.md`.
 
 use std::fs;
 use std::process::{Command, Stdio};

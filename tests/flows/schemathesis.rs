@@ -1,4 +1,4 @@
-//! What `/openapi.json` says is what the system does: schemathesis makes requests from it, good and bad ones, in order
+//! The system conforms to `/openapi.json`: schemathesis makes requests from it, good and bad ones, in order
 //! and in chains, and compares every answer with what is documented. How it asks is in tests/schemathesis.
 
 use std::process::Stdio;

@@ -7,7 +7,7 @@ use quintet_testkit::wait_for;
 use quintet_tests::{PATIENCE, Stack, run_to_end};
 use serde_json::{Value, json};
 
-/// What ffprobe says about a file.
+/// The report of ffprobe on a file.
 async fn probe(file: &Path) -> Value {
     let mut command = Command::new("ffprobe");
     command

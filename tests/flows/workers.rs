@@ -112,9 +112,9 @@ async fn workers_of_every_kind_are_listed_and_a_killed_one_is_gone_after_its_ttl
     until(api, "the end of the second", |workers| ids(workers) == own).await;
     let took = begun.elapsed();
     let least = Duration::from_millis(ttl.unwrap().saturating_sub(500));
-    assert!(took >= least, "a killed one says no goodbye: {took:?}");
+    assert!(took >= least, "a killed one sends no goodbye: {took:?}");
 
-    // One that is stopped says so.
+    // One that is stopped sends a goodbye.
     let mut third = start(&stack, "third");
     until(api, "the third", |workers| workers.len() == 5).await;
     third.signal(rustix::process::Signal::TERM).unwrap();
@@ -145,7 +145,7 @@ async fn a_drained_run_worker_takes_no_tasks_until_it_may_again() {
     let node = json!({"id": "n", "kind": "command", "command": ["true"]});
     let run = runs_http::make(api, json!({"plan": {"nodes": [node]}})).await;
     queue("a task that no worker takes", &|_, pending| pending == 1).await;
-    let workers = until(api, "a heartbeat that says so", |workers| {
+    let workers = until(api, "a heartbeat with that state", |workers| {
         workers[0]["state"] == "draining"
     });
     assert_eq!(workers.await[0]["load"]["used"], 0);

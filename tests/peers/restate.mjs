@@ -40,7 +40,7 @@ Promise.withResolvers ??= () => {
   return made;
 };
 
-/** Serves one service; says its port, then whenever asked how many jobs it began and how late those of `start`. */
+/** Serves one service; sends its port, then whenever asked how many jobs it began and how late those of `start`. */
 async function work(number) {
   const began = { count: 0, late: [] };
   const noop = async (_context, { kind, at }) => {

@@ -1,6 +1,6 @@
 """`make bench-peers`: the same jobs on BullMQ, Celery and Restate, next to `quintet bench`, in one run on one machine.
 
-A number of one system alone says little of a machine, a ratio to a known one does. Three measurements each: a bulk of
+A number of one system alone means little, a ratio to a known one does not. Three measurements each: a bulk of
 empty jobs until the last is done, one submission after the other, and how long jobs wait for their start at a fixed
 rate. The systems take turns, one at a time, and the table shows the median of the rounds. What cannot be installed here
 is named with its reason and left out.

@@ -153,7 +153,7 @@ impl Store {
         (offers, self.offers.last().map_or(0, |offer| offer.sequence))
     }
 
-    /// Takes or renews the lease; says until when it is held now.
+    /// Takes or renews the lease; returns until when it is held now.
     pub(crate) fn lease(&mut self, holder: usize, now: Millis, life: Millis) -> bool {
         let free = self
             .lease

@@ -63,7 +63,7 @@ async fn start_runner(nats: &Nats) -> System {
     runner
 }
 
-/// Edges whose requests about runs are not limited, unless the test says so.
+/// Edges whose requests about runs are not limited, unless the test asks for it.
 pub async fn start_edges(
     nats: &Nats,
     count: usize,

@@ -145,7 +145,7 @@ impl Agent {
         })
     }
 
-    /// Connects and says this hello.
+    /// Connects and sends this hello.
     pub async fn join(api: &Api, hello: Value) -> Self {
         let mut socket = Socket::connect(api, "/agent").await.unwrap();
         socket.send("agent.hello", hello).await;

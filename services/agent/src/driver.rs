@@ -31,12 +31,12 @@ use crate::outbound::Outbound;
 const CHILD_EVENTS: usize = 1024;
 /// Most events that are handled before their reports are sent.
 const BURST: usize = 256;
-/// How long ffmpeg may take to say its version.
+/// How long ffmpeg may take to print its version.
 const FFMPEG_PROBE: Duration = Duration::from_secs(5);
 /// How long after the grace of a drain the agent waits for processes that cannot be killed.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
 /// How much later than the agent itself its reaper ends what may run elsewhere: an agent that runs looks at least this often,
-/// and the scheduler waits a second longer than it says.
+/// and the scheduler waits a second longer than the answer's deadline.
 const HEAD_START: Duration = Duration::from_millis(600);
 /// How long the last reports may take to be stored.
 const LAST_REPORTS: Duration = Duration::from_secs(5);

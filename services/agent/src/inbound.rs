@@ -35,7 +35,7 @@ impl Answers {
     }
 }
 
-/// Reads what the link says; an event of the link may be several of ours.
+/// Translates an event of the link, which may be several of ours.
 pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> (Vec<Event>, Span) {
     let event = match event {
         LinkEvent::Welcome(settings) => Event::Welcome(settings),
@@ -83,7 +83,7 @@ pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> 
         LinkEvent::Fence => Event::Fenced,
         LinkEvent::Replaced => Event::Replaced,
         LinkEvent::Closed => Event::LinkClosed,
-        // Contact, and what a newer link may say.
+        // Contact, and unknown events of a newer link.
         _ => return (Vec::new(), Span::none()),
     };
     (vec![event], Span::none())

@@ -1,4 +1,4 @@
-//! The agent: runs jobs as child processes, and says what becomes of them.
+//! The agent: runs jobs as child processes, and reports their progress and end.
 //!
 //! It owns its child processes, their output, and the answer to "does this placement run here". It refuses
 //! to decide what runs where, to start anything before its acceptance was confirmed, and to keep a job that

@@ -195,7 +195,7 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// The file says something else than it should.
+    /// The file has invalid content.
     #[error("{} is not what is expected: {reason}", path.display())]
     Parse {
         /// The file.
@@ -323,7 +323,7 @@ struct SerialSection {
 }
 
 impl FramesConfig {
-    /// Takes over what a file says; YAML if its name ends so, TOML else.
+    /// Applies a file; YAML if its name ends so, TOML else.
     pub fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),

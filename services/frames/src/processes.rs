@@ -170,17 +170,17 @@ async fn log_lines(worker: &WorkerId, mut output: impl AsyncRead + Unpin) {
     let mut limiter = Limiter::new(LogLimits::default(), Instant::now());
     let mut lines = LineSplitter::new(LONGEST_LINE);
     let mut buffer = vec![0; READ];
-    let mut say = |line: Line<'_>| {
+    let mut log = |line: Line<'_>| {
         let text = line.text(LONGEST_LINE);
         if limiter.allows(text.len(), Instant::now()) {
-            info!(%worker, line = %text, "a worker's process says");
+            info!(%worker, line = %text, "output of a worker's process");
         }
     };
     loop {
         match output.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
-            Ok(read) => lines.feed(&buffer[..read], &mut say),
+            Ok(read) => lines.feed(&buffer[..read], &mut log),
         }
     }
-    lines.finish(&mut say);
+    lines.finish(&mut log);
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 /// Long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program, without what the environment of the test might say.
+/// The program, without the environment of the test.
 fn quintet(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quintet"));
     command
@@ -47,7 +47,7 @@ struct Up {
 }
 
 impl Up {
-    /// Starts it, and reads the line that says where it is.
+    /// Starts it, and reads the line with its address.
     async fn start() -> Self {
         Self::start_in(TempDir::new().unwrap()).await
     }
@@ -245,7 +245,7 @@ async fn a_password_of_nats_is_never_printed() {
     let data = data(&folder);
     let data = data.to_str().unwrap();
     let nowhere = "nats://me:hunter2@127.0.0.1:1";
-    for (arguments, says) in [
+    for (arguments, expected) in [
         (
             &["up", "--print-config", "--nats-url", &secret][..],
             "nats://127",
@@ -270,7 +270,7 @@ async fn a_password_of_nats_is_never_printed() {
     ] {
         let output = run(arguments).await;
         let output = text(&output.stdout) + &text(&output.stderr);
-        assert!(output.contains(says), "{arguments:?}: {output}");
+        assert!(output.contains(expected), "{arguments:?}: {output}");
         assert!(!output.contains("hunter2"), "{arguments:?}: {output}");
     }
 }
@@ -362,7 +362,7 @@ async fn what_cannot_work_is_refused_at_once_with_what_to_do() {
         (&["--agents", "3", "--agent-id", &long_id], 2, "AGENT_ID"),
         (&["--no-such-flag"], 2, "--no-such-flag"),
     ];
-    for (arguments, code, says) in cases {
+    for (arguments, code, expected) in cases {
         let data = path("data");
         let common = ["up", "--port", "0", "--data-dir", &data];
         let mut command = quintet(&[&common[..], arguments].concat());
@@ -372,7 +372,7 @@ async fn what_cannot_work_is_refused_at_once_with_what_to_do() {
         let status = process.wait(PATIENCE / 2).await.unwrap();
         let output = fs::read_to_string(path("log")).unwrap();
         assert_eq!(status.code(), Some(code), "{arguments:?}: {output}");
-        assert!(output.contains(says), "{arguments:?}: {output}");
+        assert!(output.contains(expected), "{arguments:?}: {output}");
     }
 }
 

@@ -11,7 +11,7 @@ pub struct SchedulerConfig {
     pub holder: HolderId,
     /// The pool it leads, or waits to lead.
     pub pool: PoolName,
-    /// How often agents shall say that they are there.
+    /// How often agents send heartbeats.
     pub heartbeat_interval: Duration,
     /// An agent not seen for this long is lost.
     pub heartbeat_timeout: Duration,

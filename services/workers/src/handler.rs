@@ -47,7 +47,7 @@ where
     async fn handle(&self, task: TaskContext) -> Result<JsonObject, TaskFailure> {
         let mut stop = task.stop.clone();
         let work = self(task);
-        // What is dropped here did not end and says nothing: the task_run of the task knows why.
+        // What is dropped here did not end and reports nothing: the run of the task knows why.
         tokio::select! {
             biased;
             done = work => done,

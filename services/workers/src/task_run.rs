@@ -22,7 +22,7 @@ use crate::config::RunWorkerConfig;
 use crate::handler::{Handler, TaskContext, TaskFailure};
 use crate::metrics;
 
-/// Longest wait between two signs of task_run: what the runner says to them reaches us also when its command did not.
+/// Longest wait between two heartbeats of a task: the runner's answer to them reaches us also when its command did not.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 /// Shortest such wait, whatever a plan asks for.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);

@@ -59,7 +59,7 @@ pub fn encode<T: Serialize>(value: &T, encoding: Encoding) -> Result<Bytes, Code
     Ok(buffer.into())
 }
 
-/// Reads a message and says how it was written.
+/// Decodes a message and returns its encoding.
 ///
 /// # Errors
 /// [`CodecError::Malformed`] for bytes that are not the message; it names the field at fault.

@@ -1,6 +1,6 @@
 //! One connection: how it is made, how its state is known, how it ends.
 //!
-//! It reconnects for ever, with a backoff of at most [`RECONNECT_MAX`]; what async-nats says on the way is
+//! It reconnects for ever, with a backoff of at most [`RECONNECT_MAX`]; what async-nats reports on the way is
 //! logged here and drives [`Bus::link`]. Clones share the connection.
 
 use std::collections::BTreeSet;
@@ -111,7 +111,7 @@ pub struct BusConfig {
     /// Copies of every stream and bucket.
     pub replicas: usize,
     /// Messages that one subscription may hold unread: [`BusConfig::PENDING_LIMIT`], or fewer where they are large. When it is
-    /// full the client drops further ones and says "slow consumer"; watches notice the gap and repair it, plain
+    /// full the client drops further ones and reports "slow consumer"; watches notice the gap and repair it, plain
     /// subscriptions are at most once by nature.
     pub pending_limit: usize,
     /// How long events and logs stay.
@@ -146,7 +146,7 @@ pub enum LinkState {
     Disconnected,
 }
 
-/// What the connection's events say; the epoch grows with every connection made.
+/// The state of the connection by its events; the epoch grows with every connection made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) epoch: u64,

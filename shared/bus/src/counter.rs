@@ -47,6 +47,6 @@ impl Bus {
             Err(elapsed) => return Err(unanswered(elapsed.into())),
         };
         let amount = added.value.as_deref().and_then(|value| value.parse().ok());
-        amount.ok_or_else(|| unanswered("the server did not say how much it is now".into()))
+        amount.ok_or_else(|| unanswered("the server did not send the new total".into()))
     }
 }

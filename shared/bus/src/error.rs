@@ -1,4 +1,4 @@
-//! How the bus fails. Each variant says what was attempted on what; the cause is the source.
+//! Errors of the bus. Each variant names what was attempted on what; the cause is the source.
 
 use std::time::Duration;
 

@@ -311,7 +311,7 @@ impl Sent {
     }
 }
 
-/// Records what the outcome of a write says about the write health of its bucket.
+/// Records the outcome of a write in the write health of its bucket.
 fn record_outcome<T>(bus: &Bus, bucket: &str, sent: Sent, outcome: &Result<T, KvError>) {
     match outcome {
         Ok(_) => bus.write_health().update(|health| health.confirmed(bucket)),

@@ -35,7 +35,7 @@ pub struct Micro {
     answering: JoinHandle<()>,
 }
 
-/// What the service says about itself.
+/// The service's own description.
 struct Identity {
     name: String,
     id: String,

@@ -21,7 +21,7 @@ use crate::error::ReadError;
 use crate::metrics;
 use crate::stored::Stored;
 
-/// How often the server says that it has nothing to say.
+/// How often the server sends an idle heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which the consumer counts as gone: three heartbeats.
 const SILENCE: Duration = Duration::from_secs(6);
@@ -33,7 +33,7 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long "no such stream" is taken for a server that is still starting.
 const MISSING_PATIENCE: Duration = Duration::from_secs(10);
-/// Headers of heartbeats: the number of the last delivery, and where to say that we still read.
+/// Headers of heartbeats: the number of the last delivery, and where to acknowledge flow control.
 const HEADER_LAST_CONSUMER: &str = "Nats-Last-Consumer";
 const HEADER_STALLED: &str = "Nats-Consumer-Stalled";
 
@@ -137,7 +137,7 @@ impl OrderedConsumer {
         }
     }
 
-    /// Whether the stream holds nothing after what was handed out. "Nothing pending" alone does not say so:
+    /// Whether the stream holds nothing after what was handed out. "Nothing pending" alone does not mean that:
     /// while a record is replaced there is a moment in which its old message no longer counts and its new
     /// one does not yet. With `subjects` that match everything, the whole stream is meant.
     pub(crate) async fn is_at_end(&self, subjects: &str) -> Result<bool, ReadError> {
@@ -186,7 +186,7 @@ impl OrderedConsumer {
         })
     }
 
-    /// Heartbeats and flow control. The reply to flow control says that we read everything before it.
+    /// Heartbeats and flow control. The reply to flow control confirms that we read everything before it.
     async fn take_control(
         bus: &Bus,
         consumer: &mut Consumer,

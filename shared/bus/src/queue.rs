@@ -287,7 +287,7 @@ impl Pull {
                 metrics::malformed(Place::Delivery);
                 let error = read.err().map(|error| error.to_string());
                 tracing::warn!(subject = %message.subject, ?error, "took an unreadable task out of its queue");
-                held.say(b"+TERM").await;
+                held.reply(b"+TERM").await;
                 None
             }
         }
@@ -304,7 +304,7 @@ pub struct Pulled {
     pub delivered: u32,
     /// Sequence of its message in the stream of tasks.
     pub sequence: u64,
-    /// The duty to say what became of it.
+    /// The pending acknowledgement.
     pub held: AckHandle,
 }
 
@@ -319,26 +319,26 @@ pub struct AckHandle {
 impl AckHandle {
     /// It is still in progress: the acknowledgement time starts again.
     pub async fn in_progress(&self) {
-        self.say(b"+WPI").await;
+        self.reply(b"+WPI").await;
     }
 
     /// It is done with. When this is lost, the task comes again.
     pub async fn ack(self) {
-        self.say(b"+ACK").await;
+        self.reply(b"+ACK").await;
     }
 
     /// Redeliver it to another worker, now.
     pub async fn nak(self) {
-        self.say(b"-NAK").await;
+        self.reply(b"-NAK").await;
     }
 
-    async fn say(&self, what: &'static [u8]) {
+    async fn reply(&self, what: &'static [u8]) {
         let sent = self
             .client
             .publish(self.reply.clone(), Bytes::from_static(what))
             .await;
         if let Err(error) = sent {
-            debug!(%error, "cannot say what became of a task");
+            debug!(%error, "the acknowledgement of a task failed");
         }
     }
 }

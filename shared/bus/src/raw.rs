@@ -1,6 +1,6 @@
 //! Bodies that are bytes and nothing else: pictures and sound, where neither codec nor headers are worth their time.
 //!
-//! Answers are JSON: a body that has no encoding says nothing about the one that its sender reads.
+//! Answers are JSON: a body without an encoding does not show which one its sender reads.
 
 use std::marker::PhantomData;
 use std::pin::Pin;

@@ -200,7 +200,7 @@ impl Bus {
         }
     }
 
-    /// The sequence from which on the subject has `count` messages. The server says with every message how
+    /// The sequence from which on the subject has `count` messages. The server sends with every message how
     /// many follow, so halving the distance finds it in some twenty small reads, however long the stream.
     async fn start_of_last(
         &self,

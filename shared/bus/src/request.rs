@@ -40,7 +40,7 @@ impl Bus {
             .await
     }
 
-    /// Repeats the request while the subject has no responders, no answer comes, the connection is lost, or the answer says to
+    /// Repeats the request while the subject has no responders, no answer comes, the connection is lost, or the answer asks to
     /// try later, until the deadline; then fails with the last reason.
     ///
     /// The request may be carried out more than once: for requests whose repetition changes nothing.

@@ -36,7 +36,7 @@ pub enum Condition {
     /// There, but not as it should be; one phrase per difference.
     Differs(Vec<String>),
     /// There, but without a leader: it can neither be written nor read. It passes within seconds, or most of the cluster
-    /// is out of reach. A server that is cut off says so of every stream if it led the cluster before; others say nothing.
+    /// is out of reach. A server that is cut off reports it of every stream if it led the cluster before; others report nothing.
     Leaderless,
     /// Not there.
     Missing,
@@ -232,7 +232,7 @@ impl Bus {
     }
 }
 
-/// Whether a stream takes in other subjects than it should, or says them elsewhere.
+/// Whether a stream captures other subjects than it should, or republishes them elsewhere.
 fn captures_others(wanted: &Config, found: &Config) -> bool {
     let to = |config: &Config| {
         let republish = config.republish.as_ref();

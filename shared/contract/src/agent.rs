@@ -72,7 +72,7 @@ pub struct Agent {
     pub registered_at: Timestamp,
 }
 
-/// What an agent says is wrong with it.
+/// A fault that an agent reports of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentFault {
@@ -105,7 +105,7 @@ pub struct AgentRecord {
 pub struct ActiveJob {
     /// The job.
     pub job_id: JobId,
-    /// Which placement; older agents do not say.
+    /// Which placement; older agents leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
     /// How it stands there.
@@ -260,7 +260,7 @@ pub enum SessionStatus {
     /// It is the agent's session.
     #[default]
     Current,
-    /// The owner does not know it: say hello first.
+    /// The owner does not know it: send hello first.
     HelloRequired,
     /// A newer session took its place: stop everything and leave.
     Replaced,

@@ -64,10 +64,10 @@ pub struct Capabilities {
     /// Whether it stops jobs on its own when it has lost the bus, so that they can be restarted elsewhere.
     #[serde(default)]
     pub self_fence: bool,
-    /// Names of the executors it has; empty when it does not say.
+    /// Names of the executors it has; empty when it is not announced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub executors: Vec<String>,
-    /// Live commands it understands; empty when it does not say.
+    /// Live commands it understands; empty when it is not announced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
 }

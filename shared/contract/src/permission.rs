@@ -1,4 +1,4 @@
-//! Who may say what on the bus: one NATS user per role, with the subjects that its part needs and no others.
+//! Permissions on the bus: one NATS user per role, with the subjects that its part needs and no others.
 //!
 //! The JetStream subjects are those that the bus crate uses: direct gets and ephemeral consumers to read, publishing to
 //! `$KV.…` to write a bucket. An answer goes to the inbox of the requester ([`inbox`]): owners answer every client, agents
@@ -38,7 +38,7 @@ pub enum Role {
     Worker,
     /// One agent; may speak only as itself.
     Agent(AgentId),
-    /// Sees everything, says nothing.
+    /// Receives everything, publishes nothing.
     Observer,
     /// A person with the `nats` CLI: asks services, reads buckets and streams, changes none.
     Operator,

@@ -1,6 +1,6 @@
 //! A plan: what a run does, as a graph of nodes. What it means that a plan is sound is decided by the runner.
 //!
-//! A [`Node`] is one struct for all kinds: its `kind` says which of the further fields it needs, so that a plan with
+//! A [`Node`] is one struct for all kinds: its `kind` decides which of the further fields it needs, so that a plan with
 //! several mistakes can still be read and every one of them be named.
 
 use std::collections::BTreeMap;
@@ -216,7 +216,7 @@ pub struct PlanView {
     pub layers: Vec<Vec<String>>,
     /// Every node.
     pub nodes: Vec<PlannedNode>,
-    /// Every edge once, also those that the plan says as `needs`.
+    /// Every edge once, also those that the plan gives as `needs`.
     pub edges: Vec<Edge>,
     /// The ids along the longest path, by number of nodes.
     pub critical_path: Vec<String>,

@@ -201,7 +201,7 @@ pub struct Run {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// Who created it, as they say.
+    /// The creator, as claimed by the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// Whatever its creator wants to find again.
@@ -408,7 +408,7 @@ pub enum RunEvent {
         node_id: NodeId,
         /// Its attempt.
         attempt: Attempt,
-        /// As its program says it.
+        /// In its program's own words.
         data: JsonObject,
     },
     /// A line of output of a node's program.
@@ -527,7 +527,7 @@ pub enum RunStreamEvent {
         node_id: NodeId,
         /// Its attempt.
         attempt: Attempt,
-        /// As its program says it.
+        /// In its program's own words.
         data: JsonObject,
     },
     /// A line of output of a node's program.

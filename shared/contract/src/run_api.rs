@@ -157,7 +157,7 @@ pub struct CheckpointPage {
     pub checkpoints: Vec<Checkpoint>,
 }
 
-/// The end of a run without a plan, as the program that does it says.
+/// The end of a run without a plan, as reported by the program that does it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CompleteRun {

@@ -1,5 +1,5 @@
 //! The generated documents: a JSON Schema per message and record, the subject table, the sockets as AsyncAPI, and the
-//! example configuration of NATS. Committed under `schemas/`; a test says when they are out of date.
+//! example configuration of NATS. Committed under `schemas/`; a test fails when they are out of date.
 
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
-//! What run workers and the runner say to each other: tasks, reports, verdicts, commands.
+//! Messages between run workers and the runner: tasks, reports, verdicts, commands.
 //!
 //! A worker pulls a [`Task`] from its queue, takes it by a report ([`WorkerEvent::Take`]), and works only if the verdict
-//! is [`Verdict::Granted`], which says which attempt this is. Everything that happens it reports with a number of its
+//! is [`Verdict::Granted`], which holds the number of the attempt. Everything that happens it reports with a number of its
 //! own; a report is sent again until it is answered. After the last one it acknowledges the task to the queue. Messages
 //! may come twice and late: what counts is decided by attempt and number.
 
@@ -18,7 +18,7 @@ use crate::job::Attempt;
 
 /// Most reports of one message.
 pub const MAX_REPORTS: usize = 256;
-/// Most lines of output that are kept of one node; further ones are dropped, which the log says.
+/// Most lines of output that are kept of one node; further ones are dropped, which the log notes.
 pub const MAX_LINES: u64 = 10_000;
 
 /// Work for a run worker. It is written as JSON, so that a program in any language can read it.
@@ -125,7 +125,7 @@ pub enum WorkerEvent {
     },
     /// How far it is.
     Progress {
-        /// As it likes to say it.
+        /// In its own words.
         data: JsonObject,
     },
     /// A line of output.
@@ -163,7 +163,7 @@ pub struct RunReportsReply {
     pub verdicts: Vec<Verdict>,
 }
 
-/// What the runner says to a report.
+/// The runner's answer to a report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     tag = "type",

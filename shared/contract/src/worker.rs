@@ -53,7 +53,7 @@ impl WorkerKind {
         }
     }
 
-    /// How long a worker of this kind counts as present after a heartbeat that does not say so itself, in milliseconds.
+    /// How long a worker of this kind counts as present after a heartbeat without a TTL of its own, in milliseconds.
     pub const fn default_ttl_ms(self) -> u64 {
         match self {
             // As the frames service has it: they heartbeat every second.
@@ -202,9 +202,9 @@ pub struct Worker {
     pub state: WorkerState,
     /// What people call it; its id where it has no name.
     pub name: String,
-    /// Version of the program; empty when it does not say so.
+    /// Version of the program; empty when it is not announced.
     pub version: String,
-    /// The machine that it runs on; empty when it does not say so.
+    /// The machine that it runs on; empty when it is not announced.
     pub host: String,
     /// Its slots; null where it has none.
     pub load: Option<WorkerLoad>,

@@ -95,7 +95,7 @@ pub enum Signal<E, A> {
     Event(E),
     /// Something is to be done that waits for no write, such as the reply with what was read.
     Act(A),
-    /// A record changed: [`Outbound::is_stale`] may say so once nothing is in flight.
+    /// A record changed: [`Outbound::is_stale`] may return true once nothing is in flight.
     Changed,
     /// What is in memory may be out of date.
     Reload(ReloadReason),

@@ -1,4 +1,4 @@
-//! What a process says about itself: components, each ready, degraded or not ready.
+//! Health of a process: components, each ready, degraded or not ready.
 //!
 //! ```text
 //!   component ── starting ──▶ ready ◀──▶ degraded ◀──▶ not ready
@@ -97,7 +97,7 @@ impl Health {
         }
     }
 
-    /// Adds a component, not ready until it says so. A known name gives another handle to the same one.
+    /// Adds a component, not ready until it reports so. A known name gives another handle to the same one.
     pub fn component(&self, name: impl Into<String>) -> ComponentHandle {
         let name = name.into();
         self.shared.components.send_if_modified(|components| {

@@ -86,7 +86,7 @@ pub enum Error {
     ParseFile {
         /// The file that was named.
         path: PathBuf,
-        /// What the parser says, without the line itself, which may hold a secret.
+        /// The parser's message, without the line itself, which may hold a secret.
         reason: String,
     },
     /// Settings are unknown, missing or wrong.

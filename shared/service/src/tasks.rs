@@ -98,7 +98,7 @@ impl Tasks {
 
     /// A group below this one: stopped with it, and counted by its [`Tasks::shutdown`].
     ///
-    /// `policy` says what the end of an essential task in the child means for this group.
+    /// `policy` decides what the end of an essential task in the child means for this group.
     pub fn child(&self, name: &str, policy: ExitPolicy) -> Tasks {
         let path = format!("{}/{name}", self.group.path);
         Self::with(

@@ -15,7 +15,7 @@ use anyhow::Context;
 
 /// Below it live well-known services.
 const FIRST_PORT: u16 = 20_000;
-/// Where the kernel's own range starts unless it says otherwise.
+/// Where the kernel's own range starts unless configured otherwise.
 const DEFAULT_KERNEL_FIRST: u16 = 32_768;
 /// Fewer ports than this are not worth a search.
 const FEWEST_PORTS: u16 = 1_000;

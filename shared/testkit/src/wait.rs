@@ -1,5 +1,5 @@
 //! Waiting for a condition with a deadline. Everything in a test that takes time goes through here, so this is the
-//! only sleep in the tests, and every failure says what was awaited and what was seen last.
+//! only sleep in the tests, and every failure reports what was awaited and what was seen last.
 
 use std::fmt::{self, Display};
 use std::time::Duration;

@@ -126,7 +126,7 @@ impl Announce {
         self.update(|_| {});
     }
 
-    /// Publishes heartbeats until `stop` is cancelled, then a goodbye. Dropped before, it says no goodbye, as if the
+    /// Publishes heartbeats until `stop` is cancelled, then a goodbye. Dropped before, it sends no goodbye, as if the
     /// program were killed.
     pub async fn run(&self, bus: &Bus, stop: &CancellationToken) {
         let mut changes = self.0.heartbeat.subscribe();

@@ -1,6 +1,6 @@
 //! What the author of a worker uses: announce it, take work, report facts, leave.
 //!
-//! Workers of every kind but agents are known by their heartbeats, which [`Announce`] publishes. [`Slots`] say how much a
+//! Workers of every kind but agents are known by their heartbeats, which [`Announce`] publishes. [`Slots`] limit how much a
 //! worker does at once; [`task`] has what it reports of tasks of runs ([`TaskReporter`](task::TaskReporter)) and which of them
 //! are in flight ([`InFlight`](task::InFlight)).
 //!

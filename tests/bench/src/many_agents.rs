@@ -20,7 +20,7 @@ use crate::{Measured, TIMEOUT, push, spinner};
 
 /// How many there are.
 const AGENTS: usize = 10_000;
-/// How often each says that it is there.
+/// How often each sends a heartbeat.
 const EVERY: Duration = Duration::from_secs(3);
 /// How many rounds of heartbeats are measured.
 const ROUNDS: u32 = 4;
@@ -53,7 +53,7 @@ pub(crate) async fn measure(
     let (before, began) = (processor_time(pid)?, Instant::now());
     let mut silent_since = began;
     for round in 0..ROUNDS {
-        // In the last round the first agent says nothing any more.
+        // In the last round the first agent sends nothing any more.
         let skip = usize::from(round + 1 == ROUNDS);
         agents.round(round, skip).await?;
         if skip == 0 {

@@ -197,7 +197,7 @@ impl Rules {
             assert_eq!(
                 status,
                 self.runs.get(&create.run_id).map(|seen| seen.status),
-                "the last record says what the log says"
+                "the last record agrees with the log"
             );
         }
         for (run, checkpoint) in &self.acknowledged {

@@ -29,7 +29,7 @@ struct Held {
     attempt: u32,
     seq: u64,
     steps_left: u32,
-    /// The report that is in flight: its number here, when it was sent, what it says.
+    /// The report that is in flight: its number here, when it was sent, its content.
     open: Option<(u64, Millis, RunReport, CheckpointId)>,
     /// Its last report was answered, or it is no longer ours.
     is_over: bool,

@@ -113,7 +113,7 @@ impl Handle {
 
     /// Says something in the child's log.
     pub(crate) fn note(&self, line: &str) {
-        self.notes.say(line);
+        self.notes.write(line);
     }
 }
 
@@ -174,7 +174,7 @@ impl ChildSupervisor {
         drop(sink);
         // When the end of a job is visible its whole log is stored, unless the bus is slow or away.
         let _ = timeout(LAST_WORDS, shipped).await;
-        self.say(Event::Exited(self.placement.clone(), exit)).await;
+        self.send(Event::Exited(self.placement.clone(), exit)).await;
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl ChildSupervisor {
         };
         let readers = Readers::of_program(&mut child, sink);
         self.open_desk(&mut child, Language::Json, asked);
-        self.say(Event::Working(self.placement.clone())).await;
+        self.send(Event::Working(self.placement.clone())).await;
         let status = loop {
             // Both are cancel-safe: a watch keeps what is unseen, and waiting for a child only looks.
             tokio::select! {
@@ -258,7 +258,7 @@ impl ChildSupervisor {
                         group.signal(Signal::TERM);
                     }
                     for event in look.look(&self.placement) {
-                        self.say(event).await;
+                        self.send(event).await;
                     }
                 }
             }
@@ -266,7 +266,7 @@ impl ChildSupervisor {
         drop(group);
         let tail = readers.finish(LAST_WORDS).await;
         for event in look.last_look(&self.placement) {
-            self.say(event).await;
+            self.send(event).await;
         }
         exit_of(status, tail)
     }
@@ -300,7 +300,7 @@ impl ChildSupervisor {
         }
     }
 
-    async fn say(&self, event: Event) {
+    async fn send(&self, event: Event) {
         // Fails when the driver is gone; then no receiver is left.
         let _ = self.context.events.send(event).await;
     }

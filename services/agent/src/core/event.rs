@@ -100,7 +100,7 @@ pub(crate) enum Leaving {
 pub(crate) enum Effect {
     /// Report to the owner.
     Report(AgentReport),
-    /// Start the job; the flag says whether it may be started elsewhere when this agent loses contact.
+    /// Start the job; the flag is whether it may be started elsewhere when this agent loses contact.
     Start(JobAttempt, Plan, bool),
     /// Ask the job's processes to end.
     Terminate(JobAttempt),
@@ -146,7 +146,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// What the exit says about the job.
+    /// The outcome of the job by its exit.
     pub(super) fn into_result(self) -> Result<(), JobError> {
         let (code, message) = match &self {
             Self::Success => return Ok(()),

@@ -37,7 +37,7 @@ pub(super) enum Stage {
 /// What the end of a process will mean.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum EndReason {
-    /// What its exit says.
+    /// Its outcome by its exit.
     Own,
     /// It was asked to stop: that it ended is well.
     Asked,
@@ -69,7 +69,7 @@ impl Stage {
 }
 
 impl EndReason {
-    /// How a job ends that was not started or whose exit says nothing.
+    /// The end of a job that was not started or whose exit decides nothing.
     pub(super) fn end_unstarted(&self) -> Result<(), JobError> {
         match self {
             Self::Shutdown => Err(JobError::new(

@@ -1,4 +1,4 @@
-//! What a job's configuration asks for, read once: a [`Plan`], or a sentence that says what is wrong with it.
+//! What a job's configuration asks for, read once: a [`Plan`], or a sentence with the problem.
 //!
 //! The executor is named, or follows from the fields: `command` is exec, `streamUrl` ffmpeg, `durationMs` or
 //! `failAfterMs` noop. Fields that an executor does not know are left alone: configurations are shared with

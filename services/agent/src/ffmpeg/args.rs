@@ -102,7 +102,7 @@ fn audio(plan: &FfmpegPlan, container: Option<&str>, add: &mut impl FnMut(&[&str
     }
 }
 
-/// What the format field, the address or the extension says.
+/// The container by the format field, the address or the extension.
 fn container(plan: &FfmpegPlan) -> Option<String> {
     if let Some(format) = &plan.format {
         return Some(format.clone());

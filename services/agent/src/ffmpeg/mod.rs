@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) use args::arguments;
 pub(crate) use progress::{Progress, ProgressReader, StallWatch};
 
-/// How often ffmpeg says how far it is.
+/// How often ffmpeg prints its progress.
 const STATS_PERIOD: Duration = Duration::from_millis(500);
 
 /// The line that sets the volume of our filter.

@@ -79,9 +79,9 @@ impl LogSink {
 
 impl NoteSink {
     /// Says something, if the log is open and has room.
-    pub(crate) fn say(&self, line: &str) {
+    pub(crate) fn write(&self, line: &str) {
         if let Some(lines) = self.0.upgrade() {
-            // A full queue means that the log is in trouble already, and says so itself.
+            // A full queue means that the log is in trouble already, and reports that itself.
             let _ = lines.try_send(log_line(LogStream::Agent, line));
         }
     }

@@ -94,7 +94,7 @@ pub enum Action {
     Show(Arc<Bitmap>),
     /// Publish statistics.
     Publish(FrameStats),
-    /// Start the process of a worker; [`Event::ProcessStarted`] and [`Event::ProcessEnded`] say what becomes of it.
+    /// Start the process of a worker; [`Event::ProcessStarted`] and [`Event::ProcessEnded`] follow.
     Run(WorkerId),
     /// End the process of a worker.
     Halt(WorkerId),

@@ -1,6 +1,6 @@
 //! Which workers there are, how they are reached, and which of them run.
 //!
-//! A worker is known because it is configured, because it says that it is there, or because it has sent a frame. How many
+//! A worker is known because it is configured, because it sends heartbeats, or because it has sent a frame. How many
 //! are remembered is bounded: of those that were never chosen, the one that was silent for longest is forgotten first.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use quintet_contract::frame_api::{FrameWorkerHeartbeat, Via};
 use quintet_contract::id::WorkerId;
 
-/// A worker that says once a second that it is there, and has not for so long, is gone.
+/// A worker that sends a heartbeat once a second, and has not for so long, is gone.
 pub const GONE_AFTER: Duration = Duration::from_secs(3);
 /// A worker that only sends frames runs as long as there was one in this time.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
@@ -162,7 +162,7 @@ impl Registry {
             let Some(worker) = self.workers.get_mut(id) else {
                 return (Transition::None, None);
             };
-            // An older session that leaves late says nothing about the newer one.
+            // The late goodbye of an older session does not concern the newer one.
             let is_same = worker
                 .heartbeat
                 .as_ref()

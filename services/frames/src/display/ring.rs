@@ -11,7 +11,7 @@ use quintet_contract::frame::Fps;
 /// How long frames are shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// For frames that do not say it themselves.
+    /// For frames without a duration of their own.
     pub fps: Fps,
     /// No frame is shown shorter than this allows.
     pub max_fps: Fps,
@@ -20,7 +20,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How long a frame is shown that says so many milliseconds; 0 where it says nothing.
+    /// How long a frame with this duration in milliseconds is shown; 0 where it has none.
     pub fn hold(&self, duration_ms: u16) -> Duration {
         let wanted = match duration_ms {
             0 => self.fps.frame(),

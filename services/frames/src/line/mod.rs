@@ -87,7 +87,7 @@ impl Writer {
             match open(&self.config) {
                 Ok(port) => {
                     info!(device = %self.config.device, "writes to the panels");
-                    self.say(LineState::Connected);
+                    self.publish(LineState::Connected);
                     waits = backoff.build();
                     match self.write_all(&port) {
                         Ok(Over) => return,
@@ -102,14 +102,14 @@ impl Writer {
                 }
                 Err(_) => {}
             }
-            self.say(LineState::Lost);
+            self.publish(LineState::Lost);
             if self.rest(waits.next().unwrap_or(RETRY_MAX)).is_err() {
                 return;
             }
         }
     }
 
-    fn say(&self, state: LineState) {
+    fn publish(&self, state: LineState) {
         self.publish
             .send_if_modified(|published| std::mem::replace(published, state) != state);
     }

@@ -1,4 +1,4 @@
-//! What the program's end says to a shell.
+//! Exit codes.
 //!
 //! | code | meaning |
 //! |---|---|

@@ -24,7 +24,7 @@ const SOURCE_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the job may wait for an agent before that is reported.
 const PLACEMENT: Duration = Duration::from_secs(3);
 
-/// Runs it against an edge, and says what happens.
+/// Runs it against an edge, and prints its progress.
 pub(crate) async fn run(http: &Http, work_dir: &Path, ffmpeg: &Path) -> anyhow::Result<()> {
     if Command::new(ffmpeg)
         .arg("-version")
@@ -142,7 +142,7 @@ async fn follow(http: &Http, id: &str) -> anyhow::Result<String> {
             Ok(None) => return Ok(last),
             Err(_) if last == "PENDING" && !reported => {
                 emit(format_args!(
-                    "demo: no agent has taken it yet; `quintet jobs explain {id}` says why"
+                    "demo: no agent has taken it yet; `quintet jobs explain {id}` shows why"
                 ));
                 reported = true;
                 continue;
@@ -216,7 +216,7 @@ async fn check(file: &Path, ffprobe: &Path) -> anyhow::Result<()> {
         })
         .unwrap_or_default();
     emit(format_args!(
-        "demo: ffprobe says {seconds:.1} s, {}",
+        "demo: ffprobe shows {seconds:.1} s, {}",
         streams.join(", ")
     ));
     let both = ["video", "audio"]

@@ -1,6 +1,6 @@
 //! The parts of a system: every service, agent and worker that this program can start.
 //!
-//! A kind of work is one variant here. Its arms say under which identity it connects, whether it owns streams and
+//! A kind of work is one variant here. Its arms define under which identity it connects, whether it owns streams and
 //! buckets, in which phase of a shutdown it drains, and what runs.
 
 use std::future::Future;

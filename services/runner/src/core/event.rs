@@ -55,7 +55,7 @@ pub enum Event {
 pub enum Action {
     /// Give a task to a queue.
     Dispatch(QueueName, Box<Task>),
-    /// See whether the task with this sequence is still in its queue, and say so if it is not.
+    /// See whether the task with this sequence is still in its queue, and report it missing if it is not.
     VerifyEnqueued(RunId, NodeId, u64),
     /// Do something in this process, or go on with it, and report how it goes.
     Execute(Box<Execution>),

@@ -449,7 +449,7 @@ impl Reconciler<'_> {
             .map_or(NodeStatus::Pending, |state| state.status)
     }
 
-    /// A fact about a node that says nothing new yet.
+    /// An event of a node without new content yet.
     fn fact(&self, id: &NodeId) -> NodeEvent {
         NodeEvent {
             node_id: id.clone(),

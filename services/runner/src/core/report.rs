@@ -266,7 +266,7 @@ impl Reconciler<'_> {
             }
             WorkerEvent::Progress { data } => {
                 if bytes_of_object(&data) > MAX_OUTPUT_BYTES {
-                    return Err("this is too much to say of a progress".to_owned());
+                    return Err("this progress is too large".to_owned());
                 }
                 (
                     RunEvent::Progress {

@@ -26,7 +26,7 @@ pub(super) struct Follower<'a> {
 
 /// How far a program was followed.
 pub(super) enum Followed {
-    /// It ended; `torn` says why its log was not read to the end.
+    /// It ended; `torn` is why its log was not read to the end.
     Ended { pod: PodEnd, torn: Option<String> },
     /// Its pod is gone, and how it ended was not seen.
     Lost,
@@ -121,7 +121,7 @@ impl Follower<'_> {
     async fn rest(&mut self, read: ReadEnd, retries: &mut Retries) {
         match read {
             ReadEnd::Silent => retries.succeeded(),
-            // The program has probably ended, and its pod will say so.
+            // The program has probably ended, and its pod will show it.
             ReadEnd::Ended => {
                 retries.succeeded();
                 tokio::select! {

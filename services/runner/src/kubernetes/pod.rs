@@ -7,7 +7,7 @@ use super::job::CONTAINER;
 /// How the program of a pod stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PodState {
-    /// It has not started, and why not, as far as the cluster says.
+    /// It has not started, and why not, as far as the cluster knows.
     Waiting(Option<Hindrance>),
     /// It will not start: one sentence.
     Stuck { error: String, retryable: bool },
@@ -31,7 +31,7 @@ pub(super) enum Hindrance {
 /// How a program ended.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct PodEnd {
-    /// What its container says; none where it never had one.
+    /// The end of its container; none where it never had one.
     pub(super) container: Option<ContainerEnd>,
     /// Why the cluster ended it, where it was the cluster.
     pub(super) disruption: Option<String>,

@@ -77,7 +77,7 @@ impl Trouble {
         self.status().is_some_and(|status| status.code == 410)
     }
 
-    /// What the API says where it will not say anything else next time.
+    /// The answer of the API where a retry would get the same.
     pub(super) fn refusal(&self) -> Option<&str> {
         let status = self.status()?;
         let is_final = (400..500).contains(&status.code) && !matches!(status.code, 408 | 409 | 429);

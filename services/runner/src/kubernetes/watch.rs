@@ -141,7 +141,7 @@ impl PodWatch<'_> {
     }
 }
 
-/// The end of a program is final: what happens to its pod afterwards says nothing more.
+/// The end of a program is final: later changes of its pod do not count.
 fn change(seen: &mut PodSeen, state: PodState) -> bool {
     if matches!(seen.state, PodState::Ended(_)) || seen.state == state {
         return false;

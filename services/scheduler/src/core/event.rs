@@ -44,7 +44,7 @@ pub enum Event {
     Reported {
         /// Where the answer goes.
         from: RequestId<ReportsReply>,
-        /// Who speaks, as its subject says.
+        /// The sender, by its subject.
         agent: AgentId,
         /// The facts.
         reports: AgentReports,
@@ -53,7 +53,7 @@ pub enum Event {
     HeartbeatReceived {
         /// Where the answer goes.
         from: RequestId<HeartbeatReply>,
-        /// Who speaks, as its subject says.
+        /// The sender, by its subject.
         agent: AgentId,
         /// The heartbeat.
         heartbeat: Heartbeat,

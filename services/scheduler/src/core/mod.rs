@@ -5,7 +5,7 @@
 //! makes a new core from the stored records when it is not sure what is stored.
 //!
 //! - `submit` takes new jobs in, `request` answers what clients ask, `control` and `explain` are two of those.
-//! - `report` takes in what agents say, `observe` compares it with what is known, `registry` knows the agents, `queue` the jobs that wait, `place` matches them.
+//! - `report` processes the reports of agents, `observe` compares them with the records, `registry` knows the agents, `queue` the jobs that wait, `place` matches them.
 //! - `life` is the legal steps of a status; `ending` is stops, losses, failures, restarts, and what time brings.
 
 mod control;
@@ -59,7 +59,7 @@ const SHOW_EVERY: Duration = Duration::from_millis(50);
 pub struct CoreConfig {
     /// The pool.
     pub pool: PoolName,
-    /// How often agents shall say that they are there.
+    /// How often agents send heartbeats.
     pub heartbeat_interval: Duration,
     /// An agent without a heartbeat for this long is lost.
     pub heartbeat_timeout: Duration,

@@ -2,7 +2,7 @@
 //!
 //! All jobs of a class can go to the same agents, so a class whose head finds none is skipped as a whole:
 //! a hundred thousand jobs that no agent can serve cost as much as one, and block no other. Such a class is closed: until an
-//! agent comes free or says what else it can, looking at it again would find the same.
+//! agent comes free or announces more capabilities, another look would find the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -220,7 +220,7 @@ impl Registry {
         self.change(&id, |_| ());
     }
 
-    /// An agent says hello: it is registered or announced again, and `session` is its session.
+    /// An agent sends hello: it is registered or announced again, and `session` is its session.
     pub(super) fn hello(
         &mut self,
         id: &AgentId,

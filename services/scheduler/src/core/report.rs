@@ -1,4 +1,4 @@
-//! What agents say. Facts cannot be refused: one that makes sense moves the job on, one that does not has no effect,
+//! Reports of agents. Reports cannot be refused: a valid one moves the job on, an invalid one has no effect,
 //! is counted, and when it shows work that should not be there, the agent is commanded to kill it.
 //!
 //! Within a session the clock distinguishes a late copy from a new report: reports travel one message at a time, each with a higher
@@ -22,7 +22,7 @@ use super::event::{Action, Anomaly, Write};
 use super::observe::{Observation, Ownership};
 use super::submit::size_of_object;
 
-/// Most bytes of a text that an agent says about a job, such as why it failed; the rest is cut off.
+/// Most bytes of an agent's text about a job, such as why it failed; the rest is cut off.
 const TEXT_BYTES: usize = 2 * 1024;
 /// Most bytes of the detail of an error as JSON; more is left out, and so is what is nested too deeply.
 const DETAIL_BYTES: usize = 16 * 1024;
@@ -399,7 +399,7 @@ impl Core {
             == Some(true);
         let news = self.agents.change(agent, |entry| {
             entry.heard_at = now;
-            // An older heartbeat than the newest reports says nothing that they did not.
+            // A heartbeat that is older than the newest reports adds nothing to them.
             (
                 heartbeat.clock > entry.reports_clock,
                 well && entry.record.agent.error.is_some(),

@@ -26,7 +26,7 @@ use super::event::{Action, Claim, Traceparent};
 
 /// Most bytes of configuration, parameters and metadata together: a record must fit a message of the bus.
 const MAX_JOB_BYTES: usize = 512 * 1024;
-/// Who submitted a job whose submitter did not say.
+/// The submitter of a job without a named one.
 const ANONYMOUS: &str = "anonymous";
 
 /// Keys whose claims are in flight, and the waiters for each.

@@ -912,7 +912,7 @@ fn an_agent_that_was_restarted_and_takes_the_old_offer_again_does_not_run_it_twi
                     ..submission("j")
                 },
             );
-            // A new process reads its queue before it says hello, and the offer is still good.
+            // A new process reads its queue before it sends hello, and the offer is still good.
             let kill = match by {
                 "hello" => pool.join("a", 2, json!({}), &[("j", 1, Accepted)]),
                 _ => {

@@ -24,14 +24,14 @@ const LAST_LINE_BYTES: usize = 500;
 /// How long pipes are read after the end: a process that left the group may hold them open.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a failure says of a program.
+/// The description of a program's failure.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LastWords {
     /// The message of its last `error` event.
     pub(super) error: Option<String>,
     /// Whether that line that another attempt may help.
     pub(super) retryable: Option<bool>,
-    /// Its last line of standard error that says anything.
+    /// Its last line of standard error that is not empty.
     pub(super) stderr: Option<String>,
 }
 

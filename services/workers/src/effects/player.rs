@@ -1,4 +1,4 @@
-//! One effect as a worker of frames: when it draws, with which settings, and what it says about itself.
+//! One effect as a worker of frames: when it draws, with which settings, and its heartbeats.
 //!
 //! ```text
 //!              start

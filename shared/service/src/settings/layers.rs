@@ -1,6 +1,6 @@
 //! The four layers of settings, merged, each value traced back to the layer it came from.
 //!
-//! Values stay untyped here: text from the environment and flags, whatever TOML says from the file.
+//! Values stay untyped here: text from the environment and flags, any TOML value from the file.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -223,7 +223,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Numbers say their range; other types know best themselves, but may quote the value.
+    /// Numbers name their range; other types describe themselves, but may quote the value.
     fn expected<T>(&self, key: &str, error: &dyn Display) -> String {
         let secret = self
             .settings

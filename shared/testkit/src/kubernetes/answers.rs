@@ -43,7 +43,7 @@ async fn unknown(State(shared): Server, request: Request<Body>) -> Response {
     )
 }
 
-/// An answer that says why there is none.
+/// An error answer with its reason.
 fn failure(code: u16, reason: &str, message: &str) -> Response {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code});

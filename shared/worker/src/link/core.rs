@@ -1,7 +1,7 @@
 //! What a link does when: pure, synchronous, total. Events in, effects out; time is an argument.
 //!
 //! One message of reports is in flight at a time, the hello first and alone; heartbeats travel beside them.
-//! Only an answer that says "you are current" counts as contact: an owner that asks for a hello may already
+//! Only the answer `Current` counts as contact: an owner that asks for a hello may already
 //! have begun to count this agent's absence.
 
 mod event;
@@ -283,7 +283,7 @@ impl Core {
             SessionStatus::Replaced => return self.replaced(),
             SessionStatus::HelloRequired => {
                 self.outbox.unanswered();
-                // A message of the session before says nothing about the one that is being opened.
+                // A message of the session before does not concern the one that is being opened.
                 let of_this_session = match self.stage {
                     Stage::Current(_) => true,
                     Stage::Greeting(_) => flight == Flight::Hello,
@@ -376,7 +376,7 @@ impl Core {
             self.stage = Stage::Opening;
             self.heartbeat_at = None;
             if greeted_in_vain {
-                // An owner that answers a hello with "say hello" is not to be asked in a tight loop.
+                // An owner that answers a hello with `HelloRequired` is not to be asked in a tight loop.
                 self.retry_later(now);
             }
             self.effects.push(Effect::OpenSession);

@@ -1,4 +1,4 @@
-//! What an agent says: reports in order, the jobs it has, its measurements, and goodbye.
+//! Messages of an agent: reports in order, the jobs it has, its measurements, and goodbye.
 
 use std::time::Duration;
 

@@ -110,7 +110,7 @@ pub enum LinkEvent {
 pub struct AgentLink;
 
 impl AgentLink {
-    /// Subscribes to the agent's offers and commands, says hello, and keeps doing so until it is welcome.
+    /// Subscribes to the agent's offers and commands, sends hello, and repeats it until it is welcome.
     ///
     /// The link runs in a task of its own until [`LinkHandle::goodbye`] is called, it is replaced, or every handle or the
     /// receiver of events is dropped. Must be called within a Tokio runtime.

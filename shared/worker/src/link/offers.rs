@@ -1,6 +1,6 @@
 //! Following an agent's queue: live by subscription, the rest by reading the stream.
 //!
-//! Every republished offer says its sequence and that of the offer before it. A hole means that something
+//! Every republished offer carries its sequence and that of the offer before it. A hole means that something
 //! came while the link was away, and a sequence that goes back means that the stream was recreated; both
 //! end with a read of the queue. Each placement is handed on once, however it came.
 

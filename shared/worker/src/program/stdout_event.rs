@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Longest line that is read as an event: the largest checkpoint, and room for what is around it.
 pub const MAX_EVENT_BYTES: usize = MAX_CHECKPOINT_BYTES + 4 * 1024;
 
-/// An event that a program says.
+/// An event of a program.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProgramEvent {
     /// It can go on from here.
@@ -34,7 +34,7 @@ pub enum ProgramEvent {
     Heartbeat,
     /// Why it is about to fail.
     Error {
-        /// What the failure shall say.
+        /// The message of the failure.
         message: Option<String>,
         /// Whether another attempt may help.
         retryable: Option<bool>,
@@ -71,7 +71,7 @@ impl ProgramEvent {
     }
 }
 
-/// What an event says, wherever it says it.
+/// The content of an event, in either form.
 fn content(mut fields: JsonObject) -> JsonObject {
     match fields.remove("data") {
         Some(Value::Object(data)) => data,

@@ -254,7 +254,7 @@ impl TaskReporter {
         let line = &line[..line.floor_char_boundary(MAX_LOG_LINE_BYTES)];
         let mut output = self.output();
         output.lines += 1;
-        // The runner keeps no more than this of a node, and says so when it gets one more.
+        // The runner keeps no more than this of a node, and answers so when it gets one more.
         if output.lines > MAX_LINES + 1 {
             return;
         }

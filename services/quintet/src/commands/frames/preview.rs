@@ -39,7 +39,7 @@ pub(super) async fn preview(http: &Http, is_once: bool) -> Outcome {
     // The first poll may fail, with its reason; later ones are repeated.
     let (bitmap, tag) = match poll(http, None).await? {
         Some(first) => first,
-        None => anyhow::bail!("the server says that an image that it never gave is still shown"),
+        None => anyhow::bail!("the server reports an image as unchanged that it never sent"),
     };
     if is_once || !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         print(framed(&bitmap, None).join("\n"));

@@ -70,7 +70,7 @@ pub(crate) struct Submit {
     /// The pool
     #[arg(long)]
     job_pool: Option<String>,
-    /// Only say where it would go
+    /// Only show where it would go
     #[arg(long)]
     dry_run: bool,
     /// Wait until it has ended, and show how it goes; fails when the job fails

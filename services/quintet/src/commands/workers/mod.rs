@@ -1,4 +1,4 @@
-//! `quintet workers`: workers of every kind, as their heartbeats say.
+//! `quintet workers`: workers of every kind, by their heartbeats.
 
 mod wait;
 

@@ -23,7 +23,7 @@ const MAX_FOREACH: usize = 3;
 /// Where a plan is to run; not every node can run everywhere.
 pub(crate) type Mode = RunMode;
 
-/// Reads a plan, its edges made into `needs`; or says everything that is wrong with it.
+/// Reads a plan, its edges made into `needs`; or returns all its problems.
 pub(crate) fn checked(value: &Value, mode: Mode) -> Result<Plan, Vec<Problem>> {
     let mut problems = Problems::default();
     let plan = read(value, &mut problems);
@@ -272,7 +272,7 @@ fn check_nodes(
     }
 }
 
-/// That one node comes before another, and where the plan says so.
+/// An edge of the graph, and its place in the plan.
 struct Link<'p> {
     from: &'p str,
     to: &'p str,

@@ -75,7 +75,7 @@ async fn a_program_beyond_its_timeout_failed_even_if_it_ends_with_zero() {
     let (cluster, mut going) = running().await;
     cluster.mark_pod_deleted();
     cluster.end(0, "Completed").await;
-    // The Job may say so later than its pod.
+    // The Job may show it later than its pod.
     cluster.asked(Verb::GetJob, 2).await;
     cluster.fail_job("DeadlineExceeded");
     let error = "the program took longer than its timeout of 1m 30s 500ms";

@@ -10,7 +10,7 @@ const CANVAS: Canvas = Canvas {
     height: 14,
 };
 
-/// A player whose frames are drawn when the test says so.
+/// A player whose frames are drawn when the test decides.
 struct Theatre {
     player: Player,
     drawing: Option<Draw>,

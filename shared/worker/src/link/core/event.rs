@@ -33,7 +33,7 @@ pub enum Answer<R> {
     Refused(ErrorReply),
 }
 
-/// What the leases say about the pool.
+/// The state of the pool by its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
     /// A scheduler leads it.
@@ -106,7 +106,7 @@ pub enum Event {
     },
     /// The queue could not be read.
     QueueUnreadable,
-    /// A newer session took over, says a command.
+    /// A newer session took over, by a command.
     ReplacedBy(AgentSession),
     /// Time passed.
     Woken,
