@@ -79,10 +79,7 @@ impl Owner {
                 let status = here.lock().unwrap().status;
                 here.lock().unwrap().heartbeats.push(request.message);
                 let kill = Vec::new();
-                request
-                    .responder
-                    .ok(&HeartbeatReply { status, kill })
-                    .await;
+                request.responder.ok(&HeartbeatReply { status, kill }).await;
             }
         });
         bus.flush().await.unwrap();
@@ -244,7 +241,10 @@ async fn what_was_missed_while_the_connection_was_cut_comes_after_it() {
     cable.heal();
     assert_eq!(assigned(&mut events).await, "during");
     link.flush(PATIENCE).await.unwrap();
-    assert_eq!(owner.received.lock().unwrap().reports_without_hello(), [ack("before")]);
+    assert_eq!(
+        owner.received.lock().unwrap().reports_without_hello(),
+        [ack("before")]
+    );
     offer(&direct, "after").await;
     assert_eq!(assigned(&mut events).await, "after");
 }

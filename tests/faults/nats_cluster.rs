@@ -95,7 +95,10 @@ async fn edges_at(nats: &NatsCluster, server: usize) -> Result<usize, String> {
     let answer = reqwest::get(format!("{}/connz", nats.monitor(server))).await;
     let answer = answer.map_err(|error| error.to_string())?;
     let report: Value = answer.json().await.map_err(|error| error.to_string())?;
-    let all = report["connections"].as_array().cloned().unwrap_or_default();
+    let all = report["connections"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     Ok(all
         .iter()
         .filter(|found| found["name"] == "quintet edge")

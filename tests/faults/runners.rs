@@ -217,9 +217,7 @@ async fn runners_are_killed_frozen_and_restarted_and_every_plan_comes_to_its_end
         assert!(runner.wait(PATIENCE).await.unwrap().success());
         *runner = cluster.runner();
     }
-    clients
-        .all_ended_as_without_a_fault(&cluster, &runs)
-        .await;
+    clients.all_ended_as_without_a_fault(&cluster, &runs).await;
 }
 
 #[tokio::test]
@@ -249,7 +247,5 @@ async fn workers_edges_and_nats_are_killed_and_frozen_and_every_plan_comes_to_it
     workers[1].resume().unwrap();
     cluster.nats.pause().await.unwrap();
     cluster.nats.resume().await.unwrap();
-    clients
-        .all_ended_as_without_a_fault(&cluster, &runs)
-        .await;
+    clients.all_ended_as_without_a_fault(&cluster, &runs).await;
 }

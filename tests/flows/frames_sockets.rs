@@ -233,7 +233,10 @@ async fn a_message_that_is_too_large_ends_the_socket() {
     painter.send_bytes(&[0; 4097]).await;
     let (code, reason) = painter.closed().await;
     assert_eq!(code, 1009, "{reason}");
-    until_stats(&stack.api, "no worker runs", |stats| stats["running"] == json!([])).await;
+    until_stats(&stack.api, "no worker runs", |stats| {
+        stats["running"] == json!([])
+    })
+    .await;
 }
 
 #[tokio::test]

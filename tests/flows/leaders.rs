@@ -122,14 +122,18 @@ async fn without_a_leader_requests_answer_retry_and_jobs_can_still_be_read() {
     let (_late, late) = edge(&nats, Duration::from_secs(2)).await;
     assert_eq!(late.job(id).await["status"], "STOPPED");
     nats.kill().await.unwrap();
-    let gone = wait_for("/ready to report that the bus is gone", PATIENCE, async || {
-        let answer = api.get("/ready").await;
-        if answer.status == 503 {
-            Ok(())
-        } else {
-            Err(answer.text)
-        }
-    });
+    let gone = wait_for(
+        "/ready to report that the bus is gone",
+        PATIENCE,
+        async || {
+            let answer = api.get("/ready").await;
+            if answer.status == 503 {
+                Ok(())
+            } else {
+                Err(answer.text)
+            }
+        },
+    );
     gone.await.unwrap();
     api.get("/health").await.expect(200);
     let refused = api.get("/v1/jobs").await.expect(503);

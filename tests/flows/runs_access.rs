@@ -8,7 +8,7 @@ use quintet_tests::Runs;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::runs_http::{make, error_body};
+use crate::runs_http::{error_body, make};
 
 #[tokio::test]
 async fn run_routes_require_a_key_and_answer_just_that() {
@@ -23,7 +23,11 @@ async fn run_routes_require_a_key_and_answer_just_that() {
     for path in ["/runs", "/v1/runs", "/runs/7", "/v1/runs/7/events"] {
         for api in [api, &api.with_key("wrong")] {
             let refused = api.get(path).await.expect(401);
-            assert_eq!(error_body(&refused), json!({"error": "unauthorized"}), "{path}");
+            assert_eq!(
+                error_body(&refused),
+                json!({"error": "unauthorized"}),
+                "{path}"
+            );
             assert_eq!(refused.body["code"], "UNAUTHORIZED");
             assert_eq!(
                 refused.body["requestId"].as_str(),

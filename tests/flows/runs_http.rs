@@ -298,7 +298,10 @@ async fn a_run_is_canceled_once_and_an_unknown_one_not_at_all() {
             api.order(&format!("{path}/nodes/go/reject")).await,
         ];
         for answer in answers {
-            assert_eq!(error_body(&answer.expect(404)), json!({"error": "run not found"}));
+            assert_eq!(
+                error_body(&answer.expect(404)),
+                json!({"error": "run not found"})
+            );
         }
     }
 }

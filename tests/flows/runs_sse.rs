@@ -255,7 +255,8 @@ async fn clients_that_lose_their_connections_on_two_edges_and_a_restart_of_nats_
             .collect();
         let checkpoints = seen.iter().filter(|event| event.event == "checkpoint");
         assert_eq!(
-            checkpoints.map(|event| event.data["data"].clone())
+            checkpoints
+                .map(|event| event.data["data"].clone())
                 .collect::<Vec<_>>(),
             expected
         );

@@ -199,7 +199,10 @@ async fn every_verb_speaks_tls_and_sends_its_key_as_a_header() {
         (&["top", "--once"], "agent-1"),
     ] {
         let (code, text) = quintet(&[&keyed[..], verb].concat()).await;
-        assert!(code == Some(0) && text.contains(expected), "{verb:?}: {text}");
+        assert!(
+            code == Some(0) && text.contains(expected),
+            "{verb:?}: {text}"
+        );
         let (code, text) = quintet(&[&known[..], verb].concat()).await;
         assert_eq!(code, Some(4), "without a key, {verb:?}: {text}");
         let (code, text) = quintet(&[&["--url", &url], verb].concat()).await;

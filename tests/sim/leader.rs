@@ -196,9 +196,10 @@ impl Leader {
         for write in effects.writes.into_iter().rev() {
             let is_same = |other: &CoreWrite| match (other, &write) {
                 (CoreWrite::Job(a), CoreWrite::Job(b)) => a == b,
-                (CoreWrite::Agent(a) | CoreWrite::NoAgent(a), CoreWrite::Agent(b) | CoreWrite::NoAgent(b)) => {
-                    a == b
-                }
+                (
+                    CoreWrite::Agent(a) | CoreWrite::NoAgent(a),
+                    CoreWrite::Agent(b) | CoreWrite::NoAgent(b),
+                ) => a == b,
                 (CoreWrite::Job(_), _) | (_, CoreWrite::Job(_)) => false,
             };
             if !writes.iter().any(is_same) {

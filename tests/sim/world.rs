@@ -371,9 +371,11 @@ impl SimEvent {
             | Self::Lease(index)
             | Self::Load(index, _)
             | Self::Due(index, _) => Who::Scheduler(*index),
-            Self::Request(..) | Self::GiveUp(_) | Self::Answered(..) | Self::Fault | Self::Client(_) => {
-                Who::World
-            }
+            Self::Request(..)
+            | Self::GiveUp(_)
+            | Self::Answered(..)
+            | Self::Fault
+            | Self::Client(_) => Who::World,
         }
     }
 }

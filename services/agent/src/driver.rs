@@ -84,7 +84,9 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
     };
     info!(agent = %driver.config.agent, slots = driver.config.slots, "agent started");
     let agent = driver.config.agent.to_string();
-    let leaving = driver.event_loop(&mut link_events, child_events, &shutdown).await;
+    let leaving = driver
+        .event_loop(&mut link_events, child_events, &shutdown)
+        .await;
     // The link runs as long as its receiver exists.
     let left = leave(leaving, &link, agent).await;
     drop(link_events);

@@ -122,7 +122,9 @@ async fn live(
     };
     match ended {
         Ok(status) => info!(worker = %spec.id, %status, "the process of a worker ended"),
-        Err(error) => warn!(worker = %spec.id, %error, "waiting for the process of a worker failed"),
+        Err(error) => {
+            warn!(worker = %spec.id, %error, "waiting for the process of a worker failed")
+        }
     }
 }
 

@@ -141,7 +141,10 @@ async fn a_signal_to_the_group_ends_everything_and_until_then_no_other_process_g
     let second = run(&["up", "--port", "0", "--data-dir", folder]).await;
     let output = text(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{output}");
-    assert!(output.contains("in use by another `quintet up`"), "{output}");
+    assert!(
+        output.contains("in use by another `quintet up`"),
+        "{output}"
+    );
 
     up.runs_a_job().await;
     let doctor = ["doctor", "--data-dir", folder, "--output", "json"];

@@ -98,10 +98,12 @@ async fn execute(
         ExecutionWork::Job(job) => {
             let (events, receiver) = mpsc::channel(EVENTS);
             // The same each time it is begun: what was reported before counts once.
-            let reported = received(receiver).enumerate().map(|(before, event)| Reported {
-                seq: before as u64 + 1,
-                event,
-            });
+            let reported = received(receiver)
+                .enumerate()
+                .map(|(before, event)| Reported {
+                    seq: before as u64 + 1,
+                    event,
+                });
             let work = jobs::execute(bus, key.clone(), job, events, stop.clone());
             tokio::join!(work, report(reports, reported, key));
         }

@@ -128,7 +128,9 @@ impl OrderedConsumer {
                 Received::Link(false) if !self.link.borrow().closed => {
                     self.drop_consumer("reconnected")
                 }
-                Received::Link(_) => return Err(ReadError::Other("the connection is closed".into())),
+                Received::Link(_) => {
+                    return Err(ReadError::Other("the connection is closed".into()));
+                }
                 Received::Ended if self.link.borrow().closed => {
                     return Err(ReadError::Other("the connection is closed".into()));
                 }

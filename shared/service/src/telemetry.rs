@@ -147,7 +147,9 @@ impl Telemetry {
             Ok(telemetry) => telemetry,
             Err(Error::AlreadySetUp) => {
                 let installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
-                let prometheus = installed.clone().expect("AlreadySetUp implies that it exists");
+                let prometheus = installed
+                    .clone()
+                    .expect("AlreadySetUp implies that it exists");
                 Telemetry {
                     prometheus,
                     exporters: None,

@@ -176,7 +176,10 @@ impl Stage {
     /// Every status and answer that was reported of a job, as words.
     pub(crate) fn story(&self, job: &str) -> Vec<String> {
         let received = self.received.lock().unwrap();
-        let words = received.reports.iter().filter_map(|report| word(report, job));
+        let words = received
+            .reports
+            .iter()
+            .filter_map(|report| word(report, job));
         words.collect()
     }
 

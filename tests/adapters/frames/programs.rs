@@ -170,7 +170,10 @@ async fn a_program_that_dies_is_started_again_while_it_is_the_active_one() {
         })
         .await;
     stage.activate(Some("short")).await.unwrap();
-    until("three processes", || numbers(folder.path(), "short").len() >= 3).await;
+    until("three processes", || {
+        numbers(folder.path(), "short").len() >= 3
+    })
+    .await;
     stage.activate(None).await.unwrap();
     service.end().await;
 }

@@ -9,7 +9,7 @@ use quintet_contract::frame_api::{
 use quintet_contract::subject::SetFrameRate;
 use serde_json::json;
 
-use super::stage::{PATIENCE, Stage, frame, id, next_tick, next_message};
+use super::stage::{PATIENCE, Stage, frame, id, next_message, next_tick};
 
 #[tokio::test]
 async fn another_service_takes_over_with_the_desired_state() {
@@ -91,7 +91,8 @@ async fn what_another_writer_stores_holds_as_well_and_is_not_overwritten() {
     let key = FramesKey::Worker(id("other"));
     bucket.create(&key, &record, None).await.unwrap();
     let data = settings.settings;
-    while next_message(&mut messages).await != (FrameWorkerMessage::Config { data: data.clone() }) {}
+    while next_message(&mut messages).await != (FrameWorkerMessage::Config { data: data.clone() }) {
+    }
     // Deleted, it is as if nothing had ever been set.
     bucket.delete(&FramesKey::State, None).await.unwrap();
     let look = stage

@@ -188,7 +188,9 @@ impl Stage {
 }
 
 /// The next message for a worker, apart from ticks.
-pub(crate) async fn next_message(messages: &mut Deliveries<FrameWorkerMessages>) -> FrameWorkerMessage {
+pub(crate) async fn next_message(
+    messages: &mut Deliveries<FrameWorkerMessages>,
+) -> FrameWorkerMessage {
     let next = async {
         loop {
             let message = messages.next().await.unwrap().message;

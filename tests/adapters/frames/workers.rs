@@ -11,7 +11,7 @@ use quintet_contract::subject::{
 };
 use serde_json::json;
 
-use super::stage::{PATIENCE, Stage, frame, id, next_tick, next_message};
+use super::stage::{PATIENCE, Stage, frame, id, next_message, next_tick};
 
 #[tokio::test]
 async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {

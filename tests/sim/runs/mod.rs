@@ -370,7 +370,10 @@ impl World {
             return;
         }
         let request = self.clients[client].request.clone();
-        self.send(SimEvent::Request(Requester::Client(client), Box::new(request)));
+        self.send(SimEvent::Request(
+            Requester::Client(client),
+            Box::new(request),
+        ));
         self.after(ASK_AGAIN, SimEvent::ClientAsks(client));
     }
 

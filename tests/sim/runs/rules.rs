@@ -185,7 +185,8 @@ impl Rules {
     pub(crate) fn at_the_end(&self, store: &Store, clients: &[Client]) {
         for client in clients {
             assert!(client.is_answered, "never answered: {:?}", client.request);
-            let (ClientRequest::Create(create), true) = (&client.request, client.is_answered) else {
+            let (ClientRequest::Create(create), true) = (&client.request, client.is_answered)
+            else {
                 continue;
             };
             let status = store.status(create.run_id);

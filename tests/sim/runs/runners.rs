@@ -13,7 +13,7 @@ use quintet_runner::core::{
 use rand::Rng;
 
 use super::store::{Applied, StoreWrite};
-use super::{ToEvent, Requester, Millis, SimEvent, World, at};
+use super::{Millis, Requester, SimEvent, ToEvent, World, at};
 
 const LEASE: Millis = 2_000;
 const TICK: Millis = 200;
@@ -344,7 +344,9 @@ impl World {
             return;
         }
         if runner.frozen_until > self.now {
-            runner.missed.push_back(SimEvent::Applied(index, life, applied));
+            runner
+                .missed
+                .push_back(SimEvent::Applied(index, life, applied));
             return;
         }
         match applied {

@@ -6,7 +6,7 @@ use quintet_contract::task::{RunReport, Task, Verdict, WorkerEvent};
 use rand::Rng;
 use serde_json::json;
 
-use super::{Requester, Millis, SimEvent, World};
+use super::{Millis, Requester, SimEvent, World};
 
 const TICK: Millis = 150;
 const ROOM: usize = 2;

@@ -38,7 +38,12 @@ impl World {
                 }
             };
         let call = Call::Client(index);
-        self.call(Who::World, call, CLIENT_DEADLINE, Request::Question(question));
+        self.call(
+            Who::World,
+            call,
+            CLIENT_DEADLINE,
+            Request::Question(question),
+        );
     }
 
     pub(super) fn client_answered(&mut self, index: usize, answer: Answer) {

@@ -96,7 +96,10 @@ impl World {
     }
 
     pub(super) fn add_client(&mut self, request: ClientRequest) {
-        self.clients.push(Client { request, done: false });
+        self.clients.push(Client {
+            request,
+            done: false,
+        });
         let index = self.clients.len() - 1;
         self.plan(1, SimEvent::Client(index));
     }

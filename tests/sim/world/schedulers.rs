@@ -248,7 +248,10 @@ impl World {
                 if let Some(leader) = self.leader(index, term) {
                     leader.claims.insert(key.clone());
                 }
-                self.plan(WRITE_DEADLINE, SimEvent::ClaimLost(index, term, key.clone()));
+                self.plan(
+                    WRITE_DEADLINE,
+                    SimEvent::ClaimLost(index, term, key.clone()),
+                );
                 self.send(index, 0, Write::Claim(key, record, replaces));
             }
             _ => {}

@@ -499,12 +499,18 @@ fn workers_on_the_bus_are_started_and_stopped_until_they_confirm_it() {
         ]
     ));
     bench.command(Command::Start(id("text")));
-    assert_eq!(messages_to(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
+    assert_eq!(
+        messages_to(&bench.took(), "text"),
+        [&FrameWorkerMessage::Start]
+    );
     // It was lost.
     bench.pass(ms(1000));
     bench.took();
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
-    assert_eq!(messages_to(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
+    assert_eq!(
+        messages_to(&bench.took(), "text"),
+        [&FrameWorkerMessage::Start]
+    );
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", true)));
     assert!(messages_to(&bench.took(), "text").is_empty());
     assert_eq!(bench.look().stats.running, [id("text")]);
@@ -513,7 +519,10 @@ fn workers_on_the_bus_are_started_and_stopped_until_they_confirm_it() {
     bench.command(Command::Activate(Some(id("clock"))));
     assert!(messages_to(&bench.took(), "text").contains(&&FrameWorkerMessage::Stop));
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", true)));
-    assert_eq!(messages_to(&bench.took(), "text"), [&FrameWorkerMessage::Stop]);
+    assert_eq!(
+        messages_to(&bench.took(), "text"),
+        [&FrameWorkerMessage::Stop]
+    );
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
     bench.pass(ms(4000));
     let look = bench.look();
@@ -592,7 +601,11 @@ fn stats_are_published_once_a_second_and_on_every_event_but_are_rate_limited() {
         bench.pass(ms(1));
     }
     let effects = bench.took();
-    assert!((15..=22).contains(&published(&effects)), "{}", published(&effects));
+    assert!(
+        (15..=22).contains(&published(&effects)),
+        "{}",
+        published(&effects)
+    );
     let look = bench.look();
     assert_eq!(look.stats.errors[&id("bad")], "short rbm header");
 }

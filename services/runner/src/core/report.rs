@@ -151,7 +151,8 @@ impl Reconciler<'_> {
                     return self.granted(node, id, attempt);
                 }
                 let last_seen = self.active.last_seen.get(id.as_str()).copied();
-                let silence = last_seen.map_or(Duration::MAX, |last_seen| self.now.since(last_seen));
+                let silence =
+                    last_seen.map_or(Duration::MAX, |last_seen| self.now.since(last_seen));
                 // The same task can be in the queue twice; a second copy takes nothing from the worker that has it.
                 let is_again = delivery.1 > 1;
                 if !is_again && silence < self.ack_wait {
@@ -189,7 +190,9 @@ impl Reconciler<'_> {
     }
 
     fn record_grant(&mut self, report: &RunReport, attempt: Attempt) {
-        self.active.last_seen.insert(report.node_id.clone(), self.now);
+        self.active
+            .last_seen
+            .insert(report.node_id.clone(), self.now);
         let task = match report.event {
             WorkerEvent::Take { sequence, .. } if sequence > 0 => Some(sequence),
             _ => None,

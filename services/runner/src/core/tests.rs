@@ -342,7 +342,11 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         (attempt, resume_state),
         (Attempt(2), Some(json!({"at": 5})))
     );
-    assert_eq!(story.cancels.len(), 1, "the worker that had it is commanded");
+    assert_eq!(
+        story.cancels.len(),
+        1,
+        "the worker that had it is commanded"
+    );
     assert!(matches!(
         story.report(("w1", "a"), 1, 2, checkpoint(json!({}))),
         Verdict::Gone { .. }

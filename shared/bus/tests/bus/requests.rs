@@ -254,7 +254,8 @@ async fn a_micro_service_is_seen_by_tools_counts_errors_and_leaves() {
 }
 
 #[tokio::test]
-async fn a_pending_reply_that_is_dropped_at_a_hand_over_answers_that_the_request_may_be_sent_again() {
+async fn a_pending_reply_that_is_dropped_at_a_hand_over_answers_that_the_request_may_be_sent_again()
+{
     let nats = Nats::start();
     let bus = nats.connect().await;
     let subject = GetTemplate {}.render(bus.prefix());

@@ -127,7 +127,10 @@ mod tests {
         waiting.push(entry(&a, 1));
         waiting.push(entry(&a, 1));
         let first = waiting.take();
-        assert_eq!(described(&first), [("a".to_owned(), 1), ("a".to_owned(), 2)]);
+        assert_eq!(
+            described(&first),
+            [("a".to_owned(), 1), ("a".to_owned(), 2)]
+        );
         for reporter in [&a, &b, &a] {
             waiting.push(entry(reporter, 1));
         }

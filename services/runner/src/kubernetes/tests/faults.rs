@@ -61,8 +61,7 @@ async fn a_success_without_its_whole_log_is_none() {
     let mut going = Going::start(&kubernetes, execution());
     run_program(&cluster).await;
     cluster.end(0, "Completed").await;
-    let error =
-        "the program ended well, and its output could not be read to the end: a fault: 500";
+    let error = "the program ended well, and its output could not be read to the end: a fault: 500";
     assert_eq!(going.rest().await, [failed(error, true)]);
 }
 

@@ -191,7 +191,11 @@ fn silence_fences_unless_the_pool_has_no_leader() {
     );
     let effects = core.step(Event::Woken, now(TIMEOUT + 7));
     assert_eq!(effects[0], Effect::Notify(Notification::Fence));
-    assert_eq!(core.step(Event::Woken, now(TIMEOUT + 8)), [], "reported once");
+    assert_eq!(
+        core.step(Event::Woken, now(TIMEOUT + 8)),
+        [],
+        "reported once"
+    );
     let effects = core.step(
         heartbeat_answered(TIMEOUT + 7, SessionStatus::Current),
         now(TIMEOUT + 8),
