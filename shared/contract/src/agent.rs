@@ -241,7 +241,8 @@ pub enum AgentReport {
 #[serde(rename_all = "camelCase", default)]
 pub struct ReportsReply {
     /// Whether this session is the agent's current one.
-    pub standing: SessionStatus,
+    #[serde(rename = "standing")]
+    pub status: SessionStatus,
     /// Timings the agent must keep; sent in answer to a hello.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings: Option<AgentSettings>,
@@ -312,7 +313,8 @@ pub struct Heartbeat {
 #[serde(rename_all = "camelCase", default)]
 pub struct HeartbeatReply {
     /// Whether this session is the agent's current one.
-    pub standing: SessionStatus,
+    #[serde(rename = "standing")]
+    pub status: SessionStatus,
     /// Placements that are no longer wanted here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kill: Vec<JobAttempt>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::JsonObject;
 
-/// Picture heights in ascending order; an agent that can do one can do the lower ones.
+/// Image heights in ascending order; an agent that can do one can do the lower ones.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -52,7 +52,7 @@ pub struct Capabilities {
     /// How many jobs at once.
     #[serde(default = "one_slot")]
     pub slots: u32,
-    /// The largest picture it can handle.
+    /// The largest image it can handle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_resolution: Option<Resolution>,
     /// Labels that requirements match by equality.

@@ -114,7 +114,7 @@ pub struct FrameCounts {
     pub received: u64,
     /// Those that the display took.
     pub forwarded: u64,
-    /// All others: malformed, of a worker that is not active, the same picture again, too many, refused by the display.
+    /// All others: malformed, of a worker that is not active, the same image again, too many, refused by the display.
     pub dropped: u64,
 }
 
@@ -210,7 +210,7 @@ pub struct GetPicture {
     /// One panel as it is mounted, instead of the canvas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panel: Option<String>,
-    /// A picture that need not be sent again.
+    /// An image that need not be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unless: Option<String>,
 }

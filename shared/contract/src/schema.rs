@@ -200,7 +200,7 @@ fn asyncapi() -> Value {
             "ui": channel("/ui", "on connect the arrays of agents and jobs, then one object per change", &mut to_ui.iter().chain(&from_ui)),
             "frames": {
                 "address": "/ws",
-                "description": "what goes on with frames: hello on connect, then stats once a second and on every event; the client may ask for one more",
+                "description": "statistics of frames: hello on connect, then stats once a second and on every event; the client may ask for one more",
                 "messages": {
                     "hello": flat("hello", &json!({"fps": schema::<frame::Fps>(), "active": {"type": ["string", "null"]}})),
                     "stats": {"name": "stats", "payload": schema::<frame_api::FrameStats>()},
@@ -211,7 +211,7 @@ fn asyncapi() -> Value {
                 "address": "/workers/{id}/ws",
                 "description": "a worker of frames: it receives hello, config and ticks, may send hello, and sends frames as binary messages",
                 "messages": {
-                    "told": {"name": "told", "payload": schema::<frame_api::FrameWorkerMessage>()},
+                    "message": {"name": "message", "payload": schema::<frame_api::FrameWorkerMessage>()},
                     "hello": flat("hello", &json!({"caps": {"type": "object", "properties": {"version": {"const": 1}}}})),
                     "frame": {"name": "frame", "contentType": "application/octet-stream", "payload": schema::<frame::RawFrame>()}
                 }
@@ -222,9 +222,9 @@ fn asyncapi() -> Value {
             "agentListens": {"action": "send", "channel": {"$ref": "#/channels/agent"}},
             "uiListens": {"action": "send", "channel": {"$ref": "#/channels/ui"}},
             "uiSubscribes": {"action": "receive", "channel": {"$ref": "#/channels/ui"}},
-            "framesTold": {"action": "send", "channel": {"$ref": "#/channels/frames"}},
-            "framesAsked": {"action": "receive", "channel": {"$ref": "#/channels/frames"}},
-            "frameWorkerTold": {"action": "send", "channel": {"$ref": "#/channels/frameWorker"}},
+            "framesListens": {"action": "send", "channel": {"$ref": "#/channels/frames"}},
+            "framesSpeaks": {"action": "receive", "channel": {"$ref": "#/channels/frames"}},
+            "frameWorkerListens": {"action": "send", "channel": {"$ref": "#/channels/frameWorker"}},
             "frameWorkerSpeaks": {"action": "receive", "channel": {"$ref": "#/channels/frameWorker"}}
         }
     })

@@ -217,7 +217,7 @@ subjects! {
     SubmitJobs { pool: PoolName } = "svc.jobs.submit.{pool?}", SubmitJob => SubmitReply;
     /// Stores several new jobs.
     SubmitJobBatch { pool: PoolName } = "svc.jobs.batch.{pool?}", SubmitBatch => BatchReply;
-    /// Says where a job would go now, and stores nothing.
+    /// Finds where a job would go now, and stores nothing.
     DryRunJob { pool: PoolName } = "svc.jobs.dryrun.{pool?}", SubmitJob => DryRunReply;
     /// Lists jobs.
     ListJobsOf { pool: PoolName } = "svc.jobs.list.{pool?}", ListJobs => JobPage;
@@ -229,7 +229,7 @@ subjects! {
     ControlJobs { pool: PoolName } = "svc.jobs.control.{pool?}", ControlJob => ControlReply;
     /// Merges stream metadata.
     PatchJobMetadata { pool: PoolName } = "svc.jobs.metadata.{pool?}", PatchMetadata => MetadataReply;
-    /// Says why a job is where it is.
+    /// Explains the status of a job.
     ExplainJob { pool: PoolName } = "svc.jobs.explain.{pool?}", JobRef => Explanation;
     /// Lists agents.
     ListAgentsOf { pool: PoolName } = "svc.agents.list.{pool?}", ListAgents => AgentPage;
@@ -248,7 +248,7 @@ subjects! {
     /// Deletes a template.
     DeleteTemplate {} = "svc.templates.delete", TemplateRef => Done;
 
-    /// Says what a plan would do, and stores nothing.
+    /// Plans a run, and stores nothing.
     PlanRuns {} = "svc.runs.plan", PlanRun => PlanReply;
     /// Stores a new run.
     CreateRuns { shard: RunShard } = "svc.runs.create.{shard}", CreateRun => RunReply;

@@ -180,7 +180,7 @@ pub enum Verdict {
         /// The node's last checkpoint.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resume_state: Option<Value>,
-        /// Say a heartbeat at least this often, in milliseconds.
+        /// Send a heartbeat at least this often, in milliseconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         heartbeat_ms: Option<u64>,
     },

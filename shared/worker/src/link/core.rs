@@ -279,7 +279,7 @@ impl Core {
     }
 
     fn reports_replied(&mut self, flight: Flight, sent: Moment, reply: ReportsReply, now: Now) {
-        match reply.standing {
+        match reply.status {
             SessionStatus::Replaced => return self.replaced(),
             SessionStatus::HelloRequired => {
                 self.outbox.unanswered();
@@ -338,7 +338,7 @@ impl Core {
         let Answer::Reply(reply) = answer else {
             return self.look_at_lease();
         };
-        match reply.standing {
+        match reply.status {
             SessionStatus::Current => {
                 self.record_contact(sent, now);
                 self.effects.extend(

@@ -49,7 +49,7 @@ pub(super) enum Order {
     Heartbeat(JsonObject),
     /// Answer once everything before this is acknowledged.
     Flush(oneshot::Sender<()>),
-    /// Say goodbye after everything before this, answer, and end.
+    /// Send goodbye after everything before this, answer, and end.
     Goodbye(String, oneshot::Sender<()>),
 }
 
@@ -137,13 +137,13 @@ impl LinkHandle {
         sent.map_err(|_| LinkError::Closed)
     }
 
-    /// Says which jobs the agent has: what heartbeats list and what a later hello brings along. A job belongs
+    /// Sets the jobs of the agent: heartbeats list them, and a later hello carries them. A job belongs
     /// there from its acceptance until its end was [stored](super::LinkEvent::Stored).
     pub fn set_jobs(&self, jobs: Vec<ActiveJob>) {
         self.jobs.send_replace(jobs);
     }
 
-    /// Says what automatic heartbeats carry as measurements.
+    /// Sets the measurements of automatic heartbeats.
     pub fn set_metrics(&self, metrics: JsonObject) {
         self.metrics.send_replace(metrics);
     }

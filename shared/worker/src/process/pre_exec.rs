@@ -45,7 +45,7 @@ pub(super) fn tie_to_parent(
     }
 }
 
-/// Says something to the reaper. One that is gone or does not listen cannot be helped; its absence must not
+/// Sends a line to the reaper. One that is gone or does not listen cannot be helped; its absence must not
 /// kill or block the sender, hence a socket without SIGPIPE.
 pub(super) fn notify(reaper: BorrowedFd<'_>, line: &[u8]) {
     let _ = send(reaper, line, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);

@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process_group, setsid};
 use crate::clock::{Moment, moment};
 
 /// The longest sleep; a machine that was suspended wakes it late by no more than this.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Bytes read at once.
 const CHUNK: usize = 4096;
 
@@ -109,8 +109,8 @@ impl Watch {
     fn sleep(&self, now: Moment) -> Duration {
         let left = self.fences_at.map(|at| at.since(now));
         // A millisecond more: at the moment itself nothing is due yet.
-        left.map_or(LOOK_EVERY, |left| left + Duration::from_millis(1))
-            .min(LOOK_EVERY)
+        left.map_or(POLL_INTERVAL, |left| left + Duration::from_millis(1))
+            .min(POLL_INTERVAL)
     }
 
     fn all(&self) -> Vec<i32> {

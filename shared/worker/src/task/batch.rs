@@ -17,10 +17,10 @@ use super::task_reporter::{Answer, TaskReporter};
 use super::waiting::Numbered;
 use crate::metrics;
 
-/// How long the first sending waits for its answer; it doubles up to [`PATIENCE_MAX`]. The runner that had it may have died.
-const PATIENCE_MIN: Duration = Duration::from_secs(1);
+/// How long the first sending waits for its answer; it doubles up to [`TIMEOUT_MAX`]. The runner that had it may have died.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Longest wait for an answer.
-const PATIENCE_MAX: Duration = Duration::from_secs(8);
+const TIMEOUT_MAX: Duration = Duration::from_secs(8);
 /// First wait between two sendings; it doubles up to [`WAIT_MAX`].
 const WAIT_MIN: Duration = Duration::from_millis(20);
 /// Longest wait between two sendings.
@@ -37,8 +37,8 @@ impl Waiter {
     fn receive(self, verdict: Verdict) {
         match self.answer {
             // Fails when the caller is gone.
-            Answer::Asked(answer) => drop(answer.send(verdict)),
-            Answer::Noted(_room) => self.reporter.noted(self.kind, verdict),
+            Answer::Awaited(answer) => drop(answer.send(verdict)),
+            Answer::Unawaited(_room) => self.reporter.answered_unawaited(self.kind, verdict),
         }
     }
 }
@@ -113,7 +113,7 @@ async fn send(
     reporters: &[Arc<TaskReporter>],
 ) -> Option<Result<Vec<Verdict>, String>> {
     let subject = RunReporting { shard };
-    let (mut patience, mut wait) = (PATIENCE_MIN, WAIT_MIN);
+    let (mut patience, mut wait) = (TIMEOUT_MIN, WAIT_MIN);
     loop {
         match bus.request(&subject, message, patience).await {
             Ok(RunReportsReply { verdicts }) if verdicts.len() == message.reports.len() => {
@@ -135,7 +135,7 @@ async fn send(
         metrics::task_reports_repeated();
         sleep(wait.mul_f64(rand::random_range(0.5..=1.0))).await;
         wait = (wait * 2).min(WAIT_MAX);
-        patience = (patience * 2).min(PATIENCE_MAX);
+        patience = (patience * 2).min(TIMEOUT_MAX);
     }
 }
 

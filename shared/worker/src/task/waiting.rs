@@ -111,7 +111,7 @@ mod tests {
                 line: String::new(),
             },
             bytes,
-            answer: Answer::Noted(None),
+            answer: Answer::Unawaited(None),
         }
     }
 

@@ -45,9 +45,9 @@ fn fresh(mode: HeartbeatMode) -> Core {
     Core::new(identity, hello, mode)
 }
 
-fn reply(standing: SessionStatus) -> Answer<ReportsReply> {
+fn reply(status: SessionStatus) -> Answer<ReportsReply> {
     Answer::Reply(ReportsReply {
-        standing,
+        status,
         settings: Some(AgentSettings::default()),
         ..ReportsReply::default()
     })
@@ -60,12 +60,12 @@ fn answered(sent: u64, answer: Answer<ReportsReply>) -> Event {
     }
 }
 
-fn heartbeat_answered(sent: u64, standing: SessionStatus) -> Event {
+fn heartbeat_answered(sent: u64, status: SessionStatus) -> Event {
     Event::HeartbeatAnswered {
         sent: at(sent),
         session: session(1),
         answer: Answer::Reply(HeartbeatReply {
-            standing,
+            status,
             ..HeartbeatReply::default()
         }),
     }
