@@ -25,7 +25,7 @@ use crate::codec::{Encoding, decode, encode};
 use crate::connect::Bus;
 use crate::error::{KvError, ReadError};
 use crate::headers::{delete_headers, outgoing, ttl_text};
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::ordered_consumer::OrderedConsumer;
 use crate::stored::Stored;
 
@@ -118,7 +118,7 @@ impl<B: Bucket> BucketHandle<B> {
         match decode(&stored.body) {
             Ok((record, _)) => Ok(Some(Versioned { record, revision })),
             Err(source) => {
-                metrics::malformed(Place::Record);
+                metrics::malformed(DecodeSite::Record);
                 Err(KvError::Codec {
                     bucket: self.names.bucket.clone(),
                     key,
@@ -226,7 +226,7 @@ impl<B: Bucket> BucketHandle<B> {
         }
         let key = text.and_then(B::parse_key);
         if key.is_none() {
-            metrics::malformed(Place::Record);
+            metrics::malformed(DecodeSite::Record);
             warn!(subject = %stored.subject, "skipped a record with an unreadable key");
         }
         key

@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::codec::decode;
 use crate::error::KvError;
 use crate::kv::{BucketHandle, END_CHECKS, Revision, Versioned};
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::ordered_consumer::ConsumerItem;
 use crate::stored::Stored;
 
@@ -128,7 +128,7 @@ impl<B: Bucket> BucketHandle<B> {
                 },
             )),
             Err(error) => {
-                metrics::malformed(Place::Record);
+                metrics::malformed(DecodeSite::Record);
                 warn!(subject = %stored.subject, %error, "skipped an unreadable record");
                 None
             }

@@ -21,19 +21,19 @@ pub const FEED_RESTARTS_TOTAL: &str = "bus_feed_restarts_total";
 
 /// Where a malformed message was met.
 #[derive(Clone, Copy)]
-pub(crate) enum Place {
+pub(crate) enum DecodeSite {
     Delivery,
     Request,
     Record,
     Replay,
 }
 
-pub(crate) fn malformed(place: Place) {
+pub(crate) fn malformed(place: DecodeSite) {
     let place = match place {
-        Place::Delivery => "delivery",
-        Place::Request => "request",
-        Place::Record => "record",
-        Place::Replay => "replay",
+        DecodeSite::Delivery => "delivery",
+        DecodeSite::Request => "request",
+        DecodeSite::Record => "record",
+        DecodeSite::Replay => "replay",
     };
     counter!(MALFORMED_TOTAL, "where" => place).increment(1);
 }

@@ -24,7 +24,7 @@ use crate::stored::Stored;
 /// How often the server sends an idle heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which the consumer counts as gone: three heartbeats.
-const SILENCE: Duration = Duration::from_secs(6);
+const STALE_AFTER: Duration = Duration::from_secs(6);
 /// How long the server keeps a consumer without a subscriber.
 const INACTIVE: Duration = Duration::from_secs(10);
 /// First wait between attempts to make the consumer again; it doubles.
@@ -32,7 +32,7 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Longest wait between attempts to make the consumer again.
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long "no such stream" is taken for a server that is still starting.
-const MISSING_PATIENCE: Duration = Duration::from_secs(10);
+const MISSING_STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Headers of heartbeats: the number of the last delivery, and where to acknowledge flow control.
 const HEADER_LAST_CONSUMER: &str = "Nats-Last-Consumer";
 const HEADER_STALLED: &str = "Nats-Consumer-Stalled";
@@ -108,7 +108,7 @@ impl OrderedConsumer {
             if std::mem::take(&mut consumer.empty) {
                 return Ok(ConsumerItem::CaughtUp);
             }
-            let quiet = Instant::now() + SILENCE;
+            let quiet = Instant::now() + STALE_AFTER;
             let received = tokio::select! {
                 biased;
                 changed = self.link.changed() => Received::Link(changed.is_err()),
@@ -235,7 +235,7 @@ impl OrderedConsumer {
             }
             match self.make_consumer().await {
                 Ok(consumer) => return Ok(consumer),
-                Err(ReadError::NoStream) if began.elapsed() >= MISSING_PATIENCE => {
+                Err(ReadError::NoStream) if began.elapsed() >= MISSING_STREAM_TIMEOUT => {
                     return Err(ReadError::NoStream);
                 }
                 Err(ReadError::NoStream) => {}

@@ -22,13 +22,13 @@ use tracing::debug;
 use crate::codec::decode;
 use crate::connect::{Bus, Link};
 use crate::error::{Cause, QueueError};
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::stored::Position;
 
 /// How long a request for tasks stays open at the server.
 const OPEN: Duration = Duration::from_secs(30);
 /// After this without a word the server no longer knows of our requests.
-const SILENCE: Duration = Duration::from_secs(35);
+const STALE_AFTER: Duration = Duration::from_secs(35);
 /// Wait after a request that the server did not take, before the next one.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long what is on its way to a worker that takes no more is waited for.
@@ -183,7 +183,7 @@ impl Pull {
                 self.ask(room - self.asked).await;
             }
             let wake = if may_ask {
-                self.received + SILENCE
+                self.received + STALE_AFTER
             } else {
                 self.ask_from
             };
@@ -284,7 +284,7 @@ impl Pull {
                 held,
             }),
             (_, read) => {
-                metrics::malformed(Place::Delivery);
+                metrics::malformed(DecodeSite::Delivery);
                 let error = read.err().map(|error| error.to_string());
                 tracing::warn!(subject = %message.subject, ?error, "took an unreadable task out of its queue");
                 held.reply(b"+TERM").await;

@@ -1,4 +1,4 @@
-//! Bodies that are bytes and nothing else: pictures and sound, where neither codec nor headers are worth their time.
+//! Bodies that are bytes and nothing else: images and sound, where neither codec nor headers are worth their time.
 //!
 //! Answers are JSON: a body without an encoding does not show which one its sender reads.
 
@@ -17,7 +17,7 @@ use crate::codec::{Encoding, encode};
 use crate::connect::Bus;
 use crate::error::{PublishError, RequestError, SubscribeError};
 use crate::headers::Meta;
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::responder::Responder;
 use crate::serve::RequestStream;
 
@@ -57,7 +57,7 @@ impl<S: Request<Message = RawFrame>> Stream for RawRequests<S> {
                 return Poll::Ready(None);
             };
             let Some(subject) = S::parse(&self.prefix, &message.subject) else {
-                metrics::malformed(Place::Delivery);
+                metrics::malformed(DecodeSite::Delivery);
                 debug!(subject = %message.subject, "skipped a message whose subject cannot be read");
                 continue;
             };

@@ -13,7 +13,7 @@ use crate::codec::decode;
 use crate::connect::Bus;
 use crate::direct_get::{self, PageLimit};
 use crate::error::{BusError, ReadError};
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::stored::Stored;
 
 /// A part of what a stream kept of one subject, oldest first.
@@ -240,7 +240,7 @@ fn read_message<S: Subject>(stored: Stored) -> Option<(u64, Timestamp, S::Messag
     match decode(&stored.body) {
         Ok((message, _)) => Some((stored.sequence, stored.at, message)),
         Err(error) => {
-            metrics::malformed(Place::Replay);
+            metrics::malformed(DecodeSite::Replay);
             debug!(subject = %stored.subject, sequence = stored.sequence, %error, "skipped an unreadable message");
             None
         }

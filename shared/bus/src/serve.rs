@@ -22,7 +22,7 @@ use crate::connect::Bus;
 use crate::endpoint::Endpoint;
 use crate::error::SubscribeError;
 use crate::headers::Meta;
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::responder::{ReplyAddress, Responder};
 use crate::trace;
 
@@ -96,7 +96,7 @@ impl<S: Subject> Stream for Deliveries<S> {
                     }));
                 }
                 Err(reply) => {
-                    metrics::malformed(Place::Delivery);
+                    metrics::malformed(DecodeSite::Delivery);
                     debug!(subject = %meta.raw_subject, reason = %reply.error, "skipped a malformed message");
                 }
             }
@@ -208,7 +208,7 @@ impl<S: Request> Stream for Requests<S> {
                     }));
                 }
                 Err(reply) => {
-                    metrics::malformed(Place::Request);
+                    metrics::malformed(DecodeSite::Request);
                     debug!(subject = %meta.raw_subject, reason = %reply.error, "refused a malformed request");
                     let encoding = Encoding::of(&message.payload);
                     let responder = Responder::<S::Reply>::new(to, encoding, &meta);

@@ -12,7 +12,7 @@ use tracing::info;
 use crate::connect::Bus;
 
 /// Time that a server gets to be of use before the next one is tried.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Until it is dropped, the connection moves on to another of its servers every few seconds; with one server nothing happens.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Bus {
         let client = self.client().clone();
         ServerFailover(Some(tokio::spawn(async move {
             loop {
-                sleep(PATIENCE).await;
+                sleep(TIMEOUT).await;
                 info!("tries another server of the bus");
                 // Fails only when the connection was closed for good.
                 if client.force_reconnect().await.is_err() {

@@ -24,7 +24,7 @@ use crate::error::{Cause, TopologyError};
 use crate::kv::stream_of;
 
 /// How long a server or cluster that is starting is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// Wait between two looks at a server that is not ready.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -152,7 +152,7 @@ impl Bus {
             stream: name.to_owned(),
             source,
         };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let error = match self.jetstream().get_stream(name).await {
                 Ok(stream) => return Ok(Some(stream.cached_info().clone())),
@@ -183,7 +183,7 @@ impl Bus {
             stream: wanted.name.clone(),
             source,
         };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let error = match self.jetstream().create_stream(wanted.clone()).await {
                 Ok(stream) => {

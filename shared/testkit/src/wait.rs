@@ -17,13 +17,13 @@ pub trait Observation {
     type Value;
 
     /// The value, or what was seen instead of it.
-    fn settle(self) -> Result<Self::Value, String>;
+    fn into_result(self) -> Result<Self::Value, String>;
 }
 
 impl Observation for bool {
     type Value = ();
 
-    fn settle(self) -> Result<(), String> {
+    fn into_result(self) -> Result<(), String> {
         if self {
             Ok(())
         } else {
@@ -35,7 +35,7 @@ impl Observation for bool {
 impl<T> Observation for Option<T> {
     type Value = T;
 
-    fn settle(self) -> Result<T, String> {
+    fn into_result(self) -> Result<T, String> {
         self.ok_or_else(|| "nothing".to_owned())
     }
 }
@@ -43,7 +43,7 @@ impl<T> Observation for Option<T> {
 impl<T, E: Display> Observation for Result<T, E> {
     type Value = T;
 
-    fn settle(self) -> Result<T, String> {
+    fn into_result(self) -> Result<T, String> {
         // The alternate form prints the whole chain of an anyhow error and is the plain one for a string.
         self.map_err(|seen| format!("{seen:#}"))
     }
@@ -148,7 +148,7 @@ impl Wait {
     ) -> Result<Option<O::Value>, Timeout> {
         if let Ok(observation) = tokio::time::timeout_at(self.end, look).await {
             self.checks += 1;
-            match observation.settle() {
+            match observation.into_result() {
                 Ok(value) => return Ok(Some(value)),
                 Err(instead) => self.seen = instead,
             }
