@@ -29,10 +29,10 @@ use crate::handler::Handler;
 use crate::metrics;
 use crate::task_run::{Worker, run_task};
 
-/// First wait before a queue that could not be opened is tried again; it doubles up to [`AGAIN_MAX`].
-const AGAIN_MIN: Duration = Duration::from_millis(100);
+/// First wait before a queue that could not be opened is tried again; it doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest such wait.
-const AGAIN_MAX: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long the last reports may take to be sent.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
 
@@ -176,7 +176,7 @@ async fn keep_announced(announce: Announce, bus: Bus, slots: Slots, left: Cancel
 
 /// Opens a queue, trying again until it works.
 async fn open(bus: &Bus, queue: &QueueName, ack_wait: Duration, health: &ComponentHandle) -> Pull {
-    let mut wait = AGAIN_MIN;
+    let mut wait = RETRY_MIN;
     loop {
         let opened: Result<Pull, QueueError> = async {
             bus.ensure_queue(queue, ack_wait).await?;
@@ -192,7 +192,7 @@ async fn open(bus: &Bus, queue: &QueueName, ack_wait: Duration, health: &Compone
             }
         }
         sleep(wait).await;
-        wait = (wait * 2).min(AGAIN_MAX);
+        wait = (wait * 2).min(RETRY_MAX);
     }
 }
 

@@ -168,7 +168,7 @@ impl TaskContext {
         self.reporter.log(stream, line);
     }
 
-    /// Says something of the worker's own in the log.
+    /// Writes a note of the worker's own to the log.
     pub(crate) fn note(&self, line: String) {
         self.reporter.note(line);
     }

@@ -27,7 +27,7 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 /// Shortest such wait, whatever a plan asks for.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// How long after its grace a handler that was reported to stop may take to notice; then it is dropped.
-const SLACK: Duration = Duration::from_secs(2);
+const STOP_SLACK: Duration = Duration::from_secs(2);
 
 /// What every task needs.
 pub(crate) struct Worker<H> {
@@ -167,7 +167,7 @@ impl<H: Handler> TaskRun<'_, H> {
         let period = heartbeat_period(heartbeat_ms);
         let mut beat = interval_at(Instant::now() + period, period);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let patience = self.worker.config.kill_grace + SLACK;
+        let patience = self.worker.config.kill_grace + STOP_SLACK;
         let mut deadline = None;
         loop {
             let late = deadline.unwrap_or_else(Instant::now);
@@ -244,7 +244,7 @@ impl<H: Handler> TaskRun<'_, H> {
     }
 
     async fn give_back(&self) -> Disposition {
-        self.reporter.settle().await;
+        self.reporter.flush().await;
         metrics::task("given_back");
         Disposition::Nak
     }

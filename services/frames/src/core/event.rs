@@ -77,7 +77,7 @@ replies! {
         /// What a worker is set to.
         Settings(FrameWorkerSettings),
         /// What the display shows.
-        Picture(PictureReply),
+        Image(PictureReply),
         /// The display took a frame.
         Ingested(IngestReply),
     }

@@ -18,7 +18,7 @@ const MOST_ERRORS: usize = 256;
 pub enum Outcome {
     /// It goes to the display; [`Ingest::taken`] or [`Ingest::refused`] records its answer.
     Forward(Forwarded),
-    /// The display shows the same picture already.
+    /// The display shows the same image already.
     Duplicate,
     /// There were too many.
     Throttled,

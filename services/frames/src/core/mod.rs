@@ -1,7 +1,7 @@
 //! The frames service without I/O: the active worker, ticks, ingest of frames, and the display.
 //!
 //! ```text
-//!   frame ──▶ checked ──▶ of the active worker ──▶ new picture ──▶ token ──▶ ring ──▶ shown
+//!   frame ──▶ checked ──▶ of the active worker ──▶ new image ──▶ token ──▶ ring ──▶ shown
 //!               │ error          │                    │             │         │ full: degraded,
 //!               ▼                └────────────────────┴─────────────┴─────────┘ fewer tokens, no ticks
 //!           refused                         dropped and counted
@@ -228,8 +228,8 @@ impl Core {
                 effects.act(Action::Answer(request.reply(Ok(status))));
             }
             Event::ImageRequested(request, asked) => {
-                let picture = self.picture(&asked);
-                effects.act(Action::Answer(request.reply(picture)));
+                let image = self.image(&asked);
+                effects.act(Action::Answer(request.reply(image)));
             }
             Event::SettingsRequested(request, worker) => {
                 let settings = self.settings(&worker);
@@ -547,7 +547,7 @@ impl Core {
         }
     }
 
-    fn picture(&self, asked: &GetPicture) -> Result<PictureReply, ErrorReply> {
+    fn image(&self, asked: &GetPicture) -> Result<PictureReply, ErrorReply> {
         let unless = asked.unless.as_deref();
         let shown: &Arc<_> = self.screen.shown();
         let Some(id) = &asked.panel else {

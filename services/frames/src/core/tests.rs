@@ -399,7 +399,7 @@ fn frames_of_the_active_worker_are_shown_each_for_its_time() {
         ),
         (6, 5, 1)
     );
-    // The same picture again is none that is shown, until its worker is activated again.
+    // The same image again is none that is shown, until its worker is activated again.
     bench.frame("dot", 4);
     bench.pass(ms(200));
     assert_eq!(shown(&bench.took()), 0);
@@ -650,20 +650,20 @@ fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
         bench.step(Event::ImageRequested(RequestId::new(9), asked));
         bench.answer_to(9).unwrap()
     };
-    let picture = |answer: Answer| match answer {
-        Answer::Picture(reply) => *reply,
+    let image = |answer: Answer| match answer {
+        Answer::Image(reply) => *reply,
         other => panic!("{other:?}"),
     };
-    let dark = picture(ask(&mut bench, None, None));
+    let dark = image(ask(&mut bench, None, None));
     assert_eq!(
         dark.rbm.unwrap().0,
         Bitmap::dark(bench.core.canvas()).to_rbm(0, 0)
     );
     bench.frame("dot", 3);
-    let lit = picture(ask(&mut bench, None, Some(&dark.digest)));
+    let lit = image(ask(&mut bench, None, Some(&dark.digest)));
     assert!(lit.rbm.is_some() && lit.digest != dark.digest);
-    assert_eq!(picture(ask(&mut bench, None, Some(&lit.digest))).rbm, None);
-    let top = picture(ask(&mut bench, Some("top"), None)).rbm.unwrap().0;
+    assert_eq!(image(ask(&mut bench, None, Some(&lit.digest))).rbm, None);
+    let top = image(ask(&mut bench, Some("top"), None)).rbm.unwrap().0;
     assert_eq!(
         (
             Rbm::canvas_of(&top).unwrap().width,

@@ -1,4 +1,4 @@
-//! The display as everybody sees it: the frames that wait, the picture that is shown, and the numbers about both.
+//! The display as everybody sees it: the frames that wait, the image that is shown, and the numbers about both.
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The line to the panels: a serial device, written to by a thread of its own.
 //!
-//! The thread always writes the newest picture; those in between are passed over when the line is slower than the frames.
-//! A device that cannot be opened or is lost is tried again, more and more seldom, and gets the newest picture first.
+//! The thread always writes the newest image; those in between are passed over when the line is slower than the frames.
+//! A device that cannot be opened or is lost is tried again, more and more seldom, and gets the newest image first.
 
 use std::io;
 use std::sync::Arc;
@@ -36,14 +36,14 @@ pub(crate) struct Line {
 impl Line {
     /// Starts the thread; without a device nothing is started.
     pub(crate) fn open(config: &config::Line, map: Map, skip_unchanged: bool) -> io::Result<Self> {
-        let (newest, pictures) = watch::channel(None);
+        let (newest, images) = watch::channel(None);
         let (publish, state) = watch::channel(LineState::Off);
         if config.enabled {
             let writer = Writer {
                 config: config.clone(),
                 map,
                 skip_unchanged,
-                pictures,
+                images,
                 publish,
                 runtime: Handle::current(),
             };
@@ -53,7 +53,7 @@ impl Line {
         Ok(Self { newest, state })
     }
 
-    /// Shows a picture as soon as the line is free.
+    /// Shows an image as soon as the line is free.
     pub(crate) fn show(&self, bitmap: Arc<Bitmap>) {
         self.newest.send_replace(Some(bitmap));
     }
@@ -68,7 +68,7 @@ struct Writer {
     config: config::Line,
     map: Map,
     skip_unchanged: bool,
-    pictures: watch::Receiver<Option<Arc<Bitmap>>>,
+    images: watch::Receiver<Option<Arc<Bitmap>>>,
     publish: watch::Sender<LineState>,
     runtime: Handle,
 }
@@ -116,9 +116,9 @@ impl Writer {
 
     /// Waits, but not beyond the end of the other side.
     fn rest(&mut self, pause: Duration) -> Result<(), Over> {
-        let pictures = &mut self.pictures;
+        let images = &mut self.images;
         self.runtime.block_on(async {
-            let gone = async { while pictures.changed().await.is_ok() {} };
+            let gone = async { while images.changed().await.is_ok() {} };
             match tokio::time::timeout(pause, gone).await {
                 Ok(()) => Err(Over),
                 Err(_) => Ok(()),
@@ -126,15 +126,15 @@ impl Writer {
         })
     }
 
-    /// Writes every picture that is the newest when the line is free.
+    /// Writes every image that is the newest when the line is free.
     fn write_all(&mut self, port: &SerialPort) -> io::Result<Over> {
         let mut written: Vec<Vec<u8>> = Vec::new();
-        self.pictures.mark_changed();
+        self.images.mark_changed();
         loop {
-            if self.runtime.block_on(self.pictures.changed()).is_err() {
+            if self.runtime.block_on(self.images.changed()).is_err() {
                 return Ok(Over);
             }
-            let Some(bitmap) = self.pictures.borrow_and_update().clone() else {
+            let Some(bitmap) = self.images.borrow_and_update().clone() else {
                 continue;
             };
             let packets = self.map.packets(&bitmap, self.config.shown);

@@ -22,7 +22,7 @@ use crate::config::RunWorkerConfig;
 use crate::error::Error;
 use crate::handler::{Handler, TaskContext, TaskFailure};
 use folder::{Folder, Root};
-use output::{LastWords, Readers};
+use output::{LastOutput, Readers};
 
 /// Starts programs.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Handler for CommandHandler {
 }
 
 /// What the end of a program means.
-fn judge(status: std::io::Result<ExitStatus>, last: LastWords) -> Result<JsonObject, TaskFailure> {
+fn judge(status: std::io::Result<ExitStatus>, last: LastOutput) -> Result<JsonObject, TaskFailure> {
     let status = match status {
         Ok(status) => status,
         Err(error) => {
@@ -166,29 +166,29 @@ fn judge(status: std::io::Result<ExitStatus>, last: LastWords) -> Result<JsonObj
 mod tests {
     use super::*;
 
-    fn failure(raw: i32, last: LastWords) -> (String, bool) {
+    fn failure(raw: i32, last: LastOutput) -> (String, bool) {
         let failure = judge(Ok(ExitStatus::from_raw(raw)), last).unwrap_err();
         (failure.error, failure.retryable)
     }
 
     #[test]
     fn the_end_of_a_program_decides_the_outcome() {
-        assert!(judge(Ok(ExitStatus::from_raw(0)), LastWords::default()).is_ok());
-        let last = || LastWords {
+        assert!(judge(Ok(ExitStatus::from_raw(0)), LastOutput::default()).is_ok());
+        let last = || LastOutput {
             stderr: Some("no disk".to_owned()),
-            ..LastWords::default()
+            ..LastOutput::default()
         };
         let text = "the program exited with status 1; its last line: no disk".to_owned();
         assert_eq!(failure(1 << 8, last()), (text, false));
         let text = "the program exited with status 3".to_owned();
-        assert_eq!(failure(3 << 8, LastWords::default()), (text, true));
+        assert_eq!(failure(3 << 8, LastOutput::default()), (text, true));
         let text = "the program was killed by signal 9".to_owned();
-        assert_eq!(failure(9, LastWords::default()), (text, false));
+        assert_eq!(failure(9, LastOutput::default()), (text, false));
     }
 
     #[test]
     fn an_error_event_of_the_program_overrides_its_exit_code() {
-        let last = LastWords {
+        let last = LastOutput {
             error: Some("the disk is full".to_owned()),
             retryable: Some(true),
             stderr: Some("trace".to_owned()),

@@ -1,4 +1,4 @@
-//! Effects: pictures that move, each a worker of frames on the bus, all of them one program.
+//! Effects: images that move, each a worker of frames on the bus, all of them one program.
 //!
 //! - `bouncing_dot`, `text`, `simplex_noise`: what they draw follows from their settings, the time and what they drew
 //!   before; `options` transforms every image.

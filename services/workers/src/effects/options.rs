@@ -1,4 +1,4 @@
-//! What is done with every effect's picture: `invert`, `flip_h`, `flip_v`, `rotate180`, in this order.
+//! What is done with every effect's image: `invert`, `flip_h`, `flip_v`, `rotate180`, in this order.
 
 use quintet_contract::JsonObject;
 use quintet_contract::frame::Bitmap;
@@ -32,7 +32,7 @@ impl Options {
         })
     }
 
-    /// The picture with them.
+    /// The image with them.
     pub(super) fn apply(self, mut bitmap: Bitmap) -> Bitmap {
         if self.invert {
             bitmap.invert();

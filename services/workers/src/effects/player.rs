@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use super::{Animation, Kind, Options, SettingError};
 
 /// Silence after which the program of a greater session is gone.
-const SILENCE: Duration = Duration::from_secs(3);
+const STALE_AFTER: Duration = Duration::from_secs(3);
 /// Stands in for a canvas that is not known yet.
 const ANY_CANVAS: Canvas = Canvas {
     width: 1,
@@ -306,7 +306,7 @@ impl Player {
         if let (State::Asleep | State::Awake, true) = (&self.state, beat.leaves) {
             return Vec::new();
         }
-        let until = if beat.leaves { now } else { now + SILENCE };
+        let until = if beat.leaves { now } else { now + STALE_AFTER };
         self.state = State::Quiet { until };
         self.remake();
         Vec::new()

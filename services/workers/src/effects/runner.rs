@@ -22,9 +22,9 @@ use crate::error::Error;
 use crate::metrics;
 
 /// Time between two beats.
-const BEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last beats may take to be sent.
-const LAST_BEATS: Duration = Duration::from_secs(1);
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Configuration of the program of effects.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +68,7 @@ pub async fn run(
         }
     }
     // The process may end now: its last beats must be on their way.
-    if !matches!(timeout(LAST_BEATS, bus.flush()).await, Ok(Ok(()))) {
+    if !matches!(timeout(GOODBYE_TIMEOUT, bus.flush()).await, Ok(Ok(()))) {
         warn!("the last beats were not sent before the end");
     }
     info!("effects left");
@@ -117,7 +117,7 @@ impl EffectRunner {
     }
 
     async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
-        let mut beats = interval(BEAT);
+        let mut beats = interval(HEARTBEAT_INTERVAL);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut link = self.bus.link();
         loop {
@@ -177,7 +177,7 @@ impl EffectRunner {
                     };
                     let sent = self.bus.publish_raw(&subject, frame.into()).await;
                     metrics::frame_drawn(self.kind.name());
-                    self.note(sent);
+                    self.record_publish(sent);
                 }
                 Effect::ReportError(error) => {
                     warn!(worker = %self.id, %error, "settings are invalid; the last valid ones stay in effect");
@@ -198,10 +198,10 @@ impl EffectRunner {
             ..beat.clone()
         };
         let published = self.bus.publish(&subject, &beat).await;
-        self.note(published);
+        self.record_publish(published);
     }
 
-    fn note(&mut self, sent: Result<(), PublishError>) {
+    fn record_publish(&mut self, sent: Result<(), PublishError>) {
         if let (Err(error), false) = (&sent, self.is_failing) {
             warn!(worker = %self.id, error = %chain(error), "cannot send frames or beats");
         }
