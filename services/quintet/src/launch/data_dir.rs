@@ -80,7 +80,7 @@ impl DataDir {
         Ok(passwords)
     }
 
-    /// Says where the NATS of this folder is.
+    /// The address of the NATS of this folder.
     pub(crate) fn write_connection(&self, connection: &Connection) -> anyhow::Result<()> {
         self.write_secret(CONNECTION, &serde_json::to_vec_pretty(connection)?)
     }

@@ -59,7 +59,7 @@ pub(crate) enum JobsCommand {
     },
     /// Print every status of a job as it comes
     Watch { id: String },
-    /// Say why a job is where it is
+    /// Explain the status of a job
     Explain { id: String },
     /// Show a job's stream metadata, or set fields (name=value; an empty value removes one)
     Metadata {
