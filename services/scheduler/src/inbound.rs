@@ -114,9 +114,11 @@ where
     tracing::debug!(parent: &span, operation = name, "accepted a request");
     let message = incoming.message;
     let pending = PendingReply::new(incoming.responder, span);
-    Some(InboundRequest::new(pending, move |from| Event::Asked {
-        question: question(from, message),
-        traceparent,
+    Some(InboundRequest::new(pending, move |from| {
+        Event::RequestReceived {
+            question: question(from, message),
+            traceparent,
+        }
     }))
 }
 

@@ -20,7 +20,7 @@ use quintet_leader::{Confirmation, ReloadReason, Signal, WriteError};
 use quintet_service::trace::set_parent;
 use tracing::{Instrument, Span, debug, info_span, warn};
 
-use crate::core::{Action, AskId, Claim, Core, Event, Record, Rejection, Traceparent, Write};
+use crate::core::{Action, Claim, CommandId, Core, Event, Record, Rejection, Traceparent, Write};
 use crate::metrics;
 
 /// How long an agent may take to answer a live command.
@@ -116,7 +116,7 @@ impl Outbound {
         &self,
         agent: AgentId,
         command: AgentCommand,
-        ask: Option<AskId>,
+        command_id: Option<CommandId>,
         traceparent: Traceparent,
     ) {
         let Some(verb) = CommandVerb::of(&command) else {
@@ -129,7 +129,7 @@ impl Outbound {
         let replaced = matches!(command, AgentCommand::Replaced { .. });
         self.work.push(Box::pin(
             async move {
-                let Some(ask) = ask else {
+                let Some(command_id) = command_id else {
                     // No process may be left to learn that it was replaced.
                     let outcome = match replaced {
                         true => bus.request(&subject, &command, ORDER_DEADLINE).await,
@@ -142,7 +142,10 @@ impl Outbound {
                 };
                 let outcome = bus.request(&subject, &command, COMMAND_DEADLINE).await;
                 let outcome = outcome.map_err(|error| error.to_reply());
-                Some(Event::CommandAnswered { ask, outcome })
+                Some(Event::CommandAnswered {
+                    command_id,
+                    outcome,
+                })
             }
             .instrument(span),
         ));
@@ -244,9 +247,9 @@ impl quintet_leader::Outbound for Outbound {
             Action::Command {
                 agent,
                 command,
-                ask,
+                command_id,
                 traceparent,
-            } => self.command(agent, command, ask, traceparent),
+            } => self.command(agent, command, command_id, traceparent),
             Action::ClaimKey {
                 key,
                 record,

@@ -16,7 +16,7 @@ use tracing::warn;
 use crate::error::Error;
 
 /// Tries of a write that lost against another.
-const TRIES: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 /// Most bytes of one template as JSON: it must fit a message of the bus with room to spare.
 const MAX_BYTES: usize = 256 * 1024;
 
@@ -114,7 +114,7 @@ async fn put(
         return Err(ErrorReply::new(ErrorCode::PayloadTooLarge, text));
     }
     check_room(templates, &template, bytes).await?;
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let found = templates
             .get(&template.id)
             .await

@@ -114,7 +114,7 @@ impl World {
                 }
                 Request::Question(question) => {
                     let traceparent = None;
-                    Event::Asked {
+                    Event::RequestReceived {
                         question: question(number),
                         traceparent,
                     }

@@ -75,7 +75,7 @@ impl Core {
             }
             JobStatus::Assigned => {
                 let seconds = self.config.assign_ack_timeout.as_secs_f32();
-                self.turned_down(id, &format!("no answer within {seconds} s"), now);
+                self.assignment_rejected(id, &format!("no answer within {seconds} s"), now);
             }
             JobStatus::Stopping => self.stop_overdue(id, now),
             JobStatus::Unknown => {
@@ -142,12 +142,12 @@ impl Core {
     /// Commands the agent to stop a job that it has.
     pub(super) fn begin_stop(&mut self, id: &JobId, now: Timestamp) {
         if self.advance(id, JobStatus::Stopping, now, Some("stop requested")) {
-            self.tell_stop(id, now);
+            self.command_stop(id, now);
         }
     }
 
     /// Sends the stop, or sends it again, with the whole grace.
-    pub(super) fn tell_stop(&mut self, id: &JobId, now: Timestamp) {
+    pub(super) fn command_stop(&mut self, id: &JobId, now: Timestamp) {
         let grace = self.config.stop_grace;
         self.change(id, now, |record| {
             record.private.stop_sent_at = Some(now);
@@ -168,7 +168,7 @@ impl Core {
                 let left = self.config.stop_grace.saturating_sub(now.since(sent));
                 self.send_stop(id, left);
             }
-            (None, None) => self.tell_stop(id, now),
+            (None, None) => self.command_stop(id, now),
         }
     }
 
@@ -199,7 +199,7 @@ impl Core {
         self.effects.act(Action::Command {
             agent,
             command,
-            ask: None,
+            command_id: None,
             traceparent,
         });
     }
@@ -373,7 +373,7 @@ impl Core {
 
     fn lose(&mut self, id: &JobId, reason: &str, now: Timestamp) {
         match self.job(id).map(|job| job.status) {
-            Some(JobStatus::Assigned) => self.take_back(id, reason, now),
+            Some(JobStatus::Assigned) => self.revoke_assignment(id, reason, now),
             Some(
                 JobStatus::Accepted
                 | JobStatus::Starting
@@ -413,11 +413,13 @@ impl Core {
                 });
                 match self.config_of(id) {
                     Some(config) => self.send_offer(id, config),
-                    None => self.take_back(id, "its template cannot be filled in any more", now),
+                    None => {
+                        self.revoke_assignment(id, "its template cannot be filled in any more", now)
+                    }
                 }
                 self.arm(id);
             }
-            JobStatus::Stopping => self.tell_stop(id, now),
+            JobStatus::Stopping => self.command_stop(id, now),
             _ => self.arm(id),
         }
     }

@@ -18,7 +18,7 @@ use quintet_contract::template::Template;
 
 /// Names a command that waits for an agent's answer; given by the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AskId(pub u64);
+pub struct CommandId(pub u64);
 
 /// Trace context of whatever caused something, as a W3C `traceparent`.
 pub type Traceparent = Option<String>;
@@ -27,7 +27,7 @@ pub type Traceparent = Option<String>;
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A client asked something.
-    Asked {
+    RequestReceived {
         /// What it asked.
         question: Question,
         /// The client's trace.
@@ -61,7 +61,7 @@ pub enum Event {
     /// An agent answered a command, or did not.
     CommandAnswered {
         /// Which command.
-        ask: AskId,
+        command_id: CommandId,
         /// Its answer.
         outcome: Result<CommandReply, ErrorReply>,
     },
@@ -210,7 +210,7 @@ pub enum Action {
         /// The command.
         command: AgentCommand,
         /// Who waits for the answer; it comes back as [`Event::CommandAnswered`].
-        ask: Option<AskId>,
+        command_id: Option<CommandId>,
         /// The job's trace.
         traceparent: Traceparent,
     },

@@ -37,13 +37,14 @@ use quintet_contract::reply::RequestId;
 use quintet_contract::template::Template;
 use quintet_contract::time::Timestamp;
 
-use self::control::Ask;
+use self::control::PendingCommand;
 pub use self::event::{
-    Action, Anomaly, Answer, AskId, Claim, Event, Question, Record, Rejection, Traceparent, Write,
+    Action, Anomaly, Answer, Claim, CommandId, Event, Question, Record, Rejection, Traceparent,
+    Write,
 };
 use self::queue::Queue;
 use self::registry::Registry;
-use self::submit::{Claims, Gather};
+use self::submit::{Claims, PendingBatch};
 use self::timers::{Timer, Timers};
 
 /// What a step leads to.
@@ -52,7 +53,7 @@ pub type Effects = quintet_leader::Effects<Write, Action>;
 /// Added to the heartbeat timeout before an agent is called lost, so that a heartbeat on its way still counts.
 pub const SLACK: Duration = Duration::from_secs(1);
 /// How an agent is shown is stored at most so often.
-const SHOW_EVERY: Duration = Duration::from_millis(50);
+const MIN_UPDATE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The timings and names that decisions depend on.
 #[derive(Clone, Debug)]
@@ -91,10 +92,10 @@ pub struct Core {
     queue: Queue,
     timers: Timers,
     claims: Claims,
-    gathers: BTreeMap<u64, Gather>,
+    pending_batches: BTreeMap<u64, PendingBatch>,
     next_gather: u64,
-    asks: BTreeMap<AskId, Ask>,
-    next_ask: u64,
+    pending_commands: BTreeMap<CommandId, PendingCommand>,
+    next_command: u64,
     effects: Effects,
 }
 
@@ -128,10 +129,10 @@ impl Core {
             queue: Queue::default(),
             timers: Timers::default(),
             claims: Claims::default(),
-            gathers: BTreeMap::new(),
+            pending_batches: BTreeMap::new(),
             next_gather: 0,
-            asks: BTreeMap::new(),
-            next_ask: 0,
+            pending_commands: BTreeMap::new(),
+            next_command: 0,
             effects: Effects::default(),
         };
         for record in stored.agents {
@@ -155,7 +156,7 @@ impl Core {
 
     fn process(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::Asked {
+            Event::RequestReceived {
                 question,
                 traceparent,
             } => self.asked(question, traceparent, now),
@@ -170,7 +171,10 @@ impl Core {
                 agent,
                 heartbeat,
             } => self.heartbeat(from, &agent, heartbeat, now),
-            Event::CommandAnswered { ask, outcome } => self.command_answered(ask, outcome, now),
+            Event::CommandAnswered {
+                command_id,
+                outcome,
+            } => self.command_answered(command_id, outcome, now),
             Event::WriteRejected {
                 rejection,
                 unstored,
@@ -194,7 +198,7 @@ impl Core {
                 Timer::Silence(agent) => self.look_for_silence(&agent, now),
                 Timer::Show(agent) => self.show_now(&agent),
                 Timer::Job(job) => self.job_due(&job, now),
-                Timer::Ask(ask) => self.ask_due(ask),
+                Timer::Command(command_id) => self.command_due(command_id),
             }
         }
         self.place(now);
@@ -329,7 +333,7 @@ impl Core {
             .change(id, |entry| std::mem::replace(&mut entry.show_planned, true));
         if planned == Some(false) {
             self.timers
-                .set(now.after(SHOW_EVERY), Timer::Show(id.clone()));
+                .set(now.after(MIN_UPDATE_INTERVAL), Timer::Show(id.clone()));
         }
     }
 

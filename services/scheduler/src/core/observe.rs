@@ -90,7 +90,7 @@ impl Core {
     /// A job stands so on this agent.
     pub(super) fn observed(&mut self, seen: Observation<'_>, now: Timestamp) {
         match self.ownership(seen.agent, seen.job, seen.attempt) {
-            Ownership::Current if self.began_elsewhere(&seen) => {
+            Ownership::Current if self.started_elsewhere(&seen) => {
                 self.count(Anomaly::Backward);
                 self.work_lost(seen.job, now);
             }
@@ -110,7 +110,7 @@ impl Core {
 
     /// Whether the agent takes again what an earlier process of it had begun: an offer is read again by a process that was
     /// started before the offer's time was over. What had begun is lost; it must not begin twice as one attempt.
-    fn began_elsewhere(&self, seen: &Observation<'_>) -> bool {
+    fn started_elsewhere(&self, seen: &Observation<'_>) -> bool {
         let Some(record) = self.jobs.get(seen.job) else {
             return false;
         };
@@ -208,7 +208,7 @@ impl Core {
         self.advance(id, status, now, Some("agent is back"));
         self.change(id, now, |record| record.private.lost_at = None);
         if status == JobStatus::Stopping {
-            self.tell_stop(id, now);
+            self.command_stop(id, now);
         }
     }
 

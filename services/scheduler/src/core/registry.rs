@@ -17,14 +17,14 @@ const FORMER_SESSIONS: usize = 8;
 
 /// Where an agent stands among the free ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Candidate {
     /// Used slots per million.
     load: u64,
     last_used: Timestamp,
     registered: (Timestamp, AgentId),
 }
 
-impl Place {
+impl Candidate {
     pub(super) fn agent(&self) -> &AgentId {
         &self.registered.1
     }
@@ -46,7 +46,7 @@ pub(super) struct Entry {
     pub(super) missing: HashMap<JobId, u32>,
     /// Whether a timer will store how it is shown.
     pub(super) show_planned: bool,
-    place: Option<Place>,
+    candidate: Option<Candidate>,
 }
 
 impl Entry {
@@ -66,7 +66,7 @@ impl Entry {
             reports_clock: 0,
             missing: HashMap::new(),
             show_planned: false,
-            place: None,
+            candidate: None,
         }
     }
 
@@ -166,7 +166,7 @@ impl Entry {
 pub(super) struct Registry {
     pool: PoolName,
     agents: BTreeMap<AgentId, Entry>,
-    free: BTreeSet<Place>,
+    free: BTreeSet<Candidate>,
     /// Agents that may serve what they could not before: they came free, or sent hello.
     newly_available: BTreeSet<AgentId>,
 }
@@ -197,9 +197,9 @@ impl Registry {
     ) -> Option<T> {
         let entry = self.agents.get_mut(id)?;
         let result = change(entry);
-        let place = place_of(entry);
-        if place != entry.place {
-            match entry.place.take() {
+        let candidate = candidate_of(entry);
+        if candidate != entry.candidate {
+            match entry.candidate.take() {
                 Some(old) => {
                     self.free.remove(&old);
                 }
@@ -207,8 +207,8 @@ impl Registry {
                     self.newly_available.insert(id.clone());
                 }
             }
-            self.free.extend(place.clone());
-            entry.place = place;
+            self.free.extend(candidate.clone());
+            entry.candidate = candidate;
         }
         Some(result)
     }
@@ -258,8 +258,8 @@ impl Registry {
     }
 
     pub(super) fn remove(&mut self, id: &AgentId) {
-        if let Some(place) = self.agents.remove(id).and_then(|entry| entry.place) {
-            self.free.remove(&place);
+        if let Some(candidate) = self.agents.remove(id).and_then(|entry| entry.candidate) {
+            self.free.remove(&candidate);
         }
     }
 
@@ -291,7 +291,7 @@ impl Registry {
     }
 
     /// The agents that can take a job, best first.
-    pub(super) fn free(&self) -> impl Iterator<Item = &Place> {
+    pub(super) fn free(&self) -> impl Iterator<Item = &Candidate> {
         self.free.iter()
     }
 
@@ -301,9 +301,11 @@ impl Registry {
     }
 
     /// Those of these agents who can take a job, best first.
-    pub(super) fn free_of(&self, agents: &BTreeSet<AgentId>) -> BTreeSet<&Place> {
+    pub(super) fn free_of(&self, agents: &BTreeSet<AgentId>) -> BTreeSet<&Candidate> {
         let entries = agents.iter().filter_map(|id| self.agents.get(id));
-        entries.filter_map(|entry| entry.place.as_ref()).collect()
+        entries
+            .filter_map(|entry| entry.candidate.as_ref())
+            .collect()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -311,11 +313,11 @@ impl Registry {
     }
 }
 
-fn place_of(entry: &Entry) -> Option<Place> {
+fn candidate_of(entry: &Entry) -> Option<Candidate> {
     let agent = &entry.record.agent;
     let schedulable =
         entry.is_online() && !agent.drain && agent.error.is_none() && entry.has_free_slot();
-    schedulable.then(|| Place {
+    schedulable.then(|| Candidate {
         load: entry.jobs.len() as u64 * 1_000_000 / u64::from(entry.capabilities.slots.max(1)),
         last_used: entry.record.last_used_at.unwrap_or_default(),
         registered: (agent.registered_at, agent.id.clone()),

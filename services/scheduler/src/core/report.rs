@@ -53,16 +53,16 @@ impl Core {
             reports,
         } = reports;
         let greets = matches!(reports.first(), Some(AgentReport::Hello { .. }));
-        let standing = self.standing(agent, session, greets);
-        if standing != SessionStatus::Current {
+        let status = self.session_status(agent, session, greets);
+        if status != SessionStatus::Current {
             self.count(Anomaly::OldSession);
             let leaves = matches!(reports.last(), Some(AgentReport::Goodbye { .. }));
-            if leaves && standing == SessionStatus::HelloRequired {
+            if leaves && status == SessionStatus::HelloRequired {
                 // A goodbye that was received before; it need not be sent again.
                 return Ok(ReportsReply::default());
             }
             return Ok(ReportsReply {
-                standing,
+                status,
                 ..ReportsReply::default()
             });
         }
@@ -107,7 +107,12 @@ impl Core {
     }
 
     /// Where a session stands. Any session that is not known to have ended may open with a hello.
-    fn standing(&self, agent: &AgentId, session: AgentSession, greets: bool) -> SessionStatus {
+    fn session_status(
+        &self,
+        agent: &AgentId,
+        session: AgentSession,
+        greets: bool,
+    ) -> SessionStatus {
         let Some(entry) = self.agents.get(agent) else {
             return if greets {
                 SessionStatus::Current
@@ -183,7 +188,7 @@ impl Core {
                     // An acceptance may be taken back as long as the job was not started.
                     Some(JobStatus::Assigned | JobStatus::Accepted) => {
                         let reason = cut(reason.as_deref().unwrap_or("refused without a reason"));
-                        self.turned_down(job_id, &reason, now);
+                        self.assignment_rejected(job_id, &reason, now);
                     }
                     // It was to end, and will not begin.
                     Some(JobStatus::Stopping) => self.observed(
@@ -346,7 +351,7 @@ impl Core {
             self.effects.act(Action::Command {
                 agent: agent.clone(),
                 command: AgentCommand::Replaced { current: session },
-                ask: None,
+                command_id: None,
                 traceparent: None,
             });
         }
@@ -386,11 +391,11 @@ impl Core {
         heartbeat: Heartbeat,
         now: Timestamp,
     ) {
-        let standing = self.standing(agent, heartbeat.session, false);
-        if standing != SessionStatus::Current {
+        let status = self.session_status(agent, heartbeat.session, false);
+        if status != SessionStatus::Current {
             self.count(Anomaly::OldSession);
             let kill = Vec::new();
-            return self.reply(from, Ok(HeartbeatReply { standing, kill }));
+            return self.reply(from, Ok(HeartbeatReply { status, kill }));
         }
         let well = heartbeat
             .metrics
@@ -416,7 +421,7 @@ impl Core {
             Some(jobs) if is_news => self.reconcile_agent(agent, &jobs, now),
             Some(_) | None => Vec::new(),
         };
-        self.reply(from, Ok(HeartbeatReply { standing, kill }));
+        self.reply(from, Ok(HeartbeatReply { status, kill }));
     }
 
     /// The stream's sound is off or on.

@@ -37,21 +37,21 @@ pub(super) type Claims = HashMap<IdempotencyKey, Vec<Waiting>>;
 pub(super) struct Waiting {
     record: JobRecord,
     strict: bool,
-    sink: Sink,
+    reply_to: ReplyTo,
 }
 
 /// Where the answer to one submission goes.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Sink {
+pub(super) enum ReplyTo {
     /// To its own request.
     Single(RequestId<SubmitReply>),
     /// Into a batch's answer.
-    Batch { gather: u64, index: usize },
+    Batch { pending_batch: u64, index: usize },
 }
 
 /// A batch whose answers come in one by one.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub(super) struct PendingBatch {
     to: RequestId<BatchReply>,
     results: Vec<BatchEntry>,
     open: usize,
@@ -67,7 +67,7 @@ impl Core {
         trace: Traceparent,
         now: Timestamp,
     ) {
-        self.submit(submit, Sink::Single(from), trace, now);
+        self.submit(submit, ReplyTo::Single(from), trace, now);
     }
 
     pub(super) fn submit_batch(
@@ -87,46 +87,54 @@ impl Core {
             let results = Vec::new();
             return self.reply(from, Ok(BatchReply { results }));
         }
-        let gather = self.next_gather;
+        let pending_batch = self.next_gather;
         self.next_gather += 1;
         let nothing = BatchEntry {
             accepted: None,
             refused: None,
         };
-        self.gathers.insert(
-            gather,
-            Gather {
+        self.pending_batches.insert(
+            pending_batch,
+            PendingBatch {
                 to: from,
                 results: vec![nothing; count],
                 open: count,
             },
         );
         for (index, submit) in batch.jobs.into_iter().enumerate() {
-            self.submit(submit, Sink::Batch { gather, index }, trace.clone(), now);
+            self.submit(
+                submit,
+                ReplyTo::Batch {
+                    pending_batch,
+                    index,
+                },
+                trace.clone(),
+                now,
+            );
         }
     }
 
-    fn submit(&mut self, submit: SubmitJob, sink: Sink, trace: Traceparent, now: Timestamp) {
+    fn submit(&mut self, submit: SubmitJob, reply_to: ReplyTo, trace: Traceparent, now: Timestamp) {
         let strict = submit.strict;
         let record = match self.new_record(submit, trace, now) {
             Ok(record) => record,
-            Err(error) => return self.complete_submission(sink, Err(error)),
+            Err(error) => return self.complete_submission(reply_to, Err(error)),
         };
         if let Some(known) = self.jobs.get(&record.job.id) {
             // The same request again: its first answer was lost.
             let job = known.job.clone();
-            return self.complete_submission(sink, Ok(SubmitReply { job, created: true }));
+            return self.complete_submission(reply_to, Ok(SubmitReply { job, created: true }));
         }
         let Some(key) = record.job.idempotency_key.clone() else {
-            return self.admit(record, sink, now);
+            return self.admit(record, reply_to, now);
         };
         if let Some(id) = self.keys.get(&key).cloned() {
-            return self.known(&id, &record, strict, sink);
+            return self.known(&id, &record, strict, reply_to);
         }
         let waiting = Waiting {
             record,
             strict,
-            sink,
+            reply_to,
         };
         if let Some(queue) = self.claims.get_mut(&key) {
             return queue.push(waiting);
@@ -160,16 +168,18 @@ impl Core {
         match outcome {
             Claim::Created(revision) => {
                 let Waiting {
-                    mut record, sink, ..
+                    mut record,
+                    reply_to,
+                    ..
                 } = waiting.remove(0);
                 let id = record.job.id.clone();
                 record.private.key_revision = Some(revision);
-                self.admit(record, sink, now);
+                self.admit(record, reply_to, now);
                 self.answer_waiting(&id, waiting);
             }
             Claim::Failed(error) => {
-                for Waiting { sink, .. } in waiting {
-                    self.complete_submission(sink, Err(error.clone()));
+                for Waiting { reply_to, .. } in waiting {
+                    self.complete_submission(reply_to, Err(error.clone()));
                 }
             }
             Claim::Taken {
@@ -180,7 +190,7 @@ impl Core {
                 for Waiting {
                     record: wanted,
                     strict,
-                    sink,
+                    reply_to,
                 } in waiting
                 {
                     let outcome =
@@ -188,7 +198,7 @@ impl Core {
                             job: (*job).clone(),
                             created: false,
                         });
-                    self.complete_submission(sink, outcome);
+                    self.complete_submission(reply_to, outcome);
                 }
             }
             Claim::Taken {
@@ -218,15 +228,15 @@ impl Core {
         for Waiting {
             record,
             strict,
-            sink,
+            reply_to,
         } in waiting
         {
-            self.known(id, &record, strict, sink);
+            self.known(id, &record, strict, reply_to);
         }
     }
 
     /// The key stands for this job already.
-    fn known(&mut self, id: &JobId, wanted: &JobRecord, strict: bool, sink: Sink) {
+    fn known(&mut self, id: &JobId, wanted: &JobRecord, strict: bool, reply_to: ReplyTo) {
         let Some(known) = self.jobs.get(id) else {
             return;
         };
@@ -235,13 +245,13 @@ impl Core {
             job: known.job.clone(),
             created,
         });
-        self.complete_submission(sink, outcome);
+        self.complete_submission(reply_to, outcome);
     }
 
-    fn admit(&mut self, record: JobRecord, sink: Sink, now: Timestamp) {
+    fn admit(&mut self, record: JobRecord, reply_to: ReplyTo, now: Timestamp) {
         let job = record.job.clone();
         self.store_new(record, now);
-        self.complete_submission(sink, Ok(SubmitReply { job, created: true }));
+        self.complete_submission(reply_to, Ok(SubmitReply { job, created: true }));
     }
 
     fn store_new(&mut self, record: JobRecord, now: Timestamp) {
@@ -252,14 +262,20 @@ impl Core {
         self.arm(&id);
     }
 
-    fn complete_submission(&mut self, sink: Sink, outcome: Outcome) {
-        match (sink, outcome) {
-            (Sink::Single(to), outcome) => self.reply(to, outcome),
-            (Sink::Batch { gather: id, index }, outcome) => {
-                let Some(gather) = self.gathers.get_mut(&id) else {
+    fn complete_submission(&mut self, reply_to: ReplyTo, outcome: Outcome) {
+        match (reply_to, outcome) {
+            (ReplyTo::Single(to), outcome) => self.reply(to, outcome),
+            (
+                ReplyTo::Batch {
+                    pending_batch: id,
+                    index,
+                },
+                outcome,
+            ) => {
+                let Some(pending_batch) = self.pending_batches.get_mut(&id) else {
                     return;
                 };
-                gather.results[index] = match outcome {
+                pending_batch.results[index] = match outcome {
                     Ok(accepted) => BatchEntry {
                         accepted: Some(accepted),
                         refused: None,
@@ -269,9 +285,9 @@ impl Core {
                         refused: Some(refused),
                     },
                 };
-                gather.open -= 1;
-                if gather.open == 0
-                    && let Some(Gather { to, results, .. }) = self.gathers.remove(&id)
+                pending_batch.open -= 1;
+                if pending_batch.open == 0
+                    && let Some(PendingBatch { to, results, .. }) = self.pending_batches.remove(&id)
                 {
                     self.reply(to, Ok(BatchReply { results }));
                 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use quintet_contract::id::{AgentId, JobId};
 use quintet_contract::time::Timestamp;
 
-use super::event::AskId;
+use super::event::CommandId;
 
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub(super) enum Timer {
     /// Whatever this job waits for: its time, a backoff, an answer, a stop, a kill, a lost agent, its expiry.
     Job(JobId),
     /// The answer to this command is overdue.
-    Ask(AskId),
+    Command(CommandId),
 }
 
 /// All reminders in order of time.
