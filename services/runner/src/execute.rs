@@ -30,7 +30,7 @@ use crate::runlog::last_checkpoint;
 /// Events of one execution that wait to be reported; the execution waits when it is full.
 const EVENTS: usize = 64;
 /// Wait before NATS is asked again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 type Key = (RunId, NodeId, Attempt);
 
@@ -177,7 +177,7 @@ impl OnKubernetes {
                 Ok(found) => return found,
                 Err(error) => {
                     debug!(%run, %node, error = %chain(&error), "cannot read the last checkpoint of a node yet");
-                    sleep(AGAIN).await;
+                    sleep(RETRY_DELAY).await;
                 }
             }
         }

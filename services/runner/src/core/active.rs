@@ -27,7 +27,7 @@ use crate::core::event::{Action, Write};
 pub(crate) use rejected::Consequence;
 
 /// How long an entry without a waiter may stay in memory, so that it travels with what follows.
-const LAZY: Duration = Duration::from_millis(20);
+const FLUSH_DELAY: Duration = Duration::from_millis(20);
 /// Most entries of one message of the log.
 const ENTRIES_AT_ONCE: usize = 512;
 /// Most bytes of one message of the log, roughly: it must fit one of the bus.
@@ -76,7 +76,7 @@ pub(crate) struct QueuedTask {
     /// Its sequence, once that is known.
     pub(crate) sequence: Option<u64>,
     /// When its queue is checked.
-    pub(crate) look_at: Timestamp,
+    pub(crate) check_at: Timestamp,
     /// How long after that its queue is checked again.
     pub(crate) wait: Duration,
 }
@@ -234,7 +234,7 @@ impl Active {
         self.writer.pending.push(entry);
         let flush_at = match urgency {
             Urgency::Now => now,
-            Urgency::Lazy => now.after(LAZY),
+            Urgency::Lazy => now.after(FLUSH_DELAY),
         };
         self.writer.flush_at = Some(
             self.writer
@@ -526,8 +526,8 @@ impl Active {
             writer.end = End::Writing;
             return Some(Write::End(self.record()));
         }
-        let news = writer.stored - writer.recorded;
-        if news >= SNAPSHOT_EVERY || (writer.is_quiet && news > 0) {
+        let unrecorded = writer.stored - writer.recorded;
+        if unrecorded >= SNAPSHOT_EVERY || (writer.is_quiet && unrecorded > 0) {
             writer.recorded = writer.stored;
             return Some(Write::Snapshot(self.record()));
         }

@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 24;
 /// What an expression may speak of.
 const VARIABLES: [&str; 4] = ["inputs", "nodes", "item", "index"];
 
-/// Says what is wrong with an expression, before anything is run.
+/// Checks an expression, before anything is run.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let (program, comprehensions) = compile(text)?;
     // A comprehension brings a name of its own.

@@ -48,7 +48,7 @@ pub(crate) use reconciler::OWN_WORKER;
 pub(crate) use request::plan_view;
 
 use active::{Active, Deferred};
-use reconciler::{Reconciler, STOP_AGAIN};
+use reconciler::{REPEAT_STOP_WITHIN, Reconciler};
 use runs::Runs;
 
 /// How often ended runs are checked for expiry.
@@ -145,7 +145,9 @@ impl Core {
             let id = record.run.id;
             if record.run.status.is_final() {
                 let ended = Ended::of(&record);
-                if record.run.status == RunStatus::Canceled && ended.at.after(STOP_AGAIN) > now {
+                if record.run.status == RunStatus::Canceled
+                    && ended.at.after(REPEAT_STOP_WITHIN) > now
+                {
                     let mut active = Active::restore(record);
                     let mut reconciler =
                         core.config.reconciler(&mut active, now, &mut effects.then);

@@ -104,7 +104,7 @@ impl Reconciler<'_> {
         let known = private.map_or(0, |private| private.reports);
         self.active.last_seen.insert(id.clone(), self.now);
         if let Some(task) = self.active.tasks.get_mut(id.as_str()) {
-            task.look_at = self.now.after(task.wait);
+            task.check_at = self.now.after(task.wait);
         }
         if matches!(report.event, WorkerEvent::Heartbeat) || report.seq <= known {
             return Verdict::Ok.into();

@@ -14,8 +14,8 @@ use tracing::error;
 use super::follow::{Followed, Follower};
 use super::job::{self, JobEnd};
 use super::log::LogReader;
-use super::pod::{Hindrance, PodEnd, PodState};
-use super::retry::{Retries, Trouble, ask};
+use super::pod::{PodEnd, PodState, StartObstacle};
+use super::retry::{ApiFailure, Retries, ask};
 use super::verdict::{JobSeen, Over, failed, last_event, not_started};
 use super::watch::{PodSeen, PodWatch};
 use super::{Execution, Kubernetes, Reported};
@@ -70,7 +70,7 @@ impl Running<'_> {
         let mut retries = Retries::new(self.kubernetes.pace);
         while !self.cancel.is_cancelled() {
             // A question that may make a Job is not broken off by a cancel: what it made could not be removed.
-            let trouble = match self.make_or_find(&wanted).await {
+            let api_failure = match self.make_or_find(&wanted).await {
                 Ok(Some(job)) if job::is_of(&job, self.execution) => return Claim::Job(job),
                 Ok(Some(_)) => {
                     let error = format!("a Job {} that is not of this run exists", self.name);
@@ -82,27 +82,27 @@ impl Running<'_> {
                 }
                 // It was removed between two questions.
                 Ok(None) => continue,
-                Err(trouble) => trouble,
+                Err(api_failure) => api_failure,
             };
-            if let Some(why) = trouble.refusal() {
+            if let Some(why) = api_failure.refusal() {
                 let error = format!("Kubernetes refused the Job: {why}");
-                return Claim::Refused(failed(error, trouble.is_forbidden()));
+                return Claim::Refused(failed(error, api_failure.is_forbidden()));
             }
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => {}
-                () = retries.wait("make job", self.name, &trouble) => {}
+                () = retries.wait("make job", self.name, &api_failure) => {}
             }
         }
         Claim::Canceled
     }
 
     /// An attempt of which something was seen already is not begun a second time.
-    async fn make_or_find(&self, wanted: &Job) -> Result<Option<Job>, Trouble> {
+    async fn make_or_find(&self, wanted: &Job) -> Result<Option<Job>, ApiFailure> {
         if self.execution.after == 0 {
             let params = PostParams::default();
             match ask(self.kubernetes.jobs.create(&params, wanted)).await {
-                Err(trouble) if trouble.is_already_there() => {}
+                Err(api_failure) if api_failure.is_already_there() => {}
                 answer => return answer.map(Some),
             }
         }
@@ -146,14 +146,14 @@ impl Running<'_> {
                 self.remove(Some(uid)).await;
                 failed(error, retryable)
             }
-            Followed::NotStarted(hindrance) => self.give_up(uid, hindrance).await,
+            Followed::NotStarted(obstacle) => self.give_up(uid, obstacle).await,
         }
     }
 
     /// A program that has not started must not start later, beside its next attempt.
-    async fn give_up(&self, uid: String, hindrance: Option<Hindrance>) -> WorkerEvent {
+    async fn give_up(&self, uid: String, obstacle: Option<StartObstacle>) -> WorkerEvent {
         self.remove(Some(uid)).await;
-        not_started(self.kubernetes.config.start_timeout, hindrance)
+        not_started(self.kubernetes.config.start_timeout, obstacle)
     }
 
     /// Polls the Job, and sends a heartbeat while it exists.
@@ -173,12 +173,12 @@ impl Running<'_> {
                         let _ = self.events.send(Reported { seq: 0, event }).await;
                     }
                 }
-                Err(trouble) => retries.wait("look at job", self.name, &trouble).await,
+                Err(api_failure) => retries.wait("look at job", self.name, &api_failure).await,
             }
         }
     }
 
-    async fn look(&self, uid: &str) -> Result<JobSeen, Trouble> {
+    async fn look(&self, uid: &str) -> Result<JobSeen, ApiFailure> {
         let job = ask(self.kubernetes.jobs.get_opt(self.name)).await?;
         let ours = job.filter(|job| job.metadata.uid.as_deref() == Some(uid));
         Ok(ours.as_ref().map_or(JobSeen::Missing, seen))
@@ -228,8 +228,8 @@ impl Running<'_> {
             match self.look(uid).await {
                 Ok(JobSeen::Active) => sleep(pace.retry_min).await,
                 Ok(seen) => return seen,
-                Err(trouble) => {
-                    let wait = retries.wait("look at job", self.name, &trouble);
+                Err(api_failure) => {
+                    let wait = retries.wait("look at job", self.name, &api_failure);
                     tokio::select! {
                         biased;
                         () = wait => {}
@@ -253,23 +253,23 @@ impl Running<'_> {
         let mut retries = Retries::new(self.kubernetes.pace);
         let removing = async {
             loop {
-                let Err(trouble) = ask(self.kubernetes.jobs.delete(self.name, &params)).await
+                let Err(api_failure) = ask(self.kubernetes.jobs.delete(self.name, &params)).await
                 else {
                     return;
                 };
                 // Gone, or its name is another one's now.
-                if trouble.is_not_found() || trouble.is_conflict() {
+                if api_failure.is_not_found() || api_failure.is_conflict() {
                     return;
                 }
-                if trouble.refusal().is_some() {
-                    let error = &trouble as &dyn std::error::Error;
+                if api_failure.refusal().is_some() {
+                    let error = &api_failure as &dyn std::error::Error;
                     error!(
                         job = self.name,
                         error, "the job cannot be removed and goes on"
                     );
                     return;
                 }
-                retries.wait("remove job", self.name, &trouble).await;
+                retries.wait("remove job", self.name, &api_failure).await;
             }
         };
         if timeout(REMOVE_TIME, removing).await.is_err() {

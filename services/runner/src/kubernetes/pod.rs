@@ -8,7 +8,7 @@ use super::job::CONTAINER;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PodState {
     /// It has not started, and why not, as far as the cluster knows.
-    Waiting(Option<Hindrance>),
+    Waiting(Option<StartObstacle>),
     /// It will not start: one sentence.
     Stuck { error: String, retryable: bool },
     /// It runs.
@@ -21,7 +21,7 @@ pub(super) enum PodState {
 
 /// What keeps a program from starting, perhaps for a while only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Hindrance {
+pub(super) enum StartObstacle {
     /// No node has room for it, or may take it.
     Unschedulable(String),
     /// Anything else, such as an image that is being pulled.
@@ -137,11 +137,11 @@ fn waiting_state(waiting: &ContainerStateWaiting, container: Option<&ContainerSt
             error: format!("the cluster cannot start the program: {why}"),
             retryable: false,
         },
-        _ => PodState::Waiting(Some(Hindrance::Other(why))),
+        _ => PodState::Waiting(Some(StartObstacle::Other(why))),
     }
 }
 
-fn unschedulable(status: &PodStatus) -> Option<Hindrance> {
+fn unschedulable(status: &PodStatus) -> Option<StartObstacle> {
     let condition = status
         .conditions
         .iter()
@@ -149,7 +149,7 @@ fn unschedulable(status: &PodStatus) -> Option<Hindrance> {
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
     let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
     let why = describe(reason, condition.message.as_deref());
-    Some(Hindrance::Unschedulable(why))
+    Some(StartObstacle::Unschedulable(why))
 }
 
 /// A reason and what explains it.
@@ -187,14 +187,14 @@ mod tests {
         let why = "Unschedulable: 0/3 nodes are available".to_owned();
         assert_eq!(
             read(no_room),
-            PodState::Waiting(Some(Hindrance::Unschedulable(why)))
+            PodState::Waiting(Some(StartObstacle::Unschedulable(why)))
         );
         let pulling =
             with_container(json!({"waiting": {"reason": "ErrImagePull", "message": "timeout"}}));
         let why = "ErrImagePull: timeout".to_owned();
         assert_eq!(
             read(pulling),
-            PodState::Waiting(Some(Hindrance::Other(why)))
+            PodState::Waiting(Some(StartObstacle::Other(why)))
         );
     }
 

@@ -15,7 +15,7 @@ const MAX_ASKED_WAIT: Duration = Duration::from_secs(60);
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum ApiFailure {
     #[error("no answer within {}", humantime::format_duration(ANSWER_TIME))]
     NoAnswer,
     #[error("it failed")]
@@ -26,13 +26,13 @@ pub(super) enum Trouble {
     Words(String),
 }
 
-impl From<kube::Error> for Trouble {
+impl From<kube::Error> for ApiFailure {
     fn from(error: kube::Error) -> Self {
         Self::Api(Box::new(error))
     }
 }
 
-impl Trouble {
+impl ApiFailure {
     fn status(&self) -> Option<&kube::core::Status> {
         match self {
             Self::Api(error) => match error.as_ref() {
@@ -99,10 +99,10 @@ impl Trouble {
 /// The answer, if it comes in time.
 pub(super) async fn ask<T>(
     question: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, Trouble> {
+) -> Result<T, ApiFailure> {
     match timeout(ANSWER_TIME, question).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(Trouble::NoAnswer),
+        Err(_) => Err(ApiFailure::NoAnswer),
     }
 }
 
@@ -121,10 +121,10 @@ impl Retries {
     }
 
     /// Waits before the next try.
-    pub(super) async fn wait(&mut self, what: &'static str, job: &str, trouble: &Trouble) {
-        trouble.warn(what, job);
+    pub(super) async fn wait(&mut self, what: &'static str, job: &str, api_failure: &ApiFailure) {
+        api_failure.warn(what, job);
         let wait = self.waits.next().unwrap_or(self.pace.retry_max);
-        sleep(trouble.asked_wait().unwrap_or(wait)).await;
+        sleep(api_failure.asked_wait().unwrap_or(wait)).await;
     }
 
     /// The next failure is a first one again.

@@ -8,7 +8,7 @@ use quintet_worker::program::EXIT_RETRYABLE;
 
 use super::job::{DEADLINE_EXCEEDED, JobEnd};
 use super::log::Failure;
-use super::pod::{ContainerEnd, Hindrance, PodEnd, describe};
+use super::pod::{ContainerEnd, PodEnd, StartObstacle, describe};
 
 /// Everything that is known when an attempt is over.
 #[derive(Debug, Default)]
@@ -138,13 +138,15 @@ fn too_slow(timeout: Option<Duration>) -> String {
 }
 
 /// A program that was not started within the time that the cluster has for it.
-pub(super) fn not_started(within: Duration, hindrance: Option<Hindrance>) -> WorkerEvent {
+pub(super) fn not_started(within: Duration, obstacle: Option<StartObstacle>) -> WorkerEvent {
     let within = format_duration(within);
-    let error = match hindrance {
-        Some(Hindrance::Unschedulable(why)) => {
+    let error = match obstacle {
+        Some(StartObstacle::Unschedulable(why)) => {
             format!("no node of the cluster could take the program within {within}: {why}")
         }
-        Some(Hindrance::Other(why)) => format!("the program did not start within {within}: {why}"),
+        Some(StartObstacle::Other(why)) => {
+            format!("the program did not start within {within}: {why}")
+        }
         None => format!(
             "the cluster made no pod for the program within {within}; `kubectl describe job` shows why"
         ),

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Pace;
 use super::pod::{self, PodState};
-use super::retry::{Retries, Trouble, ask};
+use super::retry::{ApiFailure, Retries, ask};
 
 /// After this long the API ends a watch by itself.
 const WATCH_SECONDS: u32 = 240;
@@ -63,13 +63,13 @@ impl PodWatch<'_> {
             };
             match step {
                 Ok(()) => retries.succeeded(),
-                Err(trouble) if trouble.is_forgotten() => version = None,
-                Err(trouble) => retries.wait("watch pod", self.job, &trouble).await,
+                Err(api_failure) if api_failure.is_forgotten() => version = None,
+                Err(api_failure) => retries.wait("watch pod", self.job, &api_failure).await,
             }
         }
     }
 
-    async fn list(&self, version: &mut Option<String>) -> Result<(), Trouble> {
+    async fn list(&self, version: &mut Option<String>) -> Result<(), ApiFailure> {
         let params = ListParams::default().labels(self.selector);
         let mut pods = ask(self.pods.list(&params)).await?;
         *version = Some(pods.metadata.resource_version.unwrap_or_default());
@@ -91,7 +91,7 @@ impl PodWatch<'_> {
     }
 
     /// Watches until the API ends it.
-    async fn watch(&self, version: &mut Option<String>) -> Result<(), Trouble> {
+    async fn watch(&self, version: &mut Option<String>) -> Result<(), ApiFailure> {
         let params = WatchParams::default()
             .labels(self.selector)
             .timeout(WATCH_SECONDS);
