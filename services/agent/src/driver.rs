@@ -37,7 +37,7 @@ const FFMPEG_PROBE: Duration = Duration::from_secs(5);
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
 /// How much later than the agent itself its reaper ends what may run elsewhere: an agent that runs looks at least this often,
 /// and the scheduler waits a second longer than the answer's deadline.
-const HEAD_START: Duration = Duration::from_millis(600);
+const FENCE_SLACK: Duration = Duration::from_millis(600);
 /// How long the last reports may take to be stored.
 const LAST_REPORTS: Duration = Duration::from_secs(5);
 /// How long the last log lines and answers may take.
@@ -104,7 +104,7 @@ async fn watch_fence(
 ) -> Result<(), Infallible> {
     loop {
         if let Some(at) = *fences_at.borrow_and_update() {
-            spawner.fence_at(at.after(HEAD_START));
+            spawner.fence_at(at.after(FENCE_SLACK));
         }
         if fences_at.changed().await.is_err() {
             return Ok(());
@@ -180,7 +180,7 @@ struct Driver {
     outbound: Outbound,
 }
 
-enum Happened<'l> {
+enum Wake<'l> {
     Event(Event),
     Link(LinkEvent),
     Closed,
@@ -200,26 +200,26 @@ impl Driver {
         let mut is_open = true;
         loop {
             // Every branch is cancel-safe: a token, channels, a queue of timers, a permit that is returned.
-            let happened = tokio::select! {
+            let wake = tokio::select! {
                 biased;
-                () = shutdown.cancelled(), if !drains => Happened::Drain,
-                Some(event) = child_events.recv() => Happened::Event(event),
-                event = self.outbound.timer() => Happened::Event(event),
-                Ok(slot) = link.slot(), if self.outbound.has_reports() => Happened::Room(slot),
-                event = link_events.recv(), if is_open => event.map_or(Happened::Closed, Happened::Link),
+                () = shutdown.cancelled(), if !drains => Wake::Drain,
+                Some(event) = child_events.recv() => Wake::Event(event),
+                event = self.outbound.timer() => Wake::Event(event),
+                Ok(slot) = link.slot(), if self.outbound.has_reports() => Wake::Room(slot),
+                event = link_events.recv(), if is_open => event.map_or(Wake::Closed, Wake::Link),
             };
-            match happened {
-                Happened::Drain => {
+            match wake {
+                Wake::Drain => {
                     drains = true;
                     let grace = self.config.drain_grace;
                     info!(agent = %self.config.agent, "agent drains");
                     self.outbound.limit_drain(grace + DRAIN_SLACK);
                     self.step(vec![Event::DrainAsked { grace }], &Span::none());
                 }
-                Happened::Event(event) => self.step(vec![event], &Span::none()),
-                Happened::Room(slot) => self.outbound.send_in(slot),
-                Happened::Link(event) => self.link_event(event),
-                Happened::Closed => is_open = false,
+                Wake::Event(event) => self.step(vec![event], &Span::none()),
+                Wake::Room(slot) => self.outbound.send_in(slot),
+                Wake::Link(event) => self.link_event(event),
+                Wake::Closed => is_open = false,
             }
             self.take_ready(link_events, &mut child_events);
             self.publish();

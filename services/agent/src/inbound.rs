@@ -51,7 +51,7 @@ pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> 
             return (vec![Event::Assigned(Box::new(delivery.message))], span);
         }
         LinkEvent::Confirmed(placement) => Event::Confirmed(placement),
-        LinkEvent::Kill(placement) => Event::Unwanted(placement),
+        LinkEvent::Kill(placement) => Event::Revoked(placement),
         LinkEvent::Command {
             command,
             meta,
@@ -69,7 +69,7 @@ pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> 
             };
             let span = incoming.span("agent.command");
             let answer = answers.expect(incoming.responder);
-            return (vec![asked(incoming.message, answer)], span);
+            return (vec![command_event(incoming.message, answer)], span);
         }
         LinkEvent::Stored(reports) => {
             let finals = reports.into_iter().filter_map(final_of);
@@ -89,8 +89,8 @@ pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> 
     (vec![event], Span::none())
 }
 
-pub(crate) fn asked(command: AgentCommand, answer: AnswerId) -> Event {
-    let ask = |job_id: JobId, attempt: Attempt, request| Event::Asked {
+pub(crate) fn command_event(command: AgentCommand, answer: AnswerId) -> Event {
+    let command_for = |job_id: JobId, attempt: Attempt, request| Event::CommandReceived {
         placement: JobAttempt { job_id, attempt },
         request,
         answer,
@@ -103,17 +103,17 @@ pub(crate) fn asked(command: AgentCommand, answer: AnswerId) -> Event {
             ..
         } => {
             let deadline = Duration::from_millis(deadline_ms);
-            ask(job_id, attempt, Request::Stop { deadline })
+            command_for(job_id, attempt, Request::Stop { deadline })
         }
-        AgentCommand::Kill { job_id, attempt } => ask(job_id, attempt, Request::Kill),
+        AgentCommand::Kill { job_id, attempt } => command_for(job_id, attempt, Request::Kill),
         AgentCommand::Control {
             job_id,
             attempt,
             command,
             args,
-        } => ask(job_id, attempt, Request::Control { command, args }),
+        } => command_for(job_id, attempt, Request::Control { command, args }),
         // The link keeps the news of a replacement to itself.
-        AgentCommand::Replaced { .. } | AgentCommand::Unknown => Event::NotUnderstood { answer },
+        AgentCommand::Replaced { .. } | AgentCommand::Unknown => Event::UnknownCommand { answer },
     }
 }
 

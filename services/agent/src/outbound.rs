@@ -101,7 +101,7 @@ impl Outbound {
                 self.after(after, Timer::Deadline(placement, deadline));
             }
             Effect::Answer(answer, reply) => self.answer(answer, reply),
-            Effect::Happened {
+            Effect::RecordEvent {
                 placement,
                 kind,
                 message,

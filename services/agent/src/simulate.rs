@@ -18,7 +18,7 @@ use crate::driver::hello;
 use crate::executors::{Abilities, Executor, Plan};
 
 /// How long a process takes to end when it is killed or asked to.
-const DYING: Duration = Duration::from_millis(150);
+const EXIT_DELAY: Duration = Duration::from_millis(150);
 
 enum Timer {
     Deadline(JobAttempt, Deadline),
@@ -93,7 +93,7 @@ impl Simulated {
             return out;
         }
         self.count += 1;
-        let event = crate::inbound::asked(command, AnswerId(self.count));
+        let event = crate::inbound::command_event(command, AnswerId(self.count));
         self.step(vec![event], moment, wall, &mut out);
         out
     }
@@ -203,7 +203,7 @@ impl Simulated {
                             signal: 9,
                             tail: Vec::new(),
                         };
-                        self.after(moment, DYING, Timer::Exit(placement, exit));
+                        self.after(moment, EXIT_DELAY, Timer::Exit(placement, exit));
                     }
                     Effect::Schedule(placement, deadline, after) => {
                         self.after(moment, after, Timer::Deadline(placement, deadline));
@@ -211,7 +211,7 @@ impl Simulated {
                     Effect::Leave(_) => self.has_left = true,
                     Effect::Control { .. }
                     | Effect::Answer(..)
-                    | Effect::Happened { .. }
+                    | Effect::RecordEvent { .. }
                     | Effect::Note(..) => {}
                 }
             }
@@ -231,7 +231,7 @@ fn of_notification(notification: link::Notification) -> Vec<Event> {
     match notification {
         link::Notification::Welcome(settings) => vec![Event::Welcome(settings)],
         link::Notification::Confirmed(placement) => vec![Event::Confirmed(placement)],
-        link::Notification::Kill(placement) => vec![Event::Unwanted(placement)],
+        link::Notification::Kill(placement) => vec![Event::Revoked(placement)],
         link::Notification::Stored(reports) => {
             let finals = reports.into_iter().filter_map(crate::inbound::final_of);
             finals.map(Event::FinalStored).collect()

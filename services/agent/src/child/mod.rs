@@ -111,7 +111,7 @@ impl Handle {
             .map_err(|error| error.into_inner())
     }
 
-    /// Says something in the child's log.
+    /// Writes a note to the child's log.
     pub(crate) fn note(&self, line: &str) {
         self.notes.write(line);
     }
@@ -125,7 +125,7 @@ pub(crate) fn start(
     restartable: bool,
 ) -> Handle {
     let (stop_level, stop_requested) = watch::channel(StopLevel::None);
-    let (commands, asked) = mpsc::channel(COMMANDS);
+    let (commands, receiver) = mpsc::channel(COMMANDS);
     let (sink, shipment, shipped) = logs::channel(context.log_limits);
     let handle = Handle {
         stop_level,
@@ -139,16 +139,16 @@ pub(crate) fn start(
         ExitPolicy::Optional,
         shipping.instrument(span.clone()),
     );
-    let tender = ChildSupervisor {
+    let supervisor = ChildSupervisor {
         context: context.clone(),
         placement,
         restartable,
         stop_requested,
     };
-    let tending = tender.run(work, sink, asked, shipped);
+    let supervision = supervisor.run(work, sink, receiver, shipped);
     context
         .tasks
-        .spawn("child", ExitPolicy::Optional, tending.instrument(span));
+        .spawn("child", ExitPolicy::Optional, supervision.instrument(span));
     handle
 }
 
@@ -164,12 +164,12 @@ impl ChildSupervisor {
         mut self,
         work: Work,
         sink: LogSink,
-        asked: mpsc::Receiver<LiveCommand>,
+        commands: mpsc::Receiver<LiveCommand>,
         shipped: oneshot::Receiver<()>,
     ) -> Result<(), Infallible> {
         let exit = match work {
-            Work::Exec(plan) => self.exec(plan, &sink, asked).await,
-            Work::Ffmpeg(plan) => self.ffmpeg(plan, &sink, asked).await,
+            Work::Exec(plan) => self.exec(plan, &sink, commands).await,
+            Work::Ffmpeg(plan) => self.ffmpeg(plan, &sink, commands).await,
         };
         drop(sink);
         // When the end of a job is visible its whole log is stored, unless the bus is slow or away.
@@ -182,7 +182,7 @@ impl ChildSupervisor {
         &mut self,
         plan: ExecPlan,
         sink: &LogSink,
-        asked: mpsc::Receiver<LiveCommand>,
+        commands: mpsc::Receiver<LiveCommand>,
     ) -> Exit {
         if !plan.cwd.is_dir() {
             let reason = format!("the folder {} does not exist", plan.cwd.display());
@@ -203,7 +203,7 @@ impl ChildSupervisor {
             Err(exit) => return exit,
         };
         let readers = Readers::of_program(&mut child, sink);
-        self.open_desk(&mut child, Language::Json, asked);
+        self.open_stdin(&mut child, Language::Json, commands);
         self.send(Event::Working(self.placement.clone())).await;
         let status = loop {
             // Both are cancel-safe: a watch keeps what is unseen, and waiting for a child only looks.
@@ -222,7 +222,7 @@ impl ChildSupervisor {
         &mut self,
         plan: FfmpegPlan,
         sink: &LogSink,
-        asked: mpsc::Receiver<LiveCommand>,
+        commands: mpsc::Receiver<LiveCommand>,
     ) -> Exit {
         if let Err(reason) = make_folder(&plan.output).await {
             return Exit::NotStarted { reason };
@@ -241,8 +241,8 @@ impl ChildSupervisor {
         };
         let (dialog, progress, replies) = Dialog::new();
         let readers = Readers::of_ffmpeg(&mut child, sink, dialog);
-        self.open_desk(&mut child, Language::Ffmpeg(replies), asked);
-        let mut look = Look::new(progress, self.context.stall_timeout);
+        self.open_stdin(&mut child, Language::Ffmpeg(replies), commands);
+        let mut look = EncoderWatch::new(progress, self.context.stall_timeout);
         let mut second_term = None;
         let status = loop {
             // All are cancel-safe: a watch keeps what is unseen, an interval and a wait only look.
@@ -265,7 +265,7 @@ impl ChildSupervisor {
         };
         drop(group);
         let tail = readers.finish(LAST_WORDS).await;
-        for event in look.last_look(&self.placement) {
+        for event in look.last_observation(&self.placement) {
             self.send(event).await;
         }
         exit_of(status, tail)
@@ -279,12 +279,17 @@ impl ChildSupervisor {
         })
     }
 
-    fn open_desk(&self, child: &mut Child, language: Language, asked: mpsc::Receiver<LiveCommand>) {
+    fn open_stdin(
+        &self,
+        child: &mut Child,
+        language: Language,
+        commands: mpsc::Receiver<LiveCommand>,
+    ) {
         let commands = stdin::serve(
             self.placement.clone(),
             child.stdin.take(),
             language,
-            asked,
+            commands,
             self.context.events.clone(),
         );
         self.context
@@ -307,7 +312,7 @@ impl ChildSupervisor {
 }
 
 /// Looks at an encoder's progress now and then.
-struct Look {
+struct EncoderWatch {
     progress: watch::Receiver<Progress>,
     interval: Interval,
     started: Instant,
@@ -317,7 +322,7 @@ struct Look {
     reported: Option<Instant>,
 }
 
-impl Look {
+impl EncoderWatch {
     fn new(progress: watch::Receiver<Progress>, stall_timeout: Duration) -> Self {
         let period = LOOK_PERIOD
             .min(stall_timeout / 4)
@@ -357,7 +362,7 @@ impl Look {
     }
 
     /// After the end: the last numbers, and that it worked if it was too quick to be seen.
-    fn last_look(&mut self, placement: &JobAttempt) -> Vec<Event> {
+    fn last_observation(&mut self, placement: &JobAttempt) -> Vec<Event> {
         let progress = self.progress.borrow().clone();
         if !progress.has_output() {
             return Vec::new();

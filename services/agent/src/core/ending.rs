@@ -24,13 +24,13 @@ impl Core {
             }
             Stage::Live {
                 status,
-                fate,
+                end_reason,
                 stop_level,
             } => {
-                if *fate == EndReason::Own
-                    || (*fate == EndReason::Shutdown && why == EndReason::Asked)
+                if *end_reason == EndReason::Own
+                    || (*end_reason == EndReason::Shutdown && why == EndReason::Requested)
                 {
-                    *fate = why;
+                    *end_reason = why;
                 }
                 if *status == JobStatus::Stopping || *stop_level == StopLevel::Killed {
                     return;
@@ -48,18 +48,18 @@ impl Core {
 
     pub(super) fn kill(&mut self, placement: JobAttempt) {
         match self.jobs.get_mut(&placement).map(|job| &mut job.stage) {
-            Some(Stage::Accepted) => self.end(placement, EndReason::Asked.end_unstarted()),
-            Some(Stage::Live { fate, .. }) => {
-                if matches!(fate, EndReason::Own | EndReason::Shutdown) {
-                    *fate = EndReason::Asked;
+            Some(Stage::Accepted) => self.end(placement, EndReason::Requested.end_unstarted()),
+            Some(Stage::Live { end_reason, .. }) => {
+                if matches!(end_reason, EndReason::Own | EndReason::Shutdown) {
+                    *end_reason = EndReason::Requested;
                 }
-                self.press_kill(&placement);
+                self.escalate_to_kill(&placement);
             }
             Some(Stage::Ended { .. }) | None => {}
         }
     }
 
-    pub(super) fn press_kill(&mut self, placement: &JobAttempt) {
+    pub(super) fn escalate_to_kill(&mut self, placement: &JobAttempt) {
         if let Some(Job {
             stage: Stage::Live { stop_level, .. },
             ..
@@ -79,16 +79,16 @@ impl Core {
         {
             let line = "the job did not stop in time and is killed".to_owned();
             self.effects.push(Effect::Note(placement.clone(), line));
-            self.press_kill(placement);
+            self.escalate_to_kill(placement);
         }
     }
 
     /// The job must not be here any more: kill it, list it no longer, report nothing.
-    pub(super) fn silence(&mut self, placement: &JobAttempt) {
+    pub(super) fn revoke(&mut self, placement: &JobAttempt) {
         match self.jobs.get_mut(placement).map(|job| &mut job.stage) {
-            Some(Stage::Live { fate, .. }) => {
-                *fate = EndReason::Silenced;
-                self.press_kill(placement);
+            Some(Stage::Live { end_reason, .. }) => {
+                *end_reason = EndReason::Revoked;
+                self.escalate_to_kill(placement);
             }
             Some(Stage::Accepted | Stage::Ended { .. }) => {
                 self.jobs.remove(placement);
@@ -109,7 +109,7 @@ impl Core {
             let line = "no contact with the scheduler: the job may be started elsewhere and is killed here";
             self.effects
                 .push(Effect::Note(placement.clone(), line.to_owned()));
-            self.silence(&placement);
+            self.revoke(&placement);
         }
     }
 
@@ -120,7 +120,7 @@ impl Core {
         }
         let all: Vec<JobAttempt> = self.jobs.keys().cloned().collect();
         for placement in all {
-            self.silence(&placement);
+            self.revoke(&placement);
         }
     }
 

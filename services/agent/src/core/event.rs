@@ -24,15 +24,15 @@ pub(crate) enum Event {
     /// An acceptance is stored: the job may start.
     Confirmed(JobAttempt),
     /// The owner does not want this placement here any more.
-    Unwanted(JobAttempt),
+    Revoked(JobAttempt),
     /// The owner asks something of a job.
-    Asked {
+    CommandReceived {
         placement: JobAttempt,
         request: Request,
         answer: AnswerId,
     },
     /// The owner asks something that this version does not know.
-    NotUnderstood { answer: AnswerId },
+    UnknownCommand { answer: AnswerId },
     /// The job does what it is for.
     Working(JobAttempt),
     /// The job is this far.
@@ -118,13 +118,13 @@ pub(crate) enum Effect {
     /// Answer a command.
     Answer(AnswerId, Result<CommandReply, ErrorReply>),
     /// Store an event of the job.
-    Happened {
+    RecordEvent {
         placement: JobAttempt,
         kind: &'static str,
         message: String,
         data: Option<Value>,
     },
-    /// Say something in the job's log.
+    /// Write a note to the job's log.
     Note(JobAttempt, String),
     /// Leave.
     Leave(Leaving),

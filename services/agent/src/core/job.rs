@@ -23,7 +23,7 @@ pub(super) enum Stage {
         /// STARTING, RUNNING or STOPPING.
         status: JobStatus,
         /// What its end will mean.
-        fate: EndReason,
+        end_reason: EndReason,
         /// What was done to end it.
         stop_level: StopLevel,
     },
@@ -40,13 +40,13 @@ pub(super) enum EndReason {
     /// Its outcome by its exit.
     Own,
     /// It was asked to stop: that it ended is well.
-    Asked,
+    Requested,
     /// The agent leaves.
     Shutdown,
     /// It failed already.
     Failed(JobError),
     /// Its end is not reported.
-    Silenced,
+    Revoked,
 }
 
 /// What was done to end a process.
@@ -62,7 +62,7 @@ impl Stage {
     pub(super) const fn live() -> Self {
         Self::Live {
             status: JobStatus::Starting,
-            fate: EndReason::Own,
+            end_reason: EndReason::Own,
             stop_level: StopLevel::None,
         }
     }
@@ -77,7 +77,7 @@ impl EndReason {
                 "the agent was shut down before the job was done",
             )),
             Self::Failed(error) => Err(error.clone()),
-            Self::Own | Self::Asked | Self::Silenced => Ok(()),
+            Self::Own | Self::Requested | Self::Revoked => Ok(()),
         }
     }
 }
@@ -88,7 +88,7 @@ impl Job {
         match &self.stage {
             Stage::Accepted => Some(JobStatus::Accepted),
             Stage::Live {
-                fate: EndReason::Silenced,
+                end_reason: EndReason::Revoked,
                 ..
             } => None,
             Stage::Live { status, .. } => Some(*status),

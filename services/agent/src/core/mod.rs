@@ -92,13 +92,13 @@ impl Core {
             Event::Welcome(settings) => self.settings = settings,
             Event::Assigned(assignment) => self.assigned(*assignment),
             Event::Confirmed(placement) => self.confirmed(placement),
-            Event::Unwanted(placement) => self.silence(&placement),
-            Event::Asked {
+            Event::Revoked(placement) => self.revoke(&placement),
+            Event::CommandReceived {
                 placement,
                 request,
                 answer,
-            } => self.asked(placement, request, answer),
-            Event::NotUnderstood { answer } => {
+            } => self.command_received(placement, request, answer),
+            Event::UnknownCommand { answer } => {
                 let text = "this agent does not know that command; a newer version may";
                 self.refuse(answer, ErrorReply::new(ErrorCode::UnknownCommand, text));
             }
@@ -141,7 +141,7 @@ impl Core {
         }
         // A newer attempt means that the owner gave up the older ones.
         for older in self.older_attempts(&placement) {
-            self.silence(&older);
+            self.revoke(&older);
         }
         if self.leaving.is_some() {
             return self.reject(placement, "this agent is about to leave".to_owned());
@@ -263,7 +263,7 @@ impl Core {
                 attempt: Some(placement.attempt),
                 metadata,
             }));
-            self.happened(
+            self.record_event(
                 placement,
                 "progress",
                 "encoding goes on".to_owned(),
@@ -276,16 +276,16 @@ impl Core {
         if let Some(Job {
             stage:
                 Stage::Live {
-                    fate: fate @ EndReason::Own,
+                    end_reason: end_reason @ EndReason::Own,
                     ..
                 },
             ..
         }) = self.jobs.get_mut(&placement)
         {
             let text = format!("no frame and no byte for {} ms", after.as_millis());
-            *fate = EndReason::Failed(JobError::new("STALLED", text.clone()));
-            self.happened(placement.clone(), "stalled", text, None);
-            self.press_kill(&placement);
+            *end_reason = EndReason::Failed(JobError::new("STALLED", text.clone()));
+            self.record_event(placement.clone(), "stalled", text, None);
+            self.escalate_to_kill(&placement);
         }
     }
 
@@ -294,18 +294,18 @@ impl Core {
             return;
         };
         let restartable = job.restartable;
-        let Stage::Live { fate, .. } = &job.stage else {
+        let Stage::Live { end_reason, .. } = &job.stage else {
             return;
         };
-        let ended = match fate {
-            EndReason::Silenced => {
+        let ended = match end_reason {
+            EndReason::Revoked => {
                 self.jobs.remove(&placement);
                 return;
             }
             EndReason::Own => exit.into_result(),
-            EndReason::Asked => Ok(()),
+            EndReason::Requested => Ok(()),
             EndReason::Failed(error) => Err(exit.explain(error.clone())),
-            // Its owner starts it again elsewhere, if its policy says so; that needs a failure.
+            // Its owner starts it again elsewhere, if its policy allows it; that needs a failure.
             EndReason::Shutdown if restartable => EndReason::Shutdown.end_unstarted(),
             EndReason::Shutdown => Ok(()),
         };
@@ -343,7 +343,7 @@ impl Core {
     /// Whether the job runs here and may be spoken of.
     fn is_speaking(&self, placement: &JobAttempt) -> bool {
         let stage = self.stage_of(placement);
-        matches!(stage, Some(Stage::Live { fate, .. }) if *fate != EndReason::Silenced)
+        matches!(stage, Some(Stage::Live { end_reason, .. }) if *end_reason != EndReason::Revoked)
     }
 
     fn update(&mut self, placement: &JobAttempt, status: JobStatus) {
@@ -356,14 +356,14 @@ impl Core {
         }
     }
 
-    fn happened(
+    fn record_event(
         &mut self,
         placement: JobAttempt,
         kind: &'static str,
         message: String,
         data: Option<Value>,
     ) {
-        self.effects.push(Effect::Happened {
+        self.effects.push(Effect::RecordEvent {
             placement,
             kind,
             message,

@@ -2,7 +2,7 @@
 //!
 //! ffmpeg reads commands from its standard input also when that is a pipe: a `c`, then a line with the filter,
 //! the time (`-1` is now), the filter's command and its argument. It answers on standard error with one
-//! line per filter graph, of which only the one that has our filter says `ret:0`.
+//! line per filter graph, of which only the one that has our filter answers `ret:0`.
 
 mod args;
 mod progress;

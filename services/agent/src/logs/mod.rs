@@ -78,7 +78,7 @@ impl LogSink {
 }
 
 impl NoteSink {
-    /// Says something, if the log is open and has room.
+    /// Writes a note, if the log is open and has room.
     pub(crate) fn write(&self, line: &str) {
         if let Some(lines) = self.0.upgrade() {
             // A full queue means that the log is in trouble already, and reports that itself.
