@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::slow::resident;
 
-/// A worker that posts pictures, each another one.
+/// A worker that posts images, each another one.
 struct Poster<'a> {
     api: &'a Api,
     sent: u32,
 }
 
 impl Poster<'_> {
-    fn picture(&mut self) -> Vec<u8> {
+    fn image(&mut self) -> Vec<u8> {
         self.sent += 1;
         let mut bitmap = Bitmap::dark(Canvas {
             width: 28,
@@ -37,9 +37,9 @@ impl Poster<'_> {
     }
 
     async fn post(&mut self) -> Result<(), String> {
-        let picture = self.picture();
+        let image = self.image();
         let request = self.api.request(Method::POST, "/workers/dot/frame");
-        let answer = request.body(picture).send().await;
+        let answer = request.body(image).send().await;
         let answer = answer.map_err(|error| error.to_string())?;
         match answer.status().as_u16() {
             204 => Ok(()),
@@ -109,7 +109,7 @@ async fn a_loud_worker_takes_neither_the_display_from_another_nor_the_memory_of_
         for number in 0..BURST {
             // A good one now and then, so that it is known.
             let frame = match number % 2 {
-                0 => poster.picture().into(),
+                0 => poster.image().into(),
                 _ => nonsense.slice(..(number as usize * 131) % NONSENSE),
             };
             loud.publish_raw(&subject, frame).await.unwrap();

@@ -53,14 +53,14 @@ async fn effects_are_chosen_set_and_seen_from_the_command_line() {
     );
     let shown = good(&["active", "simplex-noise"]).await;
     assert!(shown.starts_with("simplex-noise is shown"), "{shown}");
-    let full = picture('█');
+    let full = image('█');
     let seen = wait_for("a display that is lit", PATIENCE, async || {
         let seen = good(&["preview"]).await;
         if seen == full { Ok(()) } else { Err(seen) }
     });
     seen.await.unwrap();
     good(&["config", "simplex-noise", "--json", "{\"threshold\": 300}"]).await;
-    let dark = picture(' ');
+    let dark = image(' ');
     let seen = wait_for("a display that is dark", PATIENCE, async || {
         let seen = good(&["preview", "--once"]).await;
         if seen == dark { Ok(()) } else { Err(seen) }
@@ -107,7 +107,7 @@ async fn effects_are_chosen_set_and_seen_from_the_command_line() {
 }
 
 /// A display of one kind of half blocks, in its frame.
-fn picture(block: char) -> String {
+fn image(block: char) -> String {
     let (inside, edge) = (block.to_string().repeat(28), "─".repeat(28));
     let rows = vec![format!("│{inside}│"); 7];
     format!("┌{edge}┐\n{}\n└{edge}┘", rows.join("\n"))

@@ -30,10 +30,10 @@ pub(crate) async fn stack(edge: fn(&mut quintet_edge::EdgeConfig)) -> Stack {
 
 /// A frame with these pixels lit.
 pub(crate) fn frame(lit: &[(u16, u16)]) -> Vec<u8> {
-    picture(lit).to_rbm(7, 0)
+    image(lit).to_rbm(7, 0)
 }
 
-fn picture(lit: &[(u16, u16)]) -> Bitmap {
+fn image(lit: &[(u16, u16)]) -> Bitmap {
     let mut bitmap = Bitmap::dark(CANVAS);
     for (x, y) in lit {
         bitmap.set(*x, *y, true);
@@ -47,7 +47,7 @@ pub(crate) async fn send(api: &Api, path: &str, bytes: &[u8]) -> Answer {
     api.send(request).await
 }
 
-/// What a picture shows: its sides, and a level for each pixel.
+/// What an image shows: its sides, and a level for each pixel.
 pub(crate) async fn pixels(api: &Api, path: &str) -> (u32, u32, Vec<u8>) {
     let response = api.request(Method::GET, path).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 200, "{path}");
@@ -64,8 +64,8 @@ pub(crate) async fn pixels(api: &Api, path: &str) -> (u32, u32, Vec<u8>) {
 
 /// Waits until the display shows these pixels.
 async fn until_shown(api: &Api, lit: &[(u16, u16)]) {
-    let expected = picture(lit);
-    let shown = wait_for("the picture on the display", PATIENCE, async || {
+    let expected = image(lit);
+    let shown = wait_for("the image on the display", PATIENCE, async || {
         let (_, _, pixels) = pixels(api, "/frame.png?scale=1").await;
         let is_lit = |place: usize| expected.is_lit(place as u16 % 28, place as u16 / 28);
         let wrong = (0..pixels.len()).find(|place| (pixels[*place] == 0) != is_lit(*place));
@@ -286,7 +286,7 @@ async fn an_unknown_program_joins_by_its_first_frame() {
     );
 
     // The same again is dropped, whatever its header holds; what came behind it is cut.
-    let again = picture(&first).to_rbm(8, 500);
+    let again = image(&first).to_rbm(8, 500);
     for bytes in [frame(&first), [again.clone(), vec![1, 2, 3]].concat()] {
         send(api, "/workers/drawing%20program/frame", &bytes)
             .await
@@ -302,7 +302,7 @@ async fn an_unknown_program_joins_by_its_first_frame() {
     let lit = |x: u32, y: u32| top[(y * width + x) as usize] == 0;
     assert!(lit(0, 0) && lit(2, 2) && !lit(3, 0) && !lit(0, 3));
 
-    // A picture that a client has is not sent again.
+    // An image that a client has is not sent again.
     let tag = |answer: &Answer| answer.header("etag").unwrap().to_owned();
     let before = api.get("/frame.png?scale=3").await.expect(200);
     let known = |tag: &str, path: &str| {
@@ -322,7 +322,7 @@ async fn an_unknown_program_joins_by_its_first_frame() {
     let after = known(&tag(&before), "/frame.png?scale=3").await.expect(200);
     assert_ne!(tag(&after), tag(&before));
 
-    // Active once more, the same picture counts again; then the frames of no worker are shown.
+    // Active once more, the same image counts again; then the frames of no worker are shown.
     send(api, "/active", b"{}").await.expect(204);
     assert_eq!(api.get("/active").await.body["active"], json!(null));
     api.post("/active", activate).await.expect(204);
@@ -385,7 +385,7 @@ async fn rate_and_settings_are_what_was_set_last() {
 async fn a_full_display_sends_retry_after_and_stores_nothing() {
     let stack = stack(|_| {}).await;
     let api = &stack.api;
-    let frame = |seq: u32| picture(&[(1, 1)]).to_rbm(seq, FOR_LONG);
+    let frame = |seq: u32| image(&[(1, 1)]).to_rbm(seq, FOR_LONG);
     // The first is shown, for long; the others fill the ring. Their numbers wrap around meanwhile.
     let mut taken = 0_u32;
     let full = loop {

@@ -27,7 +27,7 @@ fn example() -> PathBuf {
     repository().join("tests/examples/video")
 }
 
-/// Half a minute of moving picture with a tone, the same bytes every time.
+/// Half a minute of moving image with a tone, the same bytes every time.
 async fn video(file: &Path) {
     let mut command = Command::new("ffmpeg");
     command

@@ -64,7 +64,7 @@ async fn silences(file: &Path) -> Vec<(f64, f64)> {
 #[tokio::test]
 async fn a_recording_is_silent_in_exactly_the_muted_span() {
     let stack = Stack::start().await;
-    // A live source: a picture and a tone in real time.
+    // A live source: an image and a tone in real time.
     let source = "testsrc2=size=320x180:rate=25[out0];sine=frequency=440[out1]";
     let config = json!({
         "streamUrl": source, "inputOptions": ["-re", "-f", "lavfi"], "outputPath": "muted.mkv"

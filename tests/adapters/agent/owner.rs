@@ -127,12 +127,9 @@ impl Stage {
         self.serving.spawn(async move {
             while let Some(request) = heartbeats.next().await {
                 received.lock().unwrap().heartbeats.push(request.message);
-                let standing = SessionStatus::Current;
+                let status = SessionStatus::Current;
                 let kill = Vec::new();
-                request
-                    .responder
-                    .ok(&HeartbeatReply { standing, kill })
-                    .await;
+                request.responder.ok(&HeartbeatReply { status, kill }).await;
             }
         });
         self.bus.flush().await.unwrap();

@@ -170,13 +170,13 @@ impl Stage {
     /// Waits until the display shows exactly one pixel.
     pub(crate) async fn until_shown(&self, x: u16, y: u16) {
         let expected = frame(x, y);
-        let shown = wait_for("the picture", PATIENCE, async || {
-            let picture = self
+        let shown = wait_for("the image", PATIENCE, async || {
+            let image = self
                 .bus
                 .request_until(&GetDisplayPicture {}, &GetPicture::default(), PATIENCE)
                 .await
                 .map_err(|error| error.to_string())?;
-            let rbm = picture.rbm.ok_or("no pixels")?.0;
+            let rbm = image.rbm.ok_or("no pixels")?.0;
             let read = Rbm::read(&rbm, CANVAS).unwrap();
             match read.payload() == &expected[16..] {
                 true => Ok(()),

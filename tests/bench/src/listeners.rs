@@ -160,29 +160,29 @@ async fn measure_kind(
     let pid = edge.id().context("the edge has ended")?;
     let http = Http::new(&format!("http://{address}"), None)?;
     let source = Source::new(kind, bus, http).await?;
-    let mut hall = Hall::default();
-    hall.fill(kind, address, &source.id, FEW).await?;
+    let mut listeners = Listeners::default();
+    listeners.fill(kind, address, &source.id, FEW).await?;
     source.publish(WARM_UP).await?;
     let base = resident(pid)?;
-    hall.fill(kind, address, &source.id, count).await?;
+    listeners.fill(kind, address, &source.id, count).await?;
     source.publish(WARM_UP).await?;
     let (began, used, from) = (Instant::now(), processor_time(pid)?, micros());
-    hall.latencies.from.store(from, Ordering::Relaxed);
+    listeners.latencies.from.store(from, Ordering::Relaxed);
     let published = source.publish(MEASURED).await?;
     let took = began.elapsed().as_secs_f64();
-    hall.until_received(published).await;
+    listeners.until_received(published).await;
     let used = (processor_time(pid)? - used).as_secs_f64();
     let each = (resident(pid)? - base) * 1024.0 / (count - FEW) as f64;
     let name = format!("{count} {}", kind.name());
-    let (p50, p99) = hall.latencies.percentiles();
-    let worst = hall.least() as f64 / took;
+    let (p50, p99) = listeners.latencies.percentiles();
+    let worst = listeners.least() as f64 / took;
     let mut report =
         |what: &str, value, unit| push(results, &format!("{name}, {what}"), value, unit, None);
     report("delivered per second, the least of all", worst, "1/s");
     report("cause to arrival, p50", p50, "ms");
     report("cause to arrival, p99", p99, "ms");
     report("memory of the edge per listener", each, "KiB");
-    let messages = hall.latencies.count() as f64;
+    let messages = listeners.latencies.count() as f64;
     report(
         "processor time of the edge per message",
         used * 1e6 / messages,
@@ -277,7 +277,7 @@ impl<'a> Source<'a> {
 
 /// All listeners, and what they received.
 #[derive(Default)]
-struct Hall {
+struct Listeners {
     latencies: Arc<Latencies>,
     counts: Vec<Arc<AtomicU64>>,
     listening: JoinSet<()>,
@@ -332,7 +332,7 @@ impl Latencies {
     }
 }
 
-impl Hall {
+impl Listeners {
     /// Opens connections until there are so many.
     async fn fill(
         &mut self,

@@ -111,7 +111,7 @@ enum Measurement {
     Listeners,
     /// Runs, their checkpoints and listeners, and many that sleep.
     Runs,
-    /// Frames, ticks and pictures.
+    /// Frames, ticks and images.
     Frames,
     /// A system with nothing to do.
     Idle,
