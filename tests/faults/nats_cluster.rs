@@ -188,7 +188,7 @@ async fn parts_that_are_cut_off_with_a_nats_server_do_no_harm_and_the_others_go_
     // The majority takes jobs, and runs them, and the one that the lost agent had.
     cluster.submit(&api, after).await;
     let moved = wait_for("the job on the other agent", PATIENCE, async || {
-        // While those who are left agree on new leaders, 503 is what is promised.
+        // While the remaining servers agree on new leaders, 503 is the documented answer.
         let job = api.get(&format!("/v1/jobs/{fenced}")).await.body;
         match job["agentId"] == "other" && job["status"] == "RUNNING" {
             true => Ok(()),

@@ -1,4 +1,4 @@
-//! Who is let in at the door: hosts and origins, API keys, tickets, sessions, and what counts as one client.
+//! Access: hosts and origins, API keys, tickets, sessions, and what counts as one client.
 
 use std::num::NonZeroU32;
 use std::process::Command;
@@ -150,7 +150,7 @@ async fn a_page_of_a_stranger_changes_nothing_and_opens_no_socket() {
             );
         }
     }
-    // It may read what everybody may, and its browser shows it none of that.
+    // It may read what every client may, and its browser shows it none of that.
     let read = api.request(Method::GET, "/v1/jobs").header("origin", EVIL);
     let read = api.send(read).await.expect(200);
     assert_eq!(read.header("access-control-allow-origin"), None);

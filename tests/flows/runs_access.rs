@@ -1,4 +1,4 @@
-//! Who may use runs over HTTP, from where, and how often.
+//! Access to runs over HTTP: keys, origins and limits.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -22,7 +22,7 @@ pub struct AgentConfig {
     pub pool: PoolName,
     /// How many jobs at once.
     pub slots: u32,
-    /// The largest picture it can handle.
+    /// The largest resolution it can handle.
     pub max_resolution: Option<Resolution>,
     /// Labels that requirements match by equality.
     pub labels: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! What comes from the link, as events; with each the span in which it is handled.
+//! Inbound: messages of the link as events, each with the span in which it is handled.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Does what the core decided. Nothing here waits: reports queue up, children have tasks of their own, timers
+//! Outbound: performs the effects of the core. Nothing here waits: reports queue up, children have tasks of their own, timers
 //! and the ends of noops come back as events.
 
 use std::collections::{HashMap, VecDeque};

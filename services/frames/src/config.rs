@@ -247,7 +247,7 @@ impl Display {
         Map::new(self.panels.clone(), self.bit_order, self.canvas)
     }
 
-    /// As everybody may see it.
+    /// The public configuration.
     pub fn shown(&self) -> DisplayConfig {
         let line = &self.line;
         DisplayConfig {

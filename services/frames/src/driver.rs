@@ -1,4 +1,4 @@
-//! The display and its owner: how it is led, what a term of driving it starts from, and what is kept between terms.
+//! The display and its owner: its leader, the state that a term starts from, and the state between terms.
 
 use std::sync::Arc;
 use std::time::Duration;

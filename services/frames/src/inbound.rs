@@ -1,4 +1,4 @@
-//! What arrives on the bus, as events of the core, and the pending reply to each request.
+//! Inbound: messages of the bus as events of the core, and the pending reply to each request.
 //!
 //! Requests that came too late are dropped. Frames of all workers come in one subscription: what it may hold
 //! unread is bounded, and so is the memory that one worker can take.

@@ -1,4 +1,4 @@
-//! The shards and their owners: how each is led, and what a term of leading starts from.
+//! The shards and their owners: the leader of each, and the state that a term starts from.
 //!
 //! Every runner stands for election in every shard that it is preferred for, and yields a shard when another runner is.
 

@@ -1,4 +1,4 @@
-//! What the runner's own process sees to: nodes of kind `job`, and commands as Jobs of Kubernetes.
+//! Executions in the runner's own process: nodes of kind `job`, and commands as Jobs of Kubernetes.
 //!
 //! Each execution reports as a run worker would; so what the core does with its reports is the same. Everything here can
 //! be begun again: after a restart the runner finds the node running and starts the execution again, which goes on with

@@ -1,4 +1,4 @@
-//! What arrives on the bus, as events of the core, and the pending reply to each request.
+//! Inbound: messages of the bus as events of the core, and the pending reply to each request.
 //!
 //! Ids are attached here: each report gets one for the checkpoint that it may be. Requests that came too late are dropped.
 

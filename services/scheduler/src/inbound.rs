@@ -1,4 +1,4 @@
-//! What arrives on the bus, as events of the core, and the pending reply to each request.
+//! Inbound: messages of the bus as events of the core, and the pending reply to each request.
 //!
 //! Time and ids are attached here: a submission that names no id gets one. Requests that came too late are dropped.
 

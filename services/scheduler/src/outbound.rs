@@ -1,4 +1,4 @@
-//! Does what the core decided: writes records by revision, then acts. Long work goes on beside the loop and comes back as an
+//! Outbound: performs the effects of the core. It writes records by revision, then acts. Long work goes on beside the loop and comes back as an
 //! event.
 
 use std::collections::HashMap;

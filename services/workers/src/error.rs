@@ -1,4 +1,4 @@
-//! Why a worker ends other than by being asked to.
+//! Errors that end a worker.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What does a task: a [`Handler`], and what it is given ([`TaskContext`]).
+//! Handlers of tasks: [`Handler`], and its context ([`TaskContext`]).
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One task, from the moment it is pulled to the disposition to its queue.
+//! The run of one task, from its pull to its acknowledgement.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -26,7 +26,7 @@ use crate::metrics;
 const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 /// Shortest such wait, whatever a plan asks for.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
-/// How long after its grace a handler that was reported to stop may take to notice; then it is dropped.
+/// How long after its grace a handler that was asked to stop may take to notice; then it is dropped.
 const STOP_SLACK: Duration = Duration::from_secs(2);
 
 /// What every task needs.

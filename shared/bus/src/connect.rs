@@ -1,4 +1,4 @@
-//! One connection: how it is made, how its state is known, how it ends.
+//! A connection: how it is opened, watched and closed.
 //!
 //! It reconnects for ever, with a backoff of at most [`RECONNECT_MAX`]; what async-nats reports on the way is
 //! logged here and drives [`Bus::link`]. Clones share the connection.
@@ -122,7 +122,7 @@ impl BusConfig {
     /// Messages that a subscription may hold where they are of the usual size.
     pub const PENDING_LIMIT: usize = 65_536;
 
-    /// A single NATS server that lets everybody in, and everything else as usual.
+    /// A single NATS server without authentication, and defaults elsewhere.
     pub fn open(url: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             url: url.into(),

@@ -1,4 +1,4 @@
-//! What travels beside a message: ids, deadline, contract version, trace context, stream positions.
+//! Headers of a message: ids, deadline, contract version, trace context, stream positions.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Everything that a bucket holds, read at once: what an owner starts from.
+//! Loading a bucket: every record, read at once, from which an owner starts.
 //!
 //! While messages come in, those that came before are decoded beside the runtime: hundreds of thousands of records take
 //! seconds of a processor, in which leases must be renewed and the server be answered.

@@ -99,10 +99,10 @@ impl Bus {
         });
         let mut questions = Vec::new();
         for (verb, text) in Verb::ALL {
-            let everybody = format!("$SRV.{text}");
-            let namesakes = format!("{everybody}.{name}");
+            let all_services = format!("$SRV.{text}");
+            let namesakes = format!("{all_services}.{name}");
             let only_us = format!("{namesakes}.{}", identity.id);
-            for subject in [everybody, namesakes, only_us] {
+            for subject in [all_services, namesakes, only_us] {
                 let subscribed = self.client().subscribe(subject.clone()).await;
                 let subscriber = subscribed.map_err(|error| SubscribeError {
                     filter: subject,

@@ -1,4 +1,4 @@
-//! A stream's messages in order and without gaps: the ground of watches and loads.
+//! A stream's messages in order and without gaps: the basis of watches and loads.
 //!
 //! One ephemeral push consumer without acknowledgements, with heartbeats and flow control, delivering to an
 //! inbox of ours. Whenever its numbering has a gap, its heartbeats stop, or the client reconnected,
@@ -23,7 +23,7 @@ use crate::stored::Stored;
 
 /// How often the server sends an idle heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Silence after which the consumer counts as gone: three heartbeats.
+/// Silence after which the consumer counts as lost: three heartbeats.
 const STALE_AFTER: Duration = Duration::from_secs(6);
 /// How long the server keeps a consumer without a subscriber.
 const INACTIVE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Sending without waiting for an answer: at most once ([`Bus::publish`]) or stored ([`Bus::store`]).
+//! Publishing without a reply: at most once ([`Bus::publish`]) or stored ([`Bus::store`]).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

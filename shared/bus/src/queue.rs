@@ -27,7 +27,7 @@ use crate::stored::Position;
 
 /// How long a request for tasks stays open at the server.
 const OPEN: Duration = Duration::from_secs(30);
-/// After this without a word the server no longer knows of our requests.
+/// After this without a message the server no longer knows of our requests.
 const STALE_AFTER: Duration = Duration::from_secs(35);
 /// Wait after a request that the server did not take, before the next one.
 const PAUSE: Duration = Duration::from_millis(250);

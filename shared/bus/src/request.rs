@@ -1,4 +1,4 @@
-//! Asking: one request, one answer, a deadline that travels with it.
+//! Requests: one request, one reply, a deadline that travels with it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Answering: exactly one answer per request, in the encoding that it came in.
+//! Responders: exactly one reply per request, in its encoding.
 //!
 //! A [`Responder`] that is dropped unanswered replies INTERNAL, so that no requester waits for a deadline because of a
 //! defect of ours; or that the request may be sent again, where a drop means that its owner stops leading.

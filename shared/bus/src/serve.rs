@@ -257,7 +257,7 @@ impl Bus {
         })
     }
 
-    /// Serves requests; with a queue name each goes to one of those who share it.
+    /// Serves requests; with a queue name each goes to one of the subscribers that share it.
     ///
     /// # Errors
     /// [`SubscribeError`] when the connection is closed.

@@ -11,7 +11,7 @@ use tracing::info;
 
 use crate::connect::Bus;
 
-/// Time that a server gets to be of use before the next one is tried.
+/// Time that a server gets to become usable before the next one is tried.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Until it is dropped, the connection moves on to another of its servers every few seconds; with one server nothing happens.

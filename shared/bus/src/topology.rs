@@ -1,4 +1,4 @@
-//! What must exist on the server: made when missing, checked when there.
+//! Topology: the streams and buckets that must exist on the server, created when missing, checked when there.
 //!
 //! Any number of processes may do this at once: creating what already exists in the same form succeeds, and
 //! a process that comes second with another form gets the differences named. Nothing that exists is ever changed but what

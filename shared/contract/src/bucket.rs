@@ -208,7 +208,7 @@ impl Token for LeaseKey {
     }
 }
 
-/// Who holds a lease. It expires on its own unless renewed.
+/// The holder of a lease. It expires on its own unless renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Lease {

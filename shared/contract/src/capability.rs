@@ -1,4 +1,4 @@
-//! What an agent can do, and what a job asks for: the two sides of placement.
+//! Capabilities of an agent and requirements of a job: the two sides of placement.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a flip-dot display is made of, as it is configured and as `GET /config` shows it.
+//! The configuration of a flip-dot display, as it is configured and as `GET /config` shows it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! How a request fails: a machine code, one sentence for people, and whether to try again.
+//! Error replies: a machine code, one sentence for people, and whether to retry.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

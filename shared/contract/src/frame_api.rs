@@ -126,11 +126,11 @@ pub struct FrameStats {
     pub active: Option<WorkerId>,
     /// What became of frames.
     pub counts: FrameCounts,
-    /// Who has sent frames.
+    /// Workers that have sent frames.
     pub sources: Vec<WorkerId>,
     /// Frames per second.
     pub fps: Fps,
-    /// Who runs now.
+    /// Running workers.
     pub running: Vec<WorkerId>,
     /// What is wrong with the last frame of a worker.
     pub errors: BTreeMap<WorkerId, String>,
@@ -148,7 +148,7 @@ pub struct GetFramesStatus {}
 pub struct FramesReply {
     /// What goes on.
     pub stats: FrameStats,
-    /// Who may be activated.
+    /// Workers that may be activated.
     pub known: Vec<WorkerId>,
     /// Whether an operator set the rate.
     pub manual: bool,

@@ -162,7 +162,7 @@ impl std::fmt::Display for Attempt {
     }
 }
 
-/// One placement of one job: what reports, commands and fencing speak of.
+/// One placement of one job: the subject of reports, commands and fencing.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]

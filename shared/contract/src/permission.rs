@@ -96,7 +96,7 @@ const INBOXES: &str = "_REPLY";
 
 /// The permissions of a role under a prefix.
 ///
-/// Who reads buckets in general still reads no secret, which only the edge may: its holder can sign for any client.
+/// A reader of buckets in general still reads no secret, which only the edge may: its holder can sign for any client.
 pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
     let deny = match role {
         Role::Edge => Vec::new(),

@@ -112,7 +112,7 @@ impl std::str::FromStr for RunStatus {
     }
 }
 
-/// Who does the work of a run.
+/// The executor of the work of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RunMode {
@@ -185,7 +185,7 @@ pub struct NodeState {
 pub struct Run {
     /// Its id.
     pub id: RunId,
-    /// Who does its work.
+    /// The executor of its work.
     #[serde(default)]
     pub mode: RunMode,
     /// What people call it.
@@ -290,7 +290,7 @@ pub struct RunPrivate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodePrivate {
-    /// Who has its current attempt.
+    /// The worker that has its current attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
     /// Sequence of the task with which it was taken.
@@ -469,7 +469,7 @@ pub struct NodeEvent {
     rename_all_fields = "camelCase"
 )]
 pub enum RunStreamEvent {
-    /// The first event of every stream: how the run stands.
+    /// The first event of every stream: the status of the run.
     Hello {
         /// The run.
         run_id: RunId,

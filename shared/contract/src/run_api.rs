@@ -18,7 +18,7 @@ pub struct CreateRun {
     /// The id that the run shall have: made by the edge, so that a request that is sent again stays one run. It must be
     /// of the shard in the subject.
     pub run_id: RunId,
-    /// Who does its work.
+    /// The executor of its work.
     #[serde(default)]
     pub mode: RunMode,
     /// Its plan, as received: all problems are reported at once. Absent when an outside program does the work.

@@ -294,7 +294,7 @@ subjects! {
     GetDisplayPicture {} = "svc.frames.picture", GetPicture => PictureReply;
     /// Puts a frame on the display, past all that workers' frames go through.
     IngestFrame {} = "svc.frames.ingest", RawFrame => IngestReply;
-    /// A frame of one worker: the bytes themselves. Published, or asked where its sender wants to know what became of it.
+    /// A frame of one worker: the bytes themselves. Published, or requested where its sender wants the outcome.
     WorkerFrame { worker: WorkerId } = "frame.{worker}", RawFrame => Done;
     /// Messages to one worker of frames, always as JSON.
     FrameWorkerMessages { worker: WorkerId } = "tick.{worker}", FrameWorkerMessage;

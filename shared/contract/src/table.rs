@@ -10,7 +10,7 @@ use crate::topology::{Retention, blob_stores, buckets, streams};
 pub struct Transport {
     /// Request, publish or stream.
     pub kind: &'static str,
-    /// Who sends.
+    /// The sender.
     pub sender: &'static str,
     /// Who receives.
     pub receiver: &'static str,

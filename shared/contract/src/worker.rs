@@ -1,4 +1,4 @@
-//! Workers of every kind: how they announce themselves with heartbeats, and how they are listed.
+//! Workers of every kind: their heartbeats, and their listing.
 //!
 //! A worker is a program that subscribes to work. It publishes a [`WorkerHeartbeat`] on `hb.<kind>.<id>` at an interval and
 //! whenever its state changes; one that is not seen for [`WorkerHeartbeat::ttl_ms`] counts as gone. Heartbeats are never

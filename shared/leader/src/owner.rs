@@ -89,7 +89,7 @@ pub type InboxOf<T> = Inbox<EventOf<T>>;
 /// A write that was sent; resolves when its outcome is known.
 pub type Confirmation<R> = BoxFuture<'static, Result<R, WriteError>>;
 
-/// What comes back from work beside the event loop.
+/// The result of work beside the event loop.
 pub enum Signal<E, A> {
     /// Something happened.
     Event(E),
@@ -135,7 +135,7 @@ pub trait Outbound: Send + Sized + 'static {
         pending: &mut PendingReplies,
     ) -> impl Future<Output = ()> + Send;
 
-    /// Waits for what comes back from work beside the loop. Cancel-safe: nothing is taken unless it is returned.
+    /// Waits for the result of work beside the loop. Cancel-safe: nothing is taken unless it is returned.
     fn next(&mut self) -> impl Future<Output = Signal<EventOf<Self>, ActionOf<Self>>> + Send;
 
     /// Whether another process wrote what this one owns; asked while nothing is in flight.
@@ -178,7 +178,7 @@ pub trait Owner: Send + Sync + Sized {
         inbox: &mut InboxOf<Self::Outbound>,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Reports how it stands.
+    /// Reports its status.
     fn status(&self, status: Status);
 
     /// Reloads without an interruption, where the core can: what follows from it; `None` to begin a new term. Until it

@@ -1,4 +1,4 @@
-//! What the author of a worker uses: announce it, take work, report facts, leave.
+//! The worker SDK: announce a worker, take work, report, leave.
 //!
 //! Workers of every kind but agents are known by their heartbeats, which [`Announce`] publishes. [`Slots`] limit how much a
 //! worker does at once; [`task`] has what it reports of tasks of runs ([`TaskReporter`](task::TaskReporter)) and which of them

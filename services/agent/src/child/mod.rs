@@ -1,4 +1,4 @@
-//! Looks after one child process from its start to its end.
+//! Child supervisor: one child process from its start to its end.
 //!
 //! One task per child owns its process group, so that no task signals a group that is gone. Readers drain its
 //! output, stdin passes live commands on; what matters comes back to the driver as events.
@@ -117,7 +117,7 @@ impl Handle {
     }
 }
 
-/// Starts a child; what becomes of it comes as events, [`Event::Exited`] last and always.
+/// Starts a child; its progress arrives as events, [`Event::Exited`] last and always.
 pub(crate) fn start(
     context: &Context,
     placement: JobAttempt,

@@ -1,4 +1,4 @@
-//! Reading what a child writes: always, and faster than anything is done with it.
+//! Output of a child: read always, and faster than it is processed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Passes live commands to a child's standard input, one after the other, and learns whether they were obeyed.
+//! Standard input of a child: live commands, one after the other, and whether they were handled.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the owner asks of a job: every question is answered, whatever becomes of it.
+//! Commands of the owner: every command is answered, whatever its outcome.
 
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{AgentReport, CommandReply};

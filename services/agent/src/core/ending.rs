@@ -1,4 +1,4 @@
-//! How jobs are brought to an end: asked to stop, killed, silenced because they may run elsewhere, drained.
+//! Ends of jobs: stopped, killed, revoked because they may run elsewhere, drained.
 
 use std::time::Duration;
 

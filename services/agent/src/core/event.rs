@@ -1,4 +1,4 @@
-//! What can happen to an agent, and what it does about it.
+//! Events and effects of an agent.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::executors::Plan;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AnswerId(pub(crate) u64);
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// The owner takes us; its timings.

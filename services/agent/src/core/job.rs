@@ -1,4 +1,4 @@
-//! One placement on this agent, and the stages of its life here.
+//! A job: one placement on this agent, and its stages.
 
 use quintet_contract::job::{JobError, JobStatus};
 

@@ -1,4 +1,4 @@
-//! What an agent does when: pure, synchronous, total. Events in, effects out.
+//! The core of an agent: pure, synchronous, total. Events in, effects out.
 //!
 //! Each placement is a [`job::Job`] with a stage. A job that may run elsewhere is *silenced*: killed, no
 //! longer listed, its end not reported; its slot is free only when its process is gone.

@@ -1,4 +1,4 @@
-//! How to talk with ffmpeg: its arguments, its progress, its answers to commands. All pure.
+//! The protocol of ffmpeg: its arguments, its progress, its answers to commands. All pure.
 //!
 //! ffmpeg reads commands from its standard input also when that is a pipe: a `c`, then a line with the filter,
 //! the time (`-1` is now), the filter's command and its argument. It answers on standard error with one

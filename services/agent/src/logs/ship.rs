@@ -1,4 +1,4 @@
-//! Lines to the bus: in batches, in order, repeated while the bus is away.
+//! Log shipping: lines go to the bus in batches, in order, repeated while the bus is away.
 
 use std::convert::Infallible;
 use std::sync::Arc;

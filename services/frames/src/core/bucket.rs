@@ -1,4 +1,4 @@
-//! How many frames may be forwarded: a bucket of tokens that refills at the current rate, and more slowly after the display
+//! Token bucket: the frames that may be forwarded. It refills at the current rate, and more slowly after the display
 //! has refused one.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The language of the core: what can happen ([`Event`]), what is stored ([`Write`]) and what is done ([`Action`]).
+//! Events ([`Event`]), writes ([`Write`]) and actions ([`Action`]) of the core.
 
 use std::sync::Arc;
 

@@ -72,7 +72,7 @@ impl Ingest {
         self.active = worker;
     }
 
-    /// Who is active.
+    /// The active worker.
     pub fn active(&self) -> Option<&WorkerId> {
         self.active.as_ref()
     }

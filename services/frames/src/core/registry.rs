@@ -1,4 +1,4 @@
-//! Which workers there are, how they are reached, and which of them run.
+//! Registry: the workers, their transport, and which of them run.
 //!
 //! A worker is known because it is configured, because it sends heartbeats, or because it has sent a frame. How many
 //! are remembered is bounded: of those that were never chosen, the one that was silent for longest is forgotten first.
@@ -132,7 +132,7 @@ impl Registry {
         ids.filter(move |id| self.knows(id, now))
     }
 
-    /// Who has sent a frame.
+    /// Workers that have sent a frame.
     pub fn sources(&self) -> Vec<WorkerId> {
         let framed = self
             .workers
@@ -141,7 +141,7 @@ impl Registry {
         framed.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Who runs now.
+    /// Running workers.
     pub fn running(&self, now: Duration) -> Vec<WorkerId> {
         let running = self
             .workers

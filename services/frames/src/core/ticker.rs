@@ -1,4 +1,4 @@
-//! When the active worker is ticked.
+//! Ticker: when the active worker is ticked.
 //!
 //! Ticks lie on a grid: one that is late does not make the next one late. Ticks that were missed are not made up for.
 

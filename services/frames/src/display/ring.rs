@@ -1,4 +1,4 @@
-//! Frames that wait for their turn, and when each has it.
+//! Ring: frames that wait, and when each is shown.
 //!
 //! A frame is due when the one before it has been shown for its time. These moments lie on a grid: being late once does not
 //! make the next one late. A ring that ran empty begins a new grid with the next frame.

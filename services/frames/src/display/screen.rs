@@ -1,4 +1,4 @@
-//! The display as everybody sees it: the frames that wait, the image that is shown, and the numbers about both.
+//! Screen: the frames that wait, the image that is shown, and the counters of both.
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::client::connection::{CONNECTION, Connection};
 
 /// Only its owner may read what is secret.
 const OWNER_ONLY: u32 = 0o600;
-/// The rights of everybody else.
+/// The rights of other clients.
 const OTHERS: u32 = 0o077;
 const PASSWORDS: &str = "passwords.json";
 /// The configuration of the server, which holds the passwords as well.

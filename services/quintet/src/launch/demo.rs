@@ -71,7 +71,7 @@ pub(crate) async fn run(http: &Http, work_dir: &Path, ffmpeg: &Path) -> anyhow::
     Ok(())
 }
 
-/// Serves a picture and a tone in real time to the first client.
+/// Serves video and a tone in real time to the first client.
 ///
 /// It complains when its client leaves, as every client does at the end: into a file, which is read when it fails.
 async fn start_source(ffmpeg: &Path, log: &Path) -> anyhow::Result<(Child, String)> {
@@ -222,7 +222,7 @@ async fn check(file: &Path, ffprobe: &Path) -> anyhow::Result<()> {
     let both = ["video", "audio"]
         .iter()
         .all(|kind| streams.iter().any(|stream| stream.starts_with(kind)));
-    ensure!(both, "the recording lacks picture or sound");
+    ensure!(both, "the recording lacks video or sound");
     ensure!(
         (f64::from(SECONDS) - 1.5..=f64::from(SECONDS) + 1.0).contains(&seconds),
         "the recording is {seconds:.1} s long"

@@ -428,7 +428,7 @@ impl Active {
         self.private.nodes.entry(id.clone()).or_default()
     }
 
-    /// Every node and how it stands.
+    /// Every node and its status.
     pub(crate) fn states(&self) -> impl Iterator<Item = (&NodeId, &NodeState)> {
         self.run.nodes.iter().flatten()
     }

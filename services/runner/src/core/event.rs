@@ -1,4 +1,4 @@
-//! What can happen to a runner ([`Event`]), what it stores ([`RunWrite`]), and what it does once that is stored ([`Action`]).
+//! Events ([`Event`]), writes ([`RunWrite`]) and actions ([`Action`]) of a runner; actions happen once the writes are stored.
 
 use quintet_contract::JsonObject;
 use quintet_contract::id::{CheckpointId, NodeId, QueueName, RunId, WorkerId};

@@ -15,7 +15,7 @@ use serde_json::Value;
 const MAX_BYTES: usize = 2_048;
 /// Deepest nesting of brackets: the parser calls itself for each.
 const MAX_DEPTH: usize = 24;
-/// What an expression may speak of.
+/// The names that an expression may use.
 const VARIABLES: [&str; 4] = ["inputs", "nodes", "item", "index"];
 
 /// Checks an expression, before anything is run.
@@ -33,7 +33,7 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
         .map(str::to_owned);
     match unknown {
         Some(name) => Err(format!(
-            "it speaks of {name}, but only inputs, nodes, item and index are known here"
+            "it uses {name}, but only inputs, nodes, item and index are known here"
         )),
         None => Ok(()),
     }

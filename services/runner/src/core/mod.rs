@@ -1,4 +1,4 @@
-//! Every decision about the runs of one shard. Synchronous and total: no clock, no I/O, no randomness.
+//! The core of a runner: every decision about the runs of one shard. Synchronous and total: no clock, no I/O, no randomness.
 //!
 //! ```text
 //!                       ┌────────────── canceled ◀──────────────┐

@@ -1,4 +1,4 @@
-//! What people and programs ask of runs: one function per request. Requests may be refused; what was stored is not taken
+//! Requests of clients about runs: one function per request. Requests may be refused; what was stored is not taken
 //! back.
 
 use std::collections::BTreeMap;

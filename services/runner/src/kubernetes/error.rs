@@ -1,4 +1,4 @@
-//! Why there is no cluster to run nodes in.
+//! Errors of the Kubernetes configuration.
 
 use std::path::PathBuf;
 

@@ -12,7 +12,7 @@ use super::retry::{ApiFailure, Retries, ask};
 use super::watch::PodSeen;
 use super::{Kubernetes, Reported};
 
-/// How often the log of a program that ended is opened in vain before it is given up.
+/// How often the log of a program that ended is opened without success before it is given up.
 const LAST_TRIES: u32 = 8;
 
 /// Follows one program.

@@ -1,4 +1,4 @@
-//! The Job of one attempt of one node, and how one that exists stands.
+//! The Job of one attempt of one node, and the state of an existing one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Asking the Kubernetes API: a deadline for every question, and when to ask again.
+//! Requests to the Kubernetes API: a deadline for every request, and retries.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tracing::warn;
 
 use super::Pace;
 
-/// How long one question may take, the client's own waits for a busy API included.
+/// How long one request may take, the client's own waits for a busy API included.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// Longest wait that the API can ask for.
 const MAX_ASKED_WAIT: Duration = Duration::from_secs(60);
 
-/// Why a question has no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiFailure {
     #[error("no answer within {}", humantime::format_duration(ANSWER_TIME))]

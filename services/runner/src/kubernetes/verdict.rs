@@ -1,4 +1,4 @@
-//! What the end of a Job means, as the last event of an attempt. Pure.
+//! Verdict: the end of a Job as the last event of an attempt. Pure.
 
 use std::time::Duration;
 

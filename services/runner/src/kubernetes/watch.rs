@@ -1,4 +1,4 @@
-//! Keeping up with the pod of a Job: list once, then watch from there.
+//! Watch of the pod of a Job: list once, then watch from there.
 //!
 //! A watch that ends is resumed where it stopped; bookmarks move that place on while nothing happens. When the API has
 //! forgotten the place (410 Gone) everything is listed again. A watch that is silent for longer than the API would let

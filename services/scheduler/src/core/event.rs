@@ -1,4 +1,4 @@
-//! The language of the core: what can happen ([`Event`]), what is stored ([`Write`]), and what is done once that is stored
+//! Events ([`Event`]), writes ([`Write`]) and actions of the core; actions happen once the writes are stored
 //! ([`Action`]).
 
 use quintet_contract::agent::{
@@ -37,7 +37,7 @@ pub enum Event {
     KeyClaimed {
         /// The key.
         key: IdempotencyKey,
-        /// Who has it.
+        /// The agent that has it.
         outcome: Claim,
     },
     /// An agent reported facts.
@@ -209,7 +209,7 @@ pub enum Action {
         agent: AgentId,
         /// The command.
         command: AgentCommand,
-        /// Who waits for the answer; it comes back as [`Event::CommandAnswered`].
+        /// The requester that waits for the answer; it comes back as [`Event::CommandAnswered`].
         command_id: Option<CommandId>,
         /// The job's trace.
         traceparent: Traceparent,

@@ -1,4 +1,4 @@
-//! Why a job is where it is, and why each agent does not take it.
+//! Explanation of a job's status, and of each agent that does not take it.
 
 use std::collections::BTreeMap;
 
@@ -137,7 +137,7 @@ impl Core {
         }
     }
 
-    /// Every agent that does not take a job which asks this, and why.
+    /// Every agent that does not take a job with this demand, and why.
     pub(super) fn refusals(
         &self,
         demand: &Demand,

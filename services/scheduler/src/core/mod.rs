@@ -1,4 +1,4 @@
-//! The scheduler's decisions: pure, synchronous, total. `step` processes what happened, `reconcile` then does what time and
+//! The core of the scheduler: pure, synchronous, total. `step` processes an event, `reconcile` then does what time and
 //! free slots allow; both return what is to be stored and what is to be done then. No clock, no I/O, no logging.
 //!
 //! The core holds every job and agent of its pool. Its driver stores what it changed before it acts on anything, and
@@ -50,9 +50,9 @@ use self::timers::{Timer, Timers};
 /// What a step leads to.
 pub type Effects = quintet_leader::Effects<Write, Action>;
 
-/// Added to the heartbeat timeout before an agent is called lost, so that a heartbeat on its way still counts.
+/// Added to the heartbeat timeout before an agent is declared lost, so that a heartbeat on its way still counts.
 pub const SLACK: Duration = Duration::from_secs(1);
-/// How an agent is shown is stored at most so often.
+/// The public record of an agent is stored at most so often.
 const MIN_UPDATE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The timings and names that decisions depend on.

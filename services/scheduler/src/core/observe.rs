@@ -1,4 +1,4 @@
-//! Jobs as agents show them, compared with what is known: a job moves on, is found again, is lost, or is one that
+//! Observations of jobs by agents, compared with the records: a job moves on, is found again, is lost, or is one that
 //! no scheduler knew. Depends only on job, agent and attempt, never on the kind of message.
 
 use std::collections::BTreeSet;

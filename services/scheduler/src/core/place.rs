@@ -23,7 +23,7 @@ const REFUSED_MIN_MS: u64 = 1_000;
 /// Longest such time.
 const REFUSED_MAX_MS: u64 = 30_000;
 
-/// What a job asks of its agent.
+/// The demand of a job: what its agent must have.
 pub(super) struct Demand {
     requirements: Requirements,
     executor: Option<String>,
@@ -90,7 +90,7 @@ impl Core {
             .insert(class, Rank::new(job.priority, job.created_at, id.clone()));
     }
 
-    /// What a job asks, its template included.
+    /// The demand of a job, its template included.
     pub(super) fn demand(&self, job: &Job) -> Demand {
         match job
             .template_id
@@ -176,7 +176,7 @@ impl Core {
         }
     }
 
-    /// The agent that would get a job which asks this.
+    /// The agent that would get a job with this demand.
     pub(super) fn choose_for(
         &self,
         demand: &Demand,
@@ -204,7 +204,7 @@ impl Core {
         candidates.map(Candidate::agent).find(fits).cloned()
     }
 
-    /// What keeps this agent from taking a job that asks this, and the same for people.
+    /// The obstacle that keeps this agent from taking a job with this demand, and the same for people.
     pub(super) fn obstacle(
         &self,
         entry: &Entry,

@@ -1,4 +1,4 @@
-//! Jobs that wait for an agent, ordered by priority, then age, in classes that ask for the same thing.
+//! Queue: jobs that wait for an agent, ordered by priority, then age, in classes of equal demand.
 //!
 //! All jobs of a class can go to the same agents, so a class whose head finds none is skipped as a whole:
 //! a hundred thousand jobs that no agent can serve cost as much as one, and block no other. Such a class is closed: until an
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use quintet_contract::id::JobId;
 use quintet_contract::time::Timestamp;
 
-/// What a job asks for, as far as the choice of agent goes.
+/// The class of a job: its demand.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Class {
     /// Requirements and executor, in one canonical text.

@@ -44,7 +44,7 @@ pub(super) struct Entry {
     pub(super) reports_clock: u64,
     /// Jobs that its latest heartbeats did not mention, and how many heartbeats in a row.
     pub(super) missing: HashMap<JobId, u32>,
-    /// Whether a timer will store how it is shown.
+    /// Whether a timer will store its public record.
     pub(super) show_planned: bool,
     candidate: Option<Candidate>,
 }
@@ -300,7 +300,7 @@ impl Registry {
         std::mem::take(&mut self.newly_available)
     }
 
-    /// Those of these agents who can take a job, best first.
+    /// Those of these agents that can take a job, best first.
     pub(super) fn free_of(&self, agents: &BTreeSet<AgentId>) -> BTreeSet<&Candidate> {
         let entries = agents.iter().filter_map(|id| self.agents.get(id));
         entries

@@ -1,4 +1,4 @@
-//! What clients ask, each answered once: reads from memory, changes of agents and metadata. New jobs are in `submit`,
+//! Requests of clients, each answered once: reads from memory, changes of agents and metadata. New jobs are in `submit`,
 //! live commands in `control`, explanations in `explain`.
 
 use quintet_contract::api::{

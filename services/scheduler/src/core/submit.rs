@@ -1,4 +1,4 @@
-//! New jobs, and the keys that keep them single.
+//! Submission: new jobs, and the idempotency keys that keep them unique.
 //!
 //! A job with an idempotency key is stored only after its key was claimed in the bucket, where one claim wins over all
 //! schedulers there ever were. The claim carries the job, so that a scheduler that finds the key without the job can create it.

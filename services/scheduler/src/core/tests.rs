@@ -1394,7 +1394,7 @@ impl Pool {
                 } else {
                     RestartPolicy::Never
                 };
-                // Not everybody can serve every job.
+                // Not every agent can serve every job.
                 let tags: &[&str] = if id < 3 { &[] } else { &["gpu"] };
                 let requirements = serde_json::from_value(json!({"tags": tags})).unwrap();
                 let submit = SubmitJob {

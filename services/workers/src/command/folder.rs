@@ -1,4 +1,4 @@
-//! Where programs work: a folder per attempt, with what the program is given in files beside it.
+//! Work folders of programs: one per attempt, with what the program is given in files beside it.
 //!
 //! ```text
 //!   <work_dir>/<worker>/lock                    held while the worker runs

@@ -1,4 +1,4 @@
-//! Reading what a program prints: events and lines, in their order, in bounded memory.
+//! Output of a program: events and lines, in their order, in bounded memory.
 //!
 //! A line of output is dropped when there is no room for it. An event never is: the reader waits, and with it a program
 //! that prints more than is stored.

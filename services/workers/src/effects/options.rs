@@ -1,4 +1,4 @@
-//! What is done with every effect's image: `invert`, `flip_h`, `flip_v`, `rotate180`, in this order.
+//! Options of every effect's image: `invert`, `flip_h`, `flip_v`, `rotate180`, in this order.
 
 use quintet_contract::JsonObject;
 use quintet_contract::frame::Bitmap;

@@ -1,4 +1,4 @@
-//! What can be configured about telemetry, as settings like any other.
+//! Settings of telemetry.
 
 use std::fmt;
 use std::str::FromStr;

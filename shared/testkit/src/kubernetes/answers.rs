@@ -1,4 +1,4 @@
-//! The answers of the server, one function for every question.
+//! The answers of the server, one function for every request.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! The rules of the real API that questions are checked by.
+//! The rules of the real API by which requests are checked.
 
 use std::collections::BTreeMap;
 

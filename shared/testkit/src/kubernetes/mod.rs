@@ -1,11 +1,11 @@
-//! A server that plays the Kubernetes API for the few questions that are asked of it.
+//! A fake of the Kubernetes API, for the few requests that are sent to it.
 //!
 //! Honest in what it takes: every path, verb, parameter and body is one that the real API has. A body is read into the
 //! type of `k8s-openapi` and written again, and must come out as it came in, so that a field that does not exist is found;
 //! names, labels and selectors follow the rules of Kubernetes; the token must be there. Whatever is wrong is refused and
 //! fails the test. It plays versions, watches with bookmarks, 410 Gone, 409, log streams that break, and faults on demand.
 //!
-//! What it does not do: there is no scheduler, controller or kubelet, so that a test decides itself what becomes of a Job and
+//! What it does not do: there is no scheduler, controller or kubelet, so that a test decides itself on the outcome of a Job and
 //! its pod; no admission, quota, defaults or validation of a pod beyond what is listed above; no TLS; no paging of lists; a
 //! removed Job is gone at once, whatever the propagation.
 

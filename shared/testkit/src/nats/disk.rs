@@ -1,6 +1,6 @@
 //! A small disk for a server's store: memory mounted in a mount namespace of its own.
 //!
-//! A process that sleeps holds the namespace, the server enters it, and both see the disk where everybody else sees an
+//! A process that sleeps holds the namespace, the server enters it, and both see the disk where every other process sees an
 //! empty folder. So nothing has to be unmounted, and the data stays as long as its holder runs, over restarts of the
 //! server. Without root it takes a user namespace as well.
 

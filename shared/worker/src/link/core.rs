@@ -1,4 +1,4 @@
-//! What a link does when: pure, synchronous, total. Events in, effects out; time is an argument.
+//! The core of a link: pure, synchronous, total. Events in, effects out; time is an argument.
 //!
 //! One message of reports is in flight at a time, the hello first and alone; heartbeats travel beside them.
 //! Only the answer `Current` counts as contact: an owner that asks for a hello may already

@@ -1,4 +1,4 @@
-//! One agent's life on the bus.
+//! The link of one agent to the bus.
 //!
 //! ```text
 //!   open ──subscribe──▶ greeting ──welcome──▶ current ──goodbye──▶ left
@@ -32,7 +32,7 @@ pub use handle::{LinkError, LinkHandle, ReportSlot};
 /// Events that wait for the agent; when full, the link keeps a bounded backlog of its own.
 const EVENT_CAPACITY: usize = 256;
 
-/// Who speaks.
+/// The agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentIdentity {
     /// The agent.

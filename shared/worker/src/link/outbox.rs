@@ -1,4 +1,4 @@
-//! Reports on their way: in order, one message in flight, kept until they are acknowledged.
+//! Outbox: reports in order, one message in flight, kept until they are acknowledged.
 //!
 //! Everything that waits travels in one message. A message that the owner refuses for good is taken apart,
 //! so that one report that it cannot take does not hold up the others for ever.
@@ -119,7 +119,7 @@ impl Outbox {
     }
 }
 
-/// The job that a report speaks of.
+/// The job of a report.
 pub(super) fn job_of(report: &AgentReport) -> Option<&JobId> {
     match report {
         AgentReport::AssignAck { job_id, .. }

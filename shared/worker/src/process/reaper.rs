@@ -1,4 +1,4 @@
-//! Cleans up after a worker that was killed, and for an agent that is frozen: one small process per worker, in a session of
+//! Reaper: cleans up after a worker that was killed, and for an agent that is frozen: one small process per worker, in a session of
 //! its own.
 //!
 //! The worker writes to its standard input which process groups exist, one a line: `+123` a group of a job that stays

@@ -1,4 +1,4 @@
-//! What a program is given: texts for its environment, and the same for files, since Linux takes no variable of any size.
+//! Input of a program: texts for its environment, and the same for files, since Linux takes no variable of any size.
 
 use quintet_contract::JsonObject;
 use quintet_contract::job::Attempt;

@@ -1,4 +1,4 @@
-//! The contract with the program of a node of kind `command`, wherever it is started: what it is given ([`ProgramInput`]),
+//! The contract with the program of a node of kind `command`, wherever it is started: its input ([`ProgramInput`]),
 //! its events ([`ProgramEvent`]), and what its exit code means.
 
 mod input;

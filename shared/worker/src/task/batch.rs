@@ -26,7 +26,7 @@ const WAIT_MIN: Duration = Duration::from_millis(20);
 /// Longest wait between two sendings.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Who wants to know what is answered to one report.
+/// The waiter for the answer to one report.
 struct Waiter {
     reporter: Arc<TaskReporter>,
     kind: EventKind,

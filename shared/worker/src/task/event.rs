@@ -1,4 +1,4 @@
-//! Events as they are counted: of which kind, and about how large.
+//! Events for accounting: their kind, and their approximate size.
 
 use quintet_contract::JsonObject;
 use quintet_contract::task::WorkerEvent;

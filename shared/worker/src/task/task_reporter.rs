@@ -49,7 +49,7 @@ pub(crate) struct Entry {
     pub(crate) answer: Answer,
 }
 
-/// Who wants to know what was answered.
+/// The waiter for an answer.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// A caller waits for it.

@@ -1,4 +1,4 @@
-//! Which reports go into the next message: as many as fit, oldest first, and of each task only while none of its reports
+//! Batching: which reports go into the next message: as many as fit, oldest first, and of each task only while none of its reports
 //! is on its way already.
 
 use std::collections::VecDeque;

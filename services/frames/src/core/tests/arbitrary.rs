@@ -1,4 +1,4 @@
-//! Whatever happens, in whatever order: what holds is what is stored, and everybody is answered once.
+//! Under any events in any order the state is what is stored, and every request is answered once.
 
 use proptest::prelude::*;
 
@@ -125,7 +125,7 @@ impl Watch {
         for effect in self.bench.took() {
             match effect {
                 Action::Answer(reply) => {
-                    assert!(self.asked.remove(&reply.to()), "everybody is answered once");
+                    assert!(self.asked.remove(&reply.to()), "every request is answered once");
                 }
                 Action::Notify(_, FrameWorkerMessage::Tick { t }) => assert!(t.get() >= 0.0),
                 _ => {}

@@ -1,4 +1,4 @@
-//! Checks of NATS and of what answers on it.
+//! Checks of NATS and of the services on it.
 
 use std::path::Path;
 use std::time::Duration;

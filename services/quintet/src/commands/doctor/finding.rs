@@ -1,4 +1,4 @@
-//! What checks found, as lines and as JSON.
+//! Findings of checks, as lines and as JSON.
 
 use serde::Serialize;
 

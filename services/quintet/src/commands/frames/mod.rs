@@ -52,7 +52,7 @@ pub(crate) enum FramesCommand {
         #[arg(long, conflicts_with = "pairs")]
         json: Option<String>,
     },
-    /// Show what goes on
+    /// Show statistics
     Stats {
         /// Go on showing it until Ctrl-C
         #[arg(long)]

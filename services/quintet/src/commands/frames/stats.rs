@@ -1,4 +1,4 @@
-//! `quintet frames stats`: what goes on with frames, once or as it changes.
+//! `quintet frames stats`: statistics of frames, once or as they change.
 
 use std::time::Duration;
 

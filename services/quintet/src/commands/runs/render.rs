@@ -1,4 +1,4 @@
-//! Draws a run: its graph with how each node stands, its newest checkpoints and lines of output.
+//! Draws a run: its graph with the status of each node, its newest checkpoints and lines of output.
 //!
 //! A pure function of what is known, the time and the size of the terminal. A graph that does not fit is drawn as counts per
 //! layer and the nodes that something happens to.

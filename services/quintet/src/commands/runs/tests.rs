@@ -1,4 +1,4 @@
-//! What people see of runs, word for word.
+//! The rendering of runs, word for word.
 
 use quintet_contract::plan::PlanView;
 use quintet_contract::run::Run;

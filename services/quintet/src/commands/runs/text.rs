@@ -1,4 +1,4 @@
-//! How the statuses and times of a run look in the terminal.
+//! Rendering of the statuses and times of a run in the terminal.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Everything that is wrong with a plan, at once: its shape, then its ids, its edges, its fields, its places and its size.
+//! Validation of a plan, with all problems at once: its shape, then its ids, its edges, its fields, its places and its size.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -577,7 +577,7 @@ fn check_places(value: &Value, path: &str, context: &NodeContext<'_>, problems: 
         match placeholder.path.as_slice() {
             ["nodes", id, ..] if !context.known.contains(*id) => {
                 let text = format!(
-                    "{{{{{}}}}} speaks of {id}, which this node does not need, directly or through others",
+                    "{{{{{}}}}} uses {id}, which this node does not need, directly or through others",
                     placeholder.text
                 );
                 problems.add(path, "template", text);

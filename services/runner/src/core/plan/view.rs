@@ -1,4 +1,4 @@
-//! What a sound plan would do: its layers, its longest path, its queues.
+//! Preview of a valid plan: its layers, its longest path, its queues.
 
 use std::collections::BTreeMap;
 

@@ -187,7 +187,7 @@ impl Reconciler<'_> {
         })
     }
 
-    /// What places and expressions of a node can speak of.
+    /// The scope of placeholders and expressions of a node.
     pub(super) fn scope(&self, nesting: &Nesting) -> JsonObject {
         let mut nodes = JsonObject::new();
         // What is nearer hides what is farther away.

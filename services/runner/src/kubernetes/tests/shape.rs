@@ -1,4 +1,4 @@
-//! What a Job looks like.
+//! The manifest of a Job.
 
 use quintet_testkit::kubernetes::Verb;
 use serde_json::Value;

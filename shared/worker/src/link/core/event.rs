@@ -1,4 +1,4 @@
-//! What can happen to a link, and what it does about it.
+//! Events and effects of a link.
 
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{
