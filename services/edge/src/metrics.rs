@@ -25,7 +25,7 @@ pub(crate) fn request(method: &'static str, route: String, status: u16, took: Du
         .record(took.as_secs_f64());
 }
 
-/// Counts a stream as open as long as it lives.
+/// Counts a stream as open until it is dropped.
 pub(crate) struct OpenStream(&'static str);
 
 impl OpenStream {

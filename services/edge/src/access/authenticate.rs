@@ -1,6 +1,6 @@
-//! Authentication: whose a request is, by its key, its ticket or its session.
+//! Authentication: the caller of a request, by its key, its ticket or its session.
 //!
-//! A header is looked at first, then the token in the address where the route takes one, then the cookies. What is given and
+//! A header is checked first, then the token in the address where the route takes one, then the cookies. What is given and
 //! wrong is refused, also when something behind it would be right: a client that means one key must not act by another.
 
 use std::net::IpAddr;

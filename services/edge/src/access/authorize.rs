@@ -48,7 +48,7 @@ pub(crate) struct AccessState {
     pub(crate) keys: Authenticator,
     /// Which hosts are served, and which pages may change anything.
     pub(crate) origins: OriginPolicy,
-    /// Proxies whose word about the address of a client counts.
+    /// Proxies that are trusted about the address of a client.
     pub(crate) trusted_proxies: Vec<Network>,
     /// Requests per second of this edge.
     pub(crate) local: Option<LocalRateLimit>,
@@ -71,7 +71,7 @@ pub(crate) async fn authorize(
         return next.run(request).await;
     };
     let client = client_address(address.ip(), request.headers(), &access.trusted_proxies);
-    // A wrong key makes no counter: who guesses keys could make as many of them as it likes.
+    // A wrong key makes no counter: a client that guesses keys could make as many of them as it likes.
     let caller = match authenticate(access, &guard, &request, client) {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
@@ -152,7 +152,7 @@ fn authenticate(
     let caller = access.keys.caller(request.headers(), token, client);
     caller.map_err(|error| match guard.errors {
         ErrorStyle::Word if error.reply.code == ErrorCode::Unauthorized => {
-            error.said("unauthorized")
+            error.with_error("unauthorized")
         }
         ErrorStyle::Word | ErrorStyle::Sentence => error,
     })

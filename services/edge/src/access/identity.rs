@@ -1,4 +1,4 @@
-//! Identities: who a caller is, and what it may do.
+//! Identities: a caller's name and permissions.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub enum OpenTo {
     /// Clients on this machine.
     #[default]
     ThisMachine,
-    /// Whoever reaches the edge; for development.
+    /// Any client; for development.
     Everyone,
 }
 

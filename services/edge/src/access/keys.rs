@@ -17,7 +17,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// A key as it was given out.
+    /// A key as it was issued.
     pub fn new(name: impl Into<String>, role: Role, key: &str) -> Self {
         Self {
             name: name.into(),
@@ -77,7 +77,7 @@ pub fn parse_api_keys(text: &str) -> Result<Vec<ApiKey>, ApiKeyError> {
         .collect()
 }
 
-/// Whether two secrets are the same, without telling by time how far.
+/// Whether two secrets are the same, in constant time.
 pub(crate) fn same_secret(given: &str, expected: &str) -> bool {
     let (given, expected) = (hash_of(given.as_bytes()), hash_of(expected.as_bytes()));
     given.0.ct_eq(&expected.0).into()

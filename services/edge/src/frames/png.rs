@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError, Filter, StreamWriter};
 use quintet_contract::frame::Bitmap;
 
-/// Most pixels of a picture for one of the bitmap, in each direction.
+/// Most pixels of an image for one of the bitmap, in each direction.
 pub(crate) const MAX_SCALE: u16 = 64;
 /// Bytes of the file from which on they are given away.
 const PART_BYTES: usize = 16 * 1024;
@@ -78,7 +78,7 @@ impl PngDrawing {
         })
     }
 
-    /// Pixels of the picture.
+    /// Pixels of the image.
     pub(crate) fn pixels(&self) -> u64 {
         let canvas = self.bitmap.canvas();
         let area = u64::from(canvas.width) * u64::from(canvas.height);
@@ -116,7 +116,7 @@ impl PngDrawing {
     }
 }
 
-/// A row of the bitmap as a row of the picture.
+/// A row of the bitmap as a row of the image.
 fn line(bitmap: &Bitmap, row: u16, scale: u16) -> Vec<u8> {
     let width = bitmap.canvas().width;
     let mut line = Vec::with_capacity(usize::from(width) * usize::from(scale));

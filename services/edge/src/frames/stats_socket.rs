@@ -1,4 +1,4 @@
-//! The socket for who looks on at frames: how things are, then every change.
+//! The socket for watchers of frames: the present state, then every change.
 //!
 //! A client that does not read misses what is old and gets the newest again; nothing is kept for it but its place in
 //! the feed.
@@ -34,7 +34,7 @@ pub(crate) async fn connect(State(app): State<App>, upgrade: SocketUpgrade) -> R
 
 /// Whether a client requests the statistics.
 fn is_stats_request(text: &str) -> bool {
-    serde_json::from_str::<Value>(text).is_ok_and(|said| said["type"] == "stats")
+    serde_json::from_str::<Value>(text).is_ok_and(|message| message["type"] == "stats")
 }
 
 /// Why a connection ends.
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_question_for_stats_is_heard() {
+    fn only_the_request_for_stats_is_handled() {
         assert!(is_stats_request(r#"{"type":"stats"}"#));
         assert!(is_stats_request(r#"{"type":"stats","more":1}"#));
         for other in [

@@ -165,7 +165,7 @@ impl Session {
             };
             self.activity.record();
             match message {
-                // A picture that would be sent when the bus is back is of no use then.
+                // An image that would be sent when the bus is back is stale then.
                 Message::Binary(_) if *link.borrow() == LinkState::Disconnected => {
                     metrics::ignored_frame("bus_away");
                 }
@@ -183,7 +183,7 @@ impl Session {
         End::Gone
     }
 
-    /// Says that the worker lives, at once and then every second; ends when the bus is closed.
+    /// Sends the worker's heartbeat, at once and then every second; ends when the bus is closed.
     async fn heartbeat(&self) {
         let mut pulse = interval(HEARTBEAT_INTERVAL);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,7 +196,7 @@ impl Session {
             )
             .await
             {
-                debug!(%error, "cannot say that a worker lives");
+                debug!(%error, "sending a worker's heartbeat failed");
                 return;
             }
         }
@@ -227,7 +227,8 @@ impl Session {
                     self.heartbeat_message(Leaves::Yes),
                 )
                 .await;
-                let _ = left.inspect_err(|error| debug!(%error, "cannot say that a worker left"));
+                let _ =
+                    left.inspect_err(|error| debug!(%error, "sending a worker's goodbye failed"));
             }
         };
         let closing = async {
@@ -236,7 +237,7 @@ impl Session {
             let read = stream.for_each(|_| std::future::ready(()));
             futures::future::join(closed, read).await
         };
-        // Whoever does not take them goes without.
+        // A client that does not take them misses them.
         let _ = timeout(CLOSE_TIMEOUT, futures::future::join(leaving, closing)).await;
     }
 }

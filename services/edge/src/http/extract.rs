@@ -26,7 +26,7 @@ use crate::state::App;
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A JSON object as the request's body, read as `T`; what is wrong with it is answered as the policy says.
+/// A JSON object as the request's body, read as `T`; errors are answered by the policy.
 pub(crate) struct JsonBody<T, P = Unprocessable>(pub(crate) T, pub(crate) PhantomData<P>);
 
 /// A JSON array as the request's body.

@@ -148,7 +148,7 @@ enum LogItem {
 }
 
 fn text(lines: impl Stream<Item = LogItem> + Send + 'static) -> Response {
-    let lines = lines.filter_map(async |told| match told {
+    let lines = lines.filter_map(async |item| match item {
         LogItem::Line(placed) => Some(Ok::<_, Infallible>(Bytes::from(format!(
             "{}\n",
             placed.line.line
@@ -163,7 +163,7 @@ fn text(lines: impl Stream<Item = LogItem> + Send + 'static) -> Response {
 }
 
 fn events(lines: impl Stream<Item = LogItem> + Send + 'static) -> Response {
-    sse_response(lines.map(|told| match told {
+    sse_response(lines.map(|item| match item {
         LogItem::ShuttingDown => retry_event(),
         LogItem::Line(PlacedLine {
             sequence,
@@ -252,8 +252,8 @@ impl LogStream {
             }
             if !self.is_caught_up {
                 self.read_stored().await;
-            } else if let Some(told) = self.wait().await {
-                return Some(told);
+            } else if let Some(item) = self.wait().await {
+                return Some(item);
             }
         }
     }

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_narrows_widens_and_nothing_else_is_heard() {
+    fn a_subscription_narrows_widens_and_nothing_else_is_handled() {
         let mut interest = Interest::default();
         for nonsense in [
             "",

@@ -30,7 +30,7 @@ pub(super) enum Inbound {
     Ignored(&'static str),
     /// It is here.
     Hello(Box<HelloPayload>),
-    /// It lives.
+    /// A heartbeat.
     Heartbeat(JsonObject),
     /// A fact for the scheduler.
     Report(AgentReport),
@@ -105,7 +105,7 @@ impl Core {
             }
             from_agent::HEARTBEAT => {
                 let HeartbeatPayload { metrics } = typed(payload)?;
-                // It lives, whatever its metrics are.
+                // It is alive, whatever its metrics are.
                 let metrics = metrics.filter(nesting::is_bounded_object);
                 Inbound::Heartbeat(metrics.unwrap_or_default())
             }
@@ -268,7 +268,7 @@ impl Core {
         }
     }
 
-    /// The jobs that the agent has taken and not given back.
+    /// The jobs that the agent has taken and not returned.
     pub(super) fn jobs(&self) -> Vec<ActiveJob> {
         let taken = self.jobs.iter().filter_map(|(job_id, held)| {
             let status = held.status?;
@@ -369,7 +369,7 @@ impl Core {
                 }
             }
             AgentCommand::Replaced { .. } | AgentCommand::Unknown => {
-                let text = "this command cannot be told to an agent on a WebSocket";
+                let text = "this command cannot be sent to an agent on a WebSocket";
                 Outbound::Reject(ErrorReply::new(ErrorCode::UnknownCommand, text))
             }
         }

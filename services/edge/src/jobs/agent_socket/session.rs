@@ -35,7 +35,7 @@ const OPTIONS: SocketOptions = SocketOptions {
     max_message: 1024 * 1024,
     read_buffer: 4 * 1024,
 };
-/// Largest message before the agent has said who it is, its hello included.
+/// Largest message before the agent is authenticated, its hello included.
 const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 /// Close code for a message that is too large.
 const CLOSE_TOO_LARGE: u16 = 1009;
@@ -153,7 +153,7 @@ impl Session {
                     if !success {
                         answer.insert(
                             "reason".to_owned(),
-                            "the agent said that it did not work".into(),
+                            "the agent answered that it did not work".into(),
                         );
                     }
                     responder.ok(&CommandReply { answer }).await;
@@ -264,7 +264,7 @@ impl Session {
             Some(LinkEvent::Stored(reports)) => {
                 for report in &reports {
                     if let AgentReport::JobStopped { job_id, .. } = report {
-                        // Nobody will answer a command to a job that has ended.
+                        // No agent will answer a command to a job that has ended.
                         self.commands.retain(|(job, _), _| job != job_id);
                     }
                 }
@@ -317,7 +317,7 @@ async fn send_goodbye(link: Option<(LinkHandle, Receiver<LinkEvent>)>, reason: &
     if let Some((link, _events)) = link
         && let Err(error) = link.goodbye(reason).await
     {
-        debug!(%error, "a goodbye was not heard");
+        debug!(%error, "a goodbye was not received");
     }
 }
 

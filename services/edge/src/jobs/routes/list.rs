@@ -40,7 +40,7 @@ pub(crate) struct Filter {
     /// At most so many; where to go on is in `x-next-cursor` and `Link`.
     #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<u32>,
-    /// Where to go on: the `x-next-cursor` of an earlier answer, whose form means nothing to clients.
+    /// Where to continue: the `x-next-cursor` of an earlier answer, opaque to clients.
     #[schemars(with = "Option<String>", extend("format" = "cursor"))]
     cursor: Option<Parsed<JobCursor>>,
 }
