@@ -71,14 +71,14 @@ async fn a_full_disk_is_reported_at_once_and_with_room_again_everything_goes_on(
     let mut names = names(BEFORE);
     cluster.submit(&api, &names).await;
     cluster.nats.disk().unwrap().fill(ROOM_BYTES).unwrap();
-    let (taken, unsure) = send_until_full(&cluster, &api).await;
+    let (taken, indeterminate) = send_until_full(&cluster, &api).await;
     println!("{} jobs fitted", taken.len());
     names.extend(taken);
     let reason = cluster.until_not_ready(&api).await;
     assert!(reason.contains("its disk is full (make room"), "{reason}");
     let mut parts: Vec<Process> = schedulers.into_iter().chain([edge, agent]).collect();
     let before: Vec<u64> = parts.iter().map(ticks).collect();
-    let mut refused = vec![unsure];
+    let mut refused = vec![indeterminate];
     for number in 0..REFUSED {
         let name = format!("refused-{number}");
         let began = std::time::Instant::now();

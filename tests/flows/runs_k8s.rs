@@ -89,8 +89,8 @@ async fn runner(nats: &Nats, folder: &TempDir) -> System {
 async fn a_command_is_one_job_that_outlives_its_runner() {
     let place = Place::start().await;
     let id = place.begin().await;
-    let asked = place.cluster.questions(Verb::CreateJob).remove(0).body;
-    let container = &asked["spec"]["template"]["spec"]["containers"][0];
+    let created = place.cluster.requests(Verb::CreateJob).remove(0).body;
+    let container = &created["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], "trainer:1");
     let variables = container["env"].as_array().unwrap();
     let spec = variables.iter().find(|one| one["name"] == "INPUT_SPEC");
@@ -116,7 +116,7 @@ async fn a_command_is_one_job_that_outlives_its_runner() {
     assert_eq!(node["attempt"], 1, "{node}");
     assert_eq!(node["output"]["loss"], 0.5, "{node}");
     assert_eq!(place.checkpoints(&id).await, [json!({"epoch": 1})]);
-    assert_eq!(place.cluster.questions(Verb::DeleteJob).len(), 0);
+    assert_eq!(place.cluster.requests(Verb::DeleteJob).len(), 0);
 }
 
 #[tokio::test]
@@ -127,9 +127,9 @@ async fn a_canceled_job_is_removed_also_when_the_runner_dies_over_it() {
     let fault = Fault::Code(429, Some(3600));
     place.cluster.fail_next(Verb::DeleteJob, fault);
     place.api.delete(&format!("/runs/{id}")).await.expect(200);
-    place.cluster.asked(Verb::DeleteJob, 1).await;
+    place.cluster.until_requested(Verb::DeleteJob, 1).await;
     let place = place.change_runner().await;
-    let asked = place.cluster.asked(Verb::DeleteJob, 2).await;
-    assert_eq!(asked[1].body["propagationPolicy"], "Foreground");
+    let requests = place.cluster.until_requested(Verb::DeleteJob, 2).await;
+    assert_eq!(requests[1].body["propagationPolicy"], "Foreground");
     until(&place.api, &id, "canceled").await;
 }

@@ -265,8 +265,8 @@ async fn cancel(
         node_id,
         attempt,
     };
-    let asked = bus.request_until(&subject, &command, CANCEL_DEADLINE).await;
-    if let Err(error) = asked {
+    let sent = bus.request_until(&subject, &command, CANCEL_DEADLINE).await;
+    if let Err(error) = sent {
         debug!(error = %chain(&error), "a worker was not reached");
     }
     Vec::new()
@@ -289,7 +289,7 @@ async fn with_resume(
             Err(error) => {
                 warn!(%run, %node, error = %chain(&error), "cannot read the last checkpoint of a node");
                 let text =
-                    "the last checkpoint of this node cannot be read now; ask again in a moment";
+                    "the last checkpoint of this node cannot be read now; try again in a moment";
                 return vec![reply(request, Err(ErrorReply::unavailable(text)))];
             }
         }

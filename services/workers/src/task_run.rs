@@ -148,7 +148,7 @@ impl<H: Handler> TaskRun<'_, H> {
                 Err(earlier) => earlier.ended().await,
             }
         };
-        let verdict = self.reporter.ask(take).await;
+        let verdict = self.reporter.report_and_wait(take).await;
         (guard, verdict)
     }
 
@@ -213,12 +213,12 @@ impl<H: Handler> TaskRun<'_, H> {
     }
 
     async fn last_report(&self, outcome: &'static str, event: WorkerEvent) -> Disposition {
-        let verdict = match self.reporter.ask(event).await {
+        let verdict = match self.reporter.report_and_wait(event).await {
             Some(Verdict::Refused { reason }) => {
                 let error = format!("its end could not be stored: {reason}");
                 let retryable = false;
                 self.reporter
-                    .ask(WorkerEvent::Failed { error, retryable })
+                    .report_and_wait(WorkerEvent::Failed { error, retryable })
                     .await
             }
             verdict => verdict,
@@ -269,8 +269,8 @@ fn ending(
 }
 
 fn heartbeat_period(heartbeat_ms: Option<u64>) -> Duration {
-    let asked = heartbeat_ms.map_or(HEARTBEAT_MAX, |millis| Duration::from_millis(millis) / 3);
-    asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX)
+    let wanted = heartbeat_ms.map_or(HEARTBEAT_MAX, |millis| Duration::from_millis(millis) / 3);
+    wanted.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX)
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskFailure {

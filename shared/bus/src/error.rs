@@ -83,7 +83,7 @@ pub enum ConnectError {
     Refused {
         /// What was configured, without passwords.
         url: String,
-        /// Who asked, as the connection is called in server tools.
+        /// The requester: the name of the connection in server tools.
         name: String,
         /// Why.
         #[source]

@@ -97,7 +97,7 @@ impl Bus {
             started: now(),
             endpoints: Mutex::default(),
         });
-        let mut questions = Vec::new();
+        let mut requests = Vec::new();
         for (verb, text) in Verb::ALL {
             let all_services = format!("$SRV.{text}");
             let namesakes = format!("{all_services}.{name}");
@@ -108,13 +108,13 @@ impl Bus {
                     filter: subject,
                     source: error.into(),
                 })?;
-                questions.push(subscriber.map(move |message| (verb, message)));
+                requests.push(subscriber.map(move |message| (verb, message)));
             }
         }
         let answering = tokio::spawn(answer(
             self.clone(),
             Arc::clone(&identity),
-            select_all(questions),
+            select_all(requests),
         ));
         Ok(Micro {
             bus: self.clone(),
@@ -128,15 +128,15 @@ impl Bus {
 async fn answer(
     bus: Bus,
     identity: Arc<Identity>,
-    mut questions: impl futures::Stream<Item = (Verb, async_nats::Message)> + Unpin,
+    mut requests: impl futures::Stream<Item = (Verb, async_nats::Message)> + Unpin,
 ) {
-    while let Some((verb, question)) = questions.next().await {
-        let Some(inbox) = question.reply else {
+    while let Some((verb, request)) = requests.next().await {
+        let Some(inbox) = request.reply else {
             continue;
         };
         let answer = identity.answer(verb).to_string();
         if let Err(error) = bus.client().publish(inbox, answer.into()).await {
-            debug!(%error, "cannot answer a question about a service");
+            debug!(%error, "answering a request about a service failed");
         }
     }
 }

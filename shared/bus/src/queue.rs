@@ -121,9 +121,9 @@ impl Bus {
             subscriber,
             link: self.link_events(),
             bus: self.clone(),
-            asked: 0,
+            requested: 0,
             received: Instant::now(),
-            ask_from: Instant::now(),
+            pull_from: Instant::now(),
         })
     }
 }
@@ -157,12 +157,12 @@ pub struct Pull {
     inbox: String,
     subscriber: Subscriber,
     link: watch::Receiver<Link>,
-    /// Tasks that were asked for and did not come yet.
-    asked: usize,
+    /// Tasks that were requested and have not arrived yet.
+    requested: usize,
     /// When the server last sent a message.
     received: Instant,
-    /// Nothing is asked before.
-    ask_from: Instant,
+    /// Nothing is requested before.
+    pull_from: Instant,
 }
 
 impl Pull {
@@ -175,17 +175,17 @@ impl Pull {
                     return None;
                 }
                 // The server behind the earlier connection may not know the request any more.
-                self.asked = 0;
+                self.requested = 0;
             }
-            let may_ask = self.ask_from <= Instant::now();
+            let may_pull = self.pull_from <= Instant::now();
             // Half the room at once: a request per task would be as much work as small tasks are.
-            if may_ask && self.asked * 2 < room {
-                self.ask(room - self.asked).await;
+            if may_pull && self.requested * 2 < room {
+                self.pull(room - self.requested).await;
             }
-            let wake = if may_ask {
+            let wake = if may_pull {
                 self.received + STALE_AFTER
             } else {
-                self.ask_from
+                self.pull_from
             };
             let message = tokio::select! {
                 biased;
@@ -195,8 +195,8 @@ impl Pull {
                 }
                 message = self.subscriber.next() => message?,
                 () = sleep_until(wake) => {
-                    if may_ask {
-                        self.asked = 0;
+                    if may_pull {
+                        self.requested = 0;
                         self.received = Instant::now();
                     }
                     continue;
@@ -207,7 +207,7 @@ impl Pull {
                 self.note(status, &message);
                 continue;
             }
-            self.asked = self.asked.saturating_sub(1);
+            self.requested = self.requested.saturating_sub(1);
             if let Some(pulled) = self.read(message).await {
                 return Some(pulled);
             }
@@ -234,7 +234,7 @@ impl Pull {
         }
     }
 
-    async fn ask(&mut self, count: usize) {
+    async fn pull(&mut self, count: usize) {
         let expires = u64::try_from(OPEN.as_nanos()).unwrap_or(u64::MAX);
         let body = json!({"batch": count, "expires": expires}).to_string();
         let sent = self
@@ -244,12 +244,12 @@ impl Pull {
             .await;
         match sent {
             Ok(()) => {
-                if self.asked == 0 {
+                if self.requested == 0 {
                     self.received = Instant::now();
                 }
-                self.asked += count;
+                self.requested += count;
             }
-            Err(error) => debug!(%error, "cannot ask for tasks"),
+            Err(error) => debug!(%error, "pulling tasks failed"),
         }
     }
 
@@ -258,9 +258,11 @@ impl Pull {
         let headers = message.headers.as_ref();
         let pending = headers.and_then(|headers| headers.get(HEADER_PENDING));
         let pending = pending.and_then(|value| value.as_str().parse::<usize>().ok());
-        self.asked = self.asked.saturating_sub(pending.unwrap_or(self.asked));
+        self.requested = self
+            .requested
+            .saturating_sub(pending.unwrap_or(self.requested));
         if status != StatusCode::TIMEOUT {
-            self.ask_from = Instant::now() + PAUSE;
+            self.pull_from = Instant::now() + PAUSE;
         }
         debug!(%status, description = ?message.description, "a request for tasks ended");
     }

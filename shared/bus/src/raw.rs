@@ -132,7 +132,7 @@ impl Bus {
         body: Bytes,
         deadline: Duration,
     ) -> Result<S::Reply, RequestError> {
-        self.ask::<S>(subject.render(self.prefix()), body, deadline)
+        self.send_request::<S>(subject.render(self.prefix()), body, deadline)
             .await
     }
 }

@@ -36,7 +36,7 @@ impl Bus {
         deadline: Duration,
     ) -> Result<S::Reply, RequestError> {
         let body = encode(message, Encoding::MessagePack)?;
-        self.ask::<S>(subject.render(self.prefix()), body, deadline)
+        self.send_request::<S>(subject.render(self.prefix()), body, deadline)
             .await
     }
 
@@ -59,8 +59,8 @@ impl Bus {
         let (mut wait, mut patience) = (RETRY_MIN, TRY_MIN);
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let asked = self.ask::<S>(subject.clone(), body.clone(), left.min(patience));
-            let error = match asked.await {
+            let reply = self.send_request::<S>(subject.clone(), body.clone(), left.min(patience));
+            let error = match reply.await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -87,13 +87,13 @@ impl Bus {
         }
     }
 
-    pub(crate) async fn ask<S: Request>(
+    pub(crate) async fn send_request<S: Request>(
         &self,
         subject: String,
         body: Bytes,
         deadline: Duration,
     ) -> Result<S::Reply, RequestError> {
-        let answer = self.ask_unmeasured::<S>(subject, body, deadline).await;
+        let answer = self.send_unmeasured::<S>(subject, body, deadline).await;
         metrics::request(match &answer {
             Ok(_) => "ok",
             Err(RequestError::NoResponders { .. }) => "no_responders",
@@ -105,7 +105,7 @@ impl Bus {
         answer
     }
 
-    async fn ask_unmeasured<S: Request>(
+    async fn send_unmeasured<S: Request>(
         &self,
         subject: String,
         body: Bytes,

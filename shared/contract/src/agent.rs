@@ -161,7 +161,7 @@ pub enum AgentReport {
         /// Who it is and what it has.
         hello: Hello,
     },
-    /// It took a job or turned it down. Who took one may still turn it down as long as it was not started.
+    /// It accepted a job or rejected it. An agent that accepted one may still reject it as long as it was not started.
     AssignAck {
         /// The job.
         job_id: JobId,

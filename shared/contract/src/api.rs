@@ -372,7 +372,7 @@ pub enum Gate {
     Draining,
     /// Every agent that could take it is full.
     NoFreeSlot,
-    /// Every agent that could take it turned it down a moment ago.
+    /// Every agent that could take it rejected it a moment ago.
     AgentBackoff,
     /// Every agent that could take it reports an error of its own.
     AgentError,

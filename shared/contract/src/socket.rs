@@ -152,7 +152,7 @@ pub struct HeartbeatPayload {
     pub metrics: Option<JsonObject>,
 }
 
-/// Took the job or turned it down; `correlationId` is the `msgId` of the offer.
+/// Accepted the job or rejected it; `correlationId` is the `msgId` of the offer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AssignAckPayload {

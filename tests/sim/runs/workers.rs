@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Millis, Requester, SimEvent, World};
 
 const TICK: Millis = 150;
-const ROOM: usize = 2;
+const CAPACITY: usize = 2;
 const ACK_WAIT: Millis = 10_000;
 const REPORT_AGAIN: Millis = 1_000;
 
@@ -94,7 +94,7 @@ impl World {
             }
         }
         held.retain(|one| !one.is_over);
-        while held.len() < ROOM {
+        while held.len() < CAPACITY {
             let now = self.now;
             let Some(queued) = self
                 .queue

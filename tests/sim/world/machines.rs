@@ -97,7 +97,7 @@ impl World {
                         (false, None) => (5, link::Leadership::Vacant),
                     };
                     let delivery = Delivery::Link(link::Event::LeaseRead {
-                        asked: sent,
+                        requested_at: sent,
                         leadership,
                     });
                     self.plan(after, SimEvent::Reach(index, boot, delivery));

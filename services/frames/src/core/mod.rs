@@ -227,8 +227,8 @@ impl Core {
                 let status = self.status(now);
                 effects.act(Action::Answer(request.reply(Ok(status))));
             }
-            Event::ImageRequested(request, asked) => {
-                let image = self.image(&asked);
+            Event::ImageRequested(request, get) => {
+                let image = self.image(&get);
                 effects.act(Action::Answer(request.reply(image)));
             }
             Event::SettingsRequested(request, worker) => {
@@ -547,10 +547,10 @@ impl Core {
         }
     }
 
-    fn image(&self, asked: &GetPicture) -> Result<PictureReply, ErrorReply> {
-        let unless = asked.unless.as_deref();
+    fn image(&self, get: &GetPicture) -> Result<PictureReply, ErrorReply> {
+        let unless = get.unless.as_deref();
         let shown: &Arc<_> = self.screen.shown();
-        let Some(id) = &asked.panel else {
+        let Some(id) = &get.panel else {
             return Ok(reply(shown, unless));
         };
         let panels = &self.config.display.panels;

@@ -642,28 +642,34 @@ fn settings_that_grow_too_large_are_refused_and_the_old_ones_stay() {
 #[test]
 fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
     let mut bench = Bench::usual().activated("dot");
-    let ask = |bench: &mut Bench, panel: Option<&str>, unless: Option<&str>| {
-        let asked = GetPicture {
+    let get_image = |bench: &mut Bench, panel: Option<&str>, unless: Option<&str>| {
+        let get = GetPicture {
             panel: panel.map(str::to_owned),
             unless: unless.map(str::to_owned),
         };
-        bench.step(Event::ImageRequested(RequestId::new(9), asked));
+        bench.step(Event::ImageRequested(RequestId::new(9), get));
         bench.answer_to(9).unwrap()
     };
     let image = |answer: Answer| match answer {
         Answer::Image(reply) => *reply,
         other => panic!("{other:?}"),
     };
-    let dark = image(ask(&mut bench, None, None));
+    let dark = image(get_image(&mut bench, None, None));
     assert_eq!(
         dark.rbm.unwrap().0,
         Bitmap::dark(bench.core.canvas()).to_rbm(0, 0)
     );
     bench.frame("dot", 3);
-    let lit = image(ask(&mut bench, None, Some(&dark.digest)));
+    let lit = image(get_image(&mut bench, None, Some(&dark.digest)));
     assert!(lit.rbm.is_some() && lit.digest != dark.digest);
-    assert_eq!(image(ask(&mut bench, None, Some(&lit.digest))).rbm, None);
-    let top = image(ask(&mut bench, Some("top"), None)).rbm.unwrap().0;
+    assert_eq!(
+        image(get_image(&mut bench, None, Some(&lit.digest))).rbm,
+        None
+    );
+    let top = image(get_image(&mut bench, Some("top"), None))
+        .rbm
+        .unwrap()
+        .0;
     assert_eq!(
         (
             Rbm::canvas_of(&top).unwrap().width,
@@ -671,7 +677,7 @@ fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
         ),
         (28, 7)
     );
-    assert!(error(&ask(&mut bench, Some("left"), None)).contains("no panel left"));
+    assert!(error(&get_image(&mut bench, Some("left"), None)).contains("no panel left"));
 }
 
 #[test]

@@ -63,10 +63,10 @@ pub async fn open(http: &Http, path: &str, after: Option<&str>) -> anyhow::Resul
     }
     let response = http.send(request).await?;
     let retry = Arc::new(AtomicU64::new(0));
-    let (mut field, asked) = (RetryField::default(), retry.clone());
+    let (mut field, retry_delay) = (RetryField::default(), retry.clone());
     let bytes = response.bytes_stream().inspect_ok(move |bytes| {
         if let Some(wait) = field.feed(bytes) {
-            asked.store(wait, Ordering::Relaxed);
+            retry_delay.store(wait, Ordering::Relaxed);
         }
     });
     let events = bytes.eventsource().map(|event| {

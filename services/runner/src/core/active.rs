@@ -102,7 +102,7 @@ struct Writer {
     /// The last entry that the stored record includes.
     recorded: u64,
     is_quiet: bool,
-    end: End,
+    end: EndState,
     /// So many of the pending entries are written one by one, to find the one that is rejected.
     singly: usize,
     /// What waits until an entry is stored.
@@ -119,7 +119,7 @@ pub(crate) enum Deferred {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum End {
+enum EndState {
     #[default]
     Open,
     Writing,
@@ -155,7 +155,7 @@ impl Active {
         writer.is_quiet
             && writer.is_created
             && !writer.is_busy
-            && writer.end == End::Open
+            && writer.end == EndState::Open
             && writer.pending.is_empty()
             && writer.waiting.is_empty()
             && writer.recorded == self.private.entries
@@ -480,7 +480,7 @@ impl Active {
 
     /// Whether the run has ended and everything about it is stored.
     pub(crate) fn is_over(&self) -> bool {
-        self.writer.end == End::Stored
+        self.writer.end == EndState::Stored
     }
 
     /// Whether nothing about the run will happen for a while.
@@ -505,7 +505,7 @@ impl Active {
 
     fn due_write(&mut self, now: Timestamp) -> Option<Write> {
         let writer = &mut self.writer;
-        if writer.end == End::Stored {
+        if writer.end == EndState::Stored {
             return None;
         }
         if !writer.pending.is_empty() {
@@ -523,7 +523,7 @@ impl Active {
             }));
         }
         if self.run.status.is_final() {
-            writer.end = End::Writing;
+            writer.end = EndState::Writing;
             return Some(Write::End(self.record()));
         }
         let unrecorded = writer.stored - writer.recorded;
@@ -545,8 +545,8 @@ impl Active {
         let writer = &mut self.writer;
         writer.is_busy = false;
         writer.is_created = true;
-        if writer.end == End::Writing {
-            writer.end = End::Stored;
+        if writer.end == EndState::Writing {
+            writer.end = EndState::Stored;
         }
         let written = std::mem::take(&mut writer.in_flight);
         if written > 0 {

@@ -71,11 +71,11 @@ impl Scenario {
             retry_of: None,
             finished: BTreeMap::new(),
         };
-        scenario.ask(|id| Event::Create(id, Box::new(create), None));
+        scenario.request(|id| Event::Create(id, Box::new(create), None));
         scenario
     }
 
-    fn ask<R>(&mut self, event: impl FnOnce(RequestId<R>) -> Event) -> Option<Answer> {
+    fn request<R>(&mut self, event: impl FnOnce(RequestId<R>) -> Event) -> Option<Answer> {
         self.requests += 1;
         let id = RequestId::new(self.requests);
         let effects = self.core.step(event(id), self.now);
@@ -180,7 +180,7 @@ impl Scenario {
             event,
         };
         let id = CheckpointId::from_uuid(Uuid::now_v7());
-        match self.ask(|request| Event::Reported(request, vec![(report, id)])) {
+        match self.request(|request| Event::Reported(request, vec![(report, id)])) {
             Some(Answer::Reports(mut reply)) => reply.verdicts.remove(0),
             other => panic!("{other:?}"),
         }
@@ -485,7 +485,7 @@ fn a_run_that_waits_is_kept_as_it_is_stored_and_goes_on_from_there() {
     let mut scenario = Scenario::new(Some(plan));
     let run = scenario.run;
     assert_eq!(scenario.core.runs.passivated(), 1);
-    let Some(Answer::Run(shown)) = scenario.ask(|id| Event::Get(id, run)) else {
+    let Some(Answer::Run(shown)) = scenario.request(|id| Event::Get(id, run)) else {
         panic!("there is no such run");
     };
     assert_eq!(shown.run, scenario.record.clone().unwrap().run);
@@ -497,7 +497,7 @@ fn a_run_that_waits_is_kept_as_it_is_stored_and_goes_on_from_there() {
         by: None,
         actor: None,
     };
-    scenario.ask(|id| Event::Decide(id, decide));
+    scenario.request(|id| Event::Decide(id, decide));
     assert_eq!(scenario.core.runs.passivated(), 0);
     assert_eq!(scenario.tasks.len(), 1);
     let numbers: Vec<u64> = scenario.log.iter().map(|(_, entry)| entry.n).collect();
@@ -529,12 +529,12 @@ fn gates_wait_for_a_decision_or_their_timeout_and_sleeps_for_their_moment() {
     };
     let run = scenario.run;
     assert!(matches!(
-        scenario.ask(decide(Decision::Approve, run)),
+        scenario.request(decide(Decision::Approve, run)),
         Some(Answer::Run(_))
     ));
     assert!(
         matches!(
-            scenario.ask(decide(Decision::Approve, run)),
+            scenario.request(decide(Decision::Approve, run)),
             Some(Answer::Refused(_))
         ),
         "it waits no more"
@@ -550,7 +550,7 @@ fn gates_wait_for_a_decision_or_their_timeout_and_sleeps_for_their_moment() {
 
     let mut scenario = Scenario::new(Some(json!({"nodes": [{"id": "gate", "kind": "gate"}]})));
     let run = scenario.run;
-    scenario.ask(decide(Decision::Reject, run));
+    scenario.request(decide(Decision::Reject, run));
     assert_eq!(scenario.status(), RunStatus::Failed);
 }
 
@@ -571,14 +571,14 @@ fn a_decision_names_the_key_that_made_it_and_whom_the_client_claims() {
         ("oz".to_owned(), "x".repeat(129)),
     ] {
         let long = decide(run, Decision::Approve, &by, &actor);
-        let answer = scenario.ask(|id| Event::Decide(id, long));
+        let answer = scenario.request(|id| Event::Decide(id, long));
         let Some(Answer::Refused(refusal)) = answer else {
             panic!("a name of any length is taken")
         };
         assert_eq!(refusal.code, ErrorCode::ValidationFailed);
     }
     let approve = decide(run, Decision::Approve, "oz", "ada");
-    scenario.ask(|id| Event::Decide(id, approve));
+    scenario.request(|id| Event::Decide(id, approve));
     let output = |scenario: &Scenario| {
         let nodes = scenario.record.as_ref().unwrap().run.nodes.clone().unwrap();
         let node = nodes[&NodeId::parse("gate").unwrap()].clone();
@@ -588,7 +588,7 @@ fn a_decision_names_the_key_that_made_it_and_whom_the_client_claims() {
     assert_eq!(output(&scenario), (approved, None));
     let mut scenario = Scenario::new(Some(plan));
     let reject = decide(scenario.run, Decision::Reject, "oz", "ada");
-    scenario.ask(|id| Event::Decide(id, reject));
+    scenario.request(|id| Event::Decide(id, reject));
     let (_, error) = output(&scenario);
     assert_eq!(error.as_deref(), Some("rejected by oz for ada"));
 }
@@ -625,7 +625,7 @@ fn a_cancelled_run_stops_its_workers_and_stays_cancelled() {
     scenario.take("w", "a", 1);
     let run = scenario.run;
     assert!(matches!(
-        scenario.ask(|id| Event::Cancel(id, run)),
+        scenario.request(|id| Event::Cancel(id, run)),
         Some(Answer::Canceled(_))
     ));
     assert_eq!(scenario.cancels.len(), 1);
@@ -634,7 +634,7 @@ fn a_cancelled_run_stops_its_workers_and_stays_cancelled() {
         Verdict::Gone { .. }
     ));
     assert_eq!(scenario.status(), RunStatus::Canceled);
-    let Some(Answer::Refused(error)) = scenario.ask(|id| Event::Cancel(id, run)) else {
+    let Some(Answer::Refused(error)) = scenario.request(|id| Event::Cancel(id, run)) else {
         panic!()
     };
     assert_eq!(error.error, "invalid status transition");
@@ -660,17 +660,17 @@ fn a_run_without_a_plan_is_written_and_ended_from_outside() {
         move |request| Event::Checkpoint(request, Box::new(add))
     };
     assert!(matches!(
-        scenario.ask(add(" step ")),
+        scenario.request(add(" step ")),
         Some(Answer::Checkpoint(_))
     ));
     let before = scenario.log.len();
     assert!(matches!(
-        scenario.ask(add(" step ")),
+        scenario.request(add(" step ")),
         Some(Answer::Checkpoint(_))
     ));
     scenario.restart();
     assert!(matches!(
-        scenario.ask(add(" step ")),
+        scenario.request(add(" step ")),
         Some(Answer::Checkpoint(_))
     ));
     assert_eq!(
@@ -692,19 +692,19 @@ fn a_run_without_a_plan_is_written_and_ended_from_outside() {
         }
     };
     assert!(matches!(
-        scenario.ask(complete(RunStatus::Running)),
+        scenario.request(complete(RunStatus::Running)),
         Some(Answer::Refused(_))
     ));
     assert!(matches!(
-        scenario.ask(complete(RunStatus::Completed)),
+        scenario.request(complete(RunStatus::Completed)),
         Some(Answer::Run(_))
     ));
     assert!(matches!(
-        scenario.ask(complete(RunStatus::Failed)),
+        scenario.request(complete(RunStatus::Failed)),
         Some(Answer::Refused(_))
     ));
     assert!(matches!(
-        scenario.ask(add("late")),
+        scenario.request(add("late")),
         Some(Answer::Refused(_))
     ));
     assert_eq!(scenario.status(), RunStatus::Completed);
@@ -754,7 +754,7 @@ fn a_record_names_the_run_that_it_continues_and_the_trace_that_made_it() {
         finished: BTreeMap::new(),
     };
     let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
-    scenario.ask(|id| Event::Create(id, Box::new(create), Some(traceparent)));
+    scenario.request(|id| Event::Create(id, Box::new(create), Some(traceparent)));
     let record = scenario.record.as_ref().unwrap();
     assert_eq!(record.run.id, again);
     assert_eq!(record.caused_by, Some(CausedBy::run(first)));
@@ -797,13 +797,13 @@ fn a_checkpoint_that_cannot_be_stored_is_refused_and_its_run_goes_on() {
     for _ in 0..2 {
         // Sent again, it is rejected again: it is not known.
         let large = large.clone();
-        let answer = scenario.ask(|id| Event::Checkpoint(id, Box::new(large)));
+        let answer = scenario.request(|id| Event::Checkpoint(id, Box::new(large)));
         assert!(
             matches!(&answer, Some(Answer::Refused(reply)) if reply.code == ErrorCode::PayloadTooLarge),
             "{answer:?}"
         );
     }
-    let answer = scenario.ask(|id| Event::Checkpoint(id, Box::new(small)));
+    let answer = scenario.request(|id| Event::Checkpoint(id, Box::new(small)));
     assert!(matches!(answer, Some(Answer::Checkpoint(_))), "{answer:?}");
     assert_eq!(scenario.status(), RunStatus::Running);
     let numbers: Vec<u64> = scenario.log.iter().map(|(_, entry)| entry.n).collect();
@@ -826,9 +826,9 @@ fn a_run_whose_first_record_cannot_be_stored_is_refused_and_forgotten() {
         finished: BTreeMap::new(),
     };
     let (before, id) = (scenario.core.sizes(), create.run_id);
-    let answer = scenario.ask(|request| Event::Create(request, Box::new(create), None));
+    let answer = scenario.request(|request| Event::Create(request, Box::new(create), None));
     assert!(matches!(answer, Some(Answer::Refused(_))), "{answer:?}");
-    let answer = scenario.ask(|request| Event::Get(request, id));
+    let answer = scenario.request(|request| Event::Get(request, id));
     assert!(matches!(answer, Some(Answer::Refused(_))), "{answer:?}");
     assert_eq!(scenario.core.sizes(), before);
 }

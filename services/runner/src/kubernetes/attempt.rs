@@ -15,7 +15,7 @@ use super::follow::{Followed, Follower};
 use super::job::{self, JobEnd};
 use super::log::LogReader;
 use super::pod::{PodEnd, PodState, StartObstacle};
-use super::retry::{ApiFailure, Retries, ask};
+use super::retry::{ApiFailure, Retries, send};
 use super::verdict::{JobSeen, Over, failed, last_event, not_started};
 use super::watch::{PodSeen, PodWatch};
 use super::{Execution, Kubernetes, Reported};
@@ -101,12 +101,12 @@ impl Running<'_> {
     async fn make_or_find(&self, wanted: &Job) -> Result<Option<Job>, ApiFailure> {
         if self.execution.after == 0 {
             let params = PostParams::default();
-            match ask(self.kubernetes.jobs.create(&params, wanted)).await {
+            match send(self.kubernetes.jobs.create(&params, wanted)).await {
                 Err(api_failure) if api_failure.is_already_there() => {}
                 answer => return answer.map(Some),
             }
         }
-        ask(self.kubernetes.jobs.get_opt(self.name)).await
+        send(self.kubernetes.jobs.get_opt(self.name)).await
     }
 
     /// Follows the Job to its end.
@@ -179,7 +179,7 @@ impl Running<'_> {
     }
 
     async fn look(&self, uid: &str) -> Result<JobSeen, ApiFailure> {
-        let job = ask(self.kubernetes.jobs.get_opt(self.name)).await?;
+        let job = send(self.kubernetes.jobs.get_opt(self.name)).await?;
         let ours = job.filter(|job| job.metadata.uid.as_deref() == Some(uid));
         Ok(ours.as_ref().map_or(JobSeen::Missing, seen))
     }
@@ -253,7 +253,7 @@ impl Running<'_> {
         let mut retries = Retries::new(self.kubernetes.pace);
         let removing = async {
             loop {
-                let Err(api_failure) = ask(self.kubernetes.jobs.delete(self.name, &params)).await
+                let Err(api_failure) = send(self.kubernetes.jobs.delete(self.name, &params)).await
                 else {
                     return;
                 };

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::job::CONTAINER;
 use super::log::{LogReader, Pass};
 use super::pod::{PodEnd, PodState, StartObstacle};
-use super::retry::{ApiFailure, Retries, ask};
+use super::retry::{ApiFailure, Retries, send};
 use super::watch::PodSeen;
 use super::{Kubernetes, Reported};
 
@@ -196,7 +196,7 @@ impl Follower<'_> {
     ) -> Result<Option<impl AsyncBufRead + use<>>, ApiFailure> {
         let opening = self.kubernetes.pods.log_stream(pod, params);
         if is_over {
-            return ask(opening).await.map(Some);
+            return send(opening).await.map(Some);
         }
         let is_ended = |seen: &PodSeen| is_ended(&seen.state);
         tokio::select! {

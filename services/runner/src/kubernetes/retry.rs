@@ -97,7 +97,7 @@ impl ApiFailure {
 }
 
 /// The answer, if it comes in time.
-pub(super) async fn ask<T>(
+pub(super) async fn send<T>(
     question: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, ApiFailure> {
     match timeout(ANSWER_TIME, question).await {

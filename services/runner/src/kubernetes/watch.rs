@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Pace;
 use super::pod::{self, PodState};
-use super::retry::{ApiFailure, Retries, ask};
+use super::retry::{ApiFailure, Retries, send};
 
 /// After this long the API ends a watch by itself.
 const WATCH_SECONDS: u32 = 240;
@@ -71,7 +71,7 @@ impl PodWatch<'_> {
 
     async fn list(&self, version: &mut Option<String>) -> Result<(), ApiFailure> {
         let params = ListParams::default().labels(self.selector);
-        let mut pods = ask(self.pods.list(&params)).await?;
+        let mut pods = send(self.pods.list(&params)).await?;
         *version = Some(pods.metadata.resource_version.unwrap_or_default());
         // A Job whose controller was in two minds may have a second pod for a moment; the first one is ours.
         pods.items.sort_by(|one, other| born(one).cmp(&born(other)));
@@ -96,7 +96,7 @@ impl PodWatch<'_> {
             .labels(self.selector)
             .timeout(WATCH_SECONDS);
         let from = version.clone().unwrap_or_default();
-        let mut events = Box::pin(ask(self.pods.watch(&params, &from)).await?);
+        let mut events = Box::pin(send(self.pods.watch(&params, &from)).await?);
         while let Ok(Some(event)) = timeout(WATCH_SILENCE, events.next()).await {
             match event? {
                 WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {

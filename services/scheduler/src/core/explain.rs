@@ -126,7 +126,7 @@ impl Core {
             ),
             Some(Obstacle::Refused(until)) => (
                 Gate::AgentBackoff,
-                "every agent that could take it turned it down a moment ago".to_owned(),
+                "every agent that could take it rejected it a moment ago".to_owned(),
                 Some(until),
             ),
             Some(Obstacle::Full) => (

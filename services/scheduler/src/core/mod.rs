@@ -159,7 +159,7 @@ impl Core {
             Event::RequestReceived {
                 question,
                 traceparent,
-            } => self.asked(question, traceparent, now),
+            } => self.request_received(question, traceparent, now),
             Event::KeyClaimed { key, outcome } => self.key_claimed(&key, outcome, now),
             Event::Reported {
                 from,

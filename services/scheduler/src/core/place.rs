@@ -230,7 +230,7 @@ impl Core {
         }
         if let Some(refusal) = refusal.filter(|refusal| refusal.until > now) {
             let text = format!(
-                "turned it down ({}), is asked again at {}",
+                "rejected it ({}), is offered it again at {}",
                 refusal.reason, refusal.until
             );
             return Some((Obstacle::Refused(refusal.until), text));

@@ -29,7 +29,12 @@ const AGENTS_PER_PAGE: usize = 500;
 const RECENT_JOBS: usize = 1000;
 
 impl Core {
-    pub(super) fn asked(&mut self, question: Question, trace: Traceparent, now: Timestamp) {
+    pub(super) fn request_received(
+        &mut self,
+        question: Question,
+        trace: Traceparent,
+        now: Timestamp,
+    ) {
         match question {
             Question::Submit(from, submit) => self.submit_one(from, *submit, trace, now),
             Question::SubmitBatch(from, batch) => self.submit_batch(from, batch, &trace, now),

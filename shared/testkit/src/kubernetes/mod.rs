@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 pub const NAMESPACE: &str = "runs";
 const TOKEN: &str = "a-token";
 
-/// What a question asks for.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are self-explanatory")]
 pub enum Verb {
@@ -39,7 +39,7 @@ pub enum Verb {
     Log,
 }
 
-/// What goes wrong with a question.
+/// A fault of a request.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// It is answered with this code, and a `Retry-After` of so many seconds.
@@ -50,10 +50,10 @@ pub enum Fault {
     ShortLog(usize),
 }
 
-/// One question as it was asked.
+/// One request as it was received.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// What was asked for.
+pub struct RecordedRequest {
+    /// The operation.
     pub verb: Verb,
     /// The parameters of the query.
     pub query: BTreeMap<String, String>,
@@ -78,7 +78,7 @@ struct State {
     log: Vec<(i64, String)>,
     is_log_ended: bool,
     faults: VecDeque<(Verb, Fault)>,
-    asked: Vec<Asked>,
+    requests: Vec<RecordedRequest>,
     problems: Vec<String>,
 }
 
@@ -164,7 +164,7 @@ impl Cluster {
         .unwrap()
     }
 
-    /// The next question of this kind goes wrong.
+    /// The next request of this kind fails.
     pub fn fail_next(&self, verb: Verb, fault: Fault) {
         self.shared
             .change(|state| state.faults.push_back((verb, fault)));
@@ -184,24 +184,24 @@ impl Cluster {
             .await
     }
 
-    /// Waits until a question of this kind was asked so many times.
-    pub async fn asked(&self, verb: Verb, times: usize) -> Vec<Asked> {
-        self.wait("the question was asked", |state| {
-            let asked: Vec<_> = state
-                .asked
+    /// Waits until a request of this kind was received so many times.
+    pub async fn until_requested(&self, verb: Verb, times: usize) -> Vec<RecordedRequest> {
+        self.wait("the request", |state| {
+            let found: Vec<_> = state
+                .requests
                 .iter()
-                .filter(|asked| asked.verb == verb)
+                .filter(|request| request.verb == verb)
                 .cloned()
                 .collect();
-            (asked.len() >= times).then_some(asked)
+            (found.len() >= times).then_some(found)
         })
         .await
     }
 
-    /// What was asked of this kind.
-    pub fn questions(&self, verb: Verb) -> Vec<Asked> {
+    /// The recorded requests of this kind.
+    pub fn requests(&self, verb: Verb) -> Vec<RecordedRequest> {
         let state = self.shared.lock();
-        let of_kind = state.asked.iter().filter(|asked| asked.verb == verb);
+        let of_kind = state.requests.iter().filter(|request| request.verb == verb);
         of_kind.cloned().collect()
     }
 
@@ -326,11 +326,11 @@ impl Cluster {
             }
         };
         let found = tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await;
-        found.unwrap_or_else(|_| panic!("not in time: {what}: {:?}", self.shared.lock().asked))
+        found.unwrap_or_else(|_| panic!("not in time: {what}: {:?}", self.shared.lock().requests))
     }
 
-    /// Fails the test if anything was asked that the real API would refuse.
-    pub fn was_asked_properly(&self) {
+    /// Fails the test if any request would be refused by the real API.
+    pub fn assert_requests_valid(&self) {
         assert_eq!(self.shared.lock().problems, Vec::<String>::new());
     }
 }
@@ -339,7 +339,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.serving.abort();
         if !std::thread::panicking() {
-            self.was_asked_properly();
+            self.assert_requests_valid();
         }
     }
 }

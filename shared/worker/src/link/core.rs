@@ -199,10 +199,13 @@ impl Core {
                     self.heartbeat_answered(sent, answer, now);
                 }
             }
-            Event::LeaseRead { asked, leadership } => {
+            Event::LeaseRead {
+                requested_at,
+                leadership,
+            } => {
                 self.lease_in_flight = false;
                 if leadership == Leadership::Vacant {
-                    self.record_contact(asked, now);
+                    self.record_contact(requested_at, now);
                 }
             }
             Event::Offered {

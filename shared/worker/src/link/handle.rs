@@ -16,7 +16,7 @@ const ORDER_CAPACITY: usize = 1024;
 /// How long a goodbye may take; the owner notices the silence by itself later.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Why the link did not do what it was asked.
+/// Why a call of the link failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The link has ended.
@@ -160,13 +160,13 @@ impl LinkHandle {
     /// [`LinkError`] when the link has ended.
     pub async fn flush(&self, deadline: Duration) -> Result<(), LinkError> {
         let (done, answer) = oneshot::channel();
-        let asked = async {
+        let done = async {
             let sent = self.orders.send(Order::Flush(done)).await;
             sent.map_err(|_| LinkError::Closed)?;
             answer.await.map_err(|_| LinkError::Closed)
         };
         let late = |_| LinkError::Late { after: deadline };
-        timeout(deadline, asked).await.map_err(late)?
+        timeout(deadline, done).await.map_err(late)?
     }
 
     /// Sends goodbye after everything queued so far, and ends the link, also when no owner receives it.
@@ -176,12 +176,12 @@ impl LinkHandle {
     pub async fn goodbye(&self, reason: impl Into<String>) -> Result<(), LinkError> {
         let (done, answer) = oneshot::channel();
         let order = Order::Goodbye(reason.into(), done);
-        let asked = async {
+        let done = async {
             let sent = self.orders.send(order).await;
             sent.map_err(|_| LinkError::Closed)?;
             answer.await.map_err(|_| LinkError::Closed)
         };
-        let sent = timeout(GOODBYE_DEADLINE, asked).await;
+        let sent = timeout(GOODBYE_DEADLINE, done).await;
         self.end.cancel();
         let late = |_| LinkError::Late {
             after: GOODBYE_DEADLINE,

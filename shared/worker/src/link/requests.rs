@@ -76,7 +76,7 @@ impl Driver {
     }
 
     pub(super) fn read_lease(&self) {
-        let (leases, asked) = (self.bus.bucket::<Leases>(), moment());
+        let (leases, requested_at) = (self.bus.bucket::<Leases>(), moment());
         let key = LeaseKey::Scheduler(self.identity.pool.clone());
         self.work.push(Box::pin(async move {
             let leadership = match timeout(LEASE_DEADLINE, leases.get(&key)).await {
@@ -84,7 +84,10 @@ impl Driver {
                 Ok(Ok(None)) => Leadership::Vacant,
                 Ok(Err(_)) | Err(_) => Leadership::Unreadable,
             };
-            Event::LeaseRead { asked, leadership }
+            Event::LeaseRead {
+                requested_at,
+                leadership,
+            }
         }));
     }
 

@@ -177,7 +177,7 @@ impl TaskReporter {
     }
 
     /// Reports something and waits for the answer; `None` when reporting has ended.
-    pub async fn ask(self: &Arc<Self>, event: WorkerEvent) -> Option<Verdict> {
+    pub async fn report_and_wait(self: &Arc<Self>, event: WorkerEvent) -> Option<Verdict> {
         let (answer, answered) = oneshot::channel();
         let bytes = size(&event);
         self.send(event, bytes, Answer::Awaited(answer)).await;

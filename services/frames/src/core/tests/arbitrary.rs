@@ -56,7 +56,7 @@ struct Watch {
     bench: Bench,
     /// The write on its way.
     writing: Option<Write>,
-    asked: BTreeSet<u64>,
+    pending: BTreeSet<u64>,
 }
 
 impl Watch {
@@ -85,7 +85,7 @@ impl Watch {
             Arbitrary::Command(command) => {
                 let request = RequestId::new(bench.next);
                 bench.next += 1;
-                self.asked.insert(request.number());
+                self.pending.insert(request.number());
                 bench.step(Event::CommandReceived(request, command));
             }
             Arbitrary::Stored(is_stored) => match self.writing.take() {
@@ -111,7 +111,7 @@ impl Watch {
                     ..Bench::new(config, bench.bucket.clone())
                 };
                 self.writing = None;
-                self.asked.clear();
+                self.pending.clear();
             }
         }
         self.check();
@@ -125,14 +125,17 @@ impl Watch {
         for effect in self.bench.took() {
             match effect {
                 Action::Answer(reply) => {
-                    assert!(self.asked.remove(&reply.to()), "every request is answered once");
+                    assert!(
+                        self.pending.remove(&reply.to()),
+                        "every request is answered once"
+                    );
                 }
                 Action::Notify(_, FrameWorkerMessage::Tick { t }) => assert!(t.get() >= 0.0),
                 _ => {}
             }
         }
         assert!(
-            self.asked.is_empty() || self.writing.is_some(),
+            self.pending.is_empty() || self.writing.is_some(),
             "no requester waits without a pending write"
         );
         let core = &self.bench.core;
@@ -156,7 +159,7 @@ proptest! {
     fn under_any_events_the_state_is_stored_and_every_request_is_answered_once(
         events in proptest::collection::vec(arbitrary(), 1..120),
     ) {
-        let mut watch = Watch { bench: Bench::usual(), writing: None, asked: BTreeSet::new() };
+        let mut watch = Watch { bench: Bench::usual(), writing: None, pending: BTreeSet::new() };
         watch.check();
         for arbitrary in events {
             watch.apply(arbitrary);

@@ -368,12 +368,12 @@ pub(crate) async fn check_version(program: &Path) -> anyhow::Result<String> {
         );
         Failure::new(exit::FAILED, text)
     };
-    let mut asked = tokio::process::Command::new(program);
-    let asked = asked
+    let mut command = tokio::process::Command::new(program);
+    let command = command
         .arg("--version")
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = match timeout(VERSION_DEADLINE, asked.output()).await {
+    let output = match timeout(VERSION_DEADLINE, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(refused(format!("there is no {name}")).into());

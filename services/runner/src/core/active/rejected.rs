@@ -4,7 +4,7 @@ use quintet_contract::JsonObject;
 use quintet_contract::run::RunEvent;
 use quintet_contract::time::Timestamp;
 
-use super::{Active, Deferred, End, bytes_of_object};
+use super::{Active, Deferred, EndState, bytes_of_object};
 use crate::core::event::Action;
 
 /// Longest text of an entry that was rejected, in bytes.
@@ -62,7 +62,7 @@ impl Active {
 
     /// A record, not an entry. One that is written in between only makes a restart faster.
     fn record_rejected(&mut self) -> Consequence {
-        if self.writer.end != End::Writing {
+        if self.writer.end != EndState::Writing {
             return Consequence::Retry;
         }
         let outputs = self
@@ -74,7 +74,7 @@ impl Active {
         if taken == 0 && self.run.output.take().is_none() {
             return Consequence::GiveUp(self.take_waiting());
         }
-        self.writer.end = End::Open;
+        self.writer.end = EndState::Open;
         Consequence::Retry
     }
 

@@ -45,8 +45,8 @@ async fn a_program_that_ends_well_is_reported_from_its_first_line_to_its_last() 
         succeeded(),
     ];
     assert_eq!(going.rest().await, expected);
-    assert_eq!(cluster.questions(Verb::CreateJob).len(), 1);
-    assert_eq!(cluster.questions(Verb::DeleteJob).len(), 0);
+    assert_eq!(cluster.requests(Verb::CreateJob).len(), 1);
+    assert_eq!(cluster.requests(Verb::DeleteJob).len(), 0);
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn a_program_beyond_its_timeout_failed_even_if_it_ends_with_zero() {
     cluster.mark_pod_deleted();
     cluster.end(0, "Completed").await;
     // The Job may show it later than its pod.
-    cluster.asked(Verb::GetJob, 2).await;
+    cluster.until_requested(Verb::GetJob, 2).await;
     cluster.fail_job("DeadlineExceeded");
     let error = "the program took longer than its timeout of 1m 30s 500ms";
     assert_eq!(going.rest().await, [failed(error, true)]);
@@ -89,7 +89,7 @@ async fn an_image_that_cannot_be_pulled_fails_after_its_job_is_removed() {
     cluster.pod(waiting("ImagePullBackOff", "not found")).await;
     let error = "the image busybox:1 cannot be pulled: ImagePullBackOff: not found";
     assert_eq!(going.rest().await, [failed(error, true)]);
-    let [removed] = &cluster.questions(Verb::DeleteJob)[..] else {
+    let [removed] = &cluster.requests(Verb::DeleteJob)[..] else {
         panic!("it is removed once");
     };
     assert_eq!(removed.body["propagationPolicy"], "Foreground");
@@ -110,7 +110,7 @@ async fn a_program_that_finds_no_place_in_time_fails_with_the_reason() {
         .await;
     let error = "no node of the cluster could take the program within 300ms: Unschedulable: Insufficient memory";
     assert_eq!(going.rest().await, [failed(error, true)]);
-    assert_eq!(cluster.questions(Verb::DeleteJob).len(), 1);
+    assert_eq!(cluster.requests(Verb::DeleteJob).len(), 1);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_cancel_removes_the_job_and_reports_nothing_more() {
     assert_eq!(going.some(1).await[0].event, line("line 0"));
     going.cancel.cancel();
     assert_eq!(going.rest().await, []);
-    let [removed] = &cluster.questions(Verb::DeleteJob)[..] else {
+    let [removed] = &cluster.requests(Verb::DeleteJob)[..] else {
         panic!("it is removed once");
     };
     assert_eq!(removed.body["propagationPolicy"], "Foreground");

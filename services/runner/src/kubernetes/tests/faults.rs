@@ -27,9 +27,9 @@ async fn a_log_that_breaks_again_and_again_is_reported_once_and_in_order() {
     let mut expected = lines(0..20);
     expected.push(succeeded());
     assert_eq!(going.rest().await, expected);
-    let asked = cluster.questions(Verb::Log);
-    assert!(!asked[0].query.contains_key("sinceTime"));
-    assert!(asked.last().unwrap().query.contains_key("sinceTime"));
+    let requests = cluster.requests(Verb::Log);
+    assert!(!requests[0].query.contains_key("sinceTime"));
+    assert!(requests.last().unwrap().query.contains_key("sinceTime"));
 }
 
 #[tokio::test]
@@ -40,10 +40,10 @@ async fn a_log_that_stays_silent_is_opened_again() {
     let mut going = Going::start(&kubernetes, execution());
     run_program(&cluster).await;
     // Before the first line there is no answer, after it a stream on which nothing comes.
-    cluster.asked(Verb::Log, 2).await;
+    cluster.until_requested(Verb::Log, 2).await;
     write_lines(&cluster, 0..1, SECOND);
-    let so_far = cluster.questions(Verb::Log).len();
-    cluster.asked(Verb::Log, so_far + 2).await;
+    let so_far = cluster.requests(Verb::Log).len();
+    cluster.until_requested(Verb::Log, so_far + 2).await;
     write_lines(&cluster, 1..2, SECOND);
     cluster.end(0, "Completed").await;
     let mut expected = lines(0..2);
@@ -68,15 +68,15 @@ async fn a_success_without_its_whole_log_is_none() {
 #[tokio::test]
 async fn a_watch_goes_on_from_the_last_bookmark() {
     let (cluster, mut going) = begun().await;
-    cluster.asked(Verb::WatchPods, 1).await;
+    cluster.until_requested(Verb::WatchPods, 1).await;
     run_program(&cluster).await;
     let bookmark = cluster.bookmark();
     cluster.end_watches();
-    let asked = cluster.asked(Verb::WatchPods, 2).await;
-    assert_eq!(asked[1].query["resourceVersion"], bookmark.to_string());
+    let requests = cluster.until_requested(Verb::WatchPods, 2).await;
+    assert_eq!(requests[1].query["resourceVersion"], bookmark.to_string());
     cluster.end(0, "Completed").await;
     assert_eq!(going.rest().await, [succeeded()]);
-    assert_eq!(cluster.questions(Verb::ListPods).len(), 1);
+    assert_eq!(cluster.requests(Verb::ListPods).len(), 1);
 }
 
 #[tokio::test]
@@ -85,14 +85,14 @@ async fn a_watch_from_a_forgotten_version_begins_with_a_new_list() {
         let cluster = Cluster::start().await;
         let kubernetes = kubernetes(&cluster).await;
         let mut going = Going::start(&kubernetes, execution());
-        cluster.asked(Verb::WatchPods, 1).await;
+        cluster.until_requested(Verb::WatchPods, 1).await;
         match fault {
             // Reported within the watch, or instead of it.
             None => cluster.forget(),
             Some(fault) => cluster.fail_next(Verb::WatchPods, fault),
         }
         cluster.end_watches();
-        cluster.asked(Verb::ListPods, 2).await;
+        cluster.until_requested(Verb::ListPods, 2).await;
         run_program(&cluster).await;
         cluster.end(0, "Completed").await;
         assert_eq!(going.rest().await, [succeeded()]);
@@ -113,9 +113,9 @@ async fn a_busy_api_is_given_the_time_that_it_asks_for() {
     cluster.faults_used().await;
     cluster.end(0, "Completed").await;
     assert_eq!(going.rest().await, [succeeded()]);
-    let asked = cluster.questions(Verb::CreateJob);
-    assert_eq!(asked.len(), 3);
-    assert!(asked[1].at - asked[0].at >= Duration::from_secs(1));
+    let requests = cluster.requests(Verb::CreateJob);
+    assert_eq!(requests.len(), 3);
+    assert!(requests[1].at - requests[0].at >= Duration::from_secs(1));
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ async fn another_runner_goes_on_where_the_first_one_was_killed() {
     let mut expected = lines(0..8);
     expected.push(succeeded());
     assert_eq!(reported, expected);
-    assert_eq!(cluster.questions(Verb::CreateJob).len(), 1);
+    assert_eq!(cluster.requests(Verb::CreateJob).len(), 1);
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn a_job_that_exists_is_adopted_even_if_nothing_of_it_was_seen() {
 
     let mut second = Going::start(&kubernetes, execution());
     assert_eq!(second.rest().await, [line("line 0"), succeeded()]);
-    assert_eq!(cluster.questions(Verb::CreateJob).len(), 2);
+    assert_eq!(cluster.requests(Verb::CreateJob).len(), 2);
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_job_of_another_owner_is_left_alone() {
     let name = execution().job_name();
     let error = format!("a Job {name} that is not of this run exists");
     assert_eq!(going.rest().await, [failed(&error, false)]);
-    assert_eq!(cluster.questions(Verb::DeleteJob).len(), 0);
+    assert_eq!(cluster.requests(Verb::DeleteJob).len(), 0);
 }
 
 #[tokio::test]
@@ -75,5 +75,5 @@ async fn a_job_that_is_gone_is_not_begun_a_second_time() {
     );
     let error = "its Job was removed from the cluster before its end was seen";
     assert_eq!(going.rest().await, [failed(error, true)]);
-    assert_eq!(cluster.questions(Verb::CreateJob).len(), 0);
+    assert_eq!(cluster.requests(Verb::CreateJob).len(), 0);
 }

@@ -76,7 +76,7 @@ async fn a_node_that_cannot_be_a_job_fails_without_asking() {
         let mut going = Going::start(&kubernetes, execution);
         assert_eq!(going.rest().await, [failed(error, false)]);
     }
-    assert_eq!(cluster.questions(Verb::CreateJob).len(), 0);
+    assert_eq!(cluster.requests(Verb::CreateJob).len(), 0);
 }
 
 #[tokio::test]

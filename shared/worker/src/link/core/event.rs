@@ -82,7 +82,7 @@ pub enum Event {
     /// The pool's lease was read.
     LeaseRead {
         /// When the look began.
-        asked: Moment,
+        requested_at: Moment,
         /// What was found.
         leadership: Leadership,
     },

@@ -180,7 +180,7 @@ fn silence_fences_unless_the_pool_has_no_leader() {
     let effects = core.step(unanswered(3), now(6));
     assert!(effects.contains(&Effect::ReadLease));
     let vacant = Event::LeaseRead {
-        asked: at(6),
+        requested_at: at(6),
         leadership: Leadership::Vacant,
     };
     core.step(vacant, now(6));
@@ -208,7 +208,7 @@ fn a_held_lease_or_a_call_for_a_hello_is_no_contact() {
     let mut core = current(HeartbeatMode::Automatic);
     core.step(Event::Woken, now(3));
     let held = Event::LeaseRead {
-        asked: at(9),
+        requested_at: at(9),
         leadership: Leadership::Held,
     };
     core.step(held, now(9));
