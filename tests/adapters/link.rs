@@ -20,7 +20,7 @@ use quintet_worker::{AgentIdentity, AgentLink, LinkEvent, LinkHandle, LinkOption
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn connect(url: String) -> Bus {
     let config = BusConfig::open(url, "test");
@@ -166,7 +166,7 @@ async fn next<T>(
         }
         panic!("the link ended before {what}");
     };
-    let found = tokio::time::timeout(PATIENCE, found).await;
+    let found = tokio::time::timeout(TIMEOUT, found).await;
     found.unwrap_or_else(|_| panic!("no {what} in time"))
 }
 
@@ -240,7 +240,7 @@ async fn what_was_missed_while_the_connection_was_cut_comes_after_it() {
     offer(&direct, "during").await;
     cable.heal();
     assert_eq!(assigned(&mut events).await, "during");
-    link.flush(PATIENCE).await.unwrap();
+    link.flush(TIMEOUT).await.unwrap();
     assert_eq!(
         owner.received.lock().unwrap().reports_without_hello(),
         [ack("before")]
@@ -262,7 +262,7 @@ async fn heartbeats_list_the_jobs_and_their_silence_fences_only_while_a_schedule
         status: JobStatus::Running,
     };
     link.set_jobs(vec![job.clone()]);
-    wait_for("a heartbeat with the job", PATIENCE, async || {
+    wait_for("a heartbeat with the job", TIMEOUT, async || {
         let received = owner.received.lock().unwrap();
         let newest = received.heartbeats.last()?.clone();
         (newest.jobs == Some(vec![job.clone()])).then_some(())
@@ -308,7 +308,7 @@ async fn a_newer_session_ends_the_link() {
     };
     let current = new_session();
     let command = AgentCommand::Replaced { current };
-    bus.request(&subject, &command, PATIENCE).await.unwrap();
+    bus.request(&subject, &command, TIMEOUT).await.unwrap();
     next(&mut events, "replaced", |event| match event {
         LinkEvent::Replaced => Some(()),
         _ => None,

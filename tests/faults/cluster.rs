@@ -11,7 +11,7 @@ use quintet_bus::Bus;
 use quintet_contract::bucket::{LeaseKey, Leases};
 use quintet_contract::id::PoolName;
 use quintet_testkit::{Nats, NatsCluster, Process, free_port, wait_for};
-use quintet_tests::{Api, PATIENCE, binary};
+use quintet_tests::{Api, TIMEOUT, binary};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -150,7 +150,7 @@ impl<N: Ground> Cluster<N> {
 
     /// Waits until an edge can serve.
     pub(crate) async fn until_ready(&self, api: &Api) {
-        let ready = wait_for("an edge", PATIENCE, async || {
+        let ready = wait_for("an edge", TIMEOUT, async || {
             let answer = reqwest::get(api.url("/ready")).await;
             match answer {
                 Ok(answer) if answer.status().is_success() => Ok(()),
@@ -162,7 +162,7 @@ impl<N: Ground> Cluster<N> {
 
     /// Waits until an edge reports that it is not ready, and returns its reason.
     pub(crate) async fn until_not_ready(&self, api: &Api) -> String {
-        let not_ready = wait_for("the edge to notice", PATIENCE, async || {
+        let not_ready = wait_for("the edge to notice", TIMEOUT, async || {
             let answer = api.get("/ready").await;
             match answer.status == 503 {
                 true => Ok(answer.text),
@@ -200,7 +200,7 @@ impl<N: Ground> Cluster<N> {
     /// The index of the process that holds a lease now.
     pub(crate) async fn holder(&self, key: LeaseKey, processes: &[&Process]) -> usize {
         let bus = self.bus().await;
-        let found = wait_for("a leader", PATIENCE, async || {
+        let found = wait_for("a leader", TIMEOUT, async || {
             let lease = bus.bucket::<Leases>().get(&key).await.unwrap();
             let holder = lease.map(|lease| lease.record.holder.to_string());
             let holder = holder.ok_or("no scheduler leads")?;
@@ -244,7 +244,7 @@ impl<N: Ground> Cluster<N> {
     pub(crate) async fn submit(&self, api: &Api, names: &[String]) {
         for names in names.chunks(BATCH) {
             let batch: Value = names.iter().map(|name| self.job(name)).collect();
-            let taken = wait_for("a batch to be taken", PATIENCE, async || {
+            let taken = wait_for("a batch to be taken", TIMEOUT, async || {
                 let request = api
                     .request(reqwest::Method::POST, "/v1/jobs/batch")
                     .json(&batch);
@@ -270,7 +270,7 @@ impl<N: Ground> Cluster<N> {
 
     /// Waits until there are so many jobs, and all have ended well; gives them.
     pub(crate) async fn all_ended(&self, api: &Api, count: usize) -> Vec<Value> {
-        let ended = wait_for("the end of all jobs", PATIENCE * 4, async || {
+        let ended = wait_for("the end of all jobs", TIMEOUT * 4, async || {
             let mut counts = std::collections::BTreeMap::<String, usize>::new();
             let jobs = self.jobs(api).await?;
             for job in &jobs {

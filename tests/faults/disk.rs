@@ -1,7 +1,7 @@
 //! The disk of NATS is full, under load.
 
 use quintet_testkit::{Nats, Process, wait_for};
-use quintet_tests::{Api, PATIENCE};
+use quintet_tests::{Api, TIMEOUT};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -103,13 +103,11 @@ async fn a_full_disk_is_reported_at_once_and_with_room_again_everything_goes_on(
     cluster.nats.restart().await.unwrap();
     cluster.until_ready(&api).await;
     for name in refused {
-        let taken = wait_for("a refused job to be taken", PATIENCE, async || match send(
-            &cluster, &api, &name,
-        )
-        .await
-        {
-            (200 | 201, ..) => Ok(()),
-            (status, _, body) => Err(format!("{status} {body}")),
+        let taken = wait_for("a refused job to be taken", TIMEOUT, async || {
+            match send(&cluster, &api, &name).await {
+                (200 | 201, ..) => Ok(()),
+                (status, _, body) => Err(format!("{status} {body}")),
+            }
         });
         taken.await.unwrap();
         names.push(name);

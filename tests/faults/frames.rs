@@ -9,7 +9,7 @@ use quintet_contract::frame::{Bitmap, Canvas};
 use quintet_contract::id::WorkerId;
 use quintet_contract::subject::WorkerFrame;
 use quintet_testkit::wait_for;
-use quintet_tests::{Api, PATIENCE};
+use quintet_tests::{Api, TIMEOUT};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ impl Poster<'_> {
 
     /// Posts until a frame is taken by a display that has it, and returns that answer.
     async fn until_shown(&mut self) -> Value {
-        let shown = wait_for("a frame on the display", PATIENCE, async || {
+        let shown = wait_for("a frame on the display", TIMEOUT, async || {
             self.post().await?;
             let display = self.api.get("/v1/display").await;
             match display.status == 200 && display.body["writerTicks"].as_u64() > Some(0) {
@@ -64,7 +64,7 @@ impl Poster<'_> {
 /// The whole desired state.
 async fn set(api: &Api) -> Value {
     let get = async |path: &str| {
-        let got = wait_for(path, PATIENCE, async || {
+        let got = wait_for(path, TIMEOUT, async || {
             let answer = api.get(path).await;
             match answer.status {
                 200 => Ok(answer.body),
@@ -94,7 +94,7 @@ async fn a_loud_worker_takes_neither_the_display_from_another_nor_the_memory_of_
     let service = cluster.frames();
     let (_edge, api) = cluster.edge().await;
     let mut poster = Poster { api: &api, sent: 0 };
-    let posted = wait_for("the first frame", PATIENCE, async || poster.post().await);
+    let posted = wait_for("the first frame", TIMEOUT, async || poster.post().await);
     posted.await.unwrap();
     assert_eq!(api.post("/active", json!({"id": "dot"})).await.status, 204);
     poster.until_shown().await;
@@ -117,7 +117,7 @@ async fn a_loud_worker_takes_neither_the_display_from_another_nor_the_memory_of_
         if burst % 2 == 0 {
             let display = api.get("/v1/display").await;
             let before = display.body["framesReceived"].as_u64().unwrap();
-            let taken = wait_for("a frame of the quiet worker", PATIENCE, async || {
+            let taken = wait_for("a frame of the quiet worker", TIMEOUT, async || {
                 poster.post().await?;
                 let display = api.get("/v1/display").await.body;
                 match display["framesReceived"].as_u64() > Some(before) {
@@ -145,7 +145,7 @@ async fn the_display_is_driven_on_by_another_service_with_what_people_have_set()
     let mut services = [cluster.frames(), cluster.frames()];
     let (_edge, api) = cluster.edge().await;
     let mut poster = Poster { api: &api, sent: 0 };
-    let posted = wait_for("the first frame", PATIENCE, async || poster.post().await);
+    let posted = wait_for("the first frame", TIMEOUT, async || poster.post().await);
     posted.await.unwrap();
     for (path, body) in [
         ("/active", json!({"id": "dot"})),
@@ -192,7 +192,7 @@ async fn the_display_is_driven_on_by_another_service_with_what_people_have_set()
     // Asked to go, it hands over at once.
     let began = Instant::now();
     services[now].signal(Signal::TERM).unwrap();
-    assert!(services[now].wait(PATIENCE).await.unwrap().success());
+    assert!(services[now].wait(TIMEOUT).await.unwrap().success());
     poster.until_shown().await;
     println!(
         "after it was asked to go the display was driven on after {:?}",

@@ -1,7 +1,7 @@
 //! NATS as a cluster of three: a server of it is killed, or cut off from the others together with its clients.
 
 use quintet_testkit::{NatsCluster, free_port, wait_for};
-use quintet_tests::PATIENCE;
+use quintet_tests::TIMEOUT;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ fn number(name: &Value) -> Option<usize> {
 
 /// The leader of the jobs and the leader of the cluster, once every server that is asked knows both.
 async fn leaders(nats: &NatsCluster) -> (usize, usize) {
-    let found = wait_for("leaders", PATIENCE, async || {
+    let found = wait_for("leaders", TIMEOUT, async || {
         let mut found = None;
         for server in 0..nats.count() {
             let report = streams(nats, server).await?;
@@ -53,7 +53,7 @@ async fn leaders(nats: &NatsCluster) -> (usize, usize) {
 
 /// Waits until every copy of every stream is as new as its leader's.
 async fn until_caught_up(nats: &NatsCluster) {
-    let caught_up = wait_for("all copies to catch up", PATIENCE, async || {
+    let caught_up = wait_for("all copies to catch up", TIMEOUT, async || {
         let mut seen = 0;
         for server in 0..nats.count() {
             let report = streams(nats, server).await?;
@@ -80,7 +80,7 @@ async fn until_caught_up(nats: &NatsCluster) {
 
 /// Waits until all of these jobs have run.
 async fn until_run(cluster: &Cluster<NatsCluster>, names: &[String]) {
-    let ran = wait_for("jobs to run", PATIENCE, async || {
+    let ran = wait_for("jobs to run", TIMEOUT, async || {
         let waits = |name: &&String| cluster.runs(name).is_empty();
         match names.iter().filter(waits).count() {
             0 => Ok(()),
@@ -160,7 +160,7 @@ async fn parts_that_are_cut_off_with_a_nats_server_do_no_harm_and_the_others_go_
     let mut roaming = Vec::new();
     let found = wait_for(
         "an edge that may roam, on the lonely server",
-        PATIENCE,
+        TIMEOUT,
         async || {
             if !roaming.is_empty() && edges_at(&cluster.nats, alone).await? > 1 {
                 return Ok(());
@@ -187,7 +187,7 @@ async fn parts_that_are_cut_off_with_a_nats_server_do_no_harm_and_the_others_go_
     cluster.nats.cut_off(alone);
     // The majority takes jobs, and runs them, and the one that the lost agent had.
     cluster.submit(&api, after).await;
-    let moved = wait_for("the job on the other agent", PATIENCE, async || {
+    let moved = wait_for("the job on the other agent", TIMEOUT, async || {
         // While the remaining servers agree on new leaders, 503 is the documented answer.
         let job = api.get(&format!("/v1/jobs/{fenced}")).await.body;
         match job["agentId"] == "other" && job["status"] == "RUNNING" {
@@ -219,7 +219,7 @@ async fn parts_that_are_cut_off_with_a_nats_server_do_no_harm_and_the_others_go_
     cluster.until_ready(&cut_api).await;
     // While the servers elect again there may be no contact for longer than these short timings allow: the one that has
     // the job then gives it up as well, and it may be waiting to be started again, or have come back to this agent.
-    let back = wait_for("the agent that was cut off", PATIENCE, async || {
+    let back = wait_for("the agent that was cut off", TIMEOUT, async || {
         let agent = cut_api.get("/v1/agents/cut").await.body;
         let job = cut_api.get(&format!("/v1/jobs/{fenced}")).await.body;
         let has_it = agent["currentJobId"] == fenced && job["agentId"] == "cut";
@@ -231,7 +231,7 @@ async fn parts_that_are_cut_off_with_a_nats_server_do_no_harm_and_the_others_go_
     back.await.unwrap();
     until_caught_up(&cluster.nats).await;
     cluster.submit(&cut_api, &late).await;
-    let stopped = wait_for("the order to stop", PATIENCE, async || {
+    let stopped = wait_for("the order to stop", TIMEOUT, async || {
         // A scheduler that knows of an unwritable bucket answers 503 until a write to it is confirmed again.
         let answer = cut_api.order(&format!("/v1/jobs/{fenced}/stop")).await;
         match answer.status {
@@ -241,7 +241,7 @@ async fn parts_that_are_cut_off_with_a_nats_server_do_no_harm_and_the_others_go_
         }
     });
     stopped.await.unwrap();
-    let end = wait_for("the end of the job", PATIENCE, async || {
+    let end = wait_for("the end of the job", TIMEOUT, async || {
         let status = cut_api.job(&fenced).await["status"].clone();
         match status == "STOPPED" || status == "CANCELED" {
             true => Ok(status),

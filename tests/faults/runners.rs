@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{Api, Message, PATIENCE};
+use quintet_tests::{Api, Message, TIMEOUT};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ impl Clients {
     /// Asks one edge after the other until one answers as it should.
     async fn ask(&self, what: &str, method: Method, path: &str, body: Option<&Value>) -> Value {
         let mut next = 0;
-        let answered = wait_for(what, PATIENCE * 2, async || {
+        let answered = wait_for(what, TIMEOUT * 2, async || {
             next += 1;
             let mut request = self.0[next % self.0.len()].request(method.clone(), path);
             if let Some(body) = body {
@@ -85,7 +85,7 @@ impl Clients {
 
     /// Waits until so many nodes of these runs have ended: the moment for the next fault.
     async fn until_ended(&self, runs: &BTreeMap<String, String>, wanted: usize) {
-        let ended = wait_for("nodes to end", PATIENCE * 2, async || {
+        let ended = wait_for("nodes to end", TIMEOUT * 2, async || {
             let mut ended = 0;
             for id in runs.keys() {
                 let run = self.run(id).await;
@@ -103,7 +103,7 @@ impl Clients {
     }
 
     async fn until_completed(&self, id: &str) -> Value {
-        let run = wait_for("the end of a run", PATIENCE * 4, async || {
+        let run = wait_for("the end of a run", TIMEOUT * 4, async || {
             let run = self.run(id).await;
             match run["status"] == "completed" {
                 true => Ok(run),
@@ -214,7 +214,7 @@ async fn runners_are_killed_frozen_and_restarted_and_every_plan_comes_to_its_end
     // As an update does it: each is asked to go.
     for runner in &mut runners {
         runner.signal(rustix::process::Signal::TERM).unwrap();
-        assert!(runner.wait(PATIENCE).await.unwrap().success());
+        assert!(runner.wait(TIMEOUT).await.unwrap().success());
         *runner = cluster.runner();
     }
     clients.all_ended_as_without_a_fault(&cluster, &runs).await;

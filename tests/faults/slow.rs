@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{Agent, Api, Frame, PATIENCE, Socket};
+use quintet_tests::{Agent, Api, Frame, Socket, TIMEOUT};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ async fn listeners_that_do_not_read_cost_little_and_disturb_no_other_client() {
                 ended += usize::from(job["status"] == "STOPPED");
             }
         };
-        tokio::time::timeout(PATIENCE, received).await.unwrap();
+        tokio::time::timeout(TIMEOUT, received).await.unwrap();
     }
     let grown = resident(&edge).saturating_sub(before);
     println!("the edge grew by {grown} MiB");
@@ -95,7 +95,7 @@ async fn listeners_that_do_not_read_cost_little_and_disturb_no_other_client() {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, received).await.unwrap();
+    tokio::time::timeout(TIMEOUT, received).await.unwrap();
     drop((sockets, streams));
     api.order(&format!("/v1/jobs/{loud}/stop"))
         .await
@@ -166,7 +166,7 @@ async fn an_agent_that_does_not_read_is_closed_and_its_jobs_go_to_others() {
         let closed =
             wait_for(
                 "the silent socket to be closed",
-                PATIENCE,
+                TIMEOUT,
                 async || match closed_agents(&api).await {
                     0 => Err(format!("{} MiB", resident(&edge))),
                     _ => Ok(()),

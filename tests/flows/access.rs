@@ -7,7 +7,7 @@ use std::time::Duration;
 use quintet_bus::new_session;
 use quintet_edge::{ApiKey, EdgeConfig, OpenTo, Role, RunRateLimit};
 use quintet_testkit::wait_for;
-use quintet_tests::{Agent, Answer, Api, Frame, PATIENCE, Runs, Socket, Stack, binary, run_to_end};
+use quintet_tests::{Agent, Answer, Api, Frame, Runs, Socket, Stack, TIMEOUT, binary, run_to_end};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -172,7 +172,7 @@ async fn create_key(api: &Api, name: &str, permissions: Value) -> String {
 /// Waits until a key is good at an edge, or no longer.
 async fn until_status(api: &Api, key: &str, expected: u16) {
     let what = format!("{expected} for a key");
-    let found = wait_for(&what, PATIENCE, async || {
+    let found = wait_for(&what, TIMEOUT, async || {
         let answer = api.with_key(key).get("/runs").await;
         if answer.status == expected {
             Ok(())
@@ -402,7 +402,7 @@ async fn a_gate_names_the_key_that_decided_and_bounds_whom_the_client_claims() {
             api.send(request).await
         };
         decide(Some(&"x".repeat(129))).await.expect(422);
-        let waits = wait_for("the gate to wait", PATIENCE, async || {
+        let waits = wait_for("the gate to wait", TIMEOUT, async || {
             let answer = decide(claim).await;
             if answer.status == 200 {
                 Ok(answer)

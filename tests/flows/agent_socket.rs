@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quintet_testkit::wait_for;
-use quintet_tests::{Agent, PATIENCE, Plan, Socket, Stack};
+use quintet_tests::{Agent, Plan, Socket, Stack, TIMEOUT};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_good_run() {
             json!({"jobId": id, "lines": ["two", "three"], "stream": "stderr"}),
         )
         .await;
-    let logs = wait_for("three lines", PATIENCE, async || {
+    let logs = wait_for("three lines", TIMEOUT, async || {
         let text = stack.api.get(&format!("/v1/jobs/{id}/logs")).await.text;
         if text.lines().count() == 3 {
             Ok(text)
@@ -311,7 +311,7 @@ async fn mute_goes_to_the_agent_and_its_answer_into_the_metadata() {
             )
             .await;
         assert_eq!(asked.await.unwrap().expect(202).body["ok"], true);
-        let shown = wait_for("isMuted", PATIENCE, async || {
+        let shown = wait_for("isMuted", TIMEOUT, async || {
             let job = stack.api.job(&id).await;
             if job["streamMetadata"]["isMuted"] == muted {
                 Ok(())

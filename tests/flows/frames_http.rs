@@ -5,7 +5,7 @@ use std::io::Cursor;
 use quintet_contract::frame::{Bitmap, Canvas};
 use quintet_edge::{ApiKey, Role};
 use quintet_testkit::wait_for;
-use quintet_tests::{Answer, Api, PATIENCE, Plan, Socket, Stack};
+use quintet_tests::{Answer, Api, Plan, Socket, Stack, TIMEOUT};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ pub(crate) async fn pixels(api: &Api, path: &str) -> (u32, u32, Vec<u8>) {
 /// Waits until the display shows these pixels.
 async fn until_shown(api: &Api, lit: &[(u16, u16)]) {
     let expected = image(lit);
-    let shown = wait_for("the image on the display", PATIENCE, async || {
+    let shown = wait_for("the image on the display", TIMEOUT, async || {
         let (_, _, pixels) = pixels(api, "/frame.png?scale=1").await;
         let is_lit = |place: usize| expected.is_lit(place as u16 % 28, place as u16 / 28);
         let wrong = (0..pixels.len()).find(|place| (pixels[*place] == 0) != is_lit(*place));
@@ -76,7 +76,7 @@ async fn until_shown(api: &Api, lit: &[(u16, u16)]) {
 
 /// Waits until the stats are as they should be, and gives them.
 pub(crate) async fn until_stats(api: &Api, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-    let stats = wait_for(what, PATIENCE, async || {
+    let stats = wait_for(what, TIMEOUT, async || {
         let stats = api.get("/stats").await.expect(200).body;
         if is_it(&stats) {
             Ok(stats)

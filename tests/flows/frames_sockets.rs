@@ -8,7 +8,7 @@ use quintet_contract::id::HolderId;
 use quintet_edge::EdgeConfig;
 use quintet_frames::FramesConfig;
 use quintet_testkit::{Nats, wait_for};
-use quintet_tests::{Api, Frame, PATIENCE, Socket, part};
+use quintet_tests::{Api, Frame, Socket, TIMEOUT, part};
 use serde_json::{Value, json};
 
 use crate::frames_http::{frame, send, stack, until_stats};
@@ -39,7 +39,7 @@ async fn edge(nats: &Nats) -> (System, Api) {
 
 /// Receives messages until one is as it should be, and returns it.
 async fn receive_until(socket: &mut Socket, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
         let stats = socket.envelope_of("stats").await;
         if is_it(&stats) {
@@ -257,7 +257,7 @@ async fn a_client_that_does_not_read_costs_others_nothing() {
             .send_bytes(&frame(&[(round % 28, round % 14)]))
             .await;
     }
-    let newest = wait_for("the newest settings", PATIENCE, async || {
+    let newest = wait_for("the newest settings", TIMEOUT, async || {
         // The others may be read or not; this one is the last.
         let config = painter.envelope_of("config").await;
         let round = config["data"]["round"].clone();

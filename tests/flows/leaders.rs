@@ -15,7 +15,7 @@ use quintet_edge::EdgeConfig;
 use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_testkit::{Nats, wait_for};
-use quintet_tests::{Api, PATIENCE, Stack, connect, part};
+use quintet_tests::{Api, Stack, TIMEOUT, connect, part};
 use serde_json::{Value, json};
 
 fn scheduler(config: &mut SystemConfig, pool: &PoolName) {
@@ -38,7 +38,7 @@ async fn edge(nats: &Nats, patience: Duration) -> (System, Api) {
         config.parts.push(Part::Edge(edge));
     })
     .await;
-    system.ready(PATIENCE).await.unwrap();
+    system.ready(TIMEOUT).await.unwrap();
     let api = Api::new(system.address().unwrap());
     (system, api)
 }
@@ -102,7 +102,7 @@ async fn without_a_leader_requests_answer_retry_and_jobs_can_still_be_read() {
         .await;
     let id = id["id"].as_str().unwrap();
     api.until(id, "STOPPED").await;
-    assert!(pool.shutdown(PATIENCE).await.is_clean());
+    assert!(pool.shutdown(TIMEOUT).await.is_clean());
     let refused = api
         .post("/v1/jobs", json!({"inlineConfig": {"executor": "noop"}}))
         .await
@@ -124,7 +124,7 @@ async fn without_a_leader_requests_answer_retry_and_jobs_can_still_be_read() {
     nats.kill().await.unwrap();
     let gone = wait_for(
         "/ready to report that the bus is gone",
-        PATIENCE,
+        TIMEOUT,
         async || {
             let answer = api.get("/ready").await;
             if answer.status == 503 {
@@ -150,8 +150,8 @@ async fn an_edge_that_leaves_finishes_the_request_it_has() {
     let default = PoolName::default();
     // Makes the streams, and goes: the request below waits for its successor.
     let first = part(&nats, |config| scheduler(config, &default)).await;
-    let (edge, api) = edge(&nats, PATIENCE).await;
-    assert!(first.shutdown(PATIENCE).await.is_clean());
+    let (edge, api) = edge(&nats, TIMEOUT).await;
+    assert!(first.shutdown(TIMEOUT).await.is_clean());
     let watcher = quintet_bus::Bus::connect(
         quintet::system::BusSettings::open(nats.url())
             .config(&quintet::system::BusIdentity::Scheduler),
@@ -171,8 +171,8 @@ async fn an_edge_that_leaves_finishes_the_request_it_has() {
         }
         panic!("the tap ended");
     };
-    tokio::time::timeout(PATIENCE, seen).await.unwrap();
-    let leaving = tokio::spawn(edge.shutdown(PATIENCE));
+    tokio::time::timeout(TIMEOUT, seen).await.unwrap();
+    let leaving = tokio::spawn(edge.shutdown(TIMEOUT));
     let _second = part(&nats, |config| scheduler(config, &default)).await;
     asking.await.unwrap().expect(201);
     assert!(leaving.await.unwrap().is_clean());
@@ -189,18 +189,18 @@ async fn requests_in_flight_when_a_runner_leaves_may_be_sent_again() {
         config.parts.push(Part::Runner(RunnerConfig::new(holder)));
     });
     let runner = runner.await;
-    runner.ready(PATIENCE).await.unwrap();
+    runner.ready(TIMEOUT).await.unwrap();
     let bus = connect(&nats, "test").await;
     let run_id = new_run_id();
     let shard = RunShard::of(run_id);
     let create = json!({"runId": run_id, "mode": "queue", "plan": {"nodes": [{"id": "rest", "kind": "sleep", "for": "1ms"}]}});
     let create = serde_json::from_value(create).unwrap();
     let runs = CreateRuns { shard };
-    let created = bus.request_until(&runs, &create, PATIENCE);
+    let created = bus.request_until(&runs, &create, TIMEOUT);
     created.await.unwrap();
-    let ended = wait_for("the end of the run", PATIENCE, async || {
+    let ended = wait_for("the end of the run", TIMEOUT, async || {
         let request = RunRef { run_id };
-        let reply = bus.request(&GetRun { shard }, &request, PATIENCE).await;
+        let reply = bus.request(&GetRun { shard }, &request, TIMEOUT).await;
         match reply.map(|reply| reply.run.status) {
             Ok(status) if status.is_final() => Ok(()),
             other => Err(format!("{other:?}")),
@@ -209,8 +209,8 @@ async fn requests_in_flight_when_a_runner_leaves_may_be_sent_again() {
     ended.await.unwrap();
     // What has ended is read from its bucket: such a reply takes a while.
     let (runs, list) = (ListRunsOf { shard }, ListRuns::default());
-    let requests = (0..IN_FLIGHT).map(|_| bus.request(&runs, &list, PATIENCE));
-    let (outcomes, report) = tokio::join!(join_all(requests), runner.shutdown(PATIENCE));
+    let requests = (0..IN_FLIGHT).map(|_| bus.request(&runs, &list, TIMEOUT));
+    let (outcomes, report) = tokio::join!(join_all(requests), runner.shutdown(TIMEOUT));
     assert!(report.is_clean());
     for outcome in outcomes {
         let Err(error) = outcome else { continue };

@@ -9,7 +9,7 @@ use quintet_contract::id::{AgentId, JobId, PoolName};
 use quintet_contract::job::{JobError, JobStatus};
 use quintet_contract::subject::AgentReporting;
 use quintet_testkit::wait_for;
-use quintet_tests::{Agent, Api, Frame, PATIENCE, Plan, Socket, Stack};
+use quintet_tests::{Agent, Api, Frame, Plan, Socket, Stack, TIMEOUT};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ async fn connect_and_send(api: &Api, bytes: &str) -> TcpStream {
 /// The status of the next answer; 0 when the connection ends without one.
 async fn status(stream: &mut TcpStream) -> u16 {
     let mut head = vec![0; "HTTP/1.1 200".len()];
-    let read = timeout(PATIENCE, stream.read_exact(&mut head));
+    let read = timeout(TIMEOUT, stream.read_exact(&mut head));
     match read.await.expect("an answer or an end in time") {
         Ok(_) => String::from_utf8_lossy(&head)[9..].parse().unwrap(),
         Err(_) => 0,
@@ -41,7 +41,7 @@ async fn status(stream: &mut TcpStream) -> u16 {
 /// Reads until the other end closes.
 async fn until_closed(mut stream: TcpStream) {
     let mut rest = Vec::new();
-    let end = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    let end = timeout(TIMEOUT, stream.read_to_end(&mut rest)).await;
     // A reset is an end as well.
     drop(end.expect("an end in time"));
 }
@@ -139,7 +139,7 @@ async fn an_address_has_only_so_many_connections_and_streams() {
     second.next_of("ui.job.update").await;
     until_closed(connect_and_send(&stack.api, "").await).await;
     drop(first);
-    let streams = wait_for("a free connection", PATIENCE, async || {
+    let streams = wait_for("a free connection", TIMEOUT, async || {
         let stream = TcpStream::connect(address(&stack.api)).await;
         let mut stream = stream.map_err(|error| error.to_string())?;
         let ask = "GET /ui HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -231,7 +231,7 @@ async fn messages_of_an_agent_are_stored_unless_they_are_nested_too_deeply() {
             clock: 1,
             reports: vec![AgentReport::Hello { hello }, stopped],
         };
-        bus.request(&subject, &reports, PATIENCE).await.unwrap();
+        bus.request(&subject, &reports, TIMEOUT).await.unwrap();
         let job = stack.api.until(id.as_str(), "FAILED").await;
         assert_eq!(
             job["error"]["detail"].is_array(),

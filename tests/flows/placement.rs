@@ -1,7 +1,7 @@
 //! Placement as users see it: requirements, dry runs, explanations, lists.
 
 use quintet_testkit::wait_for;
-use quintet_tests::{Agent, PATIENCE, Stack};
+use quintet_tests::{Agent, Stack, TIMEOUT};
 use serde_json::{Value, json};
 
 fn hello(id: &str, capabilities: Value) -> Value {
@@ -176,7 +176,7 @@ async fn a_refused_job_is_offered_to_others_at_once() {
     );
     let reasons = job["timeline"].to_string();
     assert!(reasons.contains("no camera"), "{reasons}");
-    let free = wait_for("the shy agent to be idle", PATIENCE, async || {
+    let free = wait_for("the shy agent to be idle", TIMEOUT, async || {
         let agent = stack.api.get("/v1/agents/shy").await.body;
         if agent["jobs"] == json!([]) {
             Ok(())

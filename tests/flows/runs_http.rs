@@ -1,7 +1,7 @@
 //! Runs over HTTP: every status and body that is promised.
 
 use quintet_testkit::wait_for;
-use quintet_tests::{Answer, Api, PATIENCE, Runs};
+use quintet_tests::{Answer, Api, Runs, TIMEOUT};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ pub(crate) async fn make(api: &Api, body: Value) -> String {
 
 /// Waits until the run has this status.
 pub(crate) async fn until(api: &Api, id: &str, status: &str) -> Value {
-    let run = wait_for("a status of a run", PATIENCE, async || {
+    let run = wait_for("a status of a run", TIMEOUT, async || {
         let run = api.get(&format!("/runs/{id}")).await.body["run"].clone();
         if run["status"] == status {
             Ok(run)
@@ -313,7 +313,7 @@ async fn a_gate_is_decided_once() {
     let waiting = async |verb: &str| {
         let id = make(api, json!({"plan": gate()})).await;
         let path = format!("/runs/{id}/nodes/go/{verb}");
-        let answer = wait_for("a gate that waits", PATIENCE, async || {
+        let answer = wait_for("a gate that waits", TIMEOUT, async || {
             let answer = api.order(&path).await;
             if answer.status == 409 {
                 Err(answer.text)
@@ -359,7 +359,7 @@ async fn an_ended_run_is_continued_in_a_new_one() {
         "invalid status transition"
     );
     let reject = format!("/runs/{id}/nodes/go/reject");
-    let rejected = wait_for("the gate", PATIENCE, async || {
+    let rejected = wait_for("the gate", TIMEOUT, async || {
         api.order(&reject).await.status == 200
     });
     rejected.await.unwrap();
@@ -380,7 +380,7 @@ async fn an_ended_run_is_continued_in_a_new_one() {
         "it is not done again"
     );
     let approve = format!("/runs/{}/nodes/go/approve", run["id"].as_str().unwrap());
-    let approved = wait_for("the gate", PATIENCE, async || {
+    let approved = wait_for("the gate", TIMEOUT, async || {
         api.order(&approve).await.status == 200
     });
     approved.await.unwrap();

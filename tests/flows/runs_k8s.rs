@@ -5,7 +5,7 @@ use quintet_contract::id::HolderId;
 use quintet_runner::{KubernetesConfig, RunnerConfig};
 use quintet_testkit::kubernetes::{Cluster, Fault, NAMESPACE, Verb, status};
 use quintet_testkit::{Nats, wait_for};
-use quintet_tests::{Api, PATIENCE, part, start_edges};
+use quintet_tests::{Api, TIMEOUT, part, start_edges};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -43,7 +43,7 @@ impl Place {
 
     /// The runner ends, and another one comes.
     async fn change_runner(self) -> Self {
-        assert!(self.runner.shutdown(PATIENCE).await.is_clean());
+        assert!(self.runner.shutdown(TIMEOUT).await.is_clean());
         let runner = runner(&self.nats, &self.folder).await;
         Self { runner, ..self }
     }
@@ -81,7 +81,7 @@ async fn runner(nats: &Nats, folder: &TempDir) -> System {
         config.parts.push(Part::Runner(runner));
     });
     let runner = runner.await;
-    runner.ready(PATIENCE).await.unwrap();
+    runner.ready(TIMEOUT).await.unwrap();
     runner
 }
 
@@ -99,7 +99,7 @@ async fn a_command_is_one_job_that_outlives_its_runner() {
 
     let output = "{\"type\": \"checkpoint\", \"name\": \"epoch\", \"data\": {\"epoch\": 1}}\n";
     place.cluster.log(START, output);
-    let seen = wait_for("the checkpoint", PATIENCE, async || {
+    let seen = wait_for("the checkpoint", TIMEOUT, async || {
         match place.checkpoints(&id).await {
             none if none.is_empty() => Err("none"),
             _ => Ok(()),

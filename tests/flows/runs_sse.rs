@@ -9,7 +9,7 @@ use quintet_contract::run::{RunEvent, RunStatus};
 use quintet_contract::time::Timestamp;
 use quintet_testkit::Nats;
 use quintet_tests::{
-    Api, Feed, Message, Owner, PATIENCE, checkpoint, connect, line, start_edges, status,
+    Api, Feed, Message, Owner, TIMEOUT, checkpoint, connect, line, start_edges, status,
 };
 use serde_json::{Value, json};
 
@@ -244,7 +244,7 @@ async fn clients_that_lose_their_connections_on_two_edges_and_a_restart_of_nats_
         .await
         .unwrap();
     for client in clients.into_iter().chain(steady) {
-        let seen = tokio::time::timeout(PATIENCE * 2, client)
+        let seen = tokio::time::timeout(TIMEOUT * 2, client)
             .await
             .expect("an end in time")
             .unwrap();

@@ -1,7 +1,7 @@
 //! Stored job templates.
 
 use quintet_testkit::wait_for;
-use quintet_tests::{PATIENCE, Stack};
+use quintet_tests::{Stack, TIMEOUT};
 use serde_json::json;
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn a_template_is_stored_changed_used_and_deleted() {
         .unwrap()
         .to_owned();
     stack.api.until(&id, "STOPPED").await;
-    let logs = wait_for("the log", PATIENCE, async || {
+    let logs = wait_for("the log", TIMEOUT, async || {
         let text = stack.api.get(&format!("/v1/jobs/{id}/logs")).await.text;
         if text.is_empty() {
             Err("nothing yet")

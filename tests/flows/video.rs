@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use quintet_testkit::wait_for;
-use quintet_tests::{PATIENCE, Stack, run_to_end};
+use quintet_tests::{Stack, TIMEOUT, run_to_end};
 use serde_json::{Value, json};
 
 /// The report of ffprobe on a file.
@@ -76,7 +76,7 @@ async fn a_recording_is_silent_in_exactly_the_muted_span() {
     stack.api.until(&id, "RUNNING").await;
     let recorded = async |seconds: f64| {
         let what = format!("{seconds} s of recording");
-        let at = wait_for(&what, PATIENCE, async || {
+        let at = wait_for(&what, TIMEOUT, async || {
             let job = stack.api.job(&id).await;
             let progress = &job["streamMetadata"]["progress"];
             let at = progress["outTimeMs"].as_f64().unwrap_or_default() / 1000.0;

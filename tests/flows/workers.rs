@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use quintet_contract::task::command_queue;
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{Api, PATIENCE, Plan, Stack, binary, run_to_end};
+use quintet_tests::{Api, Plan, Stack, TIMEOUT, binary, run_to_end};
 use serde_json::{Value, json};
 
 use crate::runs_http;
@@ -22,7 +22,7 @@ fn ids(workers: &[Value]) -> Vec<&str> {
 
 /// Waits until the workers are as they should be, and gives them.
 async fn until(api: &Api, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-    let found = wait_for(what, PATIENCE, async || {
+    let found = wait_for(what, TIMEOUT, async || {
         let workers = list(api, "").await;
         match is_so(&workers) {
             true => Ok(workers),
@@ -132,7 +132,7 @@ async fn a_drained_run_worker_takes_no_tasks_until_it_may_again() {
     let (code, out) = quintet(api, &["drain", "run-worker-1"]).await;
     assert!(code == Some(0) && out.contains("draining"), "{out}");
     let queue = async |what: &str, is_so: &dyn Fn(usize, u64) -> bool| {
-        let queue = wait_for(what, PATIENCE, async || {
+        let queue = wait_for(what, TIMEOUT, async || {
             let state = bus.queue_state(&command_queue()).await.unwrap().unwrap();
             match is_so(state.waiting, state.pending) {
                 true => Ok(()),

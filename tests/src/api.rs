@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use quintet_testkit::wait_for;
 
-use crate::{Feed, PATIENCE};
+use crate::{Feed, TIMEOUT};
 
 /// A client of one edge.
 #[derive(Clone, Debug)]
@@ -80,10 +80,7 @@ impl Api {
 
     /// A request that the test completes.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self
-            .client
-            .request(method, self.url(path))
-            .timeout(PATIENCE);
+        let request = self.client.request(method, self.url(path)).timeout(TIMEOUT);
         match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,
@@ -152,7 +149,7 @@ impl Api {
     /// Waits until the job has this status, and gives it.
     pub async fn until(&self, id: &str, status: &str) -> Value {
         let what = format!("{status} of job {id}");
-        let job = wait_for(&what, PATIENCE, async || {
+        let job = wait_for(&what, TIMEOUT, async || {
             let job = self.job(id).await;
             if job["status"] == status {
                 Ok(job)
@@ -166,7 +163,7 @@ impl Api {
     /// Waits until the agent has this state, and gives it.
     pub async fn until_agent(&self, id: &str, state: &str) -> Value {
         let what = format!("{state} of agent {id}");
-        let agent = wait_for(&what, PATIENCE, async || {
+        let agent = wait_for(&what, TIMEOUT, async || {
             let agent = self.get(&format!("/v1/agents/{id}")).await.body;
             if agent["state"] == state {
                 Ok(agent)

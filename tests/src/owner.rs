@@ -24,7 +24,7 @@ use quintet_contract::topology::stream;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
 /// A run and how far its log goes.
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ impl Owner {
         let last = entries.last().unwrap().n;
         let message = RunLogBatch { run_id, entries };
         let subject = RunLog { run: run_id };
-        let stored = timeout(PATIENCE, self.stored(&subject, &message, sequence));
+        let stored = timeout(TIMEOUT, self.stored(&subject, &message, sequence));
         let sequence = stored.await.expect("NATS confirms an entry in time");
         let mut runs = self.runs();
         let held = runs.get_mut(&run_id).unwrap();

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use uuid::Uuid;
 
-use crate::{Api, PATIENCE};
+use crate::{Api, TIMEOUT};
 
 /// What came on a socket.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +83,7 @@ impl Socket {
     /// The next frame.
     pub async fn next(&mut self) -> Frame {
         loop {
-            let message = timeout(PATIENCE, self.0.next())
+            let message = timeout(TIMEOUT, self.0.next())
                 .await
                 .expect("a frame in time");
             match message {

@@ -183,7 +183,7 @@ impl Owner for DisplayOwner {
         Ok(Some(core.reload(stored, clock.now())))
     }
 
-    async fn conclude(&mut self, core: CoreOf<Outbound>, outbound: Outbound) {
+    async fn end_term(&mut self, core: CoreOf<Outbound>, outbound: Outbound) {
         self.image = Some(core.shown());
         let tasks = outbound.tasks.clone();
         // With the channel of their events closed, processes wait for nothing.

@@ -110,7 +110,7 @@ async fn live(
             log_lines(&spec.id, errors).await;
         }
     };
-    let living = live_until(&mut child, &group, grace, halt);
+    let living = run_until(&mut child, &group, grace, halt);
     let ended = tokio::select! {
         biased;
         ended = living => ended,
@@ -148,7 +148,7 @@ fn command(spec: &ProcessSpec) -> Command {
 }
 
 /// Waits until a process has ended; ends it on request.
-async fn live_until(
+async fn run_until(
     child: &mut Child,
     group: &Group,
     grace: Duration,

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 /// Long enough for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The program, without the environment of the test.
 fn quintet(arguments: &[&str]) -> Command {
@@ -59,7 +59,7 @@ impl Up {
         let mut command = quintet(&["up", "--port", "0", "--data-dir", data.to_str().unwrap()]);
         command.stdout(out).stderr(log).process_group(0);
         let process = Process::spawn(command).unwrap();
-        let ready = wait_for("the ready line", PATIENCE, async || {
+        let ready = wait_for("the ready line", TIMEOUT, async || {
             let out = fs::read_to_string(folder.path().join("up.out")).unwrap();
             match out
                 .strip_prefix("ready ")
@@ -87,7 +87,7 @@ impl Up {
 
     /// The nats-server that it started.
     async fn server(&self) -> Pid {
-        let found = wait_for("one nats-server", PATIENCE, async || {
+        let found = wait_for("one nats-server", TIMEOUT, async || {
             match servers(&self.data()).as_slice() {
                 [pid] => Ok(*pid),
                 other => Err(format!("{other:?}")),
@@ -97,14 +97,12 @@ impl Up {
     }
 
     async fn until_no_server(&self) {
-        let gone = wait_for(
-            "nats-server to be gone",
-            PATIENCE,
-            async || match servers(&self.data()).as_slice() {
+        let gone = wait_for("nats-server to be gone", TIMEOUT, async || {
+            match servers(&self.data()).as_slice() {
                 [] => Ok(()),
                 left => Err(format!("{left:?}")),
-            },
-        );
+            }
+        });
         gone.await.unwrap();
     }
 
@@ -158,7 +156,7 @@ async fn a_signal_to_the_group_ends_everything_and_until_then_no_other_process_g
 
     let group = Pid::from_raw(up.process.id().try_into().unwrap()).unwrap();
     kill_process_group(group, Signal::TERM).unwrap();
-    let status = up.process.wait(PATIENCE).await.unwrap();
+    let status = up.process.wait(TIMEOUT).await.unwrap();
     assert!(status.success(), "{status}");
     assert_eq!(servers(&data), []);
     assert!(
@@ -175,7 +173,7 @@ async fn a_nats_server_that_dies_is_started_again_and_one_whose_program_dies_is_
     up.runs_a_job().await;
     let first = up.server().await;
     kill_process(first, Signal::KILL).unwrap();
-    let again = wait_for("another nats-server", PATIENCE, async || {
+    let again = wait_for("another nats-server", TIMEOUT, async || {
         let now = up.server().await;
         if now == first {
             Err("the first is still there")
@@ -213,7 +211,7 @@ async fn log_of_demo(environment: &[(&str, &str)]) -> String {
     let file = fs::File::create(&log).unwrap();
     command.stdout(Stdio::null()).stderr(file);
     let mut process = Process::spawn(command).unwrap();
-    let ended = wait_for("the demonstration to end", PATIENCE, async || {
+    let ended = wait_for("the demonstration to end", TIMEOUT, async || {
         let log = fs::read_to_string(&log).unwrap();
         match log.contains("demo: there is no") {
             true => Ok(log),
@@ -222,7 +220,7 @@ async fn log_of_demo(environment: &[(&str, &str)]) -> String {
     });
     let log = ended.await.unwrap();
     process.signal(Signal::TERM).unwrap();
-    assert!(process.wait(PATIENCE).await.unwrap().success());
+    assert!(process.wait(TIMEOUT).await.unwrap().success());
     log
 }
 
@@ -292,7 +290,7 @@ async fn closing_the_output_does_not_end_the_program() {
     let mut process = Process::spawn(command).unwrap();
     let url = format!("http://127.0.0.1:{port}");
     // The line is written before this is logged.
-    let serves = wait_for("the line after the ready line", PATIENCE, async || {
+    let serves = wait_for("the line after the ready line", TIMEOUT, async || {
         let log = fs::read_to_string(&log).unwrap();
         if log.contains("everything serves") {
             Ok(())
@@ -304,7 +302,7 @@ async fn closing_the_output_does_not_end_the_program() {
     let listed = run(&["--url", &url, "agents", "list"]).await;
     assert!(listed.status.success(), "{}", text(&listed.stderr));
     process.signal(Signal::TERM).unwrap();
-    assert!(process.wait(PATIENCE).await.unwrap().success());
+    assert!(process.wait(TIMEOUT).await.unwrap().success());
 }
 
 #[tokio::test]
@@ -332,7 +330,7 @@ async fn a_password_that_nats_refuses_ends_a_part_at_once() {
     let mut part = quintet(&["serve", "scheduler", "--nats-url", &nats.url()]);
     part.envs([("NATS_USER", "me"), ("NATS_PASSWORD", "wrong")]);
     let ended = tokio::task::spawn_blocking(move || part.output().unwrap());
-    let ended = tokio::time::timeout(PATIENCE / 2, ended)
+    let ended = tokio::time::timeout(TIMEOUT / 2, ended)
         .await
         .expect("it does not wait")
         .unwrap();
@@ -372,7 +370,7 @@ async fn what_cannot_work_is_refused_at_once_with_what_to_do() {
         let log = fs::File::create(path("log")).unwrap();
         command.stdout(Stdio::null()).stderr(log);
         let mut process = Process::spawn(command).unwrap();
-        let status = process.wait(PATIENCE / 2).await.unwrap();
+        let status = process.wait(TIMEOUT / 2).await.unwrap();
         let output = fs::read_to_string(path("log")).unwrap();
         assert_eq!(status.code(), Some(code), "{arguments:?}: {output}");
         assert!(output.contains(expected), "{arguments:?}: {output}");

@@ -178,7 +178,7 @@ impl Owner for ShardOwner {
     }
 
     /// Executions are begun again by the next leader.
-    async fn conclude(&mut self, _: CoreOf<Outbound>, outbound: Outbound) {
+    async fn end_term(&mut self, _: CoreOf<Outbound>, outbound: Outbound) {
         let _ = outbound.tasks.shutdown(SHUTDOWN_TIMEOUT).await;
     }
 

@@ -73,7 +73,7 @@ pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled,
         reporter,
         task: Arc::new(task),
     };
-    let disposition = hold(&held, config.task_ack_wait / 3, task_run.run(take)).await;
+    let disposition = keep_in_progress(&held, config.task_ack_wait / 3, task_run.run(take)).await;
     drop(slot);
     match disposition {
         Disposition::Ack => held.ack().await,
@@ -83,7 +83,7 @@ pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled,
 }
 
 /// Marks the task as in progress at the queue, until it has ended.
-async fn hold(
+async fn keep_in_progress(
     held: &AckHandle,
     period: Duration,
     task_run: impl Future<Output = Disposition>,

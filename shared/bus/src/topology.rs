@@ -106,7 +106,7 @@ impl Bus {
     pub async fn ensure_topology(&self) -> Result<TopologyReport, TopologyError> {
         let mut reports = Vec::new();
         for wanted in self.wanted() {
-            let found = match self.look(&wanted.name).await? {
+            let found = match self.inspect(&wanted.name).await? {
                 Some(found) if captures_others(&wanted, &found.config) => {
                     self.capture(&wanted, found.config).await?
                 }
@@ -129,7 +129,7 @@ impl Bus {
     pub async fn verify_topology(&self) -> Result<TopologyReport, TopologyError> {
         let mut reports = Vec::new();
         for wanted in self.wanted() {
-            let found = self.look(&wanted.name).await?;
+            let found = self.inspect(&wanted.name).await?;
             reports.push(report(&wanted, found.as_ref()));
         }
         Ok(TopologyReport { streams: reports })
@@ -147,7 +147,7 @@ impl Bus {
             .collect()
     }
 
-    async fn look(&self, name: &str) -> Result<Option<Info>, TopologyError> {
+    async fn inspect(&self, name: &str) -> Result<Option<Info>, TopologyError> {
         let inspect = |source: Cause| TopologyError::Inspect {
             stream: name.to_owned(),
             source,
@@ -197,7 +197,7 @@ impl Bus {
                 CreateStreamErrorKind::JetStream(reason)
                     if reason.error_code() == ErrorCode::STREAM_NAME_EXIST =>
                 {
-                    if let Some(found) = self.look(&wanted.name).await? {
+                    if let Some(found) = self.inspect(&wanted.name).await? {
                         return Ok(found);
                     }
                 }

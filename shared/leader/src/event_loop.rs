@@ -132,7 +132,7 @@ pub(crate) async fn serve<O: Owner>(
         outbound,
         ..
     } = leader;
-    owner.conclude(core, outbound).await;
+    owner.end_term(core, outbound).await;
     Ok(outcome)
 }
 

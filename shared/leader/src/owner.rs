@@ -193,7 +193,7 @@ pub trait Owner: Send + Sync + Sized {
     }
 
     /// Ends a term: its work beside the loop, and what is kept of it for the next.
-    fn conclude(
+    fn end_term(
         &mut self,
         _core: CoreOf<Self::Outbound>,
         _outbound: Self::Outbound,

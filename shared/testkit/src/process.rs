@@ -88,7 +88,7 @@ impl Process {
         let pid = self.pid()?;
         let mut wait = Wait::new(format!("{} to stand still", self.name), PAUSE_DEADLINE);
         while wait
-            .look(async { waitid(WaitId::Pid(pid), stopped).is_ok_and(|seen| seen.is_some()) })
+            .check(async { waitid(WaitId::Pid(pid), stopped).is_ok_and(|seen| seen.is_some()) })
             .await?
             .is_none()
         {}
@@ -128,7 +128,7 @@ impl Process {
         let mut wait = Wait::new(format!("{} to end", self.name), deadline);
         loop {
             let status = self.exited()?;
-            if let Some(status) = wait.look(async { status.ok_or("still running") }).await? {
+            if let Some(status) = wait.check(async { status.ok_or("still running") }).await? {
                 return Ok(status);
             }
         }

@@ -110,7 +110,7 @@ where
 {
     let mut wait = Wait::new(what, deadline);
     loop {
-        if let Some(value) = wait.look(condition()).await? {
+        if let Some(value) = wait.check(condition()).await? {
             return Ok(value);
         }
     }
@@ -137,16 +137,16 @@ impl Wait {
             end: Instant::now() + deadline,
             pause: FIRST_PAUSE,
             checks: 0,
-            seen: "nothing: the first look never came back".to_owned(),
+            seen: "nothing: the first check never came back".to_owned(),
         }
     }
 
     /// Looks once: the value, or nothing after a short pause, or a failure once the deadline has passed.
-    pub async fn look<O: Observation>(
+    pub async fn check<O: Observation>(
         &mut self,
-        look: impl Future<Output = O>,
+        check: impl Future<Output = O>,
     ) -> Result<Option<O::Value>, Timeout> {
-        if let Ok(observation) = tokio::time::timeout_at(self.end, look).await {
+        if let Ok(observation) = tokio::time::timeout_at(self.end, check).await {
             self.checks += 1;
             match observation.into_result() {
                 Ok(value) => return Ok(Some(value)),

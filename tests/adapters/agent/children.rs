@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use super::owner::{PATIENCE, Stage, agent_id, connect};
+use super::owner::{Stage, TIMEOUT, agent_id, connect};
 
 const SHELL_WITH_GRANDCHILD: &str =
     "trap '' TERM; sleep 1000 & echo $! > grandchild; echo up; wait; sleep 1000";
@@ -37,7 +37,7 @@ fn is_alive(pid: &str) -> bool {
 
 async fn read_pid(path: &Path) -> String {
     let what = format!("a pid in {}", path.display());
-    let pid = wait_for(&what, PATIENCE, async || {
+    let pid = wait_for(&what, TIMEOUT, async || {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.strip_suffix('\n').map(str::to_owned)
     });
@@ -46,7 +46,7 @@ async fn read_pid(path: &Path) -> String {
 
 async fn gone(pid: &str) {
     let what = format!("the end of process {pid}");
-    wait_for(&what, PATIENCE, async || !is_alive(pid))
+    wait_for(&what, TIMEOUT, async || !is_alive(pid))
         .await
         .unwrap();
 }
@@ -165,7 +165,7 @@ async fn a_stop_ends_a_well_behaved_program_at_once_and_any_other_with_all_it_st
         )
         .await;
     stage.logged("good", "up").await;
-    stage.stop("good", PATIENCE).await;
+    stage.stop("good", TIMEOUT).await;
     assert_eq!(stage.end("good").await, None);
     assert_eq!(stage.story("good")[3..], ["STOPPING", "STOPPED"]);
     stage.logged("good", "bye").await;
@@ -264,7 +264,7 @@ async fn noops_end_as_configured_and_a_thousand_of_them_take_no_time() {
     stage.offer("fails", json!({"failAfterMs": 10})).await;
     assert_eq!(stage.end("fails").await.unwrap().code, "NOOP_FAILED");
     stage.run_job("stays", json!({"executor": "noop"})).await;
-    stage.stop("stays", PATIENCE).await;
+    stage.stop("stays", TIMEOUT).await;
     assert_eq!(stage.end("stays").await, None);
     let begun = Instant::now();
     for number in 0..1000 {
@@ -275,7 +275,7 @@ async fn noops_end_as_configured_and_a_thousand_of_them_take_no_time() {
     for number in 0..1000 {
         assert_eq!(stage.end(&format!("n{number}")).await, None);
     }
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < TIMEOUT, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -305,7 +305,7 @@ async fn a_lost_owner_makes_the_agent_kill_what_may_run_elsewhere() {
     assert!(is_alive(&here));
     stage.forget_heartbeats();
     stage.speak_again(settings).await;
-    wait_for("a heartbeat", PATIENCE, async || stage.heartbeats() > 0)
+    wait_for("a heartbeat", TIMEOUT, async || stage.heartbeats() > 0)
         .await
         .unwrap();
     assert_eq!(stage.listed(), ["only-here"]);
@@ -378,7 +378,7 @@ async fn a_killed_agent_takes_its_children_and_grandchildren_along() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    wait_for("a hello", PATIENCE, async || stage.hellos() > 0)
+    wait_for("a hello", TIMEOUT, async || stage.hellos() > 0)
         .await
         .unwrap();
     stage

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use super::owner::{PATIENCE, Stage};
+use super::owner::{Stage, TIMEOUT};
 
 const PICTURE_AND_TONE: &str = "testsrc=size=320x240:rate=25[out0];sine=frequency=440[out1]";
 
@@ -64,7 +64,7 @@ async fn silences(file: &Path) -> Vec<(f64, f64)> {
 /// Waits until the job's output has got this much further than `from`; gives where it is.
 async fn recorded(stage: &Stage, job: &str, from: f64, more: f64) -> f64 {
     let what = format!("{more} s more of {job}");
-    let at = wait_for(&what, PATIENCE, async || {
+    let at = wait_for(&what, TIMEOUT, async || {
         let at = position(stage, job);
         if at >= from + more {
             Ok(at)
@@ -92,7 +92,7 @@ async fn a_recording_is_silent_in_exactly_the_muted_span_and_playable_after_a_st
     let muted = recorded(&stage, "j", begin, 2.5).await;
     assert_eq!(stage.control("j", "unmute").await, json!({"success": true}));
     recorded(&stage, "j", muted, 1.5).await;
-    stage.stop("j", PATIENCE).await;
+    stage.stop("j", TIMEOUT).await;
     assert_eq!(stage.end("j").await, None);
     let story = stage.story("j");
     let wanted = [
@@ -241,7 +241,7 @@ async fn an_encoder_that_waits_for_its_source_obeys_a_stop_and_keeps_what_it_has
     });
     let config = json!({"streamUrl": url, "outputPath": "waits.mp4", "videoCodec": "copy"});
     stage.run_job("j", config).await;
-    stage.stop("j", PATIENCE).await;
+    stage.stop("j", TIMEOUT).await;
     assert_eq!(stage.end("j").await, None);
     assert!(seconds(&stage.folder.path().join("waits.mp4")).await > 10.0);
     serving.abort();

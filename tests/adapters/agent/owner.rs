@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An owner, its NATS, and one agent.
 pub(crate) struct Stage {
@@ -183,7 +183,7 @@ impl Stage {
     /// Waits until this was reported of the job; gives everything reported so far.
     pub(crate) async fn until(&self, job: &str, wanted: &str) -> Vec<String> {
         let what = format!("{wanted} of {job}");
-        let story = wait_for(&what, PATIENCE, async || {
+        let story = wait_for(&what, TIMEOUT, async || {
             let story = self.story(job);
             if story.iter().any(|word| word == wanted) {
                 Ok(story)
@@ -197,7 +197,7 @@ impl Stage {
     /// Waits for the end of a job: its error, if any.
     pub(crate) async fn end(&self, job: &str) -> Option<JobError> {
         let what = format!("the end of {job}");
-        let end = wait_for(&what, PATIENCE, async || {
+        let end = wait_for(&what, TIMEOUT, async || {
             let received = self.received.lock().unwrap();
             let end = received.reports.iter().find_map(|report| match report {
                 AgentReport::JobStopped { job_id, error, .. } if job_id.as_str() == job => {
@@ -262,10 +262,7 @@ impl Stage {
         let verb = CommandVerb::of(&command).unwrap();
         let agent = agent_id();
         let subject = CommandAgent { agent, verb };
-        self.bus
-            .request(&subject, &command, PATIENCE)
-            .await
-            .unwrap()
+        self.bus.request(&subject, &command, TIMEOUT).await.unwrap()
     }
 
     pub(crate) async fn stop(&self, job: &str, deadline: Duration) {
@@ -311,7 +308,7 @@ impl Stage {
     /// Waits until the log holds a line that contains this, and gives the line.
     pub(crate) async fn logged(&self, job: &str, wanted: &str) -> String {
         let what = format!("{wanted} in the log of {job}");
-        let line = wait_for(&what, PATIENCE, async || {
+        let line = wait_for(&what, TIMEOUT, async || {
             let log = self.log(job).await;
             let found = log.iter().find(|(_, line)| line.contains(wanted));
             found
@@ -346,10 +343,7 @@ impl Stage {
 
     pub(crate) async fn left(&mut self) -> Result<(), Error> {
         let agent = self.agent.take().unwrap();
-        tokio::time::timeout(PATIENCE, agent)
-            .await
-            .unwrap()
-            .unwrap()
+        tokio::time::timeout(TIMEOUT, agent).await.unwrap().unwrap()
     }
 }
 

@@ -8,7 +8,7 @@ use quintet_testkit::wait_for;
 use quintet_worker::process::EnvironmentFilter;
 use tempfile::TempDir;
 
-use super::stage::{PATIENCE, Stage, frame, id};
+use super::stage::{Stage, TIMEOUT, frame, id};
 
 /// A program that writes down its number and what it was given, then waits; TERM ends it or not.
 fn spec(folder: &Path, name: &str, on_term: &str) -> ProcessSpec {
@@ -34,9 +34,13 @@ fn is_alive(number: u32) -> bool {
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
-    let held = wait_for(what, PATIENCE, async || {
-        if holds() { Ok(()) } else { Err("not yet") }
-    });
+    let held = wait_for(
+        what,
+        TIMEOUT,
+        async || {
+            if holds() { Ok(()) } else { Err("not yet") }
+        },
+    );
     held.await.unwrap();
 }
 
@@ -53,16 +57,16 @@ async fn programs_run_while_they_are_wanted_and_are_killed_when_they_do_not_end(
     let folder = TempDir::new().unwrap();
     let stage = Stage::open().await;
     let service = stage.serve("one", with(folder.path())).await;
-    let look = stage.look().await;
-    assert_eq!(look.known, [id("deaf"), id("polite")]);
-    assert!(look.stats.running.is_empty());
+    let status = stage.status().await;
+    assert_eq!(status.known, [id("deaf"), id("polite")]);
+    assert!(status.stats.running.is_empty());
     stage.activate(Some("polite")).await.unwrap();
     until("the first program", || {
         numbers(folder.path(), "polite").len() == 1
     })
     .await;
     stage
-        .until("it runs", |look| look.stats.running == [id("polite")])
+        .until("it runs", |status| status.stats.running == [id("polite")])
         .await;
     let environment = std::fs::read_to_string(folder.path().join("polite.env"));
     assert_eq!(environment.unwrap(), "polite yellow\n");
@@ -81,10 +85,10 @@ async fn programs_run_while_they_are_wanted_and_are_killed_when_they_do_not_end(
     stage.stop("deaf").await;
     let deaf = numbers(folder.path(), "deaf")[0];
     until("the second one's end", || !is_alive(deaf)).await;
-    let look = stage
-        .until("nothing runs", |look| look.stats.running.is_empty())
+    let status = stage
+        .until("nothing runs", |status| status.stats.running.is_empty())
         .await;
-    assert_eq!(look.stats.active, None);
+    assert_eq!(status.stats.active, None);
     service.end().await;
 }
 

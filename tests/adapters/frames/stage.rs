@@ -21,7 +21,7 @@ use quintet_testkit::{Nats, wait_for};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const CANVAS: Canvas = Canvas {
     width: 28,
     height: 14,
@@ -84,10 +84,10 @@ impl Stage {
         Service { shutdown, running }
     }
 
-    pub(crate) async fn look(&self) -> FramesReply {
-        let look = GetFramesStatus {};
+    pub(crate) async fn status(&self) -> FramesReply {
+        let request = GetFramesStatus {};
         self.bus
-            .request_until(&FramesStatus {}, &look, PATIENCE)
+            .request_until(&FramesStatus {}, &request, TIMEOUT)
             .await
             .unwrap()
     }
@@ -98,12 +98,12 @@ impl Stage {
         what: &str,
         holds: impl Fn(&FramesReply) -> bool,
     ) -> FramesReply {
-        let found = wait_for(what, PATIENCE, async || {
-            let look = self.look().await;
-            if holds(&look) {
-                Ok(look)
+        let found = wait_for(what, TIMEOUT, async || {
+            let status = self.status().await;
+            if holds(&status) {
+                Ok(status)
             } else {
-                Err(format!("{look:?}"))
+                Err(format!("{status:?}"))
             }
         });
         found.await.unwrap()
@@ -113,7 +113,7 @@ impl Stage {
         let asked = ActivateWorker { id: worker.map(id) };
         let done = self
             .bus
-            .request_until(&ActivateFrameWorker {}, &asked, PATIENCE);
+            .request_until(&ActivateFrameWorker {}, &asked, TIMEOUT);
         done.await.map(drop)
     }
 
@@ -121,15 +121,13 @@ impl Stage {
         let asked = FrameWorkerRef { id: id(worker) };
         let done = self
             .bus
-            .request_until(&StartFrameWorker {}, &asked, PATIENCE);
+            .request_until(&StartFrameWorker {}, &asked, TIMEOUT);
         done.await.unwrap();
     }
 
     pub(crate) async fn stop(&self, worker: &str) {
         let asked = FrameWorkerRef { id: id(worker) };
-        let done = self
-            .bus
-            .request_until(&StopFrameWorker {}, &asked, PATIENCE);
+        let done = self.bus.request_until(&StopFrameWorker {}, &asked, TIMEOUT);
         done.await.unwrap();
     }
 
@@ -137,7 +135,7 @@ impl Stage {
         let asked = SetFps {
             fps: Thousandths::of(fps),
         };
-        let done = self.bus.request_until(&SetFrameRate {}, &asked, PATIENCE);
+        let done = self.bus.request_until(&SetFrameRate {}, &asked, TIMEOUT);
         done.await.unwrap();
     }
 
@@ -145,7 +143,7 @@ impl Stage {
     pub(crate) async fn send(&self, worker: &str, frame: Bytes) -> Result<(), RequestError> {
         let subject = WorkerFrame { worker: id(worker) };
         self.bus
-            .request_raw(&subject, frame, PATIENCE)
+            .request_raw(&subject, frame, TIMEOUT)
             .await
             .map(drop)
     }
@@ -170,10 +168,10 @@ impl Stage {
     /// Waits until the display shows exactly one pixel.
     pub(crate) async fn until_shown(&self, x: u16, y: u16) {
         let expected = frame(x, y);
-        let shown = wait_for("the image", PATIENCE, async || {
+        let shown = wait_for("the image", TIMEOUT, async || {
             let image = self
                 .bus
-                .request_until(&GetDisplayPicture {}, &GetPicture::default(), PATIENCE)
+                .request_until(&GetDisplayPicture {}, &GetPicture::default(), TIMEOUT)
                 .await
                 .map_err(|error| error.to_string())?;
             let rbm = image.rbm.ok_or("no pixels")?.0;
@@ -199,7 +197,7 @@ pub(crate) async fn next_message(
             }
         }
     };
-    tokio::time::timeout(PATIENCE, next).await.unwrap()
+    tokio::time::timeout(TIMEOUT, next).await.unwrap()
 }
 
 /// The next tick, passing over everything else.
@@ -211,5 +209,5 @@ pub(crate) async fn next_tick(messages: &mut Deliveries<FrameWorkerMessages>) ->
             }
         }
     };
-    tokio::time::timeout(PATIENCE, next).await.unwrap()
+    tokio::time::timeout(TIMEOUT, next).await.unwrap()
 }

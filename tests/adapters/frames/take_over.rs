@@ -9,13 +9,13 @@ use quintet_contract::frame_api::{
 use quintet_contract::subject::SetFrameRate;
 use serde_json::json;
 
-use super::stage::{PATIENCE, Stage, frame, id, next_message, next_tick};
+use super::stage::{Stage, TIMEOUT, frame, id, next_message, next_tick};
 
 #[tokio::test]
 async fn another_service_takes_over_with_the_desired_state() {
     let stage = Stage::open().await;
     let first = stage.serve("first", |_| {}).await;
-    stage.look().await;
+    stage.status().await;
     stage.send("dot", frame(0, 0)).await.unwrap();
     stage.activate(Some("dot")).await.unwrap();
     stage.set_fps(7.5).await;
@@ -23,13 +23,13 @@ async fn another_service_takes_over_with_the_desired_state() {
     let mut messages = stage.listen("dot").await;
     next_tick(&mut messages).await;
     first.end().await;
-    let look = stage
-        .until("the other service", |look| {
-            look.display.frames_received == 0
+    let status = stage
+        .until("the other service", |status| {
+            status.display.frames_received == 0
         })
         .await;
     assert_eq!(
-        (look.stats.active, look.stats.fps.get(), look.manual),
+        (status.stats.active, status.stats.fps.get(), status.manual),
         (Some(id("dot")), 7.5, true)
     );
     next_tick(&mut messages).await;
@@ -39,9 +39,9 @@ async fn another_service_takes_over_with_the_desired_state() {
     // No service is there, and then one is again.
     stage.send("dot", frame(4, 4)).await.unwrap_err();
     let third = stage.serve("third", |_| {}).await;
-    let look = stage.look().await;
+    let status = stage.status().await;
     assert_eq!(
-        (look.stats.active, look.stats.fps.get()),
+        (status.stats.active, status.stats.fps.get()),
         (Some(id("dot")), 7.5)
     );
     third.end().await;
@@ -51,7 +51,7 @@ async fn another_service_takes_over_with_the_desired_state() {
 async fn what_another_writer_stores_holds_as_well_and_is_not_overwritten() {
     let stage = Stage::open().await;
     let service = stage.serve("one", |_| {}).await;
-    stage.look().await;
+    stage.status().await;
     stage.send("dot", frame(0, 0)).await.unwrap();
     stage.activate(Some("dot")).await.unwrap();
     let bucket = stage.bus.bucket::<Frames>();
@@ -66,12 +66,12 @@ async fn what_another_writer_stores_holds_as_well_and_is_not_overwritten() {
         .update(&FramesKey::State, &record, found.revision, None)
         .await
         .unwrap();
-    let look = stage
-        .until("the other one", |look| {
-            look.stats.active == Some(id("other"))
+    let status = stage
+        .until("the other one", |status| {
+            status.stats.active == Some(id("other"))
         })
         .await;
-    assert_eq!(look.stats.fps.get(), 5.0);
+    assert_eq!(status.stats.fps.get(), 5.0);
     // What the service writes next goes on from there.
     stage.set_fps(7.0).await;
     let found = bucket.get(&FramesKey::State).await.unwrap().unwrap();
@@ -95,10 +95,10 @@ async fn what_another_writer_stores_holds_as_well_and_is_not_overwritten() {
     }
     // Deleted, it is as if nothing had ever been set.
     bucket.delete(&FramesKey::State, None).await.unwrap();
-    let look = stage
-        .until("no active worker", |look| look.stats.active.is_none())
+    let status = stage
+        .until("no active worker", |status| status.stats.active.is_none())
         .await;
-    assert_eq!((look.stats.fps.get(), look.manual), (30.0, false));
+    assert_eq!((status.stats.fps.get(), status.manual), (30.0, false));
     stage.set_fps(9.0).await;
     service.end().await;
 }
@@ -110,13 +110,13 @@ const IN_FLIGHT: u32 = 200;
 async fn requests_in_flight_when_a_service_leaves_may_be_sent_again() {
     let stage = Stage::open().await;
     let service = stage.serve("leaving", |_| {}).await;
-    stage.look().await;
+    stage.status().await;
     // Each is stored before it is answered, one after the other: most of them wait.
     let requests = (1..=IN_FLIGHT).map(|number| {
         let fps = Thousandths::of(1.0 + f64::from(number) / 10.0);
         let bus = stage.bus.clone();
         async move {
-            bus.request(&SetFrameRate {}, &SetFps { fps }, PATIENCE)
+            bus.request(&SetFrameRate {}, &SetFps { fps }, TIMEOUT)
                 .await
         }
     });

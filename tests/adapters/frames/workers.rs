@@ -11,13 +11,13 @@ use quintet_contract::subject::{
 };
 use serde_json::json;
 
-use super::stage::{PATIENCE, Stage, frame, id, next_message, next_tick};
+use super::stage::{Stage, TIMEOUT, frame, id, next_message, next_tick};
 
 #[tokio::test]
 async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
     let stage = Stage::open().await;
     let service = stage.serve("one", |_| {}).await;
-    stage.look().await;
+    stage.status().await;
     let mut messages = stage.listen("dot").await;
     stage.beat("dot", "1", false).await;
     assert!(matches!(
@@ -38,7 +38,7 @@ async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
     };
     let done = stage
         .bus
-        .request_until(&ConfigureFrameWorkers {}, &configure, PATIENCE);
+        .request_until(&ConfigureFrameWorkers {}, &configure, TIMEOUT);
     done.await.unwrap();
     let data = loop {
         if let FrameWorkerMessage::Config { data } = next_message(&mut messages).await {
@@ -73,7 +73,7 @@ async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
 async fn ticks_are_json_for_every_subscriber_and_stats_are_published_every_second() {
     let stage = Stage::open().await;
     let service = stage.serve("one", |_| {}).await;
-    stage.look().await;
+    stage.status().await;
     stage.send("script", frame(1, 1)).await.unwrap();
     let prefix = stage.bus.prefix().clone();
     let mut tapped = stage
@@ -88,7 +88,7 @@ async fn ticks_are_json_for_every_subscriber_and_stats_are_published_every_secon
         .unwrap();
     stage.bus.flush().await.unwrap();
     stage.activate(Some("script")).await.unwrap();
-    let first = tokio::time::timeout(PATIENCE, tapped.next())
+    let first = tokio::time::timeout(TIMEOUT, tapped.next())
         .await
         .unwrap()
         .unwrap();
@@ -103,7 +103,7 @@ async fn ticks_are_json_for_every_subscriber_and_stats_are_published_every_secon
         .await
         .unwrap();
     for _ in 0..3 {
-        let stats = tokio::time::timeout(PATIENCE, messages.next())
+        let stats = tokio::time::timeout(TIMEOUT, messages.next())
             .await
             .unwrap()
             .unwrap()
@@ -124,13 +124,13 @@ async fn a_full_display_refuses_a_frame_that_is_sent_straight_to_it_and_answers_
             config.display.buffer = std::time::Duration::from_millis(100)
         })
         .await;
-    stage.look().await;
+    stage.status().await;
     let ingest = async |x: u16| {
         let mut bytes = frame(x, 0).to_vec();
         bytes[12..14].copy_from_slice(&60_000_u16.to_be_bytes());
         stage
             .bus
-            .request_raw(&IngestFrame {}, bytes.into(), PATIENCE)
+            .request_raw(&IngestFrame {}, bytes.into(), TIMEOUT)
             .await
     };
     // One is shown for a minute, three wait.
@@ -154,10 +154,10 @@ async fn a_full_display_refuses_a_frame_that_is_sent_straight_to_it_and_answers_
 async fn the_status_is_served_under_its_former_subject_as_well() {
     let stage = Stage::open().await;
     let service = stage.serve("one", |_| {}).await;
-    let status = stage.look().await;
+    let status = stage.status().await;
     let former = FormerFramesStatus {};
     let request = GetFramesStatus {};
-    let reply = stage.bus.request_until(&former, &request, PATIENCE).await;
+    let reply = stage.bus.request_until(&former, &request, TIMEOUT).await;
     assert_eq!(reply.unwrap().config, status.config);
     service.end().await;
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::owner::{PATIENCE, connect};
+use super::owner::{TIMEOUT, connect};
 
 const CANVAS: Canvas = Canvas {
     width: 28,
@@ -81,7 +81,7 @@ impl Leader {
                 }
             }
         };
-        timeout(PATIENCE, found).await.expect("a beat in time")
+        timeout(TIMEOUT, found).await.expect("a beat in time")
     }
 
     async fn publish(&self, worker: &str, message: FrameWorkerMessage) {
@@ -103,7 +103,7 @@ impl Leader {
     }
 
     async fn frame(&mut self) -> (String, u32, Vec<u8>) {
-        let frame = timeout(PATIENCE, self.frames.next())
+        let frame = timeout(TIMEOUT, self.frames.next())
             .await
             .expect("a frame in time")
             .unwrap();
@@ -147,7 +147,7 @@ async fn every_effect_beats_draws_when_it_is_started_and_takes_settings_at_once(
     program.leave().await;
     let mut left = BTreeSet::new();
     while left.len() < names.len() {
-        let beat = timeout(PATIENCE, leader.beats.next()).await;
+        let beat = timeout(TIMEOUT, leader.beats.next()).await;
         let beat = beat.expect("the last beats in time").unwrap();
         if beat.message.leaves {
             left.insert(beat.subject.worker.to_string());

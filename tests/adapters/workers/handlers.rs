@@ -12,7 +12,7 @@ use quintet_workers::{TaskContext, TaskFailure};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::owner::{PATIENCE, Stage};
+use super::owner::{Stage, TIMEOUT};
 
 fn queue(name: &str) -> QueueName {
     QueueName::parse(name).unwrap()
@@ -120,7 +120,7 @@ async fn thousands_of_small_tasks_share_their_messages() {
         async { Ok(JsonObject::new()) }
     });
     let _worker = _worker.await;
-    wait_for("all tasks", PATIENCE, async || {
+    wait_for("all tasks", TIMEOUT, async || {
         let done = count.load(Ordering::Relaxed);
         (done == COUNT).then_some(()).ok_or(format!("{done} tasks"))
     })

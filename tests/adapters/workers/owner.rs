@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A short time until a task is redelivered to another worker.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(1);
@@ -293,7 +293,7 @@ impl Stage {
         };
         let worker = worker.id.clone();
         let subject = CommandWorker { worker };
-        let done = self.bus.request_until(&subject, &command, PATIENCE).await;
+        let done = self.bus.request_until(&subject, &command, TIMEOUT).await;
         assert_eq!(done.unwrap(), Done { ok: true });
     }
 
@@ -348,7 +348,7 @@ impl Stage {
     /// Waits for a line of output of a node.
     pub(crate) async fn logged(&self, name: &str, wanted: &str) {
         let what = format!("the line {wanted:?} of {name}");
-        let logged = wait_for(&what, PATIENCE, async || {
+        let logged = wait_for(&what, TIMEOUT, async || {
             let log = self.log(name);
             let found = log.iter().any(|(_, line)| line.contains(wanted));
             found.then_some(()).ok_or(format!("{log:?}"))
@@ -359,7 +359,7 @@ impl Stage {
     /// Waits for the end of a node; the failure with whether it may be tried again, if it failed.
     pub(crate) async fn ended(&self, name: &str) -> Option<(String, bool)> {
         let what = format!("the end of {name}");
-        let ended = wait_for(&what, PATIENCE, async || {
+        let ended = wait_for(&what, TIMEOUT, async || {
             let facts = self.facts(name);
             match facts.last() {
                 Some((_, WorkerEvent::Succeeded { .. })) => Ok(None),
@@ -374,7 +374,7 @@ impl Stage {
 
     /// Waits until a queue holds nothing, neither pending nor in flight.
     pub(crate) async fn until_empty(&self, queue: &QueueName) {
-        let empty = wait_for("an empty queue", PATIENCE, async || {
+        let empty = wait_for("an empty queue", TIMEOUT, async || {
             let state = self.bus.queue_state(queue).await.unwrap().unwrap();
             let is_empty = state.ack_pending == 0 && state.pending == 0;
             is_empty.then_some(()).ok_or(format!("{state:?}"))
@@ -388,7 +388,7 @@ impl Worker {
     pub(crate) async fn shut_down(mut self) {
         self.shutdown.cancel();
         let running = &mut self.running;
-        let ended = tokio::time::timeout(PATIENCE, running).await;
+        let ended = tokio::time::timeout(TIMEOUT, running).await;
         ended.expect("an end in time").unwrap().unwrap();
     }
 

@@ -7,7 +7,7 @@ use quintet_contract::task::{WorkerEvent, command_queue};
 use quintet_testkit::wait_for;
 use serde_json::json;
 
-use super::owner::{PATIENCE, Stage};
+use super::owner::{Stage, TIMEOUT};
 
 /// Whether a process exists and is no zombie.
 fn is_alive(pid: &str) -> bool {
@@ -19,7 +19,7 @@ fn is_alive(pid: &str) -> bool {
 
 async fn read_pid(path: &Path) -> String {
     let what = format!("a pid in {}", path.display());
-    let pid = wait_for(&what, PATIENCE, async || {
+    let pid = wait_for(&what, TIMEOUT, async || {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.strip_suffix('\n').map(str::to_owned)
     });
@@ -28,7 +28,7 @@ async fn read_pid(path: &Path) -> String {
 
 async fn gone(pid: &str) {
     let what = format!("the end of process {pid}");
-    wait_for(&what, PATIENCE, async || !is_alive(pid))
+    wait_for(&what, TIMEOUT, async || !is_alive(pid))
         .await
         .unwrap();
 }
@@ -128,7 +128,7 @@ async fn the_task_of_a_worker_that_died_goes_on_elsewhere_from_its_last_checkpoi
     let first = stage.worker("first").await;
     stage.shell("n", COUNT_TO_FOUR).await;
     let two = |(_, event): &(u32, WorkerEvent)| matches!(event, WorkerEvent::Checkpoint { data: Some(data), .. } if *data == json!(2));
-    wait_for("the second checkpoint", PATIENCE, async || {
+    wait_for("the second checkpoint", TIMEOUT, async || {
         stage.facts("n").iter().any(two)
     })
     .await
@@ -194,7 +194,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
         may_end.display()
     );
     stage.shell("n", &script).await;
-    let taken = wait_for("a worker that has the task", PATIENCE, async || {
+    let taken = wait_for("a worker that has the task", TIMEOUT, async || {
         let state = stage.bus.queue_state(&command_queue()).await.unwrap();
         state.is_some_and(|state| state.ack_pending == 1)
     });
@@ -203,7 +203,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
     stage.lose_answers(true);
     stage.speak_again().await;
     let takes = |event: &WorkerEvent| matches!(event, WorkerEvent::Take { .. });
-    wait_for("a repeated report", PATIENCE, async || {
+    wait_for("a repeated report", TIMEOUT, async || {
         stage.received("n", takes) >= 2
     })
     .await
@@ -211,7 +211,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
     assert_eq!(stage.attempt("n"), 1, "a repeated take begins no attempt");
     stage.lose_answers(false);
     let checkpoints = |event: &WorkerEvent| matches!(event, WorkerEvent::Checkpoint { .. });
-    wait_for("a checkpoint", PATIENCE, async || {
+    wait_for("a checkpoint", TIMEOUT, async || {
         stage.received("n", checkpoints) >= 1
     })
     .await
@@ -219,7 +219,7 @@ async fn reports_are_repeated_until_the_owner_answers_and_count_once() {
     stage.lose_answers(true);
     std::fs::write(&may_end, "").unwrap();
     let ends = |event: &WorkerEvent| matches!(event, WorkerEvent::Succeeded { .. });
-    wait_for("a repeated end", PATIENCE, async || {
+    wait_for("a repeated end", TIMEOUT, async || {
         stage.received("n", ends) >= 2
     })
     .await
@@ -244,7 +244,7 @@ async fn a_program_goes_on_while_the_owner_is_silent_and_none_of_its_events_is_l
     stage.logged("n", "up").await;
     stage.fall_silent().await;
     std::fs::write(&flag, "").unwrap();
-    let over = wait_for("the end of the program", PATIENCE, async || {
+    let over = wait_for("the end of the program", TIMEOUT, async || {
         // Its folder is removed when it has ended and everything is handed over.
         let root = stage.folder.path().join("runs/w");
         let left = std::fs::read_dir(root).unwrap().flatten().count();

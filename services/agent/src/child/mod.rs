@@ -36,7 +36,7 @@ const COMMANDS: usize = 16;
 /// How often progress is reported.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
 /// How often an encoder is checked, at most; a fourth of the stall timeout when that is shorter.
-const LOOK_PERIOD: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// An encoder that waits for its source handles a second request only.
 const SECOND_TERM_AFTER: Duration = Duration::from_secs(2);
 /// How long the last output may take to be read after the end, and how long to be stored.
@@ -242,7 +242,7 @@ impl ChildSupervisor {
         let (dialog, progress, replies) = Dialog::new();
         let readers = Readers::of_ffmpeg(&mut child, sink, dialog);
         self.open_stdin(&mut child, Language::Ffmpeg(replies), commands);
-        let mut look = EncoderWatch::new(progress, self.context.stall_timeout);
+        let mut watch = EncoderWatch::new(progress, self.context.stall_timeout);
         let mut second_term = None;
         let status = loop {
             // All are cancel-safe: a watch keeps what is unseen, an interval and a wait only look.
@@ -253,11 +253,11 @@ impl ChildSupervisor {
                     second_term = Some(Instant::now() + SECOND_TERM_AFTER);
                 }
                 status = child.wait() => break status,
-                _ = look.interval.tick() => {
+                _ = watch.interval.tick() => {
                     if second_term.take_if(|at| *at <= Instant::now()).is_some() {
                         group.signal(Signal::TERM);
                     }
-                    for event in look.look(&self.placement) {
+                    for event in watch.observe(&self.placement) {
                         self.send(event).await;
                     }
                 }
@@ -265,7 +265,7 @@ impl ChildSupervisor {
         };
         drop(group);
         let tail = readers.finish(LAST_WORDS).await;
-        for event in look.last_observation(&self.placement) {
+        for event in watch.last_observation(&self.placement) {
             self.send(event).await;
         }
         exit_of(status, tail)
@@ -324,7 +324,7 @@ struct EncoderWatch {
 
 impl EncoderWatch {
     fn new(progress: watch::Receiver<Progress>, stall_timeout: Duration) -> Self {
-        let period = LOOK_PERIOD
+        let period = POLL_INTERVAL
             .min(stall_timeout / 4)
             .max(Duration::from_millis(1));
         let mut interval = tokio::time::interval(period);
@@ -340,7 +340,7 @@ impl EncoderWatch {
         }
     }
 
-    fn look(&mut self, placement: &JobAttempt) -> Vec<Event> {
+    fn observe(&mut self, placement: &JobAttempt) -> Vec<Event> {
         let progress = self.progress.borrow().clone();
         let mut events = Vec::new();
         if !self.works && progress.has_output() {

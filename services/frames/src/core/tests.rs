@@ -151,10 +151,10 @@ impl Bench {
         self.step(Event::FrameReceived(id(worker), bytes.into(), None));
     }
 
-    fn look(&mut self) -> FramesReply {
+    fn status(&mut self) -> FramesReply {
         self.step(Event::StatusRequested(RequestId::new(u64::MAX)));
         match self.answer_to(u64::MAX) {
-            Some(Answer::Status(look)) => *look,
+            Some(Answer::Status(status)) => *status,
             other => panic!("{other:?}"),
         }
     }
@@ -214,7 +214,7 @@ fn an_unknown_worker_is_not_activated_and_nothing_changes_then() {
         error(&bench.command(Command::Stop(id("who")))),
         "unknown worker id"
     );
-    assert_eq!(bench.look().stats.active, Some(id("first")));
+    assert_eq!(bench.status().stats.active, Some(id("first")));
     // An invalid frame makes no worker known; a frame does, and a heartbeat, and the configuration.
     bench.step(Event::FrameReceived(
         id("who"),
@@ -241,13 +241,13 @@ fn an_unknown_worker_is_not_activated_and_nothing_changes_then() {
         bench.command(Command::Activate(None)),
         Answer::Done(_)
     ));
-    assert_eq!(bench.look().stats.active, None);
+    assert_eq!(bench.status().stats.active, None);
 }
 
 #[test]
 fn the_active_worker_alone_is_ticked_at_the_rate_that_holds() {
     let mut bench = Bench::usual().activated("dot");
-    let start = bench.look().stats.counts;
+    let start = bench.status().stats.counts;
     assert_eq!(
         (start.received, start.dropped),
         (1, 1),
@@ -282,21 +282,21 @@ fn the_rate_has_bounds_and_goes_back_to_the_displays_own() {
         let answer = bench.command(Command::SetRate(Thousandths::of(rate)));
         assert_eq!(error(&answer), text);
     }
-    assert!(!bench.look().manual);
+    assert!(!bench.status().manual);
     bench.command(Command::SetRate(Thousandths::of(7.0)));
-    let look = bench.look();
-    assert!(look.manual);
-    assert_eq!(look.stats.fps, Fps::new(7.0).unwrap());
-    assert_eq!(look.display.fps_effective, Fps::new(7.0).unwrap());
-    assert_eq!(look.display.fps_configured, Fps::new(30.0).unwrap());
-    assert_eq!(look.display.buffer_capacity, 7);
+    let status = bench.status();
+    assert!(status.manual);
+    assert_eq!(status.stats.fps, Fps::new(7.0).unwrap());
+    assert_eq!(status.display.fps_effective, Fps::new(7.0).unwrap());
+    assert_eq!(status.display.fps_configured, Fps::new(30.0).unwrap());
+    assert_eq!(status.display.buffer_capacity, 7);
     bench.command(Command::SetRate(None));
-    let look = bench.look();
+    let status = bench.status();
     assert_eq!(
         (
-            look.manual,
-            look.stats.fps.get(),
-            look.display.buffer_capacity
+            status.manual,
+            status.stats.fps.get(),
+            status.display.buffer_capacity
         ),
         (false, 30.0, 30)
     );
@@ -322,9 +322,9 @@ fn what_people_set_holds_after_a_restart() {
             .iter()
             .any(|effect| matches!(effect, Action::Run(worker) if *worker == id("clock")))
     );
-    let look = again.look();
+    let status = again.status();
     assert_eq!(
-        (look.stats.active, look.stats.fps.get(), look.manual),
+        (status.stats.active, status.stats.fps.get(), status.manual),
         (Some(id("dot")), 10.0, true)
     );
     // The worker comes back, gets its settings, and is ticked.
@@ -346,7 +346,7 @@ fn what_people_set_holds_after_a_restart() {
     );
     // A display that was replaced by a slower one is not driven faster than it can.
     let slow = config(|display| display.max_fps = Fps::new(5.0).unwrap(), &[]);
-    assert_eq!(Bench::new(slow, bench.bucket).look().stats.fps.get(), 5.0);
+    assert_eq!(Bench::new(slow, bench.bucket).status().stats.fps.get(), 5.0);
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn a_command_takes_effect_and_is_answered_once_it_is_stored_and_the_others_wait(
     ));
     assert_eq!(bench.writes.len(), 1);
     assert!(bench.answer_to(50).is_none());
-    assert_eq!(bench.look().stats.fps.get(), 30.0);
+    assert_eq!(bench.status().stats.fps.get(), 30.0);
     // Frames and ticks do not wait.
     bench.pass(ms(100));
     assert!(!messages_to(&bench.took(), "dot").is_empty());
@@ -372,7 +372,7 @@ fn a_command_takes_effect_and_is_answered_once_it_is_stored_and_the_others_wait(
     assert_eq!(bench.writes.len(), 1);
     bench.store_all();
     assert!(matches!(bench.answer_to(51), Some(Answer::Done(_))));
-    assert_eq!(bench.look().stats.fps.get(), 6.0);
+    assert_eq!(bench.status().stats.fps.get(), 6.0);
 }
 
 #[test]
@@ -384,18 +384,18 @@ fn frames_of_the_active_worker_are_shown_each_for_its_time() {
     assert_eq!(shown(&bench.took()), 1, "the first at once");
     bench.pass(ms(134));
     assert_eq!(shown(&bench.took()), 4);
-    let look = bench.look();
+    let status = bench.status();
     assert_eq!(
-        (look.display.frames_received, look.display.writer_ticks),
+        (status.display.frames_received, status.display.writer_ticks),
         (5, 5)
     );
-    assert!(look.display.last_write_at.is_some());
-    assert_eq!(look.display.interval_ms.unwrap().get().round(), 33.0);
+    assert!(status.display.last_write_at.is_some());
+    assert_eq!(status.display.interval_ms.unwrap().get().round(), 33.0);
     assert_eq!(
         (
-            look.stats.counts.received,
-            look.stats.counts.forwarded,
-            look.stats.counts.dropped
+            status.stats.counts.received,
+            status.stats.counts.forwarded,
+            status.stats.counts.dropped
         ),
         (6, 5, 1)
     );
@@ -428,9 +428,9 @@ fn a_full_display_is_spared_and_every_watcher_is_notified() {
     bench.pass(ms(500));
     bench.frame("dot", 3);
     bench.took();
-    let look = bench.look();
-    assert!(look.stats.degraded);
-    assert_eq!(look.stats.counts.forwarded, 2);
+    let status = bench.status();
+    assert!(status.stats.degraded);
+    assert_eq!(status.stats.counts.forwarded, 2);
     // No ticks until the display has room; its waiting is over after half a second.
     bench.pass(ms(480));
     assert!(messages_to(&bench.took(), "dot").is_empty());
@@ -444,7 +444,7 @@ fn a_full_display_is_spared_and_every_watcher_is_notified() {
     );
     bench.frame("dot", 3);
     assert_eq!(
-        bench.look().stats.counts.forwarded,
+        bench.status().stats.counts.forwarded,
         3,
         "what was refused may come again"
     );
@@ -513,7 +513,7 @@ fn workers_on_the_bus_are_started_and_stopped_until_they_confirm_it() {
     );
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", true)));
     assert!(messages_to(&bench.took(), "text").is_empty());
-    assert_eq!(bench.look().stats.running, [id("text")]);
+    assert_eq!(bench.status().stats.running, [id("text")]);
     // The worker that was shown is stopped, also when it was started by hand.
     bench.command(Command::Activate(Some(id("text"))));
     bench.command(Command::Activate(Some(id("clock"))));
@@ -525,10 +525,10 @@ fn workers_on_the_bus_are_started_and_stopped_until_they_confirm_it() {
     );
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
     bench.pass(ms(4000));
-    let look = bench.look();
-    assert_eq!(look.stats.running, [id("clock")]);
+    let status = bench.status();
+    assert_eq!(status.stats.running, [id("clock")]);
     assert_eq!(
-        look.known,
+        status.known,
         [id("clock")],
         "the other one was silent for three seconds"
     );
@@ -552,7 +552,7 @@ fn a_process_is_started_stopped_and_restarted_when_it_is_silent() {
     bench.command(Command::Activate(Some(id("clock"))));
     assert_eq!(ran(&bench.took()), 1);
     bench.step(Event::ProcessStarted(id("clock")));
-    assert_eq!(bench.look().stats.running, [id("clock")]);
+    assert_eq!(bench.status().stats.running, [id("clock")]);
     bench.pass(ms(8000));
     bench.frame("clock", 1);
     bench.pass(ms(9500));
@@ -606,8 +606,8 @@ fn stats_are_published_once_a_second_and_on_every_event_but_are_rate_limited() {
         "{}",
         published(&effects)
     );
-    let look = bench.look();
-    assert_eq!(look.stats.errors[&id("bad")], "short rbm header");
+    let status = bench.status();
+    assert_eq!(status.stats.errors[&id("bad")], "short rbm header");
 }
 
 #[test]
@@ -620,7 +620,7 @@ fn a_loud_worker_takes_nothing_from_another() {
         }
         bench.pass(ms(1));
     }
-    let counts = bench.look().stats.counts;
+    let counts = bench.status().stats.counts;
     assert_eq!(counts.forwarded, 20);
 }
 
@@ -684,6 +684,6 @@ fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
 fn what_is_configured_is_what_the_defaults_say() {
     let config = FramesConfig::new(quintet_contract::id::HolderId::parse("x").unwrap());
     config.check().unwrap();
-    let look = Bench::usual().look();
-    assert_eq!(look.config, config.display.shown());
+    let status = Bench::usual().status();
+    assert_eq!(status.config, config.display.shown());
 }

@@ -21,15 +21,15 @@ pub struct Pace {
 
 impl Pace {
     /// How long a frame with this duration in milliseconds is shown; 0 where it has none.
-    pub fn hold(&self, duration_ms: u16) -> Duration {
+    pub fn display_time(&self, duration_ms: u16) -> Duration {
         let wanted = match duration_ms {
             0 => self.fps.frame(),
             // Whole milliseconds of a frame are rounded: 17 stand for 60 a second, and are not meant to be slower.
             ms if ms == self.fps.frame_ms() => self.fps.frame(),
             ms => Duration::from_millis(ms.into()),
         };
-        let hold = wanted.max(self.max_fps.frame());
-        hold + self.gap
+        let display_time = wanted.max(self.max_fps.frame());
+        display_time + self.gap
     }
 }
 
@@ -117,11 +117,11 @@ impl<T> Ring<T> {
             return None;
         }
         let (frame, duration_ms) = self.frames.pop_front()?;
-        let hold = self.pace.hold(duration_ms);
+        let display_time = self.pace.display_time(duration_ms);
         // Later than the whole time of a frame: the ring was empty, or the program stood still. Nothing is made up for.
-        let is_on_grid = now - self.due < hold;
+        let is_on_grid = now - self.due < display_time;
         let shown_at = if is_on_grid { self.due } else { now };
-        self.due = shown_at + hold;
+        self.due = shown_at + display_time;
         Some(frame)
     }
 }
@@ -199,10 +199,14 @@ mod tests {
             ..pace(25.0, 50.0)
         };
         for (duration, expected) in [(0, 45), (40, 45), (100, 105), (10, 25)] {
-            assert_eq!(pace.hold(duration), ms(expected));
+            assert_eq!(pace.display_time(duration), ms(expected));
         }
         let pace = super::tests::pace(60.0, 60.0);
-        assert_eq!(pace.hold(17), pace.hold(0), "17 ms are 60 frames a second");
+        assert_eq!(
+            pace.display_time(17),
+            pace.display_time(0),
+            "17 ms are 60 frames a second"
+        );
     }
 
     #[test]

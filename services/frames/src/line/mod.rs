@@ -103,7 +103,7 @@ impl Writer {
                 Err(_) => {}
             }
             self.publish(LineState::Lost);
-            if self.rest(waits.next().unwrap_or(RETRY_MAX)).is_err() {
+            if self.pause(waits.next().unwrap_or(RETRY_MAX)).is_err() {
                 return;
             }
         }
@@ -115,7 +115,7 @@ impl Writer {
     }
 
     /// Waits, but not beyond the end of the other side.
-    fn rest(&mut self, pause: Duration) -> Result<(), Over> {
+    fn pause(&mut self, pause: Duration) -> Result<(), Over> {
         let images = &mut self.images;
         self.runtime.block_on(async {
             let gone = async { while images.changed().await.is_ok() {} };

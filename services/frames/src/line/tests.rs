@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::Display;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const CANVAS: Canvas = Canvas {
     width: 28,
     height: 14,
@@ -61,7 +61,7 @@ impl Panels {
     async fn read(&mut self, count: usize) -> Vec<u8> {
         let port = self.port.as_ref().unwrap();
         let mut read = Vec::new();
-        let enough = wait_for("bytes on the line", PATIENCE, async || {
+        let enough = wait_for("bytes on the line", TIMEOUT, async || {
             let mut buffer = [0; 4096];
             // Nothing yet, or the other end is not open yet.
             if let Ok(more) = port.read(&mut buffer[..count - read.len()]) {
@@ -112,7 +112,7 @@ fn packet(command: u8, address: u8, first_column: u8) -> Vec<u8> {
 
 async fn until(line: &Line, expected: LineState) {
     let mut state = line.state();
-    let reached = tokio::time::timeout(PATIENCE, state.wait_for(|state| *state == expected));
+    let reached = tokio::time::timeout(TIMEOUT, state.wait_for(|state| *state == expected));
     reached.await.unwrap().unwrap();
 }
 

@@ -241,7 +241,7 @@ impl Core {
                 effects.write(RunWrite(id, write));
             }
             self.set_timer(id, &active);
-            self.runs.rest(active);
+            self.runs.passivate_if_quiet(active);
         }
         if self.sweep_at <= now {
             self.sweep_at = now.after(SWEEP_EVERY);

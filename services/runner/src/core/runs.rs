@@ -71,7 +71,7 @@ impl Runs {
     }
 
     /// The same for a run that was settled; it is passivated if that changes nothing about it.
-    pub(crate) fn rest(&mut self, active: Active) {
+    pub(crate) fn passivate_if_quiet(&mut self, active: Active) {
         let passivated = active.may_be_passivated().then(|| Passivated::of(&active));
         match passivated.flatten() {
             Some(passivated) => {

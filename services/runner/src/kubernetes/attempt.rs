@@ -163,7 +163,7 @@ impl Running<'_> {
         let mut retries = Retries::new(pace);
         loop {
             sleep(wanted.min(pace.poll)).await;
-            match self.look(uid).await {
+            match self.get_job(uid).await {
                 Ok(now) => {
                     retries.succeeded();
                     let is_alive = now == JobSeen::Active;
@@ -173,12 +173,12 @@ impl Running<'_> {
                         let _ = self.events.send(Reported { seq: 0, event }).await;
                     }
                 }
-                Err(api_failure) => retries.wait("look at job", self.name, &api_failure).await,
+                Err(api_failure) => retries.wait("get job", self.name, &api_failure).await,
             }
         }
     }
 
-    async fn look(&self, uid: &str) -> Result<JobSeen, ApiFailure> {
+    async fn get_job(&self, uid: &str) -> Result<JobSeen, ApiFailure> {
         let job = send(self.kubernetes.jobs.get_opt(self.name)).await?;
         let ours = job.filter(|job| job.metadata.uid.as_deref() == Some(uid));
         Ok(ours.as_ref().map_or(JobSeen::Missing, seen))
@@ -225,11 +225,11 @@ impl Running<'_> {
         let mut retries = Retries::new(pace);
         let deadline = Instant::now() + pace.settle;
         while Instant::now() < deadline {
-            match self.look(uid).await {
+            match self.get_job(uid).await {
                 Ok(JobSeen::Active) => sleep(pace.retry_min).await,
                 Ok(seen) => return seen,
                 Err(api_failure) => {
-                    let wait = retries.wait("look at job", self.name, &api_failure);
+                    let wait = retries.wait("get job", self.name, &api_failure);
                     tokio::select! {
                         biased;
                         () = wait => {}

@@ -93,7 +93,7 @@ impl Follower<'_> {
             let name = name.unwrap_or_default();
             let read = self.read(&name, &mut pass, end.is_some()).await;
             let Some(pod) = end else {
-                self.rest(read, &mut retries).await;
+                self.pause(read, &mut retries).await;
                 continue;
             };
             let is_ended = matches!(read, ReadEnd::Ended);
@@ -118,7 +118,7 @@ impl Follower<'_> {
     }
 
     /// Waits a little before the log of a running program is opened again.
-    async fn rest(&mut self, read: ReadEnd, retries: &mut Retries) {
+    async fn pause(&mut self, read: ReadEnd, retries: &mut Retries) {
         match read {
             ReadEnd::Silent => retries.succeeded(),
             // The program has probably ended, and its pod will show it.

@@ -327,7 +327,7 @@ impl Core {
     }
 
     /// Looks whether an agent has been silent for too long.
-    pub(super) fn look_for_silence(&mut self, id: &AgentId, now: Timestamp) {
+    pub(super) fn check_silence(&mut self, id: &AgentId, now: Timestamp) {
         let Some(entry) = self.agents.get(id) else {
             return;
         };

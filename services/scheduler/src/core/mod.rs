@@ -195,7 +195,7 @@ impl Core {
     fn advance_due(&mut self, now: Timestamp) {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
-                Timer::Silence(agent) => self.look_for_silence(&agent, now),
+                Timer::Silence(agent) => self.check_silence(&agent, now),
                 Timer::Show(agent) => self.show_now(&agent),
                 Timer::Job(job) => self.job_due(&job, now),
                 Timer::Command(command_id) => self.command_due(command_id),

@@ -257,7 +257,7 @@ impl Core {
             Answer::None => {
                 self.outbox.unanswered();
                 self.retry_later(now);
-                self.look_at_lease();
+                self.read_lease();
             }
             Answer::Refused(error) if flight == Flight::Hello => {
                 let report = AgentReport::Hello {
@@ -339,7 +339,7 @@ impl Core {
 
     fn heartbeat_answered(&mut self, sent: Moment, answer: Answer<HeartbeatReply>, now: Now) {
         let Answer::Reply(reply) = answer else {
-            return self.look_at_lease();
+            return self.read_lease();
         };
         match reply.status {
             SessionStatus::Current => {
@@ -399,7 +399,7 @@ impl Core {
         }
     }
 
-    fn look_at_lease(&mut self) {
+    fn read_lease(&mut self) {
         let has_contact_to_lose = !matches!(self.contact, Contact::Never);
         if has_contact_to_lose && !self.lease_in_flight {
             self.lease_in_flight = true;

@@ -8,14 +8,14 @@ use quintet_testkit::kubernetes::{Cluster, Verb};
 async fn another_runner_goes_on_where_the_first_one_was_killed() {
     let cluster = Cluster::start().await;
     let kubernetes = kubernetes(&cluster).await;
-    let mut first = Going::start(&kubernetes, execution());
+    let mut first = RunningAttempt::start(&kubernetes, execution());
     run_program(&cluster).await;
     write_lines(&cluster, 0..5, SECOND / 2);
     let before = first.some(3).await;
     first.task.abort();
 
     let after = before.last().unwrap().seq;
-    let mut second = Going::start(
+    let mut second = RunningAttempt::start(
         &kubernetes,
         Execution {
             after,
@@ -36,14 +36,14 @@ async fn another_runner_goes_on_where_the_first_one_was_killed() {
 async fn a_job_that_exists_is_adopted_even_if_nothing_of_it_was_seen() {
     let cluster = Cluster::start().await;
     let kubernetes = kubernetes(&cluster).await;
-    let first = Going::start(&kubernetes, execution());
+    let first = RunningAttempt::start(&kubernetes, execution());
     cluster.job().await;
     first.task.abort();
     run_program(&cluster).await;
     cluster.log(START, "line 0\n");
     cluster.end(0, "Completed").await;
 
-    let mut second = Going::start(&kubernetes, execution());
+    let mut second = RunningAttempt::start(&kubernetes, execution());
     assert_eq!(second.rest().await, [line("line 0"), succeeded()]);
     assert_eq!(cluster.requests(Verb::CreateJob).len(), 2);
 }
@@ -55,10 +55,10 @@ async fn a_job_of_another_owner_is_left_alone() {
     let mut foreign = job::job(&execution(), &kubernetes.config).unwrap();
     foreign.metadata.annotations = None;
     cluster.put_job(foreign);
-    let mut going = Going::start(&kubernetes, execution());
+    let mut attempt = RunningAttempt::start(&kubernetes, execution());
     let name = execution().job_name();
     let error = format!("a Job {name} that is not of this run exists");
-    assert_eq!(going.rest().await, [failed(&error, false)]);
+    assert_eq!(attempt.rest().await, [failed(&error, false)]);
     assert_eq!(cluster.requests(Verb::DeleteJob).len(), 0);
 }
 
@@ -66,7 +66,7 @@ async fn a_job_of_another_owner_is_left_alone() {
 async fn a_job_that_is_gone_is_not_begun_a_second_time() {
     let cluster = Cluster::start().await;
     let kubernetes = kubernetes(&cluster).await;
-    let mut going = Going::start(
+    let mut attempt = RunningAttempt::start(
         &kubernetes,
         Execution {
             after: 7,
@@ -74,6 +74,6 @@ async fn a_job_that_is_gone_is_not_begun_a_second_time() {
         },
     );
     let error = "its Job was removed from the cluster before its end was seen";
-    assert_eq!(going.rest().await, [failed(error, true)]);
+    assert_eq!(attempt.rest().await, [failed(error, true)]);
     assert_eq!(cluster.requests(Verb::CreateJob).len(), 0);
 }

@@ -73,8 +73,8 @@ async fn a_node_that_cannot_be_a_job_fails_without_asking() {
         ),
     ];
     for (execution, error) in cases {
-        let mut going = Going::start(&kubernetes, execution);
-        assert_eq!(going.rest().await, [failed(error, false)]);
+        let mut attempt = RunningAttempt::start(&kubernetes, execution);
+        assert_eq!(attempt.rest().await, [failed(error, false)]);
     }
     assert_eq!(cluster.requests(Verb::CreateJob).len(), 0);
 }
