@@ -253,7 +253,7 @@ async fn one_key_is_one_job_when_twenty_clients_send_it_and_the_scheduler_is_kil
     let ids = join_all(clients).await;
     let ids: Vec<JobId> = ids.into_iter().map(Result::unwrap).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    // It ends, and the key goes on standing for it.
+    // It ends, and the key keeps standing for it.
     stop(&bus, &ids[0]).await;
     assert_eq!(submit(&bus, &keyed()).await.status, JobStatus::Canceled);
     let key = IdempotencyKey::parse("the key").unwrap();

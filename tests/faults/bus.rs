@@ -1,4 +1,4 @@
-//! NATS itself: killed, restarted, frozen, while jobs are on their way.
+//! NATS itself: killed, restarted, frozen, while jobs are in flight.
 
 use crate::cluster::{Cluster, names};
 

@@ -94,7 +94,7 @@ async fn a_full_disk_is_reported_at_once_and_with_room_again_everything_goes_on(
         refused.push(name);
     }
     for (part, before) in parts.iter_mut().zip(before) {
-        assert!(part.exited().unwrap().is_none(), "it goes on");
+        assert!(part.exited().unwrap().is_none(), "it continues");
         let used = ticks(part) - before;
         assert!(used < 300, "{used} ticks for {REFUSED} refusals");
     }

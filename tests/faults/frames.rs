@@ -1,4 +1,4 @@
-//! Frames services are killed, frozen and asked to go, and NATS is restarted: the display goes on under one of them, with
+//! Frames services are killed, frozen and asked to go, and NATS is restarted: the display continues under one of them, with
 //! the desired state.
 
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Every service is restarted in turn while clients go on.
+//! Every service is restarted in turn while clients continue.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -53,7 +53,7 @@ async fn every_service_is_restarted_under_load_and_no_request_fails() {
         names
     };
     let some = async |count: usize| {
-        let more = wait_for("the load to go on", TIMEOUT, async || {
+        let more = wait_for("the load to continue", TIMEOUT, async || {
             let last = cluster.runs(&format!("rolling-{count}"));
             if last.is_empty() {
                 Err("not yet")

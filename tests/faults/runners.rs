@@ -1,4 +1,4 @@
-//! Plans that go on while the runners that lead them, the workers that do their work, edges and NATS are killed and frozen.
+//! Plans that continue while the runners that lead them, the workers that do their work, edges and NATS are killed and frozen.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Schedulers that are killed or frozen while two thousand jobs are on their way.
+//! Schedulers that are killed or frozen while two thousand jobs are in flight.
 
 use quintet_contract::time::Timestamp;
 use serde_json::Value;

@@ -34,7 +34,7 @@ async fn listeners_that_do_not_read_cost_little_and_disturb_no_other_client() {
     let (edge, api) = cluster.edge().await;
     let _agent = cluster.agent("one", 64);
     api.until_agent("one", "IDLE").await;
-    // Prints more than a follower's buffers hold, and then goes on until it is stopped.
+    // Prints more than a follower's buffers hold, and then continues until it is stopped.
     let script = "i=0; while [ $i -lt 3000 ]; do echo \"$i $0\"; i=$((i+1)); done; exec sleep 1000";
     let command = json!(["sh", "-c", script, "x".repeat(1000)]);
     let loud = api

@@ -1,5 +1,5 @@
 //! A KV stream that confirms no writes for a while, on a connection that stands and with leases that are renewed: the owner
-//! of the bucket rejects writes, and goes on by itself as soon as writes are confirmed again.
+//! of the bucket rejects writes, and continues by itself as soon as writes are confirmed again.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,4 +1,4 @@
-//! Other people's agents: the `/agent` socket, message by message.
+//! Third-party agents: the `/agent` socket, message by message.
 
 use std::time::Duration;
 

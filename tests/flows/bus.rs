@@ -1,4 +1,4 @@
-//! The bus as people use it: requests in JSON, the buckets, the services, and programs in other languages.
+//! The bus as operators use it: requests in JSON, the buckets, the services, and programs in other languages.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The program itself: `quintet up` on a nats-server of its own, and what people do to it.
+//! The program itself: `quintet up` on a nats-server of its own, and what operators do to it.
 
 use std::fs;
 use std::net::SocketAddr;

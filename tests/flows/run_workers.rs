@@ -108,7 +108,7 @@ async fn completed(bus: &Bus, run: &RunRef) -> (u32, JsonObject) {
     (node.attempt.0, node.output.unwrap())
 }
 
-/// Two workers of one language: the first is killed in the middle of a task, the second goes on from its checkpoint.
+/// Two workers of one language: the first is killed in the middle of a task, the second continues from its checkpoint.
 async fn survives(program: fn() -> Command) {
     let plan = Plan {
         agents: 0,

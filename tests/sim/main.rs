@@ -4,7 +4,7 @@
 //!
 //! Everything follows from a seed, which a failure prints; `make sim SEED=…` plays it again.
 
-#![expect(clippy::unwrap_used, reason = "a simulation that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a simulation that cannot continue fails")]
 
 mod leader;
 mod runs;
@@ -52,7 +52,7 @@ fn play(variable: &str, again: &str, world: impl Fn(u64, bool) + Sync) {
                     }
                     let played = catch_unwind(AssertUnwindSafe(|| world(seed, named.is_some())));
                     if played.is_err() {
-                        // The others need not go on.
+                        // The others need not continue.
                         next.store(last + 1, Ordering::Relaxed);
                         panic!("seed {seed} breaks a rule; `make {again}={seed}` plays it again");
                     }

@@ -54,7 +54,7 @@ const WRITE_DEADLINE: Millis = 5_000;
 const RELOAD_PAUSE: Millis = 200;
 const REPORTS_DEADLINE: Millis = 3_000;
 const CLIENT_DEADLINE: Millis = 2_000;
-/// How long processes of a machine that was frozen may go on after it thaws, until its agent has checked the clock and
+/// How long processes of a machine that was frozen may continue after it thaws, until its agent has checked the clock and
 /// killed them.
 const THAW: Millis = 1_500;
 

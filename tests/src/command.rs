@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use crate::TIMEOUT;
 
 /// Runs a program to its end, with these bytes on its standard input, and returns its exit status and what it printed.
-/// The program may talk to services on the test's own runtime, which goes on meanwhile. It is killed, and the test
+/// The program may talk to services on the test's own runtime, which continues meanwhile. It is killed, and the test
 /// fails, when it has not ended after twice [`TIMEOUT`].
 pub async fn run_to_end(command: Command, input: &[u8]) -> Output {
     let shown = format!("{command:?}");

@@ -158,7 +158,7 @@ impl Stack {
         self.telemetry.flush().await.unwrap();
     }
 
-    /// Ends the system in order; the bus goes on.
+    /// Ends the system in order; the bus continues.
     pub async fn stop(self) -> Nats {
         let report = self.system.shutdown(TIMEOUT).await;
         assert!(report.is_clean(), "{report:?}");

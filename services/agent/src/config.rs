@@ -16,7 +16,7 @@ use crate::executors::Executor;
 pub struct AgentConfig {
     /// Its id, stable over restarts.
     pub agent: AgentId,
-    /// What people call it.
+    /// Its display name.
     pub name: String,
     /// The pool whose scheduler owns it.
     pub pool: PoolName,

@@ -41,7 +41,7 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
 const READ_AT_ONCE: usize = 32;
 
 type Came = Signal<Event, Action>;
-/// Work that goes on beside the loop, and what comes of it.
+/// Work that runs beside the loop, and what comes of it.
 type Work = FuturesUnordered<BoxFuture<'static, Vec<Came>>>;
 
 /// Where a run is stored.

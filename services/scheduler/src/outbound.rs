@@ -1,4 +1,4 @@
-//! Outbound: performs the effects of the core. It writes records by revision, then acts. Long work goes on beside the loop and comes back as an
+//! Outbound: performs the effects of the core. It writes records by revision, then acts. Long work runs beside the loop and comes back as an
 //! event.
 
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a stop or kill is tried; after that the next heartbeat repeats it.
 const ORDER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Work that goes on beside the loop and may come back as an event.
+/// Work that runs beside the loop and may come back as an event.
 type Work = FuturesUnordered<BoxFuture<'static, Option<Event>>>;
 
 /// Everything that effects act on.

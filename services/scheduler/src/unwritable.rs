@@ -2,7 +2,7 @@
 //!
 //! A bucket that takes no writes stops everything a scheduler does, the lease included. Requests are rejected then with
 //! the reason, at once and by every scheduler that notices, instead of waiting for a leader that cannot be. Reads of single
-//! records go on: the edge reads them itself.
+//! records continue: the edge reads them itself.
 
 use std::collections::BTreeSet;
 

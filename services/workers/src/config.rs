@@ -13,7 +13,7 @@ use quintet_worker::process::EnvironmentFilter;
 pub struct RunWorkerConfig {
     /// Its id: unique to the process, since an attempt belongs to the worker that took it.
     pub worker: WorkerId,
-    /// What people call it.
+    /// Its display name.
     pub name: String,
     /// How often it announces itself; it counts as gone after three times as long.
     pub announce_interval: Duration,
@@ -25,7 +25,7 @@ pub struct RunWorkerConfig {
     pub work_dir: PathBuf,
     /// How long a program may take to end after SIGTERM before it is killed.
     pub kill_grace: Duration,
-    /// How long running tasks may go on when the worker is asked to end; then they are returned to the queue.
+    /// How long running tasks may continue when the worker is asked to end; then they are returned to the queue.
     pub drain_grace: Duration,
     /// Silence to the queue after which a task is given to another worker. The same for all workers of a queue.
     pub task_ack_wait: Duration,

@@ -289,7 +289,7 @@ async fn handle_commands(
                 attempt,
             } => in_flight.cancel(run_id, node_id, attempt),
             WorkerCommand::Drain { drain } => {
-                info!(drain, "an operator drains this worker, or lets it go on");
+                info!(drain, "an operator drains this worker, or resumes it");
                 draining.send_replace(drain);
                 announce.update(|heartbeat| heartbeat.draining = drain);
             }

@@ -143,7 +143,7 @@ impl TaskContext {
         self.resume_state.as_ref()
     }
 
-    /// Marks where another attempt can go on. Waits only while much is unanswered.
+    /// Marks where another attempt can continue. Waits only while much is unanswered.
     pub async fn checkpoint(&self, name: Option<String>, data: Option<Value>) {
         let event = WorkerEvent::Checkpoint { name, data };
         self.reporter.report(event).await;

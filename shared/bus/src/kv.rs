@@ -47,7 +47,7 @@ pub struct Versioned<R> {
     pub revision: Revision,
 }
 
-/// A write on its way; resolves to the record's new revision. Dropping it does not take the write back.
+/// A write in flight; resolves to the record's new revision. Dropping it does not take the write back.
 #[must_use = "await it to know whether the record is stored"]
 pub struct PendingWrite(BoxFuture<'static, Result<Revision, KvError>>);
 
@@ -129,7 +129,7 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     /// Starts a write that replaces the `expected` revision, zero for a record that must not exist, be it
-    /// that there never was one or that it was deleted or expired. Returns once the write is on its way, so
+    /// that there never was one or that it was deleted or expired. Returns once the write is in flight, so
     /// that several can be pipelined; they are stored in the order of the calls.
     ///
     /// # Errors

@@ -42,7 +42,7 @@ impl Default for LeaseTerms {
 /// A candidate for a lease.
 pub struct LeaseCandidate {
     terms: Terms,
-    /// A creation on its way. Kept here, so that a caller who stops waiting and waits again does not lose
+    /// A creation in flight. Kept here, so that a caller who stops waiting and waits again does not lose
     /// the lease it may have won meanwhile.
     attempt: Option<Attempt>,
 }
@@ -96,7 +96,7 @@ impl Bus {
 impl LeaseCandidate {
     /// Waits until the lease is ours. Fails only when the bucket is missing.
     ///
-    /// Cancel-safe: a creation on its way stays with the candidate, and waiting again finds its result. A
+    /// Cancel-safe: a creation in flight stays with the candidate, and waiting again finds its result. A
     /// candidate that is dropped after it won without knowing leaves a lease that expires by itself.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub struct Loaded<B: Bucket> {
     pub last: Revision,
 }
 
-/// Does what takes longer than the runtime's own threads may be held up. A panic goes on in the caller.
+/// Does what takes longer than the runtime's own threads may be held up. A panic continues in the caller.
 pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     finished(spawn_blocking(work)).await
 }

@@ -3,7 +3,7 @@
 //! Each process registers once per service name and adds its endpoints; endpoints of the same service in
 //! other processes share the queue group, so that each request reaches one of them. This speaks the
 //! protocol itself (`$SRV.PING`, `$SRV.INFO`, `$SRV.STATS`), since async-nats' version drops requests that
-//! are on their way when a service stops, and sends errors without a body.
+//! are in flight when a service stops, and sends errors without a body.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -184,7 +184,7 @@ impl Micro {
         Ok(requests.of_micro(endpoint, self.stop.subscribe()))
     }
 
-    /// Takes the service off the bus; its endpoints end after the requests that were on their way, so they
+    /// Takes the service off the bus; its endpoints end after the requests that were in flight, so they
     /// must still be read. Dropping the service does the same.
     pub async fn stop(self) {
         drop(self);

@@ -15,7 +15,7 @@ use crate::connect::Bus;
 use crate::error::PublishError;
 use crate::headers;
 
-/// A message on its way into a stream; resolves to its sequence. Dropping it does not take the message back.
+/// A message in flight into a stream; resolves to its sequence. Dropping it does not take the message back.
 #[must_use = "await it to know whether the message is stored"]
 pub struct PendingStore(BoxFuture<'static, Result<u64, PublishError>>);
 
@@ -51,7 +51,7 @@ impl Bus {
             })
     }
 
-    /// Publishes into a stream, with a time to live where given. Returns once the message is on its way, so
+    /// Publishes into a stream, with a time to live where given. Returns once the message is in flight, so
     /// that several can be pipelined; they are stored in the order of the calls.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ const OPEN: Duration = Duration::from_secs(30);
 const STALE_AFTER: Duration = Duration::from_secs(35);
 /// Wait after a request that the server did not take, before the next one.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long what is on its way to a worker that takes no more is waited for.
+/// How long what is in flight to a worker that takes no more is waited for.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Requests for tasks that one queue holds open at most, of all its workers together.
 const REQUESTS: i64 = 16_384;

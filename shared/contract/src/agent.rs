@@ -39,7 +39,7 @@ pub enum AgentState {
 pub struct Agent {
     /// Its id.
     pub id: AgentId,
-    /// What people call it.
+    /// Its display name.
     pub name: String,
     /// Version of its program.
     pub version: String,
@@ -116,7 +116,7 @@ pub struct ActiveJob {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
-    /// What people call it.
+    /// Its display name.
     #[serde(default)]
     pub name: String,
     /// Version of its program.

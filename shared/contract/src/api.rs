@@ -304,7 +304,7 @@ impl std::str::FromStr for JobCursor {
 pub struct JobPage {
     /// Jobs, oldest first.
     pub jobs: Vec<Job>,
-    /// Where to go on; absent at the end.
+    /// The cursor of the next page; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<JobCursor>,
 }
@@ -352,7 +352,7 @@ pub struct MetadataReply {
     pub metadata: JsonObject,
 }
 
-/// What keeps a job from going on.
+/// What keeps a job from running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Gate {
@@ -420,7 +420,7 @@ pub struct ListAgents {
 pub struct AgentPage {
     /// The agents.
     pub agents: Vec<Agent>,
-    /// Where to go on; absent at the end.
+    /// The cursor of the next page; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<AgentId>,
 }

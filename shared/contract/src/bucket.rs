@@ -88,7 +88,7 @@ bucket!(
 );
 
 bucket!(
-    /// What people set about frames, written by the leading frames service.
+    /// The desired state of frames, written by the leading frames service.
     Frames = "frames", FramesKey => FramesRecord
 );
 

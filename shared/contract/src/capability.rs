@@ -92,7 +92,7 @@ impl Default for Capabilities {
 
 impl Capabilities {
     /// Reads what an agent announced, field by field: a field of an unexpected type counts as not announced,
-    /// since other people's agents must not be turned away for what we do not need.
+    /// since third-party agents must not be turned away for what we do not need.
     pub fn read(announced: &JsonObject) -> Self {
         fn field<T: serde::de::DeserializeOwned>(announced: &JsonObject, name: &str) -> Option<T> {
             announced

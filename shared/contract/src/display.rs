@@ -52,7 +52,7 @@ pub struct PanelSize {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Panel {
-    /// What people call it.
+    /// Its display name.
     pub id: String,
     /// Its number on the line.
     pub address: u8,

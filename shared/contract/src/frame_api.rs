@@ -72,7 +72,7 @@ pub struct FrameWorkerHeartbeat {
     /// It leaves: nothing more will come.
     #[serde(default)]
     pub leaves: bool,
-    /// What people call it, as in a [`WorkerHeartbeat`](crate::worker::WorkerHeartbeat).
+    /// Its display name, as in a [`WorkerHeartbeat`](crate::worker::WorkerHeartbeat).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Version of the program.
@@ -146,7 +146,7 @@ pub struct GetFramesStatus {}
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FramesReply {
-    /// What goes on.
+    /// The statistics.
     pub stats: FrameStats,
     /// Workers that may be activated.
     pub known: Vec<WorkerId>,

@@ -1,6 +1,6 @@
 //! Ids as types. Names that people choose are checked once, at the border; ids that Quintet makes are UUID v7.
 //!
-//! A name may hold any printable character, since other people's agents choose their own; on the bus it
+//! A name may hold any printable character, since third-party agents choose their own; on the bus it
 //! travels as a *token*, in which everything but `A-Z a-z 0-9 _ -` is written `=XX` (hexadecimal bytes).
 //! Tokens are legal in subjects and in bucket keys, and every name has exactly one.
 

@@ -421,7 +421,7 @@ pub struct KeyRecord {
 }
 
 /// The executor that a configuration asks for: its `executor` field, else what its other fields imply.
-/// `None` when it names nothing that Quintet knows, as configurations for other people's agents may.
+/// `None` when it names nothing that Quintet knows, as configurations for third-party agents may.
 pub fn executor_of(config: &JsonObject) -> Option<&str> {
     if let Some(named) = config.get("executor") {
         return named.as_str();

@@ -188,7 +188,7 @@ pub struct Run {
     /// The executor of its work.
     #[serde(default)]
     pub mode: RunMode,
-    /// What people call it.
+    /// Its display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Where it stands.
@@ -227,7 +227,7 @@ pub struct Run {
     pub retry_of: Option<RunId>,
 }
 
-/// A mark in the log of a run, from which its work can go on.
+/// A mark in the log of a run, from which its work can continue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Checkpoint {

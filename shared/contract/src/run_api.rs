@@ -27,7 +27,7 @@ pub struct CreateRun {
     /// What `{{inputs.x}}` stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<JsonObject>,
-    /// What people call it.
+    /// Its display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Whatever its creator wants to find again.

@@ -196,7 +196,7 @@ fn asyncapi() -> Value {
             "description": "The WebSockets of the edge. The subjects of the bus are in SUBJECTS.md."
         },
         "channels": {
-            "agent": channel("/agent", "other people's agents", &mut from_agent.iter().chain(&to_agent)),
+            "agent": channel("/agent", "third-party agents", &mut from_agent.iter().chain(&to_agent)),
             "ui": channel("/ui", "on connect the arrays of agents and jobs, then one object per change", &mut to_ui.iter().chain(&from_ui)),
             "frames": {
                 "address": "/ws",

@@ -300,7 +300,7 @@ subjects! {
     FrameWorkerMessages { worker: WorkerId } = "tick.{worker}", FrameWorkerMessage;
     /// Heartbeats of one worker of frames.
     FrameWorkerHeartbeats { worker: WorkerId } = "hb.frames.{worker}", FrameWorkerHeartbeat;
-    /// What goes on with frames, once a second and whenever something changes.
+    /// Statistics of frames, once a second and whenever something changes.
     FrameStatsPublished {} = "live.frames", FrameStats;
 
     /// Heartbeats of one worker of any kind; those of frame workers are read as such, too.

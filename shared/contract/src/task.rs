@@ -109,12 +109,12 @@ pub enum WorkerEvent {
     },
     /// It is still at it.
     Heartbeat,
-    /// It can go on from here.
+    /// It can continue from here.
     Checkpoint {
         /// What the checkpoint is called; `checkpoint` when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// What it needs to go on.
+        /// What it needs to continue.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data: Option<Value>,
     },
@@ -189,7 +189,7 @@ pub enum Verdict {
         /// Why, in one sentence.
         reason: String,
     },
-    /// The report cannot be taken: too large, or of the wrong shape. The task goes on.
+    /// The report cannot be taken: too large, or of the wrong shape. The task continues.
     Refused {
         /// Why, in one sentence.
         reason: String,
@@ -213,7 +213,7 @@ pub enum WorkerCommand {
         /// The attempt.
         attempt: Attempt,
     },
-    /// Take no more tasks, or take tasks again; those in flight go on.
+    /// Take no more tasks, or take tasks again; those in flight continue.
     Drain {
         /// True: no more; false: as before.
         drain: bool,

@@ -120,7 +120,7 @@ async fn elect<O: Owner>(
         let held = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            // Cancel-safe: a creation on its way stays with the candidate.
+            // Cancel-safe: a creation in flight stays with the candidate.
             held = candidate.acquire() => held,
             () = preference(false) => continue,
             () = sleep_until(decides_at.unwrap_or_else(Instant::now)), if decides_at.is_some() => {

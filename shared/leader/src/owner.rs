@@ -1,7 +1,7 @@
 //! Owner and outbound: what a service brings along to be led.
 //!
 //! The owner is the service for as long as it runs: its configuration, how it loads, what it serves. The outbound belongs
-//! to one term of leading: the revisions of records, and whatever goes on beside the event loop.
+//! to one term of leading: the revisions of records, and whatever runs beside the event loop.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -46,7 +46,7 @@ pub struct Policy {
 /// What a leader does while the bus confirms no writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenUnwritable {
-    /// It rejects writes, with their requests, and goes on with everything else.
+    /// It rejects writes, with their requests, and continues with everything else.
     RejectWrites,
     /// It stops serving, and reloads once writes are confirmed again.
     Reload,

@@ -33,9 +33,9 @@ const ABORT_WAIT: Duration = Duration::from_secs(1);
 /// What the end of a task, or of an essential task in a child group, means for the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitPolicy {
-    /// The group cannot go on without it and stops.
+    /// The group cannot continue without it and stops.
     Essential,
-    /// The group goes on; a failure is logged.
+    /// The group continues; a failure is logged.
     Optional,
 }
 

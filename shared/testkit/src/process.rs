@@ -95,7 +95,7 @@ impl Process {
         Ok(())
     }
 
-    /// Lets a paused process go on; a running one takes no notice.
+    /// Lets a paused process continue; a running one takes no notice.
     pub fn resume(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
     }

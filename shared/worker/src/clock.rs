@@ -1,4 +1,4 @@
-//! Time for the contact rule: it goes on while the machine sleeps.
+//! Time for the contact rule: it continues while the machine sleeps.
 //!
 //! The usual monotonic clock stands still during a suspend on Linux, so a laptop that slept for an hour
 //! would believe that it had a reply from its scheduler a second ago, while its jobs were started elsewhere long

@@ -72,7 +72,7 @@ async fn what_another_writer_stores_holds_as_well_and_is_not_overwritten() {
         })
         .await;
     assert_eq!(status.stats.fps.get(), 5.0);
-    // What the service writes next goes on from there.
+    // What the service writes next continues from there.
     stage.set_fps(7.0).await;
     let found = bucket.get(&FramesKey::State).await.unwrap().unwrap();
     let FramesRecord::State(state) = found.record else {

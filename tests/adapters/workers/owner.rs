@@ -158,7 +158,7 @@ impl Stage {
                 };
                 let is_deaf = owner.lock().unwrap().is_deaf;
                 if is_deaf {
-                    // The answer is lost on its way, though everything was stored.
+                    // The answer is lost in transit, though everything was stored.
                     std::mem::forget(request.responder);
                     continue;
                 }

@@ -34,7 +34,7 @@ const WORKER: &str = "bench";
 const FPS: f64 = 60.0;
 /// Ticks and frames whose time is measured.
 const TIMED: usize = 600;
-/// Frames over HTTP, and how many on their way at once.
+/// Frames over HTTP, and how many in flight at once.
 const POSTED: usize = 50_000;
 const IN_FLIGHT: usize = 64;
 /// Images that are fetched one by one.

@@ -37,7 +37,7 @@ const FEW: usize = 50;
 const RATE: u32 = 100;
 /// Checkpoints per second of a run.
 const RUN_RATE: u32 = 20;
-/// How long updates go on before they are measured.
+/// How long updates continue before they are measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// How long they are measured.
 const MEASURED: Duration = Duration::from_secs(10);
@@ -421,7 +421,7 @@ async fn listen(stream: TcpStream, latencies: Arc<Latencies>, count: Arc<AtomicU
 /// Finds marks in a stream of bytes.
 #[derive(Default)]
 struct Parser {
-    /// Digits of a mark that go on in the next read; none while not in a mark.
+    /// Digits of a mark that continue in the next read; none while not in a mark.
     begun: Option<(u64, usize)>,
 }
 

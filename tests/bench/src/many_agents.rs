@@ -26,7 +26,7 @@ const EVERY: Duration = Duration::from_secs(3);
 const ROUNDS: u32 = 4;
 /// Silence after which an agent is lost, as configured by default.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Hellos on their way at once.
+/// Hellos in flight at once.
 const IN_FLIGHT: usize = 256;
 
 struct ManyAgents<'a> {
@@ -150,7 +150,7 @@ impl ManyAgents<'_> {
         Ok(())
     }
 
-    /// How long after its last heartbeat the first agent is shown as offline; the others go on meanwhile.
+    /// How long after its last heartbeat the first agent is shown as offline; the others continue meanwhile.
     async fn until_missed(&self, silent_since: Instant, rounds: u32) -> anyhow::Result<Duration> {
         let subject = GetAgent {
             pool: PoolName::default(),

@@ -31,7 +31,7 @@ use crate::{BenchCommand, Measured, TIMEOUT, per_second, percentiles, push, spin
 
 /// Tasks of one run, one after the other.
 const STEPS: usize = 10;
-/// Runs, and requests, on their way at once.
+/// Runs, and requests, in flight at once.
 const IN_FLIGHT: usize = 64;
 /// The queue of the tasks.
 const QUEUE: &str = "bench";

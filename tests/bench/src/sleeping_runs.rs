@@ -12,7 +12,7 @@ use crate::idle::Up;
 use crate::process::{processor_time, proportional};
 use crate::{Measured, TIMEOUT, per_second, push, spinner};
 
-/// Requests on their way at once.
+/// Requests in flight at once.
 const IN_FLIGHT: usize = 64;
 /// How long the processors are observed.
 const OBSERVED: Duration = Duration::from_secs(10);

@@ -75,7 +75,7 @@ impl World {
     pub(super) fn runner_tick(&mut self, index: usize, life: u64) {
         let now = self.now;
         let runner = &mut self.runners[index];
-        // A load makes a new life; the clock goes on with it, but not with a crash.
+        // A load makes a new life; the clock continues with it, but not with a crash.
         if life > runner.life || runner.frozen_until > now {
             let wait = (runner.frozen_until - now).max(TICK);
             self.after(wait, SimEvent::RunnerTick(index, life));

@@ -77,7 +77,7 @@ enum StopLevel {
     Kill,
 }
 
-/// A live command on its way to a child.
+/// A live command in flight to a child.
 #[derive(Debug)]
 pub(crate) struct LiveCommand {
     pub(crate) command: String,

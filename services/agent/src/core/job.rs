@@ -27,7 +27,7 @@ pub(super) enum Stage {
         /// What was done to end it.
         stop_level: StopLevel,
     },
-    /// Gone; its end is on its way to the owner.
+    /// Gone; its end is in flight to the owner.
     Ended {
         /// How it was listed last.
         last: JobStatus,

@@ -266,7 +266,7 @@ impl Core {
             self.record_event(
                 placement,
                 "progress",
-                "encoding goes on".to_owned(),
+                "encoding continues".to_owned(),
                 Some(data),
             );
         }

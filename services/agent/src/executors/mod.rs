@@ -2,7 +2,7 @@
 //!
 //! The executor is named, or follows from the fields: `command` is exec, `streamUrl` ffmpeg, `durationMs` or
 //! `failAfterMs` noop. Fields that an executor does not know are left alone: configurations are shared with
-//! other people's agents.
+//! third-party agents.
 
 mod exec;
 mod ffmpeg;

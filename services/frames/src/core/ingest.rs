@@ -28,7 +28,7 @@ pub enum Outcome {
     Malformed(RbmError),
 }
 
-/// A frame on its way to the display.
+/// A frame in flight to the display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarded {
     /// Who drew it.

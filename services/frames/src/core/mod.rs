@@ -9,7 +9,7 @@
 //!   command ──▶ queued ──▶ stored ──▶ applied, answered
 //! ```
 //!
-//! A command holds once it is stored, one after the other; frames and ticks go on meanwhile: `step` acts and never writes,
+//! A command holds once it is stored, one after the other; frames and ticks continue meanwhile: `step` acts and never writes,
 //! `reconcile` writes what the next command changes. Time is what has passed since the clock was started.
 
 mod bucket;
@@ -71,7 +71,7 @@ pub struct CoreConfig {
     pub shown: Option<Arc<Bitmap>>,
 }
 
-/// What people set, as it is stored.
+/// The desired state, as it is stored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stored {
     /// For all.

@@ -163,7 +163,7 @@ async fn a_line_that_is_lost_is_found_again_and_gets_the_newest_picture_first() 
     line.show(lit(&[(0, 0)]));
     panels.read(64).await;
     panels.detach();
-    // No part waits for the line: images go on being shown to every watcher.
+    // No part waits for the line: images continue being shown to every watcher.
     for y in 0..7 {
         line.show(lit(&[(0, y)]));
     }

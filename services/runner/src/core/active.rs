@@ -493,7 +493,7 @@ impl Active {
         self.writer.flush_at.filter(|_| !self.writer.is_busy)
     }
 
-    /// The next write, if it is time for one and none is on its way.
+    /// The next write, if it is time for one and none is in flight.
     pub(crate) fn next_write(&mut self, now: Timestamp) -> Option<Write> {
         if self.writer.is_busy {
             return None;

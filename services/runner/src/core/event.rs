@@ -57,7 +57,7 @@ pub enum Action {
     Dispatch(QueueName, Box<Task>),
     /// See whether the task with this sequence is still in its queue, and report it missing if it is not.
     VerifyEnqueued(RunId, NodeId, u64),
-    /// Do something in this process, or go on with it, and report how it goes.
+    /// Do something in this process, or continue with it, and report how it goes.
     Execute(Box<Execution>),
     /// Stop doing it.
     Stop(RunId, NodeId, Attempt),

@@ -170,7 +170,7 @@ impl Core {
         (core, effects)
     }
 
-    /// How many runs go on, and how many ended ones are known.
+    /// How many runs continue, and how many ended ones are known.
     pub fn sizes(&self) -> (usize, usize) {
         (self.runs.len(), self.ended.len())
     }
@@ -403,7 +403,7 @@ impl Core {
     }
 }
 
-/// Whether the worker may only go on when what it reported is stored: an attempt is begun by one worker, and nothing that it
+/// Whether the worker may only continue when what it reported is stored: an attempt is begun by one worker, and nothing that it
 /// reports is lost. A heartbeat comes again.
 fn is_stored_first(report: &RunReport) -> bool {
     use quintet_contract::task::WorkerEvent;

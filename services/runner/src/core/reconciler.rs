@@ -276,7 +276,7 @@ impl Reconciler<'_> {
         }
     }
 
-    /// Whether a node that ended lets another one go on; only a condition may not.
+    /// Whether a node that ended lets another one continue; only a condition may not.
     fn chooses(&self, condition: &Node, target: &str, nesting: &Nesting) -> bool {
         let is_then = condition.then.iter().any(|id| id == target);
         let is_else = condition.otherwise.iter().any(|id| id == target);
@@ -413,7 +413,7 @@ impl Reconciler<'_> {
         error
     }
 
-    /// Ends the run, and with it whatever of it is still going on.
+    /// Ends the run, and with it whatever of it is still running.
     pub(crate) fn end(&mut self, status: RunStatus, error: Option<String>) {
         let open: Vec<NodeId> = self
             .active

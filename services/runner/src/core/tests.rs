@@ -146,7 +146,7 @@ impl Scenario {
         }
     }
 
-    /// The process dies, and another one goes on with what is stored.
+    /// The process dies, and another one continues with what is stored.
     fn restart(&mut self) {
         let stored = StoredRun {
             record: self.record.clone().unwrap(),

@@ -69,7 +69,7 @@ impl Running<'_> {
         };
         let mut retries = Retries::new(self.kubernetes.pace);
         while !self.cancel.is_cancelled() {
-            // A question that may make a Job is not broken off by a cancel: what it made could not be removed.
+            // A request that may create a Job is not broken off by a cancel: what it made could not be removed.
             let api_failure = match self.make_or_find(&wanted).await {
                 Ok(Some(job)) if job::is_of(&job, self.execution) => return Claim::Job(job),
                 Ok(Some(_)) => {
@@ -80,7 +80,7 @@ impl Running<'_> {
                     let error = "its Job was removed from the cluster before its end was seen";
                     return Claim::Refused(failed(error, true));
                 }
-                // It was removed between two questions.
+                // It was removed between two requests.
                 Ok(None) => continue,
                 Err(api_failure) => api_failure,
             };
@@ -265,7 +265,7 @@ impl Running<'_> {
                     let error = &api_failure as &dyn std::error::Error;
                     error!(
                         job = self.name,
-                        error, "the job cannot be removed and goes on"
+                        error, "the job cannot be removed and continues"
                     );
                     return;
                 }
@@ -275,7 +275,7 @@ impl Running<'_> {
         if timeout(REMOVE_TIME, removing).await.is_err() {
             error!(
                 job = self.name,
-                "the job could not be removed in time and goes on"
+                "the job could not be removed in time and continues"
             );
         }
     }

@@ -141,10 +141,10 @@ impl Kubernetes {
         })
     }
 
-    /// Runs one attempt of one node, or goes on with it if its Job exists, until it ends or `cancel` fires.
+    /// Runs one attempt of one node, or continues with it if its Job exists, until it ends or `cancel` fires.
     ///
     /// The last event is `succeeded` or `failed`; after `cancel` there is none, and the Job is removed. Ends early when
-    /// the receiver of the events is gone; the Job then goes on, as it does when this future is dropped.
+    /// the receiver of the events is gone; the Job then continues, as it does when this future is dropped.
     pub(crate) async fn execute(
         &self,
         execution: Execution,

@@ -121,7 +121,7 @@ fn waiting_state(waiting: &ContainerStateWaiting, container: Option<&ContainerSt
     let why = describe(reason, waiting.message.as_deref());
     let image = container.map_or("", |container| container.image.as_str());
     match reason {
-        // The kubelet has tried more than once by then and would go on for ever.
+        // The kubelet has tried more than once by then and would continue for ever.
         "ImagePullBackOff" => PodState::Stuck {
             error: format!("the image {image} cannot be pulled: {why}"),
             retryable: true,

@@ -72,7 +72,7 @@ impl ApiFailure {
         self.status().is_some_and(|status| status.code == 409)
     }
 
-    /// The API has forgotten the version that a watch was to go on from.
+    /// The API has forgotten the version that a watch was to continue from.
     pub(super) fn is_forgotten(&self) -> bool {
         self.status().is_some_and(|status| status.code == 410)
     }

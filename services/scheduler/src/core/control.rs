@@ -21,7 +21,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Commands of an agent that does not publish which it has.
 const USUAL_COMMANDS: [&str; 2] = ["mute", "unmute"];
 
-/// A command on its way.
+/// A command in flight.
 #[derive(Debug)]
 pub(super) struct PendingCommand {
     job: JobId,

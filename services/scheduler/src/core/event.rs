@@ -128,7 +128,7 @@ pub enum Question {
 }
 
 replies! {
-    /// Answers, each to its own question.
+    /// Answers, each to its own request.
     pub enum Answer {
         /// To a submission.
         Submitted(SubmitReply),

@@ -50,7 +50,7 @@ use self::timers::{Timer, Timers};
 /// What a step leads to.
 pub type Effects = quintet_leader::Effects<Write, Action>;
 
-/// Added to the heartbeat timeout before an agent is declared lost, so that a heartbeat on its way still counts.
+/// Added to the heartbeat timeout before an agent is declared lost, so that a heartbeat in flight still counts.
 pub const SLACK: Duration = Duration::from_secs(1);
 /// The public record of an agent is stored at most so often.
 const MIN_UPDATE_INTERVAL: Duration = Duration::from_millis(50);
@@ -111,7 +111,7 @@ pub struct Stored {
 }
 
 impl Core {
-    /// A core that goes on where an earlier one stopped, and what it does first: offers and stops that may never have
+    /// A core that continues where an earlier one stopped, and what it does first: offers and stops that may never have
     /// reached their agents are sent again.
     pub fn restore(config: CoreConfig, stored: Stored, now: Timestamp) -> (Self, Effects) {
         let mut core = Self {

@@ -65,7 +65,7 @@ impl Core {
         }
     }
 
-    /// The agent does not have a job that takes one of its slots. An offer may still be on its way to it.
+    /// The agent does not have a job that takes one of its slots. An offer may still be in flight to it.
     pub(super) fn gone(&mut self, id: &JobId, now: Timestamp) {
         match self.job(id).map(|job| job.status) {
             None | Some(JobStatus::Assigned) => {}

@@ -26,7 +26,7 @@ trait Animation: Send {
     /// The next frame; `at` is how long the effect has been shown.
     fn draw(&mut self, at: Duration) -> Bitmap;
 
-    /// Whether its image depends on settings. An effect without settings goes on when they change.
+    /// Whether its image depends on settings. An effect without settings continues when they change.
     fn has_settings(&self) -> bool {
         true
     }

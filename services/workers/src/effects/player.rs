@@ -258,7 +258,7 @@ impl Player {
         Options::read(settings)
     }
 
-    /// An effect with the settings of now; what has none goes on.
+    /// An effect with the settings of now; what has none continues.
     fn refreshed(&self, effect: Box<dyn Animation>) -> Option<Box<dyn Animation>> {
         match effect.has_settings() {
             true => self.made(),

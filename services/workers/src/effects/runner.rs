@@ -67,7 +67,7 @@ pub async fn run(
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
-    // The process may end now: its last beats must be on their way.
+    // The process may end now: its last beats must be in flight.
     if !matches!(timeout(GOODBYE_TIMEOUT, bus.flush()).await, Ok(Ok(()))) {
         warn!("the last beats were not sent before the end");
     }

@@ -13,7 +13,7 @@ use crate::nats::{Nats, soon, template, template_id};
 async fn next(watch: &mut Watch<Templates>) -> Change<Templates> {
     soon("a change", watch.next())
         .await
-        .expect("a watch goes on")
+        .expect("a watch continues")
         .unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! The input and output of a link: subscriptions, requests, timers; and its only `select!`.
 //!
 //! Requests run beside the loop and come back as events. What the agent does not take yet waits in a
-//! backlog; when that is full the link stops taking offers and commands, but goes on with heartbeats and
+//! backlog; when that is full the link stops taking offers and commands, but continues with heartbeats and
 //! acknowledgements, so that a slow agent is slow and not lost.
 
 use std::collections::{HashMap, VecDeque};

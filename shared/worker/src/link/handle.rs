@@ -128,7 +128,7 @@ impl LinkHandle {
         self.orders.try_reserve().ok().map(ReportSlot)
     }
 
-    /// Sends a heartbeat now, unless one is on its way; for [`HeartbeatMode::Forwarded`](super::HeartbeatMode).
+    /// Sends a heartbeat now, unless one is in flight; for [`HeartbeatMode::Forwarded`](super::HeartbeatMode).
     ///
     /// # Errors
     /// [`LinkError`] when the link has ended.

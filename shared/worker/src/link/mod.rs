@@ -8,7 +8,7 @@
 //!
 //! [`core`] decides what is sent when; [`driver`] does the input and output. The author of an agent sees a
 //! [`LinkHandle`] to send and a channel of [`LinkEvent`]s to receive. Neither direction waits for
-//! the other: events that are not taken are kept while reports go on being acknowledged.
+//! the other: events that are not taken are kept while reports continue being acknowledged.
 
 mod contact;
 pub mod core;

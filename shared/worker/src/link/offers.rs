@@ -23,9 +23,9 @@ pub(super) struct Offers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     Idle,
-    /// A read is on its way.
+    /// A read is in flight.
     Once,
-    /// A read is on its way, and something happened since that makes another one necessary.
+    /// A read is in flight, and something happened since that makes another one necessary.
     Again,
 }
 

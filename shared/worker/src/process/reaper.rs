@@ -8,7 +8,7 @@
 //!
 //! `=4567` is the moment, in milliseconds since the machine was started, at which the scheduler may give the jobs of `~`
 //! groups away unless it sees the agent before. An agent that runs ends them itself; one that is stopped by a signal, a
-//! debugger or a freezer cannot, but its children go on. So the groups are killed here when the moment comes and no later
+//! debugger or a freezer cannot, but its children continue. So the groups are killed here when the moment comes and no later
 //! one was named.
 
 use std::collections::BTreeMap;

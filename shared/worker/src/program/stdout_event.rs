@@ -12,11 +12,11 @@ pub const MAX_EVENT_BYTES: usize = MAX_CHECKPOINT_BYTES + 4 * 1024;
 /// An event of a program.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProgramEvent {
-    /// It can go on from here.
+    /// It can continue from here.
     Checkpoint {
         /// What the checkpoint is called.
         name: Option<String>,
-        /// What it needs to go on.
+        /// What it needs to continue.
         data: Option<Value>,
     },
     /// It put something out.

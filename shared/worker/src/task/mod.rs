@@ -39,7 +39,7 @@ pub use task_reporter::{Stop, TaskReporter};
 
 /// Reports of one shard that wait for its outbox; when full, lines of output are dropped and tasks wait.
 const QUEUE: usize = 8 * 1024;
-/// Most messages of one shard on their way at once.
+/// Most messages of one shard in flight at once.
 const IN_FLIGHT: usize = 8;
 /// After this without an answer other tasks do not wait for it.
 const STALE_AFTER: Duration = Duration::from_millis(50);

@@ -69,7 +69,7 @@ pub struct TaskReporter {
     attempt: AtomicU32,
     /// The newest number; counted by the outbox alone, when it takes the report in.
     seq: AtomicU64,
-    /// Whether a message that holds a report of this task is on its way: one at a time, so that they stay in order.
+    /// Whether a message that holds a report of this task is in flight: one at a time, so that they stay in order.
     pub(super) in_flight: AtomicBool,
     beats: AtomicBool,
     room: Arc<Semaphore>,
@@ -161,7 +161,7 @@ impl TaskReporter {
         self.stop.subscribe()
     }
 
-    /// Nothing more is sent than what is in flight; waiters for the end may go on.
+    /// Nothing more is sent than what is in flight; waiters for the end may continue.
     pub(crate) fn end(&self) {
         self.ended.cancel();
     }

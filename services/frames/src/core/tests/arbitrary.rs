@@ -12,11 +12,11 @@ enum Arbitrary {
     Straight(u16),
     Beat(usize, u8, bool),
     Command(Command),
-    /// The write on its way succeeds, or does not.
+    /// The write in flight succeeds, or does not.
     Stored(bool),
     Ended(usize),
     Pass(u64),
-    /// Another service goes on with what is stored.
+    /// Another service continues with what is stored.
     Restart,
 }
 
@@ -54,7 +54,7 @@ fn arbitrary() -> impl Strategy<Value = Arbitrary> {
 /// What has to hold whatever happens.
 struct Watch {
     bench: Bench,
-    /// The write on its way.
+    /// The write in flight.
     writing: Option<Write>,
     pending: BTreeSet<u64>,
 }

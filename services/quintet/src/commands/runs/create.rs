@@ -21,7 +21,7 @@ pub(crate) struct Create {
     /// Inputs of the run, as a JSON object in a file; --input goes before it
     #[arg(long, value_name = "FILE")]
     inputs: Option<String>,
-    /// What people call it
+    /// Its display name
     #[arg(long)]
     name: Option<String>,
     /// Whatever is to be found again with it: a JSON object, @FILE, or - for standard input

@@ -249,7 +249,7 @@ fn layer_lines(view: &View, now: Timestamp, size: Size, free: usize) -> Vec<Line
     let is_done = |counts: &BTreeMap<&str, (usize, NodeStatus)>| {
         counts.values().all(|(_, status)| status.is_final())
     };
-    // Half of the size is for layers, from the first that goes on.
+    // Half of the size is for layers, from the first that continues.
     let shown = layers.len().min((free / 2).max(1));
     let from = layers.iter().position(|counts| !is_done(counts));
     let from = from.unwrap_or(layers.len()).min(layers.len() - shown);

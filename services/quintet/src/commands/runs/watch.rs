@@ -61,7 +61,7 @@ pub(super) async fn watch(http: &Http, id: &str, global: &Global) -> Outcome {
     }
     if interrupted {
         let text =
-            format!("no longer watches; run {id} goes on (`quintet runs cancel {id}` ends it)");
+            format!("no longer watches; run {id} continues (`quintet runs cancel {id}` ends it)");
         return Err(Failure::new(exit::FAILED, text).into());
     }
     outcome(&view)

@@ -21,7 +21,7 @@ pub(crate) enum WorkersCommand {
         #[arg(long)]
         kind: Option<WorkerKind>,
     },
-    /// Let a run worker take no more tasks; those that it has go on
+    /// Let a run worker take no more tasks; those that it has continue
     Drain { id: String },
     /// Let a run worker take tasks again
     Undrain { id: String },

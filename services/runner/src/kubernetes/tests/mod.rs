@@ -76,7 +76,7 @@ fn execution() -> Execution {
     }
 }
 
-/// An attempt that goes on beside the test.
+/// An attempt that continues beside the test.
 struct RunningAttempt {
     events: mpsc::Receiver<Reported>,
     cancel: CancellationToken,

@@ -16,7 +16,7 @@ use crate::clock::Moment;
 /// The two clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For durations; goes on during a suspend.
+    /// For durations; continues during a suspend.
     pub moment: Moment,
     /// For what is written in offers.
     pub wall: Timestamp,
