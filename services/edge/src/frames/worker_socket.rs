@@ -233,7 +233,7 @@ impl Session {
         };
         let closing = async {
             let closed = queue.close(code, reason);
-            // What is still on its way is read: a connection that is cut off before loses the reason for it.
+            // What is still in flight is read: a connection that is cut off before loses the reason for it.
             let read = stream.for_each(|_| std::future::ready(()));
             futures::future::join(closed, read).await
         };

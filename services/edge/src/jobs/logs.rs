@@ -50,7 +50,7 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
                 .id("readJobLogs").summary("Read or follow a job's output")
                 .description(
                     "Lines of text, or server-sent events when `Accept` asks for them. `?tail=N` begins with the newest N \
-                     lines, `?follow=true` goes on until the job ends; events carry an `id` for `Last-Event-ID`.",
+                     lines, `?follow=true` continues until the job ends; events carry an `id` for `Last-Event-ID`.",
                 )
                 .tag("jobs")
                 .input::<Headers<LogHeaders>>()
@@ -62,7 +62,7 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LogParams {
-    /// True: go on until the job ends.
+    /// True: continue until the job ends.
     #[schemars(with = "Option<bool>")]
     follow: Option<Flag>,
     /// Begin with the newest so many lines, at most 100000.

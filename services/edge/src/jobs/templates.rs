@@ -48,7 +48,7 @@ pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewTemplate {
-    /// What people call it.
+    /// Its display name.
     name: Option<String>,
     /// The executor that runs it: `exec`, `ffmpeg`, `noop`, or one that an agent brings along.
     #[schemars(regex(pattern = r"\S"))]

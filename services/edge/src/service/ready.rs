@@ -71,7 +71,7 @@ pub(crate) async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: Ca
     }
 }
 
-/// The smallest question that a leader answers.
+/// The smallest request that a leader answers.
 async fn probe(bus: &Bus) -> Leader {
     let subject = ListJobsOf {
         pool: PoolName::default(),

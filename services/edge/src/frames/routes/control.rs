@@ -121,7 +121,7 @@ pub(crate) fn start_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .id("startFrameWorker")
         .summary("Start a worker of frames")
-        .description("One that runs already goes on.")
+        .description("One that runs already continues.")
         .response::<204, ()>()
         .response::<400, Json<ErrorBody>>()
 }

@@ -42,7 +42,7 @@ pub(crate) fn text_frame(text: &str) -> Bytes {
     frame.freeze()
 }
 
-/// Frames on their way to one client.
+/// Frames in flight to one client.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     waiting: VecDeque<Bytes>,

@@ -37,7 +37,7 @@ pub(crate) struct Filter {
     status: Option<JobStatus>,
     /// Only jobs of this agent.
     agent_id: Option<AgentId>,
-    /// At most so many; where to go on is in `x-next-cursor` and `Link`.
+    /// At most so many; the cursor of the next page is in `x-next-cursor` and `Link`.
     #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<u32>,
     /// Where to continue: the `x-next-cursor` of an earlier answer, opaque to clients.
@@ -200,7 +200,7 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
         .tag("jobs")
         .response_with::<200, Json<Vec<Job>>, _>(|response| {
             let response = response
-                .description("the jobs; with a limit and more to come, also where to go on");
+                .description("the jobs; with a limit and more to come, also the cursor of the next page");
             let response = with_header(
                 response,
                 NEXT_CURSOR.as_str(),

@@ -49,7 +49,7 @@ pub(crate) struct NewRun {
     /// What `{{inputs.x}}` stands for.
     #[serde(default)]
     inputs: Option<JsonObject>,
-    /// What people call it.
+    /// Its display name.
     #[serde(default)]
     #[schemars(length(max = MAX_RUN_NAME))]
     name: Option<String>,
