@@ -261,14 +261,14 @@ impl<N: Ground> Cluster<N> {
         }
     }
 
-    /// Waits until all jobs have ended well, and checks that each was run exactly once; gives them.
+    /// Waits until all jobs have ended well, and checks that each was run exactly once; returns them.
     pub(crate) async fn all_ran_once(&self, api: &Api, names: &[String]) -> Vec<Value> {
         let jobs = self.all_ended(api, names.len()).await;
         self.each_ran_once(names);
         jobs
     }
 
-    /// Waits until there are so many jobs, and all have ended well; gives them.
+    /// Waits until there are so many jobs, and all have ended well; returns them.
     pub(crate) async fn all_ended(&self, api: &Api, count: usize) -> Vec<Value> {
         let ended = wait_for("the end of all jobs", TIMEOUT * 4, async || {
             let mut counts = std::collections::BTreeMap::<String, usize>::new();

@@ -34,7 +34,7 @@ async fn send(cluster: &Cluster, api: &Api, name: &str) -> (u16, Option<String>,
     (answer.status().as_u16(), wait, answer.json().await.unwrap())
 }
 
-/// Sends jobs until one is not taken; gives those that were, and the one that was not.
+/// Sends jobs until one is not taken; returns those that were, and the one that was not.
 async fn send_until_full(cluster: &Cluster, api: &Api) -> (Vec<String>, String) {
     let mut taken = Vec::new();
     for number in 0..TOO_MANY {

@@ -66,7 +66,7 @@ impl Clients {
         answered.await.unwrap()
     }
 
-    /// Makes runs, and gives their ids with the names of their jobs.
+    /// Makes runs, and returns their ids with the names of their jobs.
     async fn make(&self, cluster: &Cluster, runs: &mut BTreeMap<String, String>) {
         for _ in 0..RUNS {
             // A client that repeats a request after a timeout may have created two runs: what the first one runs is its own.

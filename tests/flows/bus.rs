@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::python::tool;
 
-/// Runs a Python program against the stack to its end and gives what it printed.
+/// Runs a Python program against the stack to its end and returns what it printed.
 async fn run_python(
     program: &'static str,
     arguments: Vec<String>,

@@ -74,7 +74,7 @@ async fn until_shown(api: &Api, lit: &[(u16, u16)]) {
     shown.await.unwrap();
 }
 
-/// Waits until the stats are as they should be, and gives them.
+/// Waits until the stats are as they should be, and returns them.
 pub(crate) async fn until_stats(api: &Api, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
     let stats = wait_for(what, TIMEOUT, async || {
         let stats = api.get("/stats").await.expect(200).body;

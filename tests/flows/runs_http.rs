@@ -10,7 +10,7 @@ fn gate() -> Value {
     json!({"nodes": [{"id": "go", "kind": "gate"}]})
 }
 
-/// Makes a run and gives its id.
+/// Makes a run and returns its id.
 pub(crate) async fn make(api: &Api, body: Value) -> String {
     let made = api.post("/runs?mode=queue", body).await.expect(201);
     made.body["runId"].as_str().unwrap().to_owned()

@@ -48,7 +48,7 @@ impl Place {
         Self { runner, ..self }
     }
 
-    /// Makes a run of one command, and gives its id once the program runs.
+    /// Makes a run of one command, and returns its id once the program runs.
     async fn begin(&self) -> String {
         let plan = json!({"nodes": [
             {"id": "train", "kind": "command", "command": ["python3", "train.py"], "image": "trainer:1",

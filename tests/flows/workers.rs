@@ -20,7 +20,7 @@ fn ids(workers: &[Value]) -> Vec<&str> {
     ids.collect()
 }
 
-/// Waits until the workers are as they should be, and gives them.
+/// Waits until the workers are as they should be, and returns them.
 async fn until(api: &Api, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let found = wait_for(what, TIMEOUT, async || {
         let workers = list(api, "").await;

@@ -153,7 +153,7 @@ impl Owner {
         }
     }
 
-    /// Stores a message after the one at `last`, as often as it takes, and gives its place.
+    /// Stores a message after the one at `last`, as often as it takes, and returns its place.
     async fn stored(&self, subject: &RunLog, message: &RunLogBatch, last: u64) -> u64 {
         let mut link = self.bus.link();
         loop {

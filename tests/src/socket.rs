@@ -64,7 +64,7 @@ impl Socket {
         self.0.send(Message::binary(bytes.to_vec())).await.unwrap();
     }
 
-    /// Sends an envelope and gives its id.
+    /// Sends an envelope and returns its id.
     pub async fn send(&mut self, kind: &str, payload: Value) -> String {
         self.answer(kind, payload, None).await
     }
@@ -115,7 +115,7 @@ impl Socket {
         }
     }
 
-    /// Waits for the close and gives its code and reason.
+    /// Waits for the close and returns its code and reason.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.next().await {
@@ -153,7 +153,7 @@ impl Agent {
         Self { socket, welcome }
     }
 
-    /// Waits for an offer and accepts it; gives its payload.
+    /// Waits for an offer and accepts it; returns its payload.
     pub async fn accept(&mut self) -> Value {
         let mut offer = self.socket.envelope_of("orchestrator.assign.start").await;
         let (job, id) = (

@@ -15,7 +15,7 @@ use crate::publish::failed;
 const HEADER_INCREMENT: &str = "Nats-Incr";
 
 impl Bus {
-    /// Adds to a counter and gives its new amount. Without an answer in time it may or may not have been added.
+    /// Adds to a counter and returns its new amount. Without an answer in time it may or may not have been added.
     ///
     /// # Errors
     /// [`PublishError::Unanswered`] when the addition may or may not be counted; other variants when it is not.

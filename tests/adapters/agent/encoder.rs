@@ -61,7 +61,7 @@ async fn silences(file: &Path) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Waits until the job's output has got this much further than `from`; gives where it is.
+/// Waits until the job's output has got this much further than `from`; returns where it is.
 async fn recorded(stage: &Stage, job: &str, from: f64, more: f64) -> f64 {
     let what = format!("{more} s more of {job}");
     let at = wait_for(&what, TIMEOUT, async || {

@@ -180,7 +180,7 @@ impl Stage {
         words.collect()
     }
 
-    /// Waits until this was reported of the job; gives everything reported so far.
+    /// Waits until this was reported of the job; returns everything reported so far.
     pub(crate) async fn until(&self, job: &str, wanted: &str) -> Vec<String> {
         let what = format!("{wanted} of {job}");
         let story = wait_for(&what, TIMEOUT, async || {
@@ -305,7 +305,7 @@ impl Stage {
         lines.map(|line| (line.stream, line.line)).collect()
     }
 
-    /// Waits until the log holds a line that contains this, and gives the line.
+    /// Waits until the log holds a line that contains this, and returns the line.
     pub(crate) async fn logged(&self, job: &str, wanted: &str) -> String {
         let what = format!("{wanted} in the log of {job}");
         let line = wait_for(&what, TIMEOUT, async || {

@@ -139,7 +139,7 @@ impl Stage {
         done.await.unwrap();
     }
 
-    /// Sends a frame and gives the answer.
+    /// Sends a frame and returns the answer.
     pub(crate) async fn send(&self, worker: &str, frame: Bytes) -> Result<(), RequestError> {
         let subject = WorkerFrame { worker: id(worker) };
         self.bus

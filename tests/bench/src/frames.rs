@@ -148,7 +148,7 @@ fn images(canvas: Canvas) -> Vec<Bytes> {
     (0..canvas.width.min(64)).map(image).collect()
 }
 
-/// Sends frames over the bus as fast as they are taken, and gives how many a second.
+/// Sends frames over the bus as fast as they are taken, and returns how many a second.
 async fn send(worker: &Bus, size: &Size) -> anyhow::Result<f64> {
     let images = images(size.canvas);
     let subject = WorkerFrame {

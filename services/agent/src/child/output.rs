@@ -108,7 +108,7 @@ impl Readers {
     }
 
     /// Waits for the last output, but not for ever: a process that left the group may hold the pipes open.
-    /// Gives the last lines of standard error.
+    /// Returns the last lines of standard error.
     pub(super) async fn finish(mut self, patience: Duration) -> Vec<String> {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(patience, all).await.is_err() {

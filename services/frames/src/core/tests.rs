@@ -110,7 +110,7 @@ impl Bench {
         std::mem::take(&mut self.effects)
     }
 
-    /// Wants something, lets it be stored, and gives the answer.
+    /// Wants something, lets it be stored, and returns the answer.
     fn command(&mut self, command: Command) -> Answer {
         let request = RequestId::new(self.next);
         self.next += 1;

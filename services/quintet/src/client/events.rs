@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request and closes; gives the head of the request.
+    /// Answers one request and closes; returns the head of the request.
     async fn answer_once(listener: &TcpListener, answer: &str) -> String {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = Vec::new();

@@ -129,7 +129,7 @@ fn listens(port: u16) -> anyhow::Result<bool> {
     }))
 }
 
-/// Shows every status as it comes, and gives the last.
+/// Shows every status as it comes, and returns the last.
 async fn follow(http: &Http, id: &str) -> anyhow::Result<String> {
     let mut events = job_events::follow(http, id);
     let mut last = String::new();

@@ -105,7 +105,7 @@ impl Outbox {
         self.in_flight = 0;
     }
 
-    /// The message in flight is refused for good. Gives the report to drop, if the message had only one.
+    /// The message in flight is refused for good. Returns the report to drop, if the message had only one.
     pub(super) fn refused(&mut self) -> Option<AgentReport> {
         let count = std::mem::take(&mut self.in_flight);
         if count != 1 {

@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    /// Edges that share a counter; gives how many requests were let through. The list names the edge that gets each.
+    /// Edges that share a counter; returns how many requests were let through. The list names the edge that gets each.
     fn play(limit: u64, edges: usize, requests: &[usize], has_bus: bool) -> u64 {
         let mut all: Vec<WindowCounter> = (0..edges).map(|_| WindowCounter::default()).collect();
         let (mut counter, mut admitted) = (0, 0);

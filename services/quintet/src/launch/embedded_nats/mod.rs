@@ -139,7 +139,7 @@ impl EmbeddedNats {
     }
 }
 
-/// Writes the server's configuration, and gives the password of every user in it.
+/// Writes the server's configuration, and returns the password of every user in it.
 fn write_conf(
     data: &DataDir,
     plan: &NatsPlan,
