@@ -28,7 +28,7 @@ use crate::TIMEOUT;
 
 /// A run and how far its log goes.
 #[derive(Clone, Debug)]
-struct Held {
+struct OwnedRun {
     run: Run,
     entries: u64,
     sequence: u64,
@@ -38,7 +38,7 @@ struct Held {
 #[derive(Clone, Debug)]
 pub struct Owner {
     bus: Bus,
-    runs: Arc<Mutex<BTreeMap<RunId, Held>>>,
+    runs: Arc<Mutex<BTreeMap<RunId, OwnedRun>>>,
 }
 
 /// Answers every request on a subject.
@@ -218,7 +218,7 @@ impl Owner {
             output: None,
             retry_of: create.retry_of,
         };
-        let held = Held {
+        let held = OwnedRun {
             run,
             entries: 0,
             sequence: 0,
@@ -243,7 +243,7 @@ impl Owner {
         RunPage { runs: Vec::new() }
     }
 
-    fn runs(&self) -> MutexGuard<'_, BTreeMap<RunId, Held>> {
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<RunId, OwnedRun>> {
         self.runs.lock().unwrap()
     }
 }

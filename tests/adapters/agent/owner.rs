@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An owner, its NATS, and one agent.
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) nats: Nats,
     pub(crate) bus: Bus,
     pub(crate) folder: TempDir,
@@ -60,7 +60,7 @@ pub(crate) fn placement(job: &str) -> JobAttempt {
     }
 }
 
-impl Stage {
+impl Fixture {
     /// An owner and an agent with four slots.
     pub(crate) async fn start() -> Self {
         Self::with(AgentSettings::default(), |_| {}).await
@@ -70,21 +70,21 @@ impl Stage {
         settings: AgentSettings,
         change: impl FnOnce(&mut AgentConfig),
     ) -> Self {
-        let mut stage = Self::without_agent(settings).await;
+        let mut fixture = Self::without_agent(settings).await;
         let mut config = AgentConfig::new(agent_id());
         config.slots = 4;
-        config.work_dir = stage.folder.path().to_owned();
+        config.work_dir = fixture.folder.path().to_owned();
         config.reaper = Some(quintet_tests::binary());
         change(&mut config);
-        let bus = connect(&stage.nats.url()).await;
-        stage.agent = Some(tokio::spawn(run(config, bus, stage.shutdown.clone())));
-        stage
+        let bus = connect(&fixture.nats.url()).await;
+        fixture.agent = Some(tokio::spawn(run(config, bus, fixture.shutdown.clone())));
+        fixture
     }
 
     pub(crate) async fn without_agent(settings: AgentSettings) -> Self {
         let nats = Nats::start().await.unwrap();
         let bus = connect(&nats.url()).await;
-        let mut stage = Self {
+        let mut fixture = Self {
             nats,
             bus,
             folder: TempDir::new().unwrap(),
@@ -93,8 +93,8 @@ impl Stage {
             shutdown: CancellationToken::new(),
             agent: None,
         };
-        stage.serve(settings).await;
-        stage
+        fixture.serve(settings).await;
+        fixture
     }
 
     async fn serve(&mut self, settings: AgentSettings) {

@@ -8,7 +8,7 @@ use quintet_testkit::wait_for;
 use quintet_worker::process::EnvironmentFilter;
 use tempfile::TempDir;
 
-use super::stage::{Stage, TIMEOUT, frame, id};
+use super::fixture::{Fixture, TIMEOUT, frame, id};
 
 /// A program that writes down its number and what it was given, then waits; TERM ends it or not.
 fn spec(folder: &Path, name: &str, on_term: &str) -> ProcessSpec {
@@ -55,25 +55,25 @@ fn with(folder: &Path) -> impl FnOnce(&mut FramesConfig) {
 #[tokio::test]
 async fn programs_run_while_they_are_wanted_and_are_killed_when_they_do_not_end() {
     let folder = TempDir::new().unwrap();
-    let stage = Stage::open().await;
-    let service = stage.serve("one", with(folder.path())).await;
-    let status = stage.status().await;
+    let fixture = Fixture::open().await;
+    let service = fixture.serve("one", with(folder.path())).await;
+    let status = fixture.status().await;
     assert_eq!(status.known, [id("deaf"), id("polite")]);
     assert!(status.stats.running.is_empty());
-    stage.activate(Some("polite")).await.unwrap();
+    fixture.activate(Some("polite")).await.unwrap();
     until("the first program", || {
         numbers(folder.path(), "polite").len() == 1
     })
     .await;
-    stage
+    fixture
         .until("it runs", |status| status.stats.running == [id("polite")])
         .await;
     let environment = std::fs::read_to_string(folder.path().join("polite.env"));
     assert_eq!(environment.unwrap(), "polite yellow\n");
     // Twice is once.
-    stage.start("polite").await;
+    fixture.start("polite").await;
     // Another one is shown: the first is ended, the second started.
-    stage.activate(Some("deaf")).await.unwrap();
+    fixture.activate(Some("deaf")).await.unwrap();
     until("the second program", || {
         numbers(folder.path(), "deaf").len() == 1
     })
@@ -82,10 +82,10 @@ async fn programs_run_while_they_are_wanted_and_are_killed_when_they_do_not_end(
     assert_eq!(polite.len(), 1);
     until("the first one's end", || !is_alive(polite[0])).await;
     // It ignores SIGTERM.
-    stage.stop("deaf").await;
+    fixture.stop("deaf").await;
     let deaf = numbers(folder.path(), "deaf")[0];
     until("the second one's end", || !is_alive(deaf)).await;
-    let status = stage
+    let status = fixture
         .until("nothing runs", |status| status.stats.running.is_empty())
         .await;
     assert_eq!(status.stats.active, None);
@@ -99,7 +99,7 @@ async fn programs_inherit_no_variable_that_is_withheld_but_may_be_given_it() {
         "the test withholds HOME"
     );
     let folder = TempDir::new().unwrap();
-    let stage = Stage::open().await;
+    let fixture = Fixture::open().await;
     let script = "echo ${HOME-withheld} ${PATH:+inherited} > $QUINTET_WORKER_ID";
     let spec = |name: &str| ProcessSpec {
         id: id(name),
@@ -111,7 +111,7 @@ async fn programs_inherit_no_variable_that_is_withheld_but_may_be_given_it() {
     let home = ("HOME".to_owned(), "given".to_owned());
     given.environment.extend([home]);
     let processes = vec![spec("plain"), given];
-    let service = stage
+    let service = fixture
         .serve("one", |config| {
             config.processes = processes;
             config.environment = EnvironmentFilter::withhold(["HOME", "QUINTET_WORKER_ID"]);
@@ -121,7 +121,7 @@ async fn programs_inherit_no_variable_that_is_withheld_but_may_be_given_it() {
         ("plain", "withheld inherited\n"),
         ("given", "given inherited\n"),
     ] {
-        stage.start(name).await;
+        fixture.start(name).await;
         until(name, || {
             let found = std::fs::read_to_string(folder.path().join(name));
             found.is_ok_and(|found| found == wanted)
@@ -134,22 +134,22 @@ async fn programs_inherit_no_variable_that_is_withheld_but_may_be_given_it() {
 #[tokio::test]
 async fn programs_end_with_their_service_and_are_started_by_the_next() {
     let folder = TempDir::new().unwrap();
-    let stage = Stage::open().await;
-    let first = stage.serve("first", with(folder.path())).await;
-    stage.start("polite").await;
-    stage.start("deaf").await;
+    let fixture = Fixture::open().await;
+    let first = fixture.serve("first", with(folder.path())).await;
+    fixture.start("polite").await;
+    fixture.start("deaf").await;
     until("both", || {
         ["polite", "deaf"]
             .iter()
             .all(|name| numbers(folder.path(), name).len() == 1)
     })
     .await;
-    stage.send("polite", frame(1, 1)).await.unwrap();
+    fixture.send("polite", frame(1, 1)).await.unwrap();
     first.end().await;
     for name in ["polite", "deaf"] {
         assert!(!is_alive(numbers(folder.path(), name)[0]), "{name}");
     }
-    let second = stage.serve("second", with(folder.path())).await;
+    let second = fixture.serve("second", with(folder.path())).await;
     until("both again", || {
         ["polite", "deaf"]
             .iter()
@@ -162,8 +162,8 @@ async fn programs_end_with_their_service_and_are_started_by_the_next() {
 #[tokio::test]
 async fn a_program_that_dies_is_started_again_while_it_is_the_active_one() {
     let folder = TempDir::new().unwrap();
-    let stage = Stage::open().await;
-    let service = stage
+    let fixture = Fixture::open().await;
+    let service = fixture
         .serve("one", |config| {
             config.processes = vec![ProcessSpec {
                 id: id("short"),
@@ -173,11 +173,11 @@ async fn a_program_that_dies_is_started_again_while_it_is_the_active_one() {
             }];
         })
         .await;
-    stage.activate(Some("short")).await.unwrap();
+    fixture.activate(Some("short")).await.unwrap();
     until("three processes", || {
         numbers(folder.path(), "short").len() >= 3
     })
     .await;
-    stage.activate(None).await.unwrap();
+    fixture.activate(None).await.unwrap();
     service.end().await;
 }

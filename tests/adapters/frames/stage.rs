@@ -28,7 +28,7 @@ pub(crate) const CANVAS: Canvas = Canvas {
 };
 
 /// A NATS, and a client of whatever runs on it.
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) nats: Nats,
     pub(crate) bus: Bus,
 }
@@ -63,7 +63,7 @@ impl Service {
     }
 }
 
-impl Stage {
+impl Fixture {
     pub(crate) async fn open() -> Self {
         Self::on(Nats::start().await.unwrap()).await
     }

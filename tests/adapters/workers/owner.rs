@@ -30,7 +30,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(1);
 
 /// An owner and its NATS, and workers as the test starts them.
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) nats: Nats,
     pub(crate) bus: Bus,
     pub(crate) folder: TempDir,
@@ -128,19 +128,19 @@ impl Owner {
     }
 }
 
-impl Stage {
+impl Fixture {
     pub(crate) async fn start() -> Self {
         let nats = Nats::start().await.unwrap();
         let bus = connect(&nats.url()).await;
-        let mut stage = Self {
+        let mut fixture = Self {
             nats,
             bus,
             folder: TempDir::new().unwrap(),
             owner: Arc::default(),
             serving: JoinSet::new(),
         };
-        stage.serve().await;
-        stage
+        fixture.serve().await;
+        fixture
     }
 
     async fn serve(&mut self) {

@@ -17,12 +17,12 @@ pub(crate) struct Worker {
     index: usize,
     life: u64,
     pub(crate) frozen_until: Millis,
-    held: Vec<Held>,
+    held: Vec<HeldTask>,
     reports: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Held {
+struct HeldTask {
     key: u64,
     task: Task,
     delivered: u32,
@@ -105,7 +105,7 @@ impl World {
             };
             queued.visible_at = now + ACK_WAIT;
             queued.delivered += 1;
-            held.push(Held {
+            held.push(HeldTask {
                 key: queued.key,
                 task: queued.task.clone(),
                 delivered: queued.delivered,
@@ -119,7 +119,7 @@ impl World {
         self.workers[index].held = held;
     }
 
-    fn advance(&mut self, index: usize, held: &mut Held) {
+    fn advance(&mut self, index: usize, held: &mut HeldTask) {
         if held.is_over {
             return;
         }
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    fn next_event(&mut self, held: &mut Held) -> WorkerEvent {
+    fn next_event(&mut self, held: &mut HeldTask) -> WorkerEvent {
         if held.attempt == 0 {
             return WorkerEvent::Take {
                 delivered: held.delivered,

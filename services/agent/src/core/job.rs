@@ -1,4 +1,4 @@
-//! A job: one placement on this agent, and its stages.
+//! A job: one placement on this agent, and its phases.
 
 use quintet_contract::job::{JobError, JobStatus};
 
@@ -10,12 +10,12 @@ pub(super) struct Job {
     pub(super) plan: Plan,
     /// Whether the owner may start it elsewhere when this agent loses contact.
     pub(super) restartable: bool,
-    pub(super) stage: Stage,
+    pub(super) phase: JobPhase,
 }
 
 /// How far it is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Stage {
+pub(super) enum JobPhase {
     /// Waits for the confirmation; nothing was started.
     Accepted,
     /// Started, and not known to be gone.
@@ -57,7 +57,7 @@ pub(super) enum StopLevel {
     Killed,
 }
 
-impl Stage {
+impl JobPhase {
     /// Just started.
     pub(super) const fn live() -> Self {
         Self::Live {
@@ -85,30 +85,30 @@ impl EndReason {
 impl Job {
     /// How hellos and heartbeats list it; `None` when they must not.
     pub(super) fn listed_status(&self) -> Option<JobStatus> {
-        match &self.stage {
-            Stage::Accepted => Some(JobStatus::Accepted),
-            Stage::Live {
+        match &self.phase {
+            JobPhase::Accepted => Some(JobStatus::Accepted),
+            JobPhase::Live {
                 end_reason: EndReason::Revoked,
                 ..
             } => None,
-            Stage::Live { status, .. } => Some(*status),
-            Stage::Ended { last } => Some(*last),
+            JobPhase::Live { status, .. } => Some(*status),
+            JobPhase::Ended { last } => Some(*last),
         }
     }
 
     /// Whether it takes a slot: until its process is gone.
     pub(super) fn takes_slot(&self) -> bool {
-        match self.stage {
-            Stage::Accepted | Stage::Live { .. } => true,
-            Stage::Ended { .. } => false,
+        match self.phase {
+            JobPhase::Accepted | JobPhase::Live { .. } => true,
+            JobPhase::Ended { .. } => false,
         }
     }
 
     /// Whether it can take live commands.
     pub(super) fn is_running(&self) -> bool {
-        match self.stage {
-            Stage::Live { status, .. } => status == JobStatus::Running,
-            Stage::Accepted | Stage::Ended { .. } => false,
+        match self.phase {
+            JobPhase::Live { status, .. } => status == JobStatus::Running,
+            JobPhase::Accepted | JobPhase::Ended { .. } => false,
         }
     }
 }

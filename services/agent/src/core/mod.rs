@@ -1,6 +1,6 @@
 //! The core of an agent: pure, synchronous, total. Events in, effects out.
 //!
-//! Each placement is a [`job::Job`] with a stage. A job that may run elsewhere is *silenced*: killed, no
+//! Each placement is a [`job::Job`] with a phase. A job that may run elsewhere is *silenced*: killed, no
 //! longer listed, its end not reported; its slot is free only when its process is gone.
 
 mod command;
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::executors::Abilities;
 pub(crate) use event::{AnswerId, Deadline, Effect, Event, Exit, Leaving, Request};
-use job::{EndReason, Job, Stage};
+use job::{EndReason, Job, JobPhase};
 
 /// Placements that are remembered after they were answered, so that an offer that comes again is one job.
 const REMEMBERED: usize = 4096;
@@ -156,7 +156,7 @@ impl Core {
         let job = Job {
             plan,
             restartable: assignment.restartable,
-            stage: Stage::Accepted,
+            phase: JobPhase::Accepted,
         };
         self.jobs.insert(placement.clone(), job);
         self.effects.push(Effect::Report(AgentReport::AssignAck {
@@ -206,10 +206,10 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&placement) else {
             return;
         };
-        if job.stage != Stage::Accepted {
+        if job.phase != JobPhase::Accepted {
             return;
         }
-        job.stage = Stage::live();
+        job.phase = JobPhase::live();
         let (plan, restartable) = (job.plan.clone(), job.restartable);
         self.update(&placement, JobStatus::Starting);
         self.effects
@@ -225,9 +225,9 @@ impl Core {
     /// listed until the owner has stored that, or it would be missed.
     fn rescind_acceptance(&mut self, placement: JobAttempt, why: &str) {
         if let Some(job) = self.jobs.get_mut(&placement)
-            && job.stage == Stage::Accepted
+            && job.phase == JobPhase::Accepted
         {
-            job.stage = Stage::Ended {
+            job.phase = JobPhase::Ended {
                 last: JobStatus::Accepted,
             };
             self.reject(placement, why.to_owned());
@@ -242,7 +242,7 @@ impl Core {
 
     fn working(&mut self, placement: JobAttempt) {
         if let Some(Job {
-            stage: Stage::Live { status, .. },
+            phase: JobPhase::Live { status, .. },
             ..
         }) = self.jobs.get_mut(&placement)
             && *status == JobStatus::Starting
@@ -274,8 +274,8 @@ impl Core {
 
     fn stalled(&mut self, placement: JobAttempt, after: Duration) {
         if let Some(Job {
-            stage:
-                Stage::Live {
+            phase:
+                JobPhase::Live {
                     end_reason: end_reason @ EndReason::Own,
                     ..
                 },
@@ -294,7 +294,7 @@ impl Core {
             return;
         };
         let restartable = job.restartable;
-        let Stage::Live { end_reason, .. } = &job.stage else {
+        let JobPhase::Live { end_reason, .. } = &job.phase else {
             return;
         };
         let ended = match end_reason {
@@ -317,7 +317,7 @@ impl Core {
             return;
         };
         let last = job.listed_status().unwrap_or(JobStatus::Stopping);
-        job.stage = Stage::Ended { last };
+        job.phase = JobPhase::Ended { last };
         let (status, error) = match ended {
             Ok(()) => (JobStatus::Stopped, None),
             Err(error) => (JobStatus::Failed, Some(error)),
@@ -331,19 +331,19 @@ impl Core {
     }
 
     fn final_stored(&mut self, placement: &JobAttempt) {
-        if let Some(Stage::Ended { .. }) = self.stage_of(placement) {
+        if let Some(JobPhase::Ended { .. }) = self.phase_of(placement) {
             self.jobs.remove(placement);
         }
     }
 
-    fn stage_of(&self, placement: &JobAttempt) -> Option<&Stage> {
-        self.jobs.get(placement).map(|job| &job.stage)
+    fn phase_of(&self, placement: &JobAttempt) -> Option<&JobPhase> {
+        self.jobs.get(placement).map(|job| &job.phase)
     }
 
     /// Whether the job runs here and may be spoken of.
     fn is_speaking(&self, placement: &JobAttempt) -> bool {
-        let stage = self.stage_of(placement);
-        matches!(stage, Some(Stage::Live { end_reason, .. }) if *end_reason != EndReason::Revoked)
+        let phase = self.phase_of(placement);
+        matches!(phase, Some(JobPhase::Live { end_reason, .. }) if *end_reason != EndReason::Revoked)
     }
 
     fn update(&mut self, placement: &JobAttempt, status: JobStatus) {
