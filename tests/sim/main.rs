@@ -4,7 +4,10 @@
 //!
 //! Everything follows from a seed, which a failure prints; `make sim SEED=…` plays it again.
 
-#![expect(clippy::unwrap_used, reason = "a simulation that cannot continue fails")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a simulation that cannot continue fails"
+)]
 
 mod leader;
 mod runs;

@@ -339,7 +339,9 @@ async fn an_agent_that_is_asked_to_leave_stops_its_jobs_first() {
 #[tokio::test]
 async fn a_replaced_agent_kills_its_jobs_and_reports_why_it_left() {
     let mut fixture = Fixture::start().await;
-    fixture.run_job("j", shell("echo $$ > pid; sleep 1000")).await;
+    fixture
+        .run_job("j", shell("echo $$ > pid; sleep 1000"))
+        .await;
     let pid = read_pid(&fixture.folder.path().join("pid")).await;
     let current = new_session();
     fixture.command(AgentCommand::Replaced { current }).await;

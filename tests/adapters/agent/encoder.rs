@@ -90,7 +90,10 @@ async fn a_recording_is_silent_in_exactly_the_muted_span_and_playable_after_a_st
     let begin = recorded(&fixture, "j", 0.0, 0.5).await;
     assert_eq!(fixture.control("j", "mute").await, json!({"success": true}));
     let muted = recorded(&fixture, "j", begin, 2.5).await;
-    assert_eq!(fixture.control("j", "unmute").await, json!({"success": true}));
+    assert_eq!(
+        fixture.control("j", "unmute").await,
+        json!({"success": true})
+    );
     recorded(&fixture, "j", muted, 1.5).await;
     fixture.stop("j", TIMEOUT).await;
     assert_eq!(fixture.end("j").await, None);

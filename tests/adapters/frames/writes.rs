@@ -43,7 +43,11 @@ async fn a_change_that_nats_rejects_fails_alone() {
     assert_eq!(status.stats.active, Some(id("dot")));
     let subject = GetFrameWorkerSettings {};
     let asked = FrameWorkerRef { id: id("dot") };
-    let found = fixture.bus.request(&subject, &asked, TIMEOUT).await.unwrap();
+    let found = fixture
+        .bus
+        .request(&subject, &asked, TIMEOUT)
+        .await
+        .unwrap();
     let names: Vec<&String> = found.settings.keys().collect();
     assert_eq!(names, ["first"]);
     fixture.set_fps(9.0).await;

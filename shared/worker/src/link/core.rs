@@ -230,7 +230,9 @@ impl Core {
             }
             Event::ReplacedBy(current) => {
                 let ours = match self.phase {
-                    SessionPhase::Greeting(session) | SessionPhase::Current(session) => Some(session),
+                    SessionPhase::Greeting(session) | SessionPhase::Current(session) => {
+                        Some(session)
+                    }
                     SessionPhase::Opening | SessionPhase::Left => None,
                 };
                 if ours.is_some_and(|session| session != current) {
@@ -374,7 +376,10 @@ impl Core {
 
     /// The owner wants a hello. A message of the old session may still be in flight; its answer is the same.
     fn reopen(&mut self, now: Now) {
-        if matches!(self.phase, SessionPhase::Greeting(_) | SessionPhase::Current(_)) {
+        if matches!(
+            self.phase,
+            SessionPhase::Greeting(_) | SessionPhase::Current(_)
+        ) {
             let hello_failed = matches!(self.phase, SessionPhase::Greeting(_));
             self.phase = SessionPhase::Opening;
             self.heartbeat_at = None;
@@ -417,7 +422,9 @@ impl Core {
     /// the same owner do not come back at the same moment.
     fn jitter(&self) -> f64 {
         let seed = match self.phase {
-            SessionPhase::Greeting(session) | SessionPhase::Current(session) => session.uuid().as_u128() as u64,
+            SessionPhase::Greeting(session) | SessionPhase::Current(session) => {
+                session.uuid().as_u128() as u64
+            }
             SessionPhase::Opening | SessionPhase::Left => self.identity.agent.as_str().len() as u64,
         };
         let mixed = (seed ^ u64::from(self.retries)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54;

@@ -199,8 +199,9 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
         .description("Without a limit all of them.")
         .tag("jobs")
         .response_with::<200, Json<Vec<Job>>, _>(|response| {
-            let response = response
-                .description("the jobs; with a limit and more to come, also the cursor of the next page");
+            let response = response.description(
+                "the jobs; with a limit and more to come, also the cursor of the next page",
+            );
             let response = with_header(
                 response,
                 NEXT_CURSOR.as_str(),
