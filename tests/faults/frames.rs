@@ -1,5 +1,5 @@
-//! Frames services are killed, frozen and asked to go, and NATS is restarted: the display continues under one of them, with
-//! the desired state.
+//! Frames services are killed, frozen and asked to go, and NATS is restarted: the display continues under one of them,
+//! with the desired state.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! Faults on real processes: every part is killed, frozen, cut off or restarted while work continues, and then nothing is lost
-//! and nothing was run twice.
+//! Faults on real processes: every part is killed, frozen, cut off or restarted while work continues, and then nothing
+//! is lost and nothing was run twice.
 //!
 //! Timings are short, so that a whole life fits into a test: an agent is lost after a second and a half of silence.
 

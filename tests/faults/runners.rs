@@ -1,4 +1,5 @@
-//! Plans that continue while the runners that lead them, the workers that do their work, edges and NATS are killed and frozen.
+//! Plans that continue while the runners that lead them, the workers that do their work, edges and NATS are killed and
+//! frozen.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +70,8 @@ impl Clients {
     /// Makes runs, and returns their ids with the names of their jobs.
     async fn make(&self, cluster: &Cluster, runs: &mut BTreeMap<String, String>) {
         for _ in 0..RUNS {
-            // A client that repeats a request after a timeout may have created two runs: what the first one runs is its own.
+            // A client that repeats a request after a timeout may have created two runs: what the first one runs is its
+            // own.
             let name = format!("run-{}", runs.len());
             let body = json!({"plan": plan(cluster, &name)});
             let made = self.ask("a run", Method::POST, "/runs?mode=queue", Some(&body));

@@ -106,8 +106,8 @@ async fn listeners_that_do_not_read_cost_little_and_disturb_no_other_client() {
 /// Jobs that are offered to an agent that does not read, with as many bytes each.
 const OFFERS: usize = 600;
 const OFFER_BYTES: usize = 64 * 1024;
-/// Kept, all offers would take more than 700 MiB: while no agent answers they are repeated every second and a half, for as
-/// long as the test waits. What passes through a busy edge in the meantime takes 30 to 70 of them.
+/// Kept, all offers would take more than 700 MiB: while no agent answers they are repeated every second and a half, for
+/// as long as the test waits. What passes through a busy edge in the meantime takes 30 to 70 of them.
 const AGENT_MEMORY_MIB: u64 = 128;
 
 /// Submits the jobs that only the silent agent can take, and between them one for the agent that reads, which must end.

@@ -133,8 +133,8 @@ impl Leader {
         self.check_placements();
     }
 
-    /// No agent is given more than it has slots for. Less than a whole commit may have been stored by a leader that died,
-    /// so more may be found; but nothing is added to it.
+    /// No agent is given more than it has slots for. Less than a whole commit may have been stored by a leader that
+    /// died, so more may be found; but nothing is added to it.
     fn check_placements(&mut self) {
         let mut held: BTreeMap<AgentId, u32> = BTreeMap::new();
         let mut given = BTreeSet::new();

@@ -1,4 +1,5 @@
-//! A simulated system: its processes, the messages in flight, the faults, and the invariants. All of it follows from a seed.
+//! A simulated system: its processes, the messages in flight, the faults, and the invariants. All of it follows from a
+//! seed.
 //!
 //! Time jumps from event to event. Every message may be lost, doubled, late, and overtake others; what a scheduler writes
 //! keeps its order, as on one connection, but may be cut off anywhere.
@@ -54,8 +55,8 @@ const WRITE_DEADLINE: Millis = 5_000;
 const RELOAD_PAUSE: Millis = 200;
 const REPORTS_DEADLINE: Millis = 3_000;
 const CLIENT_DEADLINE: Millis = 2_000;
-/// How long processes of a machine that was frozen may continue after it thaws, until its agent has checked the clock and
-/// killed them.
+/// How long processes of a machine that was frozen may continue after it thaws, until its agent has checked the clock
+/// and killed them.
 const THAW: Millis = 1_500;
 
 pub(crate) fn at(millis: Millis) -> Timestamp {

@@ -1,5 +1,5 @@
-//! Outbound: performs the effects of the core. Nothing here waits: reports queue up, children have tasks of their own, timers
-//! and the ends of noops come back as events.
+//! Outbound: performs the effects of the core. Nothing here waits: reports queue up, children have tasks of their own,
+//! timers and the ends of noops come back as events.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;

@@ -38,7 +38,8 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// An agent that has just been started; pass it [`Event::Woken`](link::Event::Woken) first, by [`Simulated::link_event`].
+    /// An agent that has just been started; pass it [`Event::Woken`](link::Event::Woken) first, by
+    /// [`Simulated::link_event`].
     pub fn boot(config: &AgentConfig, sessions: impl FnMut() -> AgentSession + 'static) -> Self {
         let abilities = Abilities {
             allowed: Executor::ALL.into(),

@@ -1,9 +1,9 @@
 //! Executions in the runner's own process: nodes of kind `job`, and commands as Jobs of Kubernetes.
 //!
 //! Each execution reports as a run worker would; so what the core does with its reports is the same. Everything here can
-//! be begun again: after a restart the runner finds the node running and starts the execution again, which continues with
-//! what is there. So an execution ends in two ways: stopped, it stops what it began; left, it leaves all as it is for
-//! the next leader.
+//! be begun again: after a restart the runner finds the node running and starts the execution again, which continues
+//! with what is there. So an execution ends in two ways: stopped, it stops what it began; left, it leaves all as it is
+//! for the next leader.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Outbound: performs the effects of the core. Writes of one run follow each other; those of different runs go side by side.
+//! Outbound: performs the effects of the core. Writes of one run follow each other; those of different runs go side by
+//! side.
 //!
 //! The revision of every record and the last sequence of every log are kept here. What is read for a reply comes back as the
 //! reply, so that a request stays pending, and is rejected at a hand-over like any other.

@@ -1,5 +1,5 @@
-//! Outbound: performs the effects of the core. It writes records by revision, then acts. Long work runs beside the loop and comes back as an
-//! event.
+//! Outbound: performs the effects of the core. It writes records by revision, then acts. Long work runs beside the loop
+//! and comes back as an event.
 
 use std::collections::HashMap;
 use std::time::Duration;

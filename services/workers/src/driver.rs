@@ -36,7 +36,8 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long the last reports may take to be sent.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
 
-/// Does tasks of nodes of kind `command` until `shutdown` is cancelled and every task in flight has ended or was returned to the queue.
+/// Does tasks of nodes of kind `command` until `shutdown` is cancelled and every task in flight has ended or was
+/// returned to the queue.
 ///
 /// Fails only when the machine or the bus refuses what it cannot work without; everything that may pass is tried again.
 pub async fn run(
@@ -51,7 +52,8 @@ pub async fn run(
 }
 
 /// Lets a handler do the tasks of the configured queues, in this process. For the rest as [`run`]; when its future is
-/// dropped everything stops at once, and tasks in flight are redelivered to another worker after the acknowledgement time.
+/// dropped everything stops at once, and tasks in flight are redelivered to another worker after the acknowledgement
+/// time.
 pub async fn serve<H: Handler>(
     config: RunWorkerConfig,
     handler: H,

@@ -1,8 +1,8 @@
 //! The run worker: takes tasks of runs from queues, runs them, and reports their progress and end.
 //!
 //! It owns the programs that it starts and its tasks in flight. It refuses to begin anything that the run's
-//! owner did not grant, to continue with what is no longer its own, and to acknowledge a task that the owner has not received
-//! the end of.
+//! owner did not grant, to continue with what is no longer its own, and to acknowledge a task that the owner has not
+//! received the end of.
 //!
 //! ```text
 //!   pulled ──▶ TAKING ──granted──▶ WORKING ──ended──▶ REPORTING ──stored──▶ acknowledged

@@ -1,4 +1,5 @@
-//! Raw messages: bodies that are bytes and nothing else: frames and sound, where neither codec nor headers are worth their time.
+//! Raw messages: bodies that are bytes and nothing else: frames and sound, where neither codec nor headers are worth
+//! their time.
 //!
 //! Answers are JSON: a body without an encoding does not show which one its sender reads.
 

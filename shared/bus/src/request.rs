@@ -19,8 +19,8 @@ use crate::metrics;
 const RETRY_MIN: Duration = Duration::from_millis(20);
 /// Longest wait of [`Bus::request_until`].
 const RETRY_MAX: Duration = Duration::from_millis(250);
-/// How long [`Bus::request_until`] waits for its first answer; it doubles with every try. The process that had the request may
-/// have died with it.
+/// How long [`Bus::request_until`] waits for its first answer; it doubles with every try. The process that had the
+/// request may have died with it.
 const TRY_MIN: Duration = Duration::from_secs(1);
 
 impl Bus {
@@ -40,8 +40,8 @@ impl Bus {
             .await
     }
 
-    /// Repeats the request while the subject has no responders, no answer comes, the connection is lost, or the answer asks to
-    /// try later, until the deadline; then fails with the last reason.
+    /// Repeats the request while the subject has no responders, no answer comes, the connection is lost, or the answer
+    /// asks to try later, until the deadline; then fails with the last reason.
     ///
     /// The request may be carried out more than once: for requests whose repetition changes nothing.
     ///

@@ -14,7 +14,8 @@ use crate::connect::Bus;
 /// Time that a server gets to become usable before the next one is tried.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Until it is dropped, the connection moves on to another of its servers every few seconds; with one server nothing happens.
+/// Until it is dropped, the connection moves on to another of its servers every few seconds; with one server nothing
+/// happens.
 #[derive(Debug)]
 #[must_use = "dropped, it ends"]
 pub struct ServerFailover(Option<JoinHandle<()>>);

@@ -1,9 +1,9 @@
 //! Topology: the streams and buckets that must exist on the server, created when missing, checked when there.
 //!
 //! Any number of processes may do this at once: creating what already exists in the same form succeeds, and
-//! a process that comes second with another form gets the differences named. Nothing that exists is ever changed but what
-//! no process can want otherwise: the subjects that a stream captures and where it republishes them.
-//! A role that may not create only verifies.
+//! a process that comes second with another form gets the differences named. Nothing that exists is ever changed but
+//! what no process can want otherwise: the subjects that a stream captures and where it republishes them. A role that
+//! may not create only verifies.
 
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ pub enum Condition {
     /// There, but not as it should be; one phrase per difference.
     Differs(Vec<String>),
     /// There, but without a leader: it can neither be written nor read. It passes within seconds, or most of the cluster
-    /// is out of reach. A server that is cut off reports it of every stream if it led the cluster before; others report nothing.
+    /// is out of reach. A server that is cut off reports it of every stream if it led the cluster before; others report
+    /// nothing.
     Leaderless,
     /// Not there.
     Missing,

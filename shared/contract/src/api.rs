@@ -70,7 +70,8 @@ pub struct SubmitJob {
     /// Who submits it; the edge sets it from the caller's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<String>,
-    /// The piece of work that it is submitted for. Set by parts of the system; a value from a client of the edge is ignored.
+    /// The piece of work that it is submitted for. Set by parts of the system; a value from a client of the edge is
+    /// ignored.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     pub caused_by: Option<CausedBy>,

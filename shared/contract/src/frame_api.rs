@@ -59,8 +59,8 @@ pub enum Via {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FrameWorkerHeartbeat {
-    /// Distinguishes one start of the program, or one socket, from the next; later ones compare greater. A new one gets hello
-    /// and its settings.
+    /// Distinguishes one start of the program, or one socket, from the next; later ones compare greater. A new one gets
+    /// hello and its settings.
     #[serde(default)]
     pub session: String,
     /// How it is reached.

@@ -1,10 +1,10 @@
 //! Permissions on the bus: one NATS user per role, with the subjects that its part needs and no others.
 //!
 //! The JetStream subjects are those that the bus crate uses: direct gets and ephemeral consumers to read, publishing to
-//! `$KV.…` to write a bucket. An answer goes to the inbox of the requester ([`inbox`]): owners answer every client, agents
-//! only the scheduler, and no client reads a foreign inbox. NATS's own `allow_responses` is not used: the server remembers
-//! every message that has a reply subject, those of its streams included, until it is answered or two minutes are over,
-//! and looks through all of them again and again; at thousands of jobs a second that was a tenth of all work.
+//! `$KV.…` to write a bucket. An answer goes to the inbox of the requester ([`inbox`]): owners answer every client,
+//! agents only the scheduler, and no client reads a foreign inbox. NATS's own `allow_responses` is not used: the server
+//! remembers every message that has a reply subject, those of its streams included, until it is answered or two minutes
+//! are over, and looks through all of them again and again; at thousands of jobs a second that was a tenth of all work.
 //!
 //! One thing NATS cannot express: an agent reads its own queue by a request on the whole stream of offers, so it could
 //! read the offers to others, too. It cannot answer them: reports are bound to its own name.

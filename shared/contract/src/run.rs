@@ -1,8 +1,8 @@
 //! A run: what the client sees ([`Run`]), what is stored of it ([`RunRecord`]), and the log that is its truth
 //! ([`RunLogBatch`]).
 //!
-//! The log of a run is a sequence of [`LogEntry`]s, numbered from 1 without gaps. What a run is at any moment follows from its
-//! record and the entries after it; the record is only written now and then.
+//! The log of a run is a sequence of [`LogEntry`]s, numbered from 1 without gaps. What a run is at any moment follows
+//! from its record and the entries after it; the record is only written now and then.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The subject table for people: publisher, subscriber, message and storage of each subject. Rendered into `schemas/SUBJECTS.md`.
+//! The subject table for people: publisher, subscriber, message and storage of each subject. Rendered into
+//! `schemas/SUBJECTS.md`.
 
 use std::fmt::Write;
 

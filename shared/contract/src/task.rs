@@ -1,9 +1,9 @@
 //! Messages between run workers and the runner: tasks, reports, verdicts, commands.
 //!
 //! A worker pulls a [`Task`] from its queue, takes it by a report ([`WorkerEvent::Take`]), and works only if the verdict
-//! is [`Verdict::Granted`], which holds the number of the attempt. Everything that happens it reports with a number of its
-//! own; a report is sent again until it is answered. After the last one it acknowledges the task to the queue. Messages
-//! may come twice and late: what counts is decided by attempt and number.
+//! is [`Verdict::Granted`], which holds the number of the attempt. Everything that happens it reports with a number of
+//! its own; a report is sent again until it is answered. After the last one it acknowledges the task to the queue.
+//! Messages may come twice and late: what counts is decided by attempt and number.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The frames service on a real NATS: workers on the bus, programs of its own, and a change of the service that drives the display.
+//! The frames service on a real NATS: workers on the bus, programs of its own, and a change of the service that drives
+//! the display.
 
 mod fixture;
 mod programs;

@@ -1,9 +1,9 @@
 //! Thousands of listeners on one edge: the latency of delivery, and the cost of each.
 //!
-//! Scheduler or runner, and the edge, are processes of their own. An update holds the moment of its cause, before the request
-//! that makes it is sent; a listener is late by what has passed since then when its bytes were read, on the same clock.
-//! Every message of every listener counts. The listeners read bytes and look for that mark alone, so that it is the edge
-//! that is measured.
+//! Scheduler or runner, and the edge, are processes of their own. An update holds the moment of its cause, before the
+//! request that makes it is sent; a listener is late by what has passed since then when its bytes were read, on the
+//! same clock. Every message of every listener counts. The listeners read bytes and look for that mark alone, so that
+//! it is the edge that is measured.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;

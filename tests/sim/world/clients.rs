@@ -9,7 +9,8 @@ impl World {
                 ClientRequest::Submit(id, key) => {
                     let millis = self.dice.random_range(500..40_000);
                     let again = self.dice.random_bool(0.6);
-                    // A repeated request must be the same; the first request with a key decides what the key stands for.
+                    // A repeated request must be the same; the first request with a key decides what the key stands
+                    // for.
                     let seed = id.as_str().len() as i64 + index as i64;
                     let config = json!({"executor": "noop", "durationMs": millis.max(seed)});
                     let submit = Box::new(SubmitJob {

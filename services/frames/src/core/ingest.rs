@@ -1,5 +1,5 @@
-//! Ingest: the one path of all frames, from any worker and transport: checked, of the active worker, not the same image again, not
-//! too many.
+//! Ingest: the one path of all frames, from any worker and transport: checked, of the active worker, not the same image
+//! again, not too many.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

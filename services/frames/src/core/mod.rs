@@ -9,8 +9,8 @@
 //!   command ──▶ queued ──▶ stored ──▶ applied, answered
 //! ```
 //!
-//! A command holds once it is stored, one after the other; frames and ticks continue meanwhile: `step` acts and never writes,
-//! `reconcile` writes what the next command changes. Time is what has passed since the clock was started.
+//! A command holds once it is stored, one after the other; frames and ticks continue meanwhile: `step` acts and never
+//! writes, `reconcile` writes what the next command changes. Time is what has passed since the clock was started.
 
 mod bucket;
 mod commands;

@@ -1,4 +1,5 @@
-//! Events ([`Event`]), writes ([`RunWrite`]) and actions ([`Action`]) of a runner; actions happen once the writes are stored.
+//! Events ([`Event`]), writes ([`RunWrite`]) and actions ([`Action`]) of a runner; actions happen once the writes are
+//! stored.
 
 use quintet_contract::JsonObject;
 use quintet_contract::id::{CheckpointId, NodeId, QueueName, RunId, WorkerId};

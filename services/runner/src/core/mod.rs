@@ -1,4 +1,5 @@
-//! The core of a runner: every decision about the runs of one shard. Synchronous and total: no clock, no I/O, no randomness.
+//! The core of a runner: every decision about the runs of one shard. Synchronous and total: no clock, no I/O, no
+//! randomness.
 //!
 //! ```text
 //!                       ┌────────────── canceled ◀──────────────┐
@@ -403,8 +404,8 @@ impl Core {
     }
 }
 
-/// Whether the worker may only continue when what it reported is stored: an attempt is begun by one worker, and nothing that it
-/// reports is lost. A heartbeat comes again.
+/// Whether the worker may only continue when what it reported is stored: an attempt is begun by one worker, and nothing
+/// that it reports is lost. A heartbeat comes again.
 fn is_stored_first(report: &RunReport) -> bool {
     use quintet_contract::task::WorkerEvent;
     match report.event {

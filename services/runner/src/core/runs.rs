@@ -1,5 +1,5 @@
-//! The runs of a shard that continue. One in which nothing happens for a while is kept as it would be stored, which takes a
-//! tenth of the memory: a hundred thousand runs may sleep or wait for people.
+//! The active runs of a shard. One in which nothing happens for a while is kept as it would be stored, which
+//! takes a tenth of the memory: a hundred thousand runs may sleep or wait for people.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -1,4 +1,5 @@
-//! Placeholders in the strings of a node: `{{inputs.x}}`, `{{nodes.a.output.x}}`, and in a `foreach` `{{item.x}}` and `{{index}}`.
+//! Placeholders in the strings of a node: `{{inputs.x}}`, `{{nodes.a.output.x}}`, and in a `foreach` `{{item.x}}` and
+//! `{{index}}`.
 //!
 //! A string that is one place and nothing else becomes the value itself, of whatever type; elsewhere a value that is no
 //! string is written as JSON.

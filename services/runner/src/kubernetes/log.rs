@@ -1,4 +1,5 @@
-//! The log of a pod as the sequence of a program's events, each of them once, however often the log has to be opened. Pure.
+//! The log of a pod as the sequence of a program's events, each of them once, however often the log has to be opened.
+//! Pure.
 //!
 //! Kubernetes puts a time with nanoseconds before every line. An event is numbered by the time of its line, or by one
 //! more than the event before it where that is not later. So numbers rise, and a reader of the same log again finds the

@@ -1,8 +1,8 @@
 //! Runs nodes on Kubernetes: one attempt of one node is one Job.
 //!
-//! [`Kubernetes::execute`] makes the Job, or adopts the one that a runner before made, and reports what happens as a run
-//! worker would: the program's events from the log of its pod, and last how it ended. The end is reported only when the log
-//! was read to its end, so that no output of a node that succeeded is missing.
+//! [`Kubernetes::execute`] makes the Job, or adopts the one that a runner before made, and reports what happens as a
+//! run worker would: the program's events from the log of its pod, and last how it ended. The end is reported only when
+//! the log was read to its end, so that no output of a node that succeeded is missing.
 //!
 //! ```text
 //!   make or adopt the Job ── refused ───────────────────────────────► failed
@@ -14,7 +14,8 @@
 //!   at any moment: cancel ── remove Job, nothing more is reported
 //! ```
 //!
-//! Kubernetes keeps one log of both outputs of a program: lines of standard error are reported as if they were standard output.
+//! Kubernetes keeps one log of both outputs of a program: lines of standard error are reported as if they were standard
+//! output.
 //!
 //! Dropping the future leaves the Job alone, so that another runner can adopt it. An API that does not answer is
 //! asked again without an end: a Job that may run must not be given up for a second one.
@@ -62,7 +63,8 @@ pub(crate) struct Execution {
     pub(crate) attempt: Attempt,
     /// The program; its image is needed.
     pub(crate) command: CommandSpec,
-    /// `INPUT_SPEC`, `INPUT_CONTEXT` and `RESUME_STATE`, as in the texts of a `ProgramInput`; the program's identity is added.
+    /// `INPUT_SPEC`, `INPUT_CONTEXT` and `RESUME_STATE`, as in the texts of a `ProgramInput`; the program's identity is
+    /// added.
     pub(crate) env: BTreeMap<String, String>,
     /// Longest time of the attempt; the cluster ends it.
     pub(crate) timeout: Option<Duration>,

@@ -5,7 +5,8 @@
 //! makes a new core from the stored records when it is not sure what is stored.
 //!
 //! - `submit` takes new jobs in, `request` answers what clients ask, `control` and `explain` are two of those.
-//! - `report` processes the reports of agents, `observe` compares them with the records, `registry` knows the agents, `queue` the jobs that wait, `place` matches them.
+//! - `report` processes the reports of agents, `observe` compares them with the records, `registry` knows the agents,
+//!   `queue` the jobs that wait, `place` matches them.
 //! - `life` is the legal steps of a status; `ending` is stops, losses, failures, restarts, and what time brings.
 
 mod control;

@@ -108,8 +108,8 @@ impl Core {
         }
     }
 
-    /// Whether the agent takes again what an earlier process of it had begun: an offer is read again by a process that was
-    /// started before the offer's time was over. What had begun is lost; it must not begin twice as one attempt.
+    /// Whether the agent takes again what an earlier process of it had begun: an offer is read again by a process that
+    /// was started before the offer's time was over. What had begun is lost; it must not begin twice as one attempt.
     fn started_elsewhere(&self, seen: &Observation<'_>) -> bool {
         let Some(record) = self.jobs.get(seen.job) else {
             return false;

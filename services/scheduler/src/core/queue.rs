@@ -1,8 +1,8 @@
 //! Queue: jobs that wait for an agent, ordered by priority, then age, in classes of equal demand.
 //!
 //! All jobs of a class can go to the same agents, so a class whose head finds none is skipped as a whole:
-//! a hundred thousand jobs that no agent can serve cost as much as one, and block no other. Such a class is closed: until an
-//! agent comes free or announces more capabilities, another look would find the same.
+//! a hundred thousand jobs that no agent can serve cost as much as one, and block no other. Such a class is closed:
+//! until an agent comes free or announces more capabilities, another look would find the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

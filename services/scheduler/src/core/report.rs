@@ -1,8 +1,8 @@
 //! Reports of agents. Reports cannot be refused: a valid one moves the job on, an invalid one has no effect,
 //! is counted, and when it shows work that should not be there, the agent is commanded to kill it.
 //!
-//! Within a session the clock distinguishes a late copy from a new report: reports travel one message at a time, each with a higher
-//! clock. A copy changes nothing and is answered like the first.
+//! Within a session the clock distinguishes a late copy from a new report: reports travel one message at a time, each
+//! with a higher clock. A copy changes nothing and is answered like the first.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Requests of clients, each answered once: reads from memory, changes of agents and metadata. New jobs are in `submit`,
-//! live commands in `control`, explanations in `explain`.
+//! Requests of clients, each answered once: reads from memory, changes of agents and metadata. New jobs are in
+//! `submit`, live commands in `control`, explanations in `explain`.
 
 use quintet_contract::api::{
     AgentPage, AgentReply, Done, DryRunReply, JobCursor, JobPage, JobReply, ListAgents, ListJobs,

@@ -1,8 +1,8 @@
 //! Submission: new jobs, and the idempotency keys that keep them unique.
 //!
 //! A job with an idempotency key is stored only after its key was claimed in the bucket, where one claim wins over all
-//! schedulers there ever were. The claim carries the job, so that a scheduler that finds the key without the job can create it.
-//! Submissions of a key whose claim is in flight wait for it.
+//! schedulers there ever were. The claim carries the job, so that a scheduler that finds the key without the job can
+//! create it. Submissions of a key whose claim is in flight wait for it.
 
 use std::collections::HashMap;
 

@@ -12,8 +12,8 @@
 //!   it leaves, or is silent for 3 s
 //! ```
 //!
-//! At most one frame is drawn at a time; of the ticks that come meanwhile the latest counts. A worker that returns begins a
-//! new session, so that it gets hello and its settings again.
+//! At most one frame is drawn at a time; of the ticks that come meanwhile the latest counts. A worker that returns
+//! begins a new session, so that it gets hello and its settings again.
 
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,9 @@
 //! names, labels and selectors follow the rules of Kubernetes; the token must be there. Whatever is wrong is refused and
 //! fails the test. It plays versions, watches with bookmarks, 410 Gone, 409, log streams that break, and faults on demand.
 //!
-//! What it does not do: there is no scheduler, controller or kubelet, so that a test decides itself on the outcome of a Job and
-//! its pod; no admission, quota, defaults or validation of a pod beyond what is listed above; no TLS; no paging of lists; a
-//! removed Job is gone at once, whatever the propagation.
+//! What it does not do: there is no scheduler, controller or kubelet, so that a test decides itself on the outcome of a
+//! Job and its pod; no admission, quota, defaults or validation of a pod beyond what is listed above; no TLS; no paging
+//! of lists; a removed Job is gone at once, whatever the propagation.
 
 #![expect(clippy::unwrap_used, reason = "what cannot be played fails the test")]
 

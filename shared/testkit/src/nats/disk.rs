@@ -1,8 +1,8 @@
 //! A small disk for a server's store: memory mounted in a mount namespace of its own.
 //!
-//! A process that sleeps holds the namespace, the server enters it, and both see the disk where every other process sees an
-//! empty folder. So nothing has to be unmounted, and the data stays as long as its holder runs, over restarts of the
-//! server. Without root it takes a user namespace as well.
+//! A process that sleeps holds the namespace, the server enters it, and both see the disk where every other process
+//! sees an empty folder. So nothing has to be unmounted, and the data stays as long as its holder runs, over restarts
+//! of the server. Without root it takes a user namespace as well.
 
 use std::fs::{self, File};
 use std::io::Write;

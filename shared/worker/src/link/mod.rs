@@ -112,8 +112,8 @@ pub struct AgentLink;
 impl AgentLink {
     /// Subscribes to the agent's offers and commands, sends hello, and repeats it until it is welcome.
     ///
-    /// The link runs in a task of its own until [`LinkHandle::goodbye`] is called, it is replaced, or every handle or the
-    /// receiver of events is dropped. Must be called within a Tokio runtime.
+    /// The link runs in a task of its own until [`LinkHandle::goodbye`] is called, it is replaced, or every handle or
+    /// the receiver of events is dropped. Must be called within a Tokio runtime.
     pub fn open(
         bus: Bus,
         identity: AgentIdentity,

@@ -1,5 +1,5 @@
-//! Reaper: cleans up after a worker that was killed, and for an agent that is frozen: one small process per worker, in a session of
-//! its own.
+//! Reaper: cleans up after a worker that was killed, and for an agent that is frozen: one small process per worker, in
+//! a session of its own.
 //!
 //! The worker writes to its standard input which process groups exist, one a line: `+123` a group of a job that stays
 //! with it, `~123` one of a job that may be started elsewhere, `-123` either is gone. Children announce themselves
@@ -8,8 +8,8 @@
 //!
 //! `=4567` is the moment, in milliseconds since the machine was started, at which the scheduler may give the jobs of `~`
 //! groups away unless it sees the agent before. An agent that runs ends them itself; one that is stopped by a signal, a
-//! debugger or a freezer cannot, but its children continue. So the groups are killed here when the moment comes and no later
-//! one was named.
+//! debugger or a freezer cannot, but its children continue. So the groups are killed here when the moment comes and no
+//! later one was named.
 
 use std::collections::BTreeMap;
 use std::io::{Read, stdin};

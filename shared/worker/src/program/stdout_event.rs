@@ -1,5 +1,5 @@
-//! Events of a program: a line of its standard output is an event when it is a JSON object whose `type` names one, with its
-//! content beside the type or under `data`. Every other line is a line of output.
+//! Events of a program: a line of its standard output is an event when it is a JSON object whose `type` names one, with
+//! its content beside the type or under `data`. Every other line is a line of output.
 
 use quintet_contract::event::LogStream;
 use quintet_contract::run::MAX_CHECKPOINT_BYTES;

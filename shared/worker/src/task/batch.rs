@@ -17,7 +17,8 @@ use super::task_reporter::{Answer, TaskReporter};
 use super::waiting::Numbered;
 use crate::metrics;
 
-/// How long the first sending waits for its answer; it doubles up to [`TIMEOUT_MAX`]. The runner that had it may have died.
+/// How long the first sending waits for its answer; it doubles up to [`TIMEOUT_MAX`]. The runner that had it may have
+/// died.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Longest wait for an answer.
 const TIMEOUT_MAX: Duration = Duration::from_secs(8);

@@ -230,7 +230,8 @@ impl TaskReporter {
         self.outbox.try_send(entry).is_ok()
     }
 
-    /// Reports that the task is in progress, unless the last such report is unanswered, and the progress that is kept back.
+    /// Reports that the task is in progress, unless the last such report is unanswered, and the progress that is kept
+    /// back.
     pub fn beat(self: &Arc<Self>) {
         if self.beats.swap(true, Ordering::Relaxed) {
             return;

@@ -1,5 +1,5 @@
-//! Batching: which reports go into the next message: as many as fit, oldest first, and of each task only while none of its reports
-//! is in flight already.
+//! Batching: which reports go into the next message: as many as fit, oldest first, and of each task only while none of
+//! its reports is in flight already.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

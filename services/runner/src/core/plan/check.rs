@@ -1,4 +1,5 @@
-//! Validation of a plan, with all problems at once: its shape, then its ids, its edges, its fields, its places and its size.
+//! Validation of a plan, with all problems at once: its shape, then its ids, its edges, its fields, its places and its
+//! size.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -23,7 +23,8 @@ pub(crate) const OWN_WORKER: &str = "runner";
 pub(crate) const REPEAT_STOP_WITHIN: Duration = Duration::from_secs(600);
 
 impl Reconciler<'_> {
-    /// Restarts the executions of this process, and dispatches again what may not have been dispatched: after a restart.
+    /// Restarts the executions of this process, and dispatches again what may not have been dispatched: after a
+    /// restart.
     pub(crate) fn resume(&mut self) {
         let Some(plan) = self.active.plan.clone() else {
             return;
