@@ -1,7 +1,8 @@
 //! Authentication: the caller of a request, by its key, its ticket or its session.
 //!
-//! A header is checked first, then the token in the address where the route takes one, then the cookies. What is given and
-//! wrong is refused, also when something behind it would be right: a client that means one key must not act by another.
+//! A header is checked first, then the token in the address where the route takes one, then the cookies. What is given
+//! and wrong is refused, also when something behind it would be right: a client that means one key must not act by
+//! another.
 
 use std::net::IpAddr;
 use std::sync::Once;

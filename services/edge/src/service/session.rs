@@ -49,7 +49,8 @@ fn session(caller: &Caller, expires_at: Option<quintet_contract::time::Timestamp
     }
 }
 
-/// Whether the browser speaks TLS, with us or with a proxy that reports it. A page can only make its own cookie stricter.
+/// Whether the browser speaks TLS, with us or with a proxy that reports it. A page can only make its own cookie
+/// stricter.
 fn transport(app: &App, headers: &HeaderMap) -> Transport {
     let proto = headers.get("x-forwarded-proto");
     match app.config.tls.is_some() || proto.is_some_and(|proto| proto == "https") {

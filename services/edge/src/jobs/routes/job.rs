@@ -73,8 +73,8 @@ pub(crate) async fn submit(
     Ok((status, [(header::LOCATION, location)], Json(reply.job)).into_response())
 }
 
-/// The submission with what only the edge knows: an id, so that it can be sent again, the caller, and how strictly. That it is
-/// caused by other work is set by parts of the system.
+/// The submission with what only the edge knows: an id, so that it can be sent again, the caller, and how strictly.
+/// That it is caused by other work is set by parts of the system.
 pub(crate) fn with_request_context(
     submit: SubmitJob,
     caller: &Caller,

@@ -84,8 +84,8 @@ struct Created {
 /// The parameters of a new run.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct CreateParams {
-    /// `plan`: store nothing, answer what would happen. `queue` or `redis`: run workers take the tasks. `k8s`: each command
-    /// is a Kubernetes Job. Without it `plan` under `/runs`, `queue` under `/v1/runs`.
+    /// `plan`: store nothing, answer what would happen. `queue` or `redis`: run workers take the tasks. `k8s`: each
+    /// command is a Kubernetes Job. Without it `plan` under `/runs`, `queue` under `/v1/runs`.
     #[schemars(extend("enum" = MODES))]
     mode: Option<String>,
     /// Who creates it, where the header cannot be sent.
