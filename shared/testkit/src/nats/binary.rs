@@ -150,11 +150,11 @@ impl BinaryServer {
         );
         loop {
             self.check_alive()?;
-            let look = async {
+            let check = async {
                 ensure!(file.is_file(), "it does not listen yet");
                 greeting("127.0.0.1", self.port).await
             };
-            if wait.look(look).await?.is_some() {
+            if wait.check(check).await?.is_some() {
                 return Ok(());
             }
         }

@@ -61,13 +61,13 @@ impl Disk {
                     "cannot mount a small disk here ({status}): it takes root or user namespaces"
                 );
             }
-            let look = async {
+            let check = async {
                 let found = statvfs(&path).context("looking at the disk")?;
                 let size = found.f_blocks * found.f_frsize;
                 ensure!(size <= bytes + found.f_frsize, "it is not mounted yet");
                 anyhow::Ok(())
             };
-            if wait.look(look).await?.is_some() {
+            if wait.check(check).await?.is_some() {
                 return Ok(Self { holder, path });
             }
         }

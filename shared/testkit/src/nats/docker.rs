@@ -105,7 +105,7 @@ impl DockerServer {
         // Docker answers when the signal is sent, not when the container has ended.
         let mut wait = Wait::new("the killed container to end", START_DEADLINE);
         while wait
-            .look(async { self.is_running().await.is_ok_and(|running| !running) })
+            .check(async { self.is_running().await.is_ok_and(|running| !running) })
             .await?
             .is_none()
         {}
@@ -166,7 +166,7 @@ impl DockerServer {
             if !self.is_running().await? {
                 bail!("the container ended; its log:\n{}", self.log().await);
             }
-            if wait.look(greeting(&self.host, self.port)).await?.is_some() {
+            if wait.check(greeting(&self.host, self.port)).await?.is_some() {
                 return Ok(());
             }
         }
