@@ -191,7 +191,7 @@ mod tests {
             "{failure}"
         );
         assert!(
-            failure.contains("last saw: agent is starting (7)"),
+            failure.contains("last state: agent is starting (7)"),
             "{failure}"
         );
     }
