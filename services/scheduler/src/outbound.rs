@@ -136,7 +136,7 @@ impl Outbound {
                         false => bus.request_until(&subject, &command, ORDER_DEADLINE).await,
                     };
                     if let Err(error) = outcome {
-                        debug!(%error, "an order was not confirmed");
+                        debug!(%error, "a command was not confirmed");
                     }
                     return None;
                 };

@@ -451,8 +451,8 @@ fn record_event(event: Event, state: &watch::Sender<LinkState>, link: &watch::Se
         }
         Event::LameDuckMode => info!("the bus server is about to leave"),
         Event::Draining => debug!("draining the connection to the bus"),
-        Event::ServerError(error) => warn!(%error, "the bus server complained"),
-        Event::ClientError(error) => warn!(%error, "the bus client complained"),
+        Event::ServerError(error) => warn!(%error, "the bus server reported an error"),
+        Event::ClientError(error) => warn!(%error, "the bus client reported an error"),
     }
 }
 

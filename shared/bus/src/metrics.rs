@@ -6,7 +6,7 @@ use metrics::counter;
 
 /// Requests sent, by `outcome`: ok, refused, no_responders, timeout, link, codec.
 pub const REQUESTS_TOTAL: &str = "bus_requests_total";
-/// Messages that could not be decoded or whose subject is none of ours, by `where`: delivery, request, record, replay.
+/// Messages that could not be decoded or whose subject is unknown, by `where`: delivery, request, record, replay.
 pub const MALFORMED_TOTAL: &str = "bus_malformed_total";
 /// Requests dropped without an answer by a defect; the requester was answered INTERNAL.
 pub const UNANSWERED_TOTAL: &str = "bus_unanswered_total";
@@ -16,7 +16,7 @@ pub const WRITES_TOTAL: &str = "bus_writes_total";
 pub const SLOW_CONSUMER_TOTAL: &str = "bus_slow_consumer_total";
 /// Reconnects after the connection was lost.
 pub const RECONNECTS_TOTAL: &str = "bus_reconnects_total";
-/// Times a watch or load had to make its consumer again to stay without gaps.
+/// Times a watch or load had to recreate its consumer to stay without gaps.
 pub const FEED_RESTARTS_TOTAL: &str = "bus_feed_restarts_total";
 
 /// Where a malformed message was met.

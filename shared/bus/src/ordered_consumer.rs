@@ -220,7 +220,7 @@ impl OrderedConsumer {
 
     fn drop_consumer(&mut self, reason: &'static str) {
         metrics::feed_restarted();
-        debug!(stream = %self.stream, after = self.last, reason, "making the consumer of a feed again");
+        debug!(stream = %self.stream, after = self.last, reason, "recreating an ordered consumer");
         self.consumer = None;
     }
 
@@ -240,7 +240,7 @@ impl OrderedConsumer {
                 }
                 Err(ReadError::NoStream) => {}
                 Err(ReadError::Other(error)) => {
-                    warn!(stream = %self.stream, error, "cannot make the consumer of a feed, trying again");
+                    warn!(stream = %self.stream, error, "cannot create an ordered consumer, retrying");
                 }
             }
             sleep(wait.mul_f64(rand::random_range(0.5..=1.0))).await;

@@ -230,7 +230,7 @@ impl Pull {
             }
         };
         if timeout(CLOSING, give_back).await.is_err() {
-            debug!("what is on its way from a queue did not come in time");
+            debug!("tasks in flight from a queue did not arrive in time");
         }
     }
 

@@ -30,7 +30,7 @@ impl Bus {
         ServerFailover(Some(tokio::spawn(async move {
             loop {
                 sleep(TIMEOUT).await;
-                info!("tries another server of the bus");
+                info!("trying another server of the bus");
                 // Fails only when the connection was closed for good.
                 if client.force_reconnect().await.is_err() {
                     return;

@@ -225,7 +225,7 @@ impl Bus {
             ..found
         };
         let updated = self.jetstream().update_stream(config).await;
-        info!(stream = %wanted.name, subjects = ?wanted.subjects, "gave a stream other subjects");
+        info!(stream = %wanted.name, subjects = ?wanted.subjects, "changed the subjects of a stream");
         updated.map_err(|error| TopologyError::Create {
             stream: wanted.name.clone(),
             source: error.into(),

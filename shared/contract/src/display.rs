@@ -140,7 +140,7 @@ pub struct DisplayStats {
     pub fps_effective: Fps,
     /// Frames per second that the display can show at most.
     pub fps_max: Fps,
-    /// Frames that the display took.
+    /// Frames forwarded to the display.
     pub frames_received: u64,
     /// Frames that it showed.
     pub writer_ticks: u64,

@@ -81,7 +81,7 @@ async fn election_loop<O: Owner>(
                 return Ok(());
             }
             StopReason::Yielded => {
-                info!(lease = ?policy.lease, "yields to another process");
+                info!(lease = ?policy.lease, "yielding to another process");
                 lease.release().await;
             }
             StopReason::LeaseLost => info!(lease = ?policy.lease, "no longer leads"),

@@ -98,7 +98,7 @@ impl Writer {
                     }
                 }
                 Err(error) if *self.publish.borrow() != LineState::Lost => {
-                    warn!(device = %self.config.device, %error, "cannot open the line to the panels, tries again");
+                    warn!(device = %self.config.device, %error, "cannot open the line to the panels, retrying");
                 }
                 Err(_) => {}
             }

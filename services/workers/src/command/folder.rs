@@ -75,7 +75,7 @@ impl Root {
     ) -> io::Result<Folder> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(number.to_string());
-        debug!(run = %task.run_id(), node = %task.node_id(), path = %path.display(), "makes a folder");
+        debug!(run = %task.run_id(), node = %task.node_id(), path = %path.display(), "creating a folder");
         let mut folder = Folder {
             path,
             files: Vec::new(),
@@ -101,7 +101,7 @@ fn clear(folder: &Path) {
         return;
     };
     if lock.try_lock().is_ok() {
-        info!(folder = %folder.display(), "removes what a worker that is gone left behind");
+        info!(folder = %folder.display(), "removing the folder of a worker that is gone");
         let _ = std::fs::remove_dir_all(folder);
     }
 }

@@ -69,7 +69,7 @@ pub async fn run(
     }
     // The process may end now: its last beats must be in flight.
     if !matches!(timeout(GOODBYE_TIMEOUT, bus.flush()).await, Ok(Ok(()))) {
-        warn!("the last beats were not sent before the end");
+        warn!("the last heartbeats were not sent before the end");
     }
     info!("effects left");
     Ok(())
@@ -203,7 +203,7 @@ impl EffectRunner {
 
     fn record_publish(&mut self, sent: Result<(), PublishError>) {
         if let (Err(error), false) = (&sent, self.is_failing) {
-            warn!(worker = %self.id, error = %chain(error), "cannot send frames or beats");
+            warn!(worker = %self.id, error = %chain(error), "cannot send frames or heartbeats");
         }
         self.is_failing = sent.is_err();
     }

@@ -279,7 +279,7 @@ impl Driver {
                 LinkEvent::Fence
             }
             Notification::Contact => {
-                info!(%agent, "contact with the scheduler again");
+                info!(%agent, "contact with the scheduler restored");
                 self.search = None;
                 LinkEvent::Contact
             }

@@ -20,7 +20,7 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The link has ended.
-    #[error("cannot speak to the scheduler: the link has ended")]
+    #[error("cannot reach the scheduler: the link has ended")]
     Closed,
     /// The owner did not acknowledge in time.
     #[error("the scheduler did not acknowledge all reports within {} ms", .after.as_millis())]

@@ -29,20 +29,20 @@ pub(crate) enum FramesCommand {
         #[arg(long, conflicts_with = "id")]
         none: bool,
     },
-    /// Let a worker run, whether it is shown or not
+    /// Start a worker, whether it is active or not
     Start { id: String },
-    /// Let a worker no longer run
+    /// Stop a worker
     Stop { id: String },
-    /// Show how fast frames are shown, or set it
+    /// Show or set the frame rate
     Fps {
         /// Frames per second
         #[arg(allow_negative_numbers = true)]
         fps: Option<f64>,
-        /// Go back to what the display is configured to
+        /// Reset to the configured rate
         #[arg(long, conflicts_with = "fps")]
         reset: bool,
     },
-    /// Show what a worker is set to, or change some of it
+    /// Show or change the settings of a worker
     Config {
         id: String,
         /// What is changed; a value that is JSON keeps its type
@@ -54,7 +54,7 @@ pub(crate) enum FramesCommand {
     },
     /// Show statistics
     Stats {
-        /// Go on showing it until Ctrl-C
+        /// Keep showing it until Ctrl-C
         #[arg(long)]
         watch: bool,
     },
@@ -130,7 +130,7 @@ fn changes(pairs: &[String], json: Option<&str>) -> anyhow::Result<Option<Value>
     }
 }
 
-/// Orders something of a worker. When there is no such worker the failure names those that there are.
+/// Sends a command to a worker. When there is no such worker the failure names the existing ones.
 async fn order(http: &Http, id: &str, request: RequestBuilder) -> Outcome {
     let Err(error) = http.send(request).await else {
         return Ok(());

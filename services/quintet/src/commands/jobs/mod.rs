@@ -50,7 +50,7 @@ pub(crate) enum JobsCommand {
     /// Print a job's output
     Logs {
         id: String,
-        /// Go on until the job ends
+        /// Follow until the job ends
         #[arg(short, long)]
         follow: bool,
         /// Begin with the newest lines

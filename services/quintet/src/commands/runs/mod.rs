@@ -54,9 +54,9 @@ pub(crate) enum RunsCommand {
     },
     /// End a run
     Cancel { id: String },
-    /// Let a run continue at a gate
+    /// Approve a gate of a run
     Approve { id: String, node: String },
-    /// Let a gate of a run fail
+    /// Reject a gate of a run
     Reject { id: String, node: String },
     /// Start a run that continues where an ended one stopped
     Retry {

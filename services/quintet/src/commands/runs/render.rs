@@ -231,7 +231,7 @@ fn padded(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(missing + 2))
 }
 
-/// A line per layer with how many of its nodes stand how, then the nodes that something happens to.
+/// A line per layer with the counts of its nodes by status, then the active nodes.
 fn layer_lines(view: &View, now: Timestamp, size: Size, free: usize) -> Vec<Line<'static>> {
     let layers: Vec<BTreeMap<&str, (usize, NodeStatus)>> = view
         .graph
