@@ -120,7 +120,7 @@ impl Signer {
                 }
                 // Once: with an older NATS configuration it would be logged every second.
                 Err(error) if !is_reported => {
-                    warn!(error = %chain(&error), "has no secret to sign with yet, so that there are no tickets and sessions");
+                    warn!(error = %chain(&error), "no signing secret yet: tickets and sessions are unavailable");
                     is_reported = true;
                 }
                 Err(_) => {}

@@ -86,7 +86,7 @@ async fn serve(app: App, worker: WorkerId, socket: Socket) {
         .run(&mut stream, &queue)
         .await
         .unwrap_or_else(|error| {
-            debug!(%error, "cannot speak for a worker");
+            debug!(%error, "cannot act for a worker");
             CloseReason::ShuttingDown
         });
     session.finish(end, stream, queue).await;

@@ -168,7 +168,7 @@ impl SharedRateLimit {
             false => match self.0.bus.count(&subject, amount, TIMEOUT).await {
                 Ok(total) => Some(total),
                 Err(error) => {
-                    debug!(%error, "counts requests by itself for a while");
+                    debug!(%error, "counting requests locally for a while");
                     None
                 }
             },
