@@ -27,7 +27,7 @@ ROOT = HERE.parent.parent
 TOOLS = ROOT / ".tools" / "peers"
 LOG = TOOLS / "log"
 # Longer than any of them takes on a slow machine; a peer that hangs must not hang the rest.
-PATIENCE = 900
+TIMEOUT = 900
 COLUMNS = [
     ("drain", "drain, jobs/s"),
     ("submit p50", "submit p50, ms"),
@@ -63,11 +63,11 @@ def run(what, command, **options):
         with LOG.open("a") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
                                        **options)
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=TIMEOUT)
     except OSError as error:
         raise Unavailable(f"{what}: {error.strerror}: {command[0]}") from error
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{what}: not done after {PATIENCE} s") from None
+        raise Unavailable(f"{what}: not done after {TIMEOUT} s") from None
     finally:
         if process and process.poll() is None:
             # With its workers: the session is its own.
