@@ -53,7 +53,7 @@ async fn until_columns(api: &Api, what: &str, is_it: impl Fn(usize) -> bool) {
 }
 
 #[tokio::test]
-async fn a_worker_over_http_shows_its_picture_and_heeds_its_settings() {
+async fn a_worker_over_http_shows_its_image_and_applies_its_settings() {
     let stack = stack(|_| {}).await;
     let api = &stack.api;
     let set = async |width: u16| {

@@ -256,7 +256,7 @@ impl Bus {
         self.shared.state.clone()
     }
 
-    /// The buckets that are unwritable: a write to them was not confirmed although the connection stands. The bus probes
+    /// The buckets that are unwritable: a write to them was not confirmed although the connection is up. The bus probes
     /// them, and takes each off this list once a probe or a write is confirmed.
     pub fn unwritable(&self) -> watch::Receiver<BTreeSet<String>> {
         self.shared.write_health.unwritable()

@@ -100,7 +100,7 @@ impl LeaseCandidate {
     /// candidate that is dropped after it won without knowing leaves a lease that expires by itself.
     ///
     /// # Errors
-    /// [`LeaseError`] when the bucket of leases is missing on a connection that stands; anything else is tried again.
+    /// [`LeaseError`] when the bucket of leases is missing on a working connection; anything else is tried again.
     pub async fn acquire(&mut self) -> Result<HeldLease, LeaseError> {
         loop {
             let failure = match self.try_once().await {

@@ -38,7 +38,7 @@ const REQUESTS: i64 = 16_384;
 /// How much of a batch was not delivered.
 const HEADER_PENDING: &str = "Nats-Pending-Messages";
 
-/// How a queue stands.
+/// The status of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// Workers that wait for a task.

@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Wait between two looks at a server that is not ready.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// How one stream stands.
+/// The status of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// There, as it should be.
@@ -48,7 +48,7 @@ pub enum Condition {
 pub struct StreamReport {
     /// The stream; a bucket's begins with `KV_`.
     pub name: String,
-    /// How it stands.
+    /// Its status.
     pub condition: Condition,
     /// Copies that it has; zero when missing.
     pub replicas: usize,
@@ -100,7 +100,7 @@ impl TopologyReport {
 }
 
 impl Bus {
-    /// Creates what is missing and reports how everything stands.
+    /// Creates what is missing and reports the status of everything.
     ///
     /// # Errors
     /// [`TopologyError::Create`] for what is missing and cannot be created, [`TopologyError::Inspect`] for what cannot be read.
@@ -123,7 +123,7 @@ impl Bus {
         Ok(TopologyReport { streams: reports })
     }
 
-    /// Reports how everything stands and creates nothing.
+    /// Reports the status of everything and creates nothing.
     ///
     /// # Errors
     /// [`TopologyError::Inspect`] for what cannot be read.

@@ -43,7 +43,7 @@ pub struct Agent {
     pub name: String,
     /// Version of its program.
     pub version: String,
-    /// How it stands.
+    /// Its status.
     pub state: AgentState,
     /// The job it took first of those it has.
     #[serde(default)]
@@ -108,7 +108,7 @@ pub struct ActiveJob {
     /// Which placement; older agents leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
-    /// How it stands there.
+    /// Its status there.
     pub status: JobStatus,
 }
 
@@ -254,7 +254,7 @@ pub struct ReportsReply {
     pub kill: Vec<JobAttempt>,
 }
 
-/// Where a session stands with the owner.
+/// The status of a session with the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SessionStatus {

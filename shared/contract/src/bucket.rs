@@ -25,7 +25,7 @@ pub trait Bucket: Send + Sync + 'static {
     type Record: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
     /// The bucket's name after the prefix.
     const NAME: &'static str;
-    /// The key as it stands in the bucket.
+    /// The key as stored in the bucket.
     fn render_key(key: &Self::Key) -> String;
     /// Reads a key back; `None` for a key that this version does not write.
     fn parse_key(text: &str) -> Option<Self::Key>;

@@ -385,7 +385,7 @@ pub enum RunEvent {
     },
     /// A node has another status, or another attempt.
     Node {
-        /// How it stands now.
+        /// Its status now.
         node: NodeEvent,
     },
     /// A checkpoint.

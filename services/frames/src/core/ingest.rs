@@ -77,7 +77,7 @@ impl Ingest {
         self.active.as_ref()
     }
 
-    /// What became of frames so far.
+    /// The counters of frames so far.
     pub fn counts(&self) -> FrameCounts {
         self.counts
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_picture_is_shown_once_until_its_worker_is_activated_again() {
+    fn the_same_image_is_shown_once_until_its_worker_is_activated_again() {
         let mut ingest = ingest(30.0);
         assert!(shown(&mut ingest, "dot", &frame(1, 1)));
         assert_eq!(

@@ -640,7 +640,7 @@ fn settings_that_grow_too_large_are_refused_and_the_old_ones_stay() {
 }
 
 #[test]
-fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
+fn images_are_what_was_shown_last_and_panels_as_they_are_mounted() {
     let mut bench = Bench::usual().activated("dot");
     let get_image = |bench: &mut Bench, panel: Option<&str>, unless: Option<&str>| {
         let get = GetPicture {

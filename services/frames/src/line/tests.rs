@@ -157,7 +157,7 @@ async fn panels_that_show_together_get_a_flush_packet_and_unchanged_ones_nothing
 }
 
 #[tokio::test]
-async fn a_line_that_is_lost_is_found_again_and_gets_the_newest_picture_first() {
+async fn a_line_that_is_lost_is_reopened_and_gets_the_newest_image_first() {
     let mut panels = Panels::attached();
     let line = open_line(&display(&panels));
     line.show(lit(&[(0, 0)]));

@@ -40,7 +40,7 @@ pub(crate) struct Reconciler<'a> {
     pub(crate) acts: &'a mut Vec<Action>,
 }
 
-/// Where in the plan a node stands: at the top, or in an item of a foreach.
+/// The position of a node in the plan: at the top, or in an item of a foreach.
 #[derive(Clone, Default)]
 struct Nesting {
     /// What its id begins with.
@@ -464,7 +464,7 @@ impl Reconciler<'_> {
         }
     }
 
-    /// A node of the plan and where it stands, by its id.
+    /// A node of the plan and its nesting, by its id.
     fn locate<'p>(
         &self,
         nodes: &'p [Node],

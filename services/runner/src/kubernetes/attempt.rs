@@ -219,7 +219,7 @@ impl Running<'_> {
         })
     }
 
-    /// The Job once it ended, or as it stands after a while.
+    /// The Job once it ended, or its state after a while.
     async fn settled(&self, uid: &str) -> JobSeen {
         let pace = self.kubernetes.pace;
         let mut retries = Retries::new(pace);

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, Po
 
 use super::job::CONTAINER;
 
-/// How the program of a pod stands.
+/// The state of the program of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PodState {
     /// It has not started, and why not, as far as the cluster knows.

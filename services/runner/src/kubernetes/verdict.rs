@@ -15,7 +15,7 @@ use super::pod::{ContainerEnd, PodEnd, StartObstacle, describe};
 pub(super) struct Over {
     /// How the pod ended; none where that was not seen.
     pub(super) pod: Option<PodEnd>,
-    /// How the Job stands.
+    /// The state of the Job.
     pub(super) job: JobSeen,
     /// The program's own error.
     pub(super) failure: Option<Failure>,

@@ -28,7 +28,7 @@ const WATCH_SILENCE: Duration = Duration::from_secs(270);
 pub(super) struct PodSeen {
     /// Its name, once there is one.
     pub(super) name: Option<String>,
-    /// How it stands.
+    /// Its state.
     pub(super) state: PodState,
 }
 

@@ -78,14 +78,14 @@ pub enum Event {
     TemplateDeleted(TemplateId),
 }
 
-/// What became of a claim on an idempotency key.
+/// The outcome of a claim on an idempotency key.
 #[derive(Clone, Debug)]
 pub enum Claim {
     /// It is ours, at this revision.
     Created(u64),
     /// It was taken before.
     Taken {
-        /// What stands under it.
+        /// The record under it.
         record: Box<KeyRecord>,
         /// At this revision.
         revision: u64,

@@ -87,7 +87,7 @@ impl Core {
         }
     }
 
-    /// A job stands so on this agent.
+    /// The state of a job on this agent.
     pub(super) fn observed(&mut self, seen: Observation<'_>, now: Timestamp) {
         match self.ownership(seen.agent, seen.job, seen.attempt) {
             Ownership::Current if self.started_elsewhere(&seen) => {

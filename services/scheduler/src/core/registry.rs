@@ -15,7 +15,7 @@ use quintet_contract::time::Timestamp;
 /// Former sessions that a record remembers; a message would have to be older than this many reconnects to deceive us.
 const FORMER_SESSIONS: usize = 8;
 
-/// Where an agent stands among the free ones.
+/// The rank of an agent among the free ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate {
     /// Used slots per million.

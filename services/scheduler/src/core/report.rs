@@ -106,7 +106,7 @@ impl Core {
         Err(ErrorReply::new(ErrorCode::Conflict, text))
     }
 
-    /// Where a session stands. Any session that is not known to have ended may open with a hello.
+    /// The status of a session. Any session that is not known to have ended may open with a hello.
     fn session_status(
         &self,
         agent: &AgentId,
