@@ -23,7 +23,7 @@ pub struct EdgeConfig {
     pub agent_token: Secret,
     /// Keys of the interface, beside those that are stored. Without any it is open, see `open_to`.
     pub api_keys: Vec<ApiKey>,
-    /// Who is served while there is no key.
+    /// The clients that are served while there is no key.
     pub open_to: OpenTo,
     /// Hosts besides this machine's own names that are served while there is no key; `*` stands for all.
     pub allowed_hosts: Vec<String>,

@@ -30,7 +30,7 @@ pub(crate) struct Authenticator {
     open_to: OpenTo,
 }
 
-/// What stands after `?token=` of a route that takes it.
+/// The value of `?token=` of a route that takes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum QueryToken<'q> {
     /// Nothing, or the route takes none.

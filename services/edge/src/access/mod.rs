@@ -1,4 +1,4 @@
-//! Who may do what and how often: identities, keys, tickets, limits and origins.
+//! Access: identities, keys, tickets, limits and origins.
 
 pub(crate) mod authenticate;
 pub(crate) mod authorize;

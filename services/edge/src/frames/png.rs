@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_picture_is_given_away_in_small_parts() {
+    fn a_large_image_is_sent_in_small_parts() {
         let mut drawing = PngDrawing::new(checkered(512, 64), 32).unwrap();
         assert_eq!(drawing.pixels(), 512 * 64 * 32 * 32);
         let (mut parts, mut largest, mut last) = (0, 0, Vec::new());

@@ -80,7 +80,7 @@ pub(crate) async fn show(Extension(caller): Extension<Caller>) -> Json<Session> 
 pub(crate) fn show_docs(operation: Operation<'_>) -> Operation<'_> {
     guarded(operation)
         .id("showSession")
-        .summary("Who asks")
+        .summary("Get the session of the caller")
         .description("The name and the permissions of the key that the request is made with.")
         .tag("keys")
         .response::<200, Json<Session>>()

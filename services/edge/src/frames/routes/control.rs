@@ -20,7 +20,7 @@ use crate::http::extract::{JsonBody, Lenient, PathId};
 /// The fastest rate that fits a message; the display's own limit is far below.
 const MAX_RATE: f64 = 1e12;
 
-/// Whose frames shall be shown.
+/// The worker to activate.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct Activation {
     /// The worker; none when it is null or left out.

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_known_by_its_digest_and_its_scale() {
+    fn an_image_is_known_by_its_digest_and_its_scale() {
         assert!(known("\"ab-10\"").has("ab"));
         assert!(known("\"x\", W/\"ab-10\" ,\"cd-10\"").has("ab"));
         assert!(known("\"x\", W/\"ab-10\" ,\"cd-10\"").has("cd"));

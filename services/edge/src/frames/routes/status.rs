@@ -44,11 +44,11 @@ pub(crate) fn stats_docs(operation: Operation<'_>) -> Operation<'_> {
 /// The active worker, and the others.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Sources {
-    /// Who has sent frames.
+    /// Workers that have sent frames.
     sources: Vec<WorkerId>,
-    /// Who may be activated.
+    /// Workers that may be activated.
     known: Vec<WorkerId>,
-    /// Who runs now.
+    /// Running workers.
     running: Vec<WorkerId>,
 }
 
@@ -83,12 +83,12 @@ pub(crate) fn display_docs(operation: Operation<'_>) -> Operation<'_> {
         .response::<200, Json<DisplayStats>>()
 }
 
-/// Whose frames are shown.
+/// The active worker.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Active {
     /// The worker whose frames are shown.
     active: Option<WorkerId>,
-    /// Who runs now.
+    /// Running workers.
     running: Vec<WorkerId>,
 }
 

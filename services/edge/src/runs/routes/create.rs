@@ -75,7 +75,7 @@ struct Created {
     run_id: RunId,
     /// The same.
     id: RunId,
-    /// Where it stands.
+    /// Its status.
     status: RunStatus,
     /// The run.
     run: Run,

@@ -24,12 +24,12 @@ pub(crate) struct OneRun {
     run: Run,
 }
 
-/// Done, and where the run stands.
+/// Done, and the status of the run.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct OkStatus {
     /// Always true.
     ok: bool,
-    /// Where the run stands now.
+    /// The present status of the run.
     status: RunStatus,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct OkStatus {
 pub(crate) struct OkRun {
     /// Always true.
     ok: bool,
-    /// Where the run stands now.
+    /// The present status of the run.
     status: RunStatus,
     /// The run.
     run: Run,
