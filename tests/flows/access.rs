@@ -264,6 +264,20 @@ async fn keys_are_created_at_one_edge_good_at_all_and_gone_when_they_are_revoked
 }
 
 #[tokio::test]
+async fn a_key_that_may_write_does_not_drain_workers() {
+    let runs = Runs::with(1, keyed).await;
+    let api = runs.api();
+    let key = create_key(&api.with_key("work"), "ci", json!(["read", "write"])).await;
+    let drain = async |key: &str| {
+        let drain = json!({"drain": true});
+        api.with_key(key).post("/v1/workers/w/drain", drain).await
+    };
+    let refused = drain(&key).await.expect(403);
+    assert!(refused.text.contains("admin"), "{}", refused.text);
+    drain("work").await.expect(404);
+}
+
+#[tokio::test]
 async fn the_first_key_can_create_others_and_the_last_such_key_stays() {
     let runs = Runs::start(1).await;
     let open = runs.api();

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use quintet_bus::new_session;
+use quintet_bus::{new_session, now};
 use quintet_contract::agent::{ActiveJob, AgentReport, AgentReports, Hello};
+use quintet_contract::event::{JobLog, LogLine, LogStream};
 use quintet_contract::id::{AgentId, JobId, PoolName};
 use quintet_contract::job::{JobError, JobStatus};
-use quintet_contract::subject::AgentReporting;
+use quintet_contract::subject::{AgentReporting, JobLogged};
 use quintet_testkit::wait_for;
 use quintet_tests::{Agent, Api, Frame, Plan, Socket, Stack, TIMEOUT};
 use serde_json::{Value, json};
@@ -166,6 +167,51 @@ async fn a_frame_that_is_too_large_ends_its_socket() {
             .await;
         while let Frame::Json(_) = socket.next().await {}
     }
+}
+
+#[tokio::test]
+async fn the_tail_of_a_log_is_bounded_in_bytes_and_holds_the_newest_lines() {
+    const MAX_TAIL_BYTES: usize = 8 * 1024 * 1024;
+    const MESSAGE_LINES: usize = 32;
+    const MESSAGES: usize = 40;
+    let stack = Stack::without_agents().await;
+    let bus = stack.bus().await;
+    let id = JobId::parse(stack.api.submit_noop().await).unwrap();
+    let subject = JobLogged { job: id.clone() };
+    // As large as agents send them: 256 KiB, so 10 MiB altogether.
+    let line = "x".repeat(8 * 1024 - "00.00 ".len());
+    for message in 0..MESSAGES {
+        let line = |index| LogLine {
+            at: now(),
+            stream: LogStream::default(),
+            line: format!("{message:02}.{index:02} {line}"),
+        };
+        let log = JobLog {
+            job_id: id.clone(),
+            attempt: None,
+            lines: (0..MESSAGE_LINES).map(line).collect(),
+        };
+        let stored = bus.store(&subject, &log, None).await.unwrap();
+        stored.await.unwrap();
+    }
+    let path = format!("/v1/jobs/{id}/logs");
+    let tail = stack.api.get(&format!("{path}?tail=100000")).await;
+    let tail = tail.expect(200).text;
+    let bytes = tail.len();
+    assert!(
+        bytes <= MAX_TAIL_BYTES,
+        "{bytes} bytes are more than the bound"
+    );
+    assert!(bytes > MAX_TAIL_BYTES / 2, "only {bytes} bytes of the tail");
+    assert!(
+        tail.trim_end()
+            .rsplit('\n')
+            .next()
+            .unwrap()
+            .starts_with("39.31 ")
+    );
+    let whole = stack.api.get(&path).await.expect(200).text;
+    assert_eq!(whole.lines().count(), MESSAGES * MESSAGE_LINES);
 }
 
 /// An array in an array, and so on.

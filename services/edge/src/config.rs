@@ -1,7 +1,6 @@
 //! Configuration of an edge.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use quintet_bus::Secret;
 use crate::access::client_address::Network;
 use crate::access::identity::OpenTo;
 use crate::access::keys::ApiKey;
+use crate::access::rate_limit::shared::RunRateLimit;
 
 /// The agent token of a machine that is not reachable from elsewhere.
 pub const DEFAULT_AGENT_TOKEN: &str = "dev-shared-token";
@@ -54,31 +54,6 @@ pub struct EdgeConfig {
     pub hello_timeout: Duration,
     /// How long open requests may take to finish when the edge is asked to leave.
     pub shutdown_grace: Duration,
-}
-
-/// How many requests about runs one caller may make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunRateLimit {
-    /// Most requests of a window.
-    pub max: NonZeroU32,
-    /// How long a window is; every edge cuts time alike.
-    pub window: Duration,
-}
-
-impl RunRateLimit {
-    /// Requests of a window by default.
-    pub const DEFAULT_MAX: NonZeroU32 = NonZeroU32::new(120).expect("is not zero");
-    /// The longest window that is counted.
-    pub const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
-}
-
-impl Default for RunRateLimit {
-    fn default() -> Self {
-        Self {
-            max: Self::DEFAULT_MAX,
-            window: Duration::from_secs(60),
-        }
-    }
 }
 
 /// Files of the listener's TLS.

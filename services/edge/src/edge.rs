@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::router::router;
 use crate::server::{Listener, ServeOptions};
 use crate::service::ready::watch_bus;
-use crate::state::App;
+use crate::state::{App, Context};
 
 /// How long the keys may take to be read before requests are served all the same.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,14 +76,12 @@ impl Edge {
         };
         let stop = shutdown.child_token();
         let keys_health = health.component("access");
-        let app = App::start(
-            config,
-            bus.clone(),
+        let context = Context {
+            bus: bus.clone(),
             health,
             prometheus,
-            &tasks,
-            stop.clone(),
-        );
+        };
+        let app = App::start(config, context, &tasks, stop.clone());
         let keys = &app.access.keys;
         let following = keys.table.clone();
         let following = following.follow(bus.clone(), keys_health, tasks.token());

@@ -8,6 +8,7 @@
 //!   `dashboard` and `service` are the edge's own.
 //! - `server` is the listener, `http` what every request passes through, `access` the permissions, `live` what is
 //!   watched once for all listeners. `router` puts the kinds together, and nothing imports it.
+//! - Imports point down: router, kinds, `state`, `http`, `access`; `config` stands on what `access` can parse.
 
 mod access;
 mod config;
@@ -32,7 +33,8 @@ mod workers;
 pub use access::client_address::{Network, NoNetwork};
 pub use access::identity::{OpenTo, Role};
 pub use access::keys::{ApiKey, ApiKeyError, parse_api_keys};
-pub use config::{DEFAULT_AGENT_TOKEN, EdgeConfig, RunRateLimit, Tls};
+pub use access::rate_limit::shared::RunRateLimit;
+pub use config::{DEFAULT_AGENT_TOKEN, EdgeConfig, Tls};
 pub use edge::Edge;
 pub use error::Error;
 pub use router::openapi;

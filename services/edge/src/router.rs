@@ -7,20 +7,21 @@ use aide::axum::ApiRouter;
 use aide::openapi::{ApiKeyLocation, Info, OpenApi, SecurityScheme};
 use aide::transform::TransformOpenApi;
 use axum::http::Method;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_request};
 use axum::{Extension, Router};
 use serde_json::{Map, Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
-use crate::access::authorize::{Authorizer, authorize};
-use crate::access::cors;
 use crate::access::key_table::KeyPolicy;
 use crate::access::policy::Policy;
-use crate::access::screen::screen;
 use crate::access::session::SESSION_COOKIE;
 use crate::error::HttpError;
+use crate::http::authorize::{Authorizer, authorize};
+use crate::http::request_id::{REQUEST_ID, UuidV7, drop_unsafe_id};
 use crate::http::route::{Kind, Limit, Listing, RouteInfo, RouteTable, Target};
-use crate::http::{access_log, error_body, request_id};
+use crate::http::screen::screen;
+use crate::http::{access_log, cors, error_body};
 use crate::service::Interface;
 use crate::service::route_index::route_index;
 use crate::state::App;
@@ -236,7 +237,10 @@ fn with_layers<S: Clone + Send + Sync + 'static>(
     routes
         .layer(from_fn_with_state(table, access_log::access_log))
         .layer(CatchPanicLayer::custom(error_body::render_panic))
-        .layer(from_fn(request_id::request_id))
+        .layer(from_fn(error_body::error_body))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, UuidV7))
+        .layer(map_request(drop_unsafe_id))
 }
 
 #[cfg(test)]
@@ -261,8 +265,8 @@ mod tests {
     use crate::access::identity::Role;
     use crate::access::keys::parse_api_keys;
     use crate::config::EdgeConfig;
-    use crate::http::request_id::REQUEST_ID;
     use crate::http::route::Methods;
+    use crate::state::Context;
 
     #[expect(clippy::panic, reason = "this is what is tested")]
     async fn broken() {
@@ -343,12 +347,14 @@ mod tests {
         config.api_keys = parse_api_keys("eve:viewer:look,oz:operator:work").unwrap();
         let telemetry = Telemetry::for_tests();
         let tasks = Tasks::new("edge");
-        let health = Health::new("edge");
+        let context = Context {
+            bus,
+            health: Health::new("edge"),
+            prometheus: telemetry.prometheus(),
+        };
         router(App::start(
             config,
-            bus,
-            health,
-            telemetry.prometheus(),
+            context,
             &tasks,
             CancellationToken::new(),
         ))

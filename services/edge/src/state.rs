@@ -1,9 +1,12 @@
 //! Shared state of every handler: the bus, access, live views, and the shutdown; nothing of a kind of work.
+//!
+//! Extractors of [`crate::http`] take only the part that they need, by `FromRef`; so HTTP knows nothing of this module.
 
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use quintet_bus::Bus;
 use quintet_contract::subject::Request;
 use quintet_service::health::Health;
@@ -11,15 +14,24 @@ use quintet_service::tasks::{ExitPolicy, Tasks};
 use quintet_service::telemetry::Prometheus;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::AccessState;
 use crate::access::authenticate::Authenticator;
-use crate::access::authorize::AccessState;
 use crate::access::origin::OriginPolicy;
 use crate::access::quota::ConnectionQuota;
 use crate::access::rate_limit::local::LocalRateLimit;
 use crate::access::rate_limit::shared::SharedRateLimit;
 use crate::config::EdgeConfig;
 use crate::error::HttpError;
+use crate::http::extract::BodyLimit;
+use crate::http::websocket::accept::Sockets;
 use crate::live::Live;
+
+/// What an edge is given by the process that it runs in.
+pub(crate) struct Context {
+    pub(crate) bus: Bus,
+    pub(crate) health: Health,
+    pub(crate) prometheus: Prometheus,
+}
 
 /// The edge, as its handlers see it; clones are the same.
 #[derive(Clone)]
@@ -42,18 +54,17 @@ pub(crate) struct Inner {
 
 impl App {
     /// An edge whose tasks are `tasks`, and which shuts down with `shutdown`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what an edge is started with has no other common owner"
-    )]
     pub(crate) fn start(
         config: EdgeConfig,
-        bus: Bus,
-        health: Health,
-        prometheus: Prometheus,
+        context: Context,
         tasks: &Tasks,
         shutdown: CancellationToken,
     ) -> Self {
+        let Context {
+            bus,
+            health,
+            prometheus,
+        } = context;
         let local = config.rate_limit.and_then(NonZeroU32::new);
         let shared = config.run_rate;
         let access = AccessState {
@@ -84,6 +95,27 @@ impl App {
     ) -> Result<S::Reply, HttpError> {
         let timeout = self.config.request_timeout;
         Ok(self.bus.request_until(subject, message, timeout).await?)
+    }
+}
+
+impl FromRef<App> for Arc<AccessState> {
+    fn from_ref(app: &App) -> Self {
+        app.access.clone()
+    }
+}
+
+impl FromRef<App> for BodyLimit {
+    fn from_ref(app: &App) -> Self {
+        Self(app.config.body_limit)
+    }
+}
+
+impl FromRef<App> for Sockets {
+    fn from_ref(app: &App) -> Self {
+        Self {
+            quota: app.streams.clone(),
+            tasks: app.sockets.clone(),
+        }
     }
 }
 

@@ -108,10 +108,16 @@ pub async fn serve<H: Handler>(
         slots.clone(),
         left.clone(),
     ));
+    let server = QueueServer {
+        worker: &worker,
+        bus: &bus,
+        slots: &slots,
+        shutdown: &shutdown,
+    };
     let serving = pulls
         .into_iter()
         .zip(&queues)
-        .map(|(pull, queue)| serve_queue(&worker, &bus, queue, pull, &slots, &shutdown));
+        .map(|(pull, queue)| server.serve(queue, pull));
     let drain = async {
         shutdown.cancelled().await;
         announce.update(|heartbeat| heartbeat.draining = true);
@@ -198,73 +204,68 @@ async fn open(bus: &Bus, queue: &QueueName, ack_wait: Duration, health: &Compone
     }
 }
 
-/// Takes tasks from a queue as long as there are slots and it is not drained; at the end waits for those in flight.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what a queue is served with has no other common owner"
-)]
-async fn serve_queue<H: Handler>(
-    worker: &Arc<Worker<H>>,
-    bus: &Bus,
-    queue: &QueueName,
-    pull: Pull,
-    slots: &Slots,
-    shutdown: &CancellationToken,
-) -> Result<(), Error> {
-    let mut running = JoinSet::new();
-    let mut free = slots.free();
-    let mut draining = worker.draining.subscribe();
-    // None while it is drained: what NATS had sent for the pull was returned to the queue.
-    let mut pull = Some(pull);
-    loop {
-        let is_draining = *draining.borrow_and_update();
-        match pull.take() {
-            Some(open) if is_draining => open.close().await,
-            // Fails only when the connection is closed.
-            None if !is_draining => {
-                pull = Some(bus.pull(queue).await.map_err(|_| Error::BusClosed)?);
-            }
-            unchanged => pull = unchanged,
-        }
-        let room = *free.borrow_and_update();
-        let next = async {
-            match &mut pull {
-                Some(pull) => pull.next(room).await,
-                None => std::future::pending().await,
-            }
-        };
-        // Every branch is cancel-safe: a token, a set of tasks, watches, a pull.
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            Some(ended) = running.join_next(), if !running.is_empty() => check(ended),
-            Ok(()) = free.changed() => {}
-            Ok(()) = draining.changed() => {}
-            pulled = next => match pulled {
-                Some(pulled) => begin(worker, pulled, slots, &mut running).await,
-                None => return Err(Error::BusClosed),
-            },
-        }
-    }
-    if let Some(pull) = pull {
-        pull.close().await;
-    }
-    while let Some(ended) = running.join_next().await {
-        check(ended);
-    }
-    Ok(())
+/// What all queues of a worker are served with.
+struct QueueServer<'w, H> {
+    worker: &'w Arc<Worker<H>>,
+    bus: &'w Bus,
+    slots: &'w Slots,
+    shutdown: &'w CancellationToken,
 }
 
-/// Begins a task; one that came although another queue took the last slot is returned to its queue.
-async fn begin<H: Handler>(
-    worker: &Arc<Worker<H>>,
-    pulled: Pulled,
-    slots: &Slots,
-    running: &mut JoinSet<()>,
-) {
-    match slots.take() {
-        Some(slot) => drop(running.spawn(run_task(worker.clone(), pulled, slot))),
-        None => pulled.held.nak().await,
+impl<H: Handler> QueueServer<'_, H> {
+    /// Takes tasks from a queue as long as there are slots and it is not drained; at the end waits for those in flight.
+    async fn serve(&self, queue: &QueueName, pull: Pull) -> Result<(), Error> {
+        let mut running = JoinSet::new();
+        let mut free = self.slots.free();
+        let mut draining = self.worker.draining.subscribe();
+        // None while it is drained: what NATS had sent for the pull was returned to the queue.
+        let mut pull = Some(pull);
+        loop {
+            let is_draining = *draining.borrow_and_update();
+            match pull.take() {
+                Some(open) if is_draining => open.close().await,
+                // Fails only when the connection is closed.
+                None if !is_draining => {
+                    let opened = self.bus.pull(queue).await;
+                    pull = Some(opened.map_err(|_| Error::BusClosed)?);
+                }
+                unchanged => pull = unchanged,
+            }
+            let room = *free.borrow_and_update();
+            let next = async {
+                match &mut pull {
+                    Some(pull) => pull.next(room).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Every branch is cancel-safe: a token, a set of tasks, watches, a pull.
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break,
+                Some(ended) = running.join_next(), if !running.is_empty() => check(ended),
+                Ok(()) = free.changed() => {}
+                Ok(()) = draining.changed() => {}
+                pulled = next => match pulled {
+                    Some(pulled) => self.begin(pulled, &mut running).await,
+                    None => return Err(Error::BusClosed),
+                },
+            }
+        }
+        if let Some(pull) = pull {
+            pull.close().await;
+        }
+        while let Some(ended) = running.join_next().await {
+            check(ended);
+        }
+        Ok(())
+    }
+
+    /// Begins a task; one that came although another queue took the last slot is returned to its queue.
+    async fn begin(&self, pulled: Pulled, running: &mut JoinSet<()>) {
+        match self.slots.take() {
+            Some(slot) => drop(running.spawn(run_task(self.worker.clone(), pulled, slot))),
+            None => pulled.held.nak().await,
+        }
     }
 }
 

@@ -53,14 +53,18 @@ async fn election_loop<O: Owner>(
 ) -> Result<(), Error> {
     let policy = owner.policy();
     let preference = owner.preference();
-    let mut candidate = bus.lease(
-        policy.lease.clone(),
-        policy.holder.clone(),
-        policy.lease_ttl,
-    );
+    let mut candidacy = Candidacy {
+        bus,
+        policy: &policy,
+        preference: &preference,
+        lease: bus.lease(
+            policy.lease.clone(),
+            policy.holder.clone(),
+            policy.lease_ttl,
+        ),
+    };
     loop {
-        let elected = elect(owner, bus, &policy, &preference, &mut candidate, stop);
-        let Some(mut lease) = elected.await else {
+        let Some(mut lease) = elect(owner, &mut candidacy, stop).await else {
             return Ok(());
         };
         owner.status(Status::Elected);
@@ -89,19 +93,26 @@ async fn election_loop<O: Owner>(
     }
 }
 
+/// What a process stands for election with.
+struct Candidacy<'c> {
+    bus: &'c Bus,
+    policy: &'c Policy,
+    preference: &'c Preference,
+    lease: LeaseCandidate,
+}
+
 /// Waits for the lease; none when the service is to end.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what an election needs is owned by different parts of the caller"
-)]
 async fn elect<O: Owner>(
     owner: &O,
-    bus: &Bus,
-    policy: &Policy,
-    preference: &Preference,
-    candidate: &mut LeaseCandidate,
+    candidacy: &mut Candidacy<'_>,
     stop: &CancellationToken,
 ) -> Option<HeldLease> {
+    let Candidacy {
+        bus,
+        policy,
+        preference,
+        ..
+    } = *candidacy;
     let mut election = Election::begin(policy.standby_after, Instant::now());
     // Held while the lease cannot be tried for.
     let mut failover = None;
@@ -121,7 +132,7 @@ async fn elect<O: Owner>(
             biased;
             () = stop.cancelled() => return None,
             // Cancel-safe: a creation in flight stays with the candidate.
-            held = candidate.acquire() => held,
+            held = candidacy.lease.acquire() => held,
             () = preference(false) => continue,
             () = sleep_until(decides_at.unwrap_or_else(Instant::now)), if decides_at.is_some() => {
                 election.stand_by();

@@ -34,6 +34,9 @@ impl ApiKey {
 /// Why a list of keys cannot be read. Never shows a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiKeyError {
+    /// Begins as a JSON array, and is none of texts.
+    #[error("the list of API keys begins with [ and is not a JSON array of texts")]
+    List,
     /// Not of the form name:role:key.
     #[error("API key {position} is not of the form name:role:key")]
     Form {
@@ -50,31 +53,41 @@ pub enum ApiKeyError {
     },
 }
 
-/// Reads a list such as `eve:viewer:SECRET,oz:operator:SECRET`.
+/// Reads a list such as `eve:viewer:SECRET,oz:operator:SECRET`, or a JSON array of such texts, in which a key may hold
+/// commas and begin or end with spaces.
+///
+/// # Errors
+/// The first entry that cannot be read.
 pub fn parse_api_keys(text: &str) -> Result<Vec<ApiKey>, ApiKeyError> {
-    let entries = text
-        .split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty());
+    let text = text.trim();
+    let entries: Vec<String> = match text.starts_with('[') {
+        // What is wrong with it may quote a key.
+        true => serde_json::from_str(text).map_err(|_| ApiKeyError::List)?,
+        false => {
+            let entries = text.split(',').map(str::trim);
+            let given = entries.filter(|entry| !entry.is_empty());
+            given.map(str::to_owned).collect()
+        }
+    };
+    let entries = entries.iter().enumerate();
     entries
-        .enumerate()
-        .map(|(index, entry)| {
-            let position = index + 1;
-            let mut parts = entry.splitn(3, ':');
-            let (Some(name), Some(role), Some(key)) = (parts.next(), parts.next(), parts.next())
-            else {
-                return Err(ApiKeyError::Form { position });
-            };
-            if name.is_empty() || key.is_empty() {
-                return Err(ApiKeyError::Form { position });
-            }
-            let role = Role::parse(role).ok_or_else(|| ApiKeyError::Role {
-                position,
-                role: role.to_owned(),
-            })?;
-            Ok(ApiKey::new(name, role, key))
-        })
+        .map(|(index, entry)| parse_api_key(entry, index + 1))
         .collect()
+}
+
+fn parse_api_key(entry: &str, position: usize) -> Result<ApiKey, ApiKeyError> {
+    let mut parts = entry.splitn(3, ':');
+    let (Some(name), Some(role), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(ApiKeyError::Form { position });
+    };
+    if name.is_empty() || key.is_empty() {
+        return Err(ApiKeyError::Form { position });
+    }
+    let role = Role::parse(role).ok_or_else(|| ApiKeyError::Role {
+        position,
+        role: role.to_owned(),
+    })?;
+    Ok(ApiKey::new(name, role, key))
 }
 
 /// Whether two secrets are the same, in constant time.
@@ -91,6 +104,24 @@ pub(crate) fn hash_of(key: &[u8]) -> KeyHash {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_of_any_characters_can_be_configured_in_a_json_array() {
+        let text = r#" ["eve:viewer:a,b:c ","oz:operator:\"]\u00fc"] "#;
+        let expected = [
+            ApiKey::new("eve", Role::Viewer, "a,b:c "),
+            ApiKey::new("oz", Role::Operator, "\"]ü"),
+        ];
+        assert_eq!(parse_api_keys(text).unwrap(), expected);
+        assert_eq!(parse_api_keys("[]"), Ok(Vec::new()));
+        for wrong in ["[", "[eve:viewer:look]", r#"["eve:viewer:look",1]"#] {
+            assert_eq!(parse_api_keys(wrong), Err(ApiKeyError::List), "{wrong}");
+        }
+        assert_eq!(
+            parse_api_keys(r#"["eve:viewer:look",""]"#),
+            Err(ApiKeyError::Form { position: 2 })
+        );
+    }
 
     #[test]
     fn a_wrong_list_of_keys_is_refused_without_showing_it() {

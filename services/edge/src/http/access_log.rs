@@ -10,7 +10,7 @@ use axum::response::Response;
 use quintet_service::trace::set_parent;
 use tracing::{Instrument, info_span};
 
-use super::request_id::RequestId;
+use super::request_id::id_of;
 use super::route::{Level, RouteTable, Target};
 use crate::metrics;
 
@@ -31,15 +31,7 @@ pub(crate) async fn access_log(
     };
     // Requests that match nothing share one name: a label is never made by a client.
     let route = path.unwrap_or("none").to_owned();
-    let id = request
-        .extensions()
-        .get::<RequestId>()
-        .map(|id| id.0.clone());
-    let id = id
-        .as_ref()
-        .and_then(|id| id.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
+    let id = id_of(&request);
     let span = info_span!(
         "http",
         kind,

@@ -1,14 +1,29 @@
 //! The body of every response that reports an error: `{error, code, requestId}` and fields that help.
 
 use axum::Json;
+use axum::extract::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use serde_json::Value;
 
+use super::request_id::id_of;
+
+/// Writes the body of a response that reports an error.
+pub(crate) async fn error_body(request: Request, next: Next) -> Response {
+    let (method, id) = (request.method().clone(), id_of(&request));
+    let response = next.run(request).await;
+    let status = response.status();
+    match status.is_client_error() || status.is_server_error() {
+        true => render_error(response, &method, id),
+        false => response,
+    }
+}
+
 /// An error response with its body.
-pub(super) fn render_error(response: Response, method: &Method, id: &HeaderValue) -> Response {
+fn render_error(response: Response, method: &Method, id: String) -> Response {
     let (parts, _) = response.into_parts();
     let reply = match parts.extensions.get::<ErrorReply>() {
         Some(reply) => reply.clone(),
@@ -20,10 +35,7 @@ pub(super) fn render_error(response: Response, method: &Method, id: &HeaderValue
         "code".to_owned(),
         serde_json::to_value(reply.code).unwrap_or_default(),
     );
-    body.insert(
-        "requestId".to_owned(),
-        Value::String(id.to_str().unwrap_or_default().to_owned()),
-    );
+    body.insert("requestId".to_owned(), Value::String(id));
     let mut answer = (parts.status, Json(body)).into_response();
     for (name, value) in &parts.headers {
         if name != CONTENT_TYPE && name != axum::http::header::CONTENT_LENGTH {

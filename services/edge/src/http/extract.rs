@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aide::OperationInput;
@@ -11,7 +12,7 @@ use aide::generate::GenContext;
 use aide::openapi::{Operation, Parameter, ParameterSchemaOrContent};
 use aide::operation::{ParamLocation, add_parameters, parameters_from_schema};
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{ConnectInfo, FromRef, FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use quintet_contract::error::ErrorCode;
@@ -19,12 +20,16 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::access::AccessState;
 use crate::access::client_address::client_address;
 use crate::error::HttpError;
-use crate::state::App;
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Most bytes of a body; a part of the state of every router whose handlers read one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimit(pub(crate) usize);
 
 /// A JSON object as the request's body, read as `T`; errors are answered by the policy.
 pub(crate) struct JsonBody<T, P = Unprocessable>(pub(crate) T, pub(crate) PhantomData<P>);
@@ -109,11 +114,17 @@ pub(crate) trait PathParam: FromStr + Send {
     fn unknown(text: &str) -> HttpError;
 }
 
-impl<T: DeserializeOwned + Send, P: BodyPolicy> FromRequest<App> for JsonBody<T, P> {
+impl<T, P, S> FromRequest<S> for JsonBody<T, P>
+where
+    T: DeserializeOwned + Send,
+    P: BodyPolicy,
+    S: Send + Sync,
+    BodyLimit: FromRef<S>,
+{
     type Rejection = HttpError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        let limit = app.config.body_limit;
+    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
+        let limit = BodyLimit::from_ref(state);
         let body = match P::CONTENT_TYPE {
             ContentType::Required => body(request, limit).await?,
             ContentType::Ignored => bytes(request, limit).await?,
@@ -122,25 +133,31 @@ impl<T: DeserializeOwned + Send, P: BodyPolicy> FromRequest<App> for JsonBody<T,
     }
 }
 
-impl FromRequest<App> for JsonArray {
+impl<S: Send + Sync> FromRequest<S> for JsonArray
+where
+    BodyLimit: FromRef<S>,
+{
     type Rejection = HttpError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        let body = body(request, app.config.body_limit).await?;
+    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
+        let body = body(request, BodyLimit::from_ref(state)).await?;
         array(&body).map(Self)
     }
 }
 
-impl FromRequest<App> for RawBody {
+impl<S: Send + Sync> FromRequest<S> for RawBody
+where
+    BodyLimit: FromRef<S>,
+{
     type Rejection = HttpError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        bytes(request, app.config.body_limit).await.map(Self)
+    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
+        bytes(request, BodyLimit::from_ref(state)).await.map(Self)
     }
 }
 
 /// A body of at most `limit` bytes whose content type is JSON.
-pub(crate) async fn body(request: Request, limit: usize) -> Result<Bytes, HttpError> {
+pub(crate) async fn body(request: Request, limit: BodyLimit) -> Result<Bytes, HttpError> {
     let kind = request
         .headers()
         .get(CONTENT_TYPE)
@@ -181,7 +198,8 @@ pub(crate) fn json_value(body: &[u8]) -> Result<Value, HttpError> {
 }
 
 /// A body of at most `limit` bytes of any content type.
-pub(crate) async fn bytes(request: Request, limit: usize) -> Result<Bytes, HttpError> {
+pub(crate) async fn bytes(request: Request, limit: BodyLimit) -> Result<Bytes, HttpError> {
+    let BodyLimit(limit) = limit;
     let whole = axum::body::to_bytes(request.into_body(), limit);
     let Ok(read) = tokio::time::timeout(BODY_DEADLINE, whole).await else {
         let text =
@@ -234,11 +252,14 @@ impl<T: PathParam, S: Send + Sync> FromRequestParts<S> for PathId<T> {
     }
 }
 
-impl FromRequestParts<App> for Client {
+impl<S: Send + Sync> FromRequestParts<S> for Client
+where
+    Arc<AccessState>: FromRef<S>,
+{
     type Rejection = HttpError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let found = ConnectInfo::<SocketAddr>::from_request_parts(parts, app).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let found = ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await;
         let missing = |_| {
             HttpError::new(
                 ErrorCode::Internal,
@@ -247,7 +268,8 @@ impl FromRequestParts<App> for Client {
         };
         found
             .map(|ConnectInfo(address)| {
-                let proxies = &app.config.trusted_proxies;
+                let access = Arc::<AccessState>::from_ref(state);
+                let proxies = &access.trusted_proxies;
                 Self(client_address(address.ip(), &parts.headers, proxies))
             })
             .map_err(missing)

@@ -133,6 +133,13 @@ struct Route<S> {
     handler: ApiMethodRouter<S>,
 }
 
+/// What answers a route.
+struct Endpoint<S> {
+    methods: Methods,
+    listing: Listing,
+    handler: ApiMethodRouter<S>,
+}
+
 /// The routes of a kind of work.
 pub(crate) struct Routes<S> {
     limit: Limit,
@@ -181,9 +188,11 @@ macro_rules! documented {
                 T: 'static,
                 F: FnOnce(TransformOperation<'_>) -> TransformOperation<'_>,
             {
-                let methods = Methods::One(Method::$method);
-                let handler = $with(handler, docs);
-                self.add(methods, path.into(), policy.into(), Listing::Documented, handler)
+                self.add(path, policy, Endpoint {
+                    methods: Methods::One(Method::$method),
+                    listing: Listing::Documented,
+                    handler: $with(handler, docs),
+                })
             })*
         }
     };
@@ -214,15 +223,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         H: Handler<T, S>,
         T: 'static,
     {
-        let methods = Methods::One(Method::GET);
-        let handler = get(handler).into();
-        self.add(
-            methods,
-            path.into(),
-            policy.into(),
-            Listing::Listed,
-            handler,
-        )
+        let endpoint = Endpoint {
+            methods: Methods::One(Method::GET),
+            listing: Listing::Listed,
+            handler: get(handler).into(),
+        };
+        self.add(path, policy, endpoint)
     }
 
     /// A page or a file.
@@ -250,14 +256,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         H: Handler<T, S>,
         T: 'static,
     {
-        let handler = any(handler).into();
-        self.add(
-            Methods::Any,
-            path.into(),
-            policy.into(),
-            Listing::Hidden,
-            handler,
-        )
+        let endpoint = Endpoint {
+            methods: Methods::Any,
+            listing: Listing::Hidden,
+            handler: any(handler).into(),
+        };
+        self.add(path, policy, endpoint)
     }
 
     /// The last route is not worth a line in the log each time.
@@ -304,23 +308,23 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one declaration of a route names all of it"
-    )]
+    /// The one way that a route is declared; the methods before this say which endpoint it has.
     fn add(
         mut self,
-        methods: Methods,
-        path: String,
-        policy: Policy,
-        listing: Listing,
-        handler: ApiMethodRouter<S>,
+        path: impl Into<String>,
+        policy: impl Into<Policy>,
+        endpoint: Endpoint<S>,
     ) -> Self {
+        let Endpoint {
+            methods,
+            listing,
+            handler,
+        } = endpoint;
         let info = RouteInfo {
             kind: "",
             methods,
-            path,
-            policy,
+            path: path.into(),
+            policy: policy.into(),
             limit: self.limit,
             errors: self.errors,
             level: Level::Normal,

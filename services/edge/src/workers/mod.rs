@@ -18,7 +18,7 @@ pub(crate) fn kind() -> Kind<App> {
         .quiet()
         .post(
             "/v1/workers/{id}/drain",
-            Access::Write,
+            Access::Admin,
             routes::drain,
             routes::drain_docs,
         );

@@ -48,9 +48,8 @@ impl Part for Presence {
                 async move {
                     let deliveries = subscribe::<WorkerHeartbeats>(&bus, &filter).await;
                     relay(bus, filter, deliveries, stop, |delivery| {
-                        let WorkerHeartbeats { kind, worker } = delivery.subject;
                         let mut registry = unpoisoned(shared.lock());
-                        registry.record(kind, worker, delivery.message, Instant::now(), now());
+                        registry.record(delivery.subject, delivery.message, Instant::now(), now());
                     })
                     .await;
                 }
@@ -89,14 +88,10 @@ struct Present {
 }
 
 impl Registry {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a heartbeat and where it came from"
-    )]
+    /// Takes over a heartbeat.
     fn record(
         &mut self,
-        kind: WorkerKind,
-        worker: WorkerId,
+        WorkerHeartbeats { kind, worker }: WorkerHeartbeats,
         mut heartbeat: WorkerHeartbeat,
         now: Instant,
         seen_at: Timestamp,
@@ -183,9 +178,11 @@ mod tests {
     }
 
     fn record(registry: &mut Registry, heartbeat: WorkerHeartbeat, now: Instant) {
-        let id = WorkerId::parse("w").unwrap();
-        let seen_at = Timestamp::from_millis(0);
-        registry.record(WorkerKind::Run, id, heartbeat, now, seen_at);
+        let subject = WorkerHeartbeats {
+            kind: WorkerKind::Run,
+            worker: WorkerId::parse("w").unwrap(),
+        };
+        registry.record(subject, heartbeat, now, Timestamp::from_millis(0));
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub(crate) fn drain_docs(operation: Operation<'_>) -> Operation<'_> {
         .summary("Let a worker take no more work, or take work again")
         .description(
             "Run workers can be drained: they take no more tasks, and continue with those that they have. The flag ends with the \
-             worker's process. Agents are drained by `/v1/agents/{id}/drain`.",
+             worker's process. Needs the permission admin. Agents are drained by `/v1/agents/{id}/drain`.",
         )
         .tag("workers")
         .response::<200, Json<OkWorker>>()

@@ -33,7 +33,7 @@ pub(crate) const TABLE: &[Setting] = &[
         "api_keys",
         "API_KEYS",
         None,
-        "API keys of the clients of the interface, as name:role:key, separated by commas; roles are viewer and operator; without any, this machine alone is served; see also `quintet keys`",
+        "API keys of the clients of the interface, as name:role:key, separated by commas, or as a JSON array of such texts, in which a key may hold commas; roles are viewer and operator; without any, this machine alone is served; see also `quintet keys`",
     ),
     secret(
         "orchestrator_api_key",

@@ -7,6 +7,7 @@
 //! Without NATS every edge counts by itself.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +22,6 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::config::RunRateLimit;
-
 /// Reservations in which the limit is reached.
 const RESERVATIONS: u64 = 50;
 /// How long the counter may take to answer.
@@ -31,6 +30,31 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 const BACKOFF: Duration = Duration::from_secs(1);
 /// Bytes of the digest that names a caller.
 const IDENTITY_BYTES: usize = 16;
+
+/// How many requests about runs one caller may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunRateLimit {
+    /// Most requests of a window.
+    pub max: NonZeroU32,
+    /// How long a window is; every edge cuts time alike.
+    pub window: Duration,
+}
+
+impl RunRateLimit {
+    /// Requests of a window by default.
+    pub const DEFAULT_MAX: NonZeroU32 = NonZeroU32::new(120).expect("is not zero");
+    /// The longest window that is counted.
+    pub const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
+}
+
+impl Default for RunRateLimit {
+    fn default() -> Self {
+        Self {
+            max: Self::DEFAULT_MAX,
+            window: Duration::from_secs(60),
+        }
+    }
+}
 
 /// The state of a caller's limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,10 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -15,14 +16,23 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use crate::access::quota::QuotaPermit;
+use crate::access::AccessState;
+use crate::access::quota::{ConnectionQuota, QuotaPermit};
 use crate::error::HttpError;
 use crate::http::extract::Client;
 use crate::metrics::OpenStream;
-use crate::state::App;
 
 /// The server's end of a WebSocket.
 pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// What sockets are opened with; a part of the state of every router that has some.
+#[derive(Clone)]
+pub(crate) struct Sockets {
+    /// How many may be open from one address.
+    pub(crate) quota: ConnectionQuota,
+    /// The parent of their tasks.
+    pub(crate) tasks: Tasks,
+}
 
 /// A request for a WebSocket that has its place in the quota.
 pub(crate) struct SocketUpgrade {
@@ -42,15 +52,20 @@ pub(crate) struct SocketOptions {
     pub(crate) read_buffer: usize,
 }
 
-impl FromRequest<App> for SocketUpgrade {
+impl<S: Send + Sync> FromRequest<S> for SocketUpgrade
+where
+    Arc<AccessState>: FromRef<S>,
+    Sockets: FromRef<S>,
+{
     type Rejection = HttpError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
         let (mut parts, body) = request.into_parts();
-        let Client(address) = Client::from_request_parts(&mut parts, app).await?;
+        let Client(address) = Client::from_request_parts(&mut parts, state).await?;
+        let Sockets { quota, tasks } = Sockets::from_ref(state);
         Ok(Self {
-            permit: app.streams.acquire(address)?,
-            tasks: app.sockets.clone(),
+            permit: quota.acquire(address)?,
+            tasks,
             request: Request::from_parts(parts, body),
         })
     }
@@ -100,7 +115,6 @@ impl SocketUpgrade {
 mod tests {
     use std::net::SocketAddr;
     use std::pin::pin;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
@@ -118,6 +132,7 @@ mod tests {
 
     use super::*;
     use crate::config::EdgeConfig;
+    use crate::state::{App, Context};
 
     const OPTIONS: SocketOptions = SocketOptions {
         kind: "test",
@@ -152,14 +167,13 @@ mod tests {
             .await
             .unwrap();
         let (tasks, stop) = (Tasks::new("edge"), CancellationToken::new());
-        let app = App::start(
-            EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0))),
+        let context = Context {
             bus,
-            Health::new("edge"),
-            Telemetry::for_tests().prometheus(),
-            &tasks,
-            stop.clone(),
-        );
+            health: Health::new("edge"),
+            prometheus: Telemetry::for_tests().prometheus(),
+        };
+        let config = EdgeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let app = App::start(config, context, &tasks, stop.clone());
         let is_closed = Arc::<AtomicBool>::default();
         let listener = Tasks::new("listener");
         let address = serve(app.clone(), is_closed.clone(), &listener).await;

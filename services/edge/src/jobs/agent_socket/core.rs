@@ -1,20 +1,21 @@
-//! Translates between an agent's frames and the bus, and remembers which jobs the agent has: pure, without I/O.
+//! Translates between an agent's frames and the bus, and remembers which jobs the agent has: pure, without I/O. Time
+//! and the ids of frames are passed in.
 
 use std::collections::BTreeMap;
 
-use quintet_bus::{new_message_id, now};
 use quintet_contract::agent::{
     ActiveJob, AgentCommand, AgentReport, AgentSettings, Assignment, Hello,
 };
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use quintet_contract::event::{JobLog, LogLine, MAX_LOG_LINE_BYTES};
-use quintet_contract::id::{AgentId, JobId};
+use quintet_contract::id::{AgentId, JobId, MessageId};
 use quintet_contract::job::{Attempt, JobAttempt, JobError, JobStatus};
 use quintet_contract::socket::{
     AgentErrorPayload, AssignAckPayload, AssignMetadata, AssignStartPayload, Envelope,
     HeartbeatPayload, HelloPayload, JobLogPayload, JobPayload, JobStopPayload, JobStoppedPayload,
     JobUpdatePayload, MutedPayload, from_agent, to_agent,
 };
+use quintet_contract::time::Timestamp;
 use quintet_contract::{JsonObject, nesting};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,6 +61,13 @@ pub(super) enum Outbound {
     Reject(ErrorReply),
 }
 
+/// The mark of a frame to the agent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FrameStamp {
+    pub(super) id: MessageId,
+    pub(super) at: Timestamp,
+}
+
 /// One agent on one socket.
 #[derive(Debug, Default)]
 pub(super) struct Core {
@@ -77,8 +85,8 @@ struct Held {
 }
 
 impl Core {
-    /// Takes in one frame.
-    pub(super) fn receive(&mut self, bytes: &[u8]) -> Inbound {
+    /// Takes in one frame that was received at `now`.
+    pub(super) fn receive(&mut self, bytes: &[u8], now: Timestamp) -> Inbound {
         let Ok(Value::Object(mut frame)) = serde_json::from_slice::<Value>(bytes) else {
             return Inbound::Ignored("not_an_object");
         };
@@ -89,11 +97,11 @@ impl Core {
             Some(payload @ Value::Object(_)) => payload,
             Some(_) | None => return Inbound::Ignored("no_payload"),
         };
-        self.read(&kind, payload)
+        self.read(&kind, payload, now)
             .unwrap_or(Inbound::Ignored("bad_payload"))
     }
 
-    fn read(&mut self, kind: &str, payload: Value) -> Option<Inbound> {
+    fn read(&mut self, kind: &str, payload: Value, now: Timestamp) -> Option<Inbound> {
         Some(match kind {
             from_agent::HELLO => {
                 let hello: HelloPayload = typed(payload)?;
@@ -146,7 +154,7 @@ impl Core {
             }
             from_agent::JOB_MUTE => self.muted(typed(payload)?, MUTE),
             from_agent::JOB_UNMUTE => self.muted(typed(payload)?, UNMUTE),
-            from_agent::JOB_LOG => self.log(typed(payload)?),
+            from_agent::JOB_LOG => self.log(typed(payload)?, now),
             from_agent::ERROR => {
                 let AgentErrorPayload { code, message } = typed(payload)?;
                 let code = code.unwrap_or_else(|| "ERROR".to_owned());
@@ -201,7 +209,7 @@ impl Core {
         }
     }
 
-    fn log(&mut self, log: JobLogPayload) -> Inbound {
+    fn log(&mut self, log: JobLogPayload, now: Timestamp) -> Inbound {
         let JobLogPayload {
             job_id,
             line,
@@ -213,11 +221,10 @@ impl Core {
             // An agent writes into the logs of its own jobs only.
             return Inbound::Ignored("foreign_log");
         }
-        let at = now();
         let lines = line.into_iter().chain(lines.unwrap_or_default());
         let lines = lines
             .map(|line| LogLine {
-                at,
+                at: now,
                 stream: stream.unwrap_or_default(),
                 line: truncated(line),
             })
@@ -292,11 +299,11 @@ impl Core {
         self.jobs.len() != before
     }
 
-    pub(super) fn welcome(&self, settings: AgentSettings) -> String {
-        frame(to_agent::HELLO_OK, settings)
+    pub(super) fn welcome(&self, settings: AgentSettings, stamp: FrameStamp) -> String {
+        frame(to_agent::HELLO_OK, settings, stamp)
     }
 
-    pub(super) fn offer(&mut self, assignment: Assignment) -> String {
+    pub(super) fn offer(&mut self, assignment: Assignment, stamp: FrameStamp) -> String {
         let held = Held {
             attempt: Some(assignment.attempt),
             status: None,
@@ -313,20 +320,16 @@ impl Core {
             },
             stream_metadata: assignment.stream_metadata,
         };
-        frame(to_agent::ASSIGN_START, payload)
+        frame(to_agent::ASSIGN_START, payload, stamp)
     }
 
-    pub(super) fn kill(&mut self, placement: &JobAttempt) -> String {
+    pub(super) fn kill(&mut self, placement: &JobAttempt, stamp: FrameStamp) -> String {
         self.jobs.remove(&placement.job_id);
-        frame(
-            to_agent::JOB_KILL,
-            JobPayload {
-                job_id: placement.job_id.clone(),
-            },
-        )
+        let job_id = placement.job_id.clone();
+        frame(to_agent::JOB_KILL, JobPayload { job_id }, stamp)
     }
 
-    pub(super) fn command(&self, command: AgentCommand) -> Outbound {
+    pub(super) fn command(&self, command: AgentCommand, stamp: FrameStamp) -> Outbound {
         match command {
             AgentCommand::Stop {
                 job_id,
@@ -340,9 +343,10 @@ impl Core {
                     reason,
                     deadline_ms,
                 },
+                stamp,
             )),
             AgentCommand::Kill { job_id, .. } => {
-                Outbound::Notify(frame(to_agent::JOB_KILL, JobPayload { job_id }))
+                Outbound::Notify(frame(to_agent::JOB_KILL, JobPayload { job_id }, stamp))
             }
             AgentCommand::Control {
                 job_id, command, ..
@@ -363,6 +367,7 @@ impl Core {
                         JobPayload {
                             job_id: job_id.clone(),
                         },
+                        stamp,
                     ),
                     job: job_id,
                     verb,
@@ -380,11 +385,11 @@ fn typed<T: DeserializeOwned>(payload: Value) -> Option<T> {
     serde_json::from_value(payload).ok()
 }
 
-fn frame<P: Serialize>(kind: &str, payload: P) -> String {
+fn frame<P: Serialize>(kind: &str, payload: P, stamp: FrameStamp) -> String {
     let envelope = Envelope {
         kind: kind.to_owned(),
-        msg_id: Some(new_message_id().to_string()),
-        ts: Some(now().to_string()),
+        msg_id: Some(stamp.id.to_string()),
+        ts: Some(stamp.at.to_string()),
         correlation_id: None,
         payload,
     };
@@ -405,17 +410,25 @@ fn truncated(mut line: String) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use uuid::Uuid;
 
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_millis(1_704_067_200_005);
+    const STAMP: FrameStamp = FrameStamp {
+        id: MessageId::from_uuid(Uuid::nil()),
+        at: NOW,
+    };
+
     fn receive(core: &mut Core, frame: Value) -> Inbound {
-        core.receive(frame.to_string().as_bytes())
+        core.receive(frame.to_string().as_bytes(), NOW)
     }
 
     fn offered(core: &mut Core, id: &str) -> Value {
         let assignment = json!({"jobId": id, "attempt": 3, "config": {"a": 1}, "idempotencyKey": "k",
             "expiresAt": "2026-01-01T00:00:00.000Z", "requestedBy": "eve"});
-        serde_json::from_str(&core.offer(serde_json::from_value(assignment).unwrap())).unwrap()
+        serde_json::from_str(&core.offer(serde_json::from_value(assignment).unwrap(), STAMP))
+            .unwrap()
     }
 
     #[test]
@@ -436,7 +449,7 @@ mod tests {
             ),
         ];
         for (text, expected) in cases {
-            let inbound = core.receive(text.as_bytes());
+            let inbound = core.receive(text.as_bytes(), NOW);
             assert!(
                 matches!(inbound, Inbound::Ignored(kind) if kind == expected),
                 "{text}: {inbound:?}"
@@ -514,10 +527,10 @@ mod tests {
             args: JsonObject::new(),
         };
         assert!(
-            matches!(core.command(control("mute")), Outbound::Request { verb: "mute", frame, .. } if frame.contains("job.mute"))
+            matches!(core.command(control("mute"), STAMP), Outbound::Request { verb: "mute", frame, .. } if frame.contains("job.mute"))
         );
         assert!(
-            matches!(core.command(control("dance")), Outbound::Reject(error) if error.code == ErrorCode::UnknownCommand)
+            matches!(core.command(control("dance"), STAMP), Outbound::Reject(error) if error.code == ErrorCode::UnknownCommand)
         );
     }
 }

@@ -3,18 +3,27 @@
 use quintet_bus::decode;
 use quintet_contract::agent::AgentSettings;
 use quintet_contract::event::MAX_LOG_LINE_BYTES;
+use quintet_contract::id::MessageId;
 use quintet_contract::socket::Envelope;
+use quintet_contract::time::Timestamp;
 use serde_json::Value;
+use uuid::Uuid;
 
-use super::core::{Core, Inbound, Outbound};
+use super::core::{Core, FrameStamp, Inbound, Outbound};
 
 /// A line that begins so comes from the bus: an offer of a job, or a command.
 const FROM_BUS: u8 = b'<';
+/// When everything happens.
+const NOW: Timestamp = Timestamp::from_millis(1_704_067_200_005);
+const STAMP: FrameStamp = FrameStamp {
+    id: MessageId::from_uuid(Uuid::nil()),
+    at: NOW,
+};
 
 /// One session, a line each: frames of the agent, and after `<` what the bus has for it.
 pub fn agent_session(input: &[u8]) {
     let mut core = Core::default();
-    assert_envelope(&core.welcome(AgentSettings::default()));
+    assert_envelope(&core.welcome(AgentSettings::default(), STAMP));
     for line in input.split(|byte| *byte == b'\n') {
         match line.split_first() {
             Some((&FROM_BUS, message)) => send(&mut core, message),
@@ -29,7 +38,7 @@ pub fn agent_session(input: &[u8]) {
 }
 
 fn receive(core: &mut Core, frame: &[u8]) {
-    match core.receive(frame) {
+    match core.receive(frame, NOW) {
         Inbound::Ignored(_) | Inbound::Heartbeat(_) => {}
         Inbound::Hello(hello) => {
             let agent = hello.agent_id.clone();
@@ -53,14 +62,14 @@ fn receive(core: &mut Core, frame: &[u8]) {
 
 fn send(core: &mut Core, message: &[u8]) {
     if let Ok((assignment, _)) = decode(message) {
-        assert_envelope(&core.offer(assignment));
+        assert_envelope(&core.offer(assignment, STAMP));
     } else if let Ok((command, _)) = decode(message) {
-        match core.command(command) {
+        match core.command(command, STAMP) {
             Outbound::Notify(frame) | Outbound::Request { frame, .. } => assert_envelope(&frame),
             Outbound::Reject(error) => assert!(error.code.http_status() < 500, "{error:?}"),
         }
     } else if let Ok((placement, _)) = decode(message) {
-        assert_envelope(&core.kill(&placement));
+        assert_envelope(&core.kill(&placement, STAMP));
     }
 }
 

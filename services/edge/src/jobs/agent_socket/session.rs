@@ -8,7 +8,7 @@ use axum::response::Response;
 use futures::StreamExt;
 use futures::stream::SplitStream;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use quintet_bus::Responder;
+use quintet_bus::{Responder, new_message_id, now};
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{AgentReport, CommandReply};
 use quintet_contract::event::JobLog;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
 use tracing::debug;
 
-use super::core::{Core, Inbound, Outbound};
+use super::core::{Core, FrameStamp, Inbound, Outbound};
 use crate::access::keys::same_secret;
 use crate::http::websocket::CLOSE_LEAVING;
 use crate::http::websocket::accept::{Socket, SocketOptions, SocketUpgrade};
@@ -107,8 +107,8 @@ impl Session {
                     Some(Ok(message)) if self.is_too_large(&message) => {
                         return CloseReason::Close(CLOSE_TOO_LARGE, "too large before a hello");
                     }
-                    Some(Ok(Message::Text(text))) => self.core.receive(text.as_bytes()),
-                    Some(Ok(Message::Binary(bytes))) => self.core.receive(&bytes),
+                    Some(Ok(Message::Text(text))) => self.core.receive(text.as_bytes(), now()),
+                    Some(Ok(Message::Binary(bytes))) => self.core.receive(&bytes, now()),
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => { self.activity.record(); continue }
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return CloseReason::Gone,
                 },
@@ -239,7 +239,7 @@ impl Session {
             Some(LinkEvent::Replaced) => return Some(CloseReason::Replaced),
             Some(LinkEvent::Command {
                 command, responder, ..
-            }) => match self.core.command(command) {
+            }) => match self.core.command(command, stamp()) {
                 Outbound::Notify(frame) => {
                     self.queue.send(Message::text(frame));
                     responder.ok(&CommandReply::default()).await;
@@ -251,15 +251,16 @@ impl Session {
                 Outbound::Reject(error) => responder.err(&error).await,
             },
             Some(LinkEvent::Assigned { assignment, .. }) => {
-                let frame = self.core.offer(assignment);
+                let frame = self.core.offer(assignment, stamp());
                 self.queue.send(Message::text(frame));
             }
             Some(LinkEvent::Kill(placement)) => {
-                let frame = self.core.kill(&placement);
+                let frame = self.core.kill(&placement, stamp());
                 self.queue.send(Message::text(frame));
             }
             Some(LinkEvent::Welcome(settings)) => {
-                self.queue.send(Message::text(self.core.welcome(settings)))
+                let frame = self.core.welcome(settings, stamp());
+                self.queue.send(Message::text(frame));
             }
             Some(LinkEvent::Stored(reports)) => {
                 for report in &reports {
@@ -313,6 +314,14 @@ impl Session {
                     .await;
             }
         }
+    }
+}
+
+/// The mark of the next frame.
+fn stamp() -> FrameStamp {
+    FrameStamp {
+        id: new_message_id(),
+        at: now(),
     }
 }
 

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::one::too_deep;
 use crate::error::{ErrorBody, HttpError};
 use crate::http::docs::{Operation, guarded, of_one, with_body};
-use crate::http::extract::{self, Detailed, PathId};
+use crate::http::extract::{self, BodyLimit, Detailed, PathId};
 use crate::http::json_array::json_array;
 use crate::runs::client::RunsClient;
 use crate::runs::events::run_log::RunLogReader;
@@ -106,7 +106,7 @@ pub(crate) async fn add(
     request: Request,
 ) -> Result<Response, HttpError> {
     let limit = MAX_CHECKPOINT_BYTES.min(app.config.body_limit);
-    let body = extract::body(request, limit).await?;
+    let body = extract::body(request, BodyLimit(limit)).await?;
     let add = checkpoint(run_id, &body)?;
     let checkpoint_id = add.checkpoint_id;
     RunsClient::from_ref(&app).add_checkpoint(add).await?;

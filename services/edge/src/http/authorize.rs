@@ -13,15 +13,14 @@ use axum::response::{IntoResponse, Response};
 use quintet_contract::access::Permission;
 use quintet_contract::error::ErrorCode;
 
-use super::authenticate::{Authenticator, QueryToken};
-use super::client_address::{Network, client_address, limit_address};
-use super::identity::Caller;
-use super::origin::OriginPolicy;
-use super::policy::{Access, Policy};
-use super::rate_limit::local::LocalRateLimit;
-use super::rate_limit::shared::{RateLimitStatus, SharedRateLimit, Verdict};
+use super::route::{ErrorStyle, Limit, RouteTable, Target};
+use crate::access::AccessState;
+use crate::access::authenticate::QueryToken;
+use crate::access::client_address::{client_address, limit_address};
+use crate::access::identity::Caller;
+use crate::access::policy::{Access, Policy};
+use crate::access::rate_limit::shared::{RateLimitStatus, Verdict};
 use crate::error::HttpError;
-use crate::http::route::{ErrorStyle, Limit, RouteTable, Target};
 
 /// Requests about runs in a window.
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
@@ -41,19 +40,6 @@ const MAX_URI_BYTES: usize = 8 * 1024;
 pub(crate) struct Authorizer {
     pub(crate) access: Arc<AccessState>,
     pub(crate) routes: Arc<RouteTable>,
-}
-
-/// The keys and the rate limits.
-pub(crate) struct AccessState {
-    pub(crate) keys: Authenticator,
-    /// Which hosts are served, and which pages may change anything.
-    pub(crate) origins: OriginPolicy,
-    /// Proxies that are trusted about the address of a client.
-    pub(crate) trusted_proxies: Vec<Network>,
-    /// Requests per second of this edge.
-    pub(crate) local: Option<LocalRateLimit>,
-    /// Requests of a window, over all edges.
-    pub(crate) shared: Option<SharedRateLimit>,
 }
 
 /// Authenticates the caller and checks what its route requires: rate limit and access.

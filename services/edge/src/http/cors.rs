@@ -11,8 +11,8 @@ use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::authorize::RATE_HEADERS;
-use crate::http::request_id;
-use crate::http::route::RouteTable;
+use super::request_id;
+use super::route::RouteTable;
 
 /// Headers that are not safe on their own, and that this interface reads.
 const ALLOWED: [HeaderName; 12] = [

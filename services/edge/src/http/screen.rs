@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::access::authorize::AccessState;
+use crate::access::AccessState;
 use crate::access::key_table::KeyPolicy;
 use crate::access::origin::HostCheck;
 
