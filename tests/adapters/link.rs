@@ -1,4 +1,4 @@
-//! The link against a real NATS and an owner that says what the test wants.
+//! The link against a real NATS and an owner that the test scripts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use quintet_worker::{AgentIdentity, AgentLink, LinkEvent, LinkHandle, LinkOption
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn connect(url: String) -> Bus {
     let config = BusConfig::open(url, "test");
@@ -30,14 +30,14 @@ async fn connect(url: String) -> Bus {
 }
 
 #[derive(Default)]
-struct Heard {
+struct Received {
     reports: Vec<AgentReports>,
     heartbeats: Vec<Heartbeat>,
-    standing: SessionStatus,
+    status: SessionStatus,
 }
 
-impl Heard {
-    fn facts(&self) -> Vec<AgentReport> {
+impl Received {
+    fn reports_without_hello(&self) -> Vec<AgentReport> {
         let reports = self.reports.iter().flat_map(|batch| batch.reports.clone());
         reports
             .filter(|report| !matches!(report, AgentReport::Hello { .. }))
@@ -47,22 +47,22 @@ impl Heard {
 
 /// A scheduler that believes everything; ends when dropped.
 struct Owner {
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<Received>>,
     _tasks: JoinSet<()>,
 }
 
 impl Owner {
     async fn start(bus: &Bus, settings: AgentSettings) -> Self {
-        let heard = Arc::new(Mutex::new(Heard::default()));
+        let received = Arc::new(Mutex::new(Received::default()));
         let mut tasks = JoinSet::new();
         let filter = AgentReporting::filter(bus.prefix(), None, Some(&PoolName::default()));
         let mut reports = bus.serve::<AgentReporting>(filter, None).await.unwrap();
-        let here = heard.clone();
+        let here = received.clone();
         tasks.spawn(async move {
             while let Some(request) = reports.next().await {
                 let accepted = request.message.reports.iter().filter_map(accepted);
                 let reply = ReportsReply {
-                    standing: here.lock().unwrap().standing,
+                    status: here.lock().unwrap().status,
                     settings: Some(settings),
                     start: accepted.collect(),
                     kill: Vec::new(),
@@ -73,21 +73,18 @@ impl Owner {
         });
         let filter = AgentHeartbeat::filter(bus.prefix(), None, Some(&PoolName::default()));
         let mut heartbeats = bus.serve::<AgentHeartbeat>(filter, None).await.unwrap();
-        let here = heard.clone();
+        let here = received.clone();
         tasks.spawn(async move {
             while let Some(request) = heartbeats.next().await {
-                let standing = here.lock().unwrap().standing;
+                let status = here.lock().unwrap().status;
                 here.lock().unwrap().heartbeats.push(request.message);
                 let kill = Vec::new();
-                request
-                    .responder
-                    .ok(&HeartbeatReply { standing, kill })
-                    .await;
+                request.responder.ok(&HeartbeatReply { status, kill }).await;
             }
         });
         bus.flush().await.unwrap();
         Self {
-            heard,
+            received,
             _tasks: tasks,
         }
     }
@@ -169,7 +166,7 @@ async fn next<T>(
         }
         panic!("the link ended before {what}");
     };
-    let found = tokio::time::timeout(PATIENCE, found).await;
+    let found = tokio::time::timeout(TIMEOUT, found).await;
     found.unwrap_or_else(|_| panic!("no {what} in time"))
 }
 
@@ -214,11 +211,11 @@ async fn offers_from_before_and_after_the_opening_come_once_each_and_are_confirm
     });
     assert_eq!(started.await, "late");
     link.goodbye("done").await.unwrap();
-    let facts = owner.heard.lock().unwrap().facts();
+    let reports = owner.received.lock().unwrap().reports_without_hello();
     let goodbye = AgentReport::Goodbye {
         reason: "done".to_owned(),
     };
-    assert_eq!(facts, [ack("late"), goodbye]);
+    assert_eq!(reports, [ack("late"), goodbye]);
     while let Some(event) = events.recv().await {
         assert!(
             !matches!(event, LinkEvent::Assigned { .. }),
@@ -243,14 +240,17 @@ async fn what_was_missed_while_the_connection_was_cut_comes_after_it() {
     offer(&direct, "during").await;
     cable.heal();
     assert_eq!(assigned(&mut events).await, "during");
-    link.flush(PATIENCE).await.unwrap();
-    assert_eq!(owner.heard.lock().unwrap().facts(), [ack("before")]);
+    link.flush(TIMEOUT).await.unwrap();
+    assert_eq!(
+        owner.received.lock().unwrap().reports_without_hello(),
+        [ack("before")]
+    );
     offer(&direct, "after").await;
     assert_eq!(assigned(&mut events).await, "after");
 }
 
 #[tokio::test]
-async fn heartbeats_list_the_jobs_and_their_silence_fences_only_while_somebody_leads() {
+async fn heartbeats_list_the_jobs_and_their_silence_fences_only_while_a_scheduler_leads() {
     let nats = Nats::start().await.unwrap();
     let bus = connect(nats.url()).await;
     let owner = Owner::start(&bus, settings(600)).await;
@@ -262,9 +262,9 @@ async fn heartbeats_list_the_jobs_and_their_silence_fences_only_while_somebody_l
         status: JobStatus::Running,
     };
     link.set_jobs(vec![job.clone()]);
-    wait_for("a heartbeat with the job", PATIENCE, async || {
-        let heard = owner.heard.lock().unwrap();
-        let newest = heard.heartbeats.last()?.clone();
+    wait_for("a heartbeat with the job", TIMEOUT, async || {
+        let received = owner.received.lock().unwrap();
+        let newest = received.heartbeats.last()?.clone();
         (newest.jobs == Some(vec![job.clone()])).then_some(())
     })
     .await
@@ -273,15 +273,15 @@ async fn heartbeats_list_the_jobs_and_their_silence_fences_only_while_somebody_l
         LinkEvent::Fence => Some(()),
         _ => None,
     };
-    // Nobody leads: three times the timeout pass without a fence.
+    // No scheduler leads: three times the timeout pass without a fence.
     drop(owner);
     let vacant = next(&mut events, "fence", fence);
     let vacant = tokio::time::timeout(Duration::from_millis(1800), vacant).await;
     assert!(
         vacant.is_err(),
-        "fenced although nobody could give the jobs away"
+        "fenced although no scheduler could give the jobs away"
     );
-    // Somebody leads and does not answer.
+    // A scheduler leads and does not answer.
     let key = LeaseKey::Scheduler(PoolName::default());
     let holder = HolderId::parse("silent").unwrap();
     let mut candidate = bus.lease(key, holder, Duration::from_secs(2));
@@ -308,7 +308,7 @@ async fn a_newer_session_ends_the_link() {
     };
     let current = new_session();
     let command = AgentCommand::Replaced { current };
-    bus.request(&subject, &command, PATIENCE).await.unwrap();
+    bus.request(&subject, &command, TIMEOUT).await.unwrap();
     next(&mut events, "replaced", |event| match event {
         LinkEvent::Replaced => Some(()),
         _ => None,

@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn connect(nats: &Nats) -> Bus {
     let config = BusConfig::open(nats.url(), "test");
@@ -57,14 +57,14 @@ impl Scheduler {
         self.task.await.unwrap();
     }
 
-    /// As by kill -9: nothing is said to anybody.
+    /// As by kill -9: without a goodbye.
     async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 }
 
-/// An agent that takes everything and runs it until it is told to stop.
+/// An agent that takes everything and runs it until it is commanded to stop.
 struct Agent {
     link: LinkHandle,
     _work: JoinSet<()>,
@@ -90,7 +90,7 @@ impl Agent {
         let (link, mut events) =
             AgentLink::open(bus.clone(), identity, hello, LinkOptions::default());
         let mut work = JoinSet::new();
-        let says = link.clone();
+        let agent = link.clone();
         work.spawn(async move {
             let mut jobs: Vec<ActiveJob> = Vec::new();
             while let Some(event) = events.recv().await {
@@ -98,20 +98,20 @@ impl Agent {
                     LinkEvent::Assigned { assignment, .. } => {
                         let (job_id, attempt) = (assignment.job_id, Some(assignment.attempt));
                         jobs.push(ActiveJob { job_id: job_id.clone(), attempt, status: JobStatus::Accepted });
-                        says.set_jobs(jobs.clone());
+                        agent.set_jobs(jobs.clone());
                         let ack = AgentReport::AssignAck { job_id, attempt, accepted: true, reason: None };
-                        says.report(ack).await.unwrap();
+                        agent.report(ack).await.unwrap();
                     }
                     LinkEvent::Confirmed(JobAttempt { job_id, attempt }) => {
                         let status = JobStatus::Running;
                         let update = AgentReport::JobUpdate { job_id, attempt: Some(attempt), status };
-                        says.report(update).await.unwrap();
+                        agent.report(update).await.unwrap();
                     }
                     LinkEvent::Command { command: AgentCommand::Stop { job_id, attempt, .. }, responder, .. } => {
                         responder.ok(&CommandReply::default()).await;
                         let (attempt, status) = (Some(attempt), JobStatus::Stopped);
                         let end = AgentReport::JobStopped { job_id, attempt, status, error: None };
-                        says.report(end).await.unwrap();
+                        agent.report(end).await.unwrap();
                     }
                     LinkEvent::Stored(reports) => {
                         let ended = |id: &JobId| {
@@ -120,7 +120,7 @@ impl Agent {
                             )
                         };
                         jobs.retain(|job| !ended(&job.job_id));
-                        says.set_jobs(jobs.clone());
+                        agent.set_jobs(jobs.clone());
                     }
                     _ => {}
                 }
@@ -141,7 +141,7 @@ fn submission() -> SubmitJob {
 
 async fn submit(bus: &Bus, submit: &SubmitJob) -> Job {
     let subject = SubmitJobs { pool: pool() };
-    bus.request_until(&subject, submit, PATIENCE)
+    bus.request_until(&subject, submit, TIMEOUT)
         .await
         .unwrap()
         .job
@@ -149,7 +149,7 @@ async fn submit(bus: &Bus, submit: &SubmitJob) -> Job {
 
 async fn get(bus: &Bus, id: &JobId) -> Job {
     let subject = GetJob { pool: pool() };
-    bus.request_until(&subject, &JobRef { id: id.clone() }, PATIENCE)
+    bus.request_until(&subject, &JobRef { id: id.clone() }, TIMEOUT)
         .await
         .unwrap()
         .job
@@ -157,14 +157,14 @@ async fn get(bus: &Bus, id: &JobId) -> Job {
 
 async fn stop(bus: &Bus, id: &JobId) {
     let subject = StopJob { pool: pool() };
-    bus.request_until(&subject, &JobRef { id: id.clone() }, PATIENCE)
+    bus.request_until(&subject, &JobRef { id: id.clone() }, TIMEOUT)
         .await
         .unwrap();
 }
 
 async fn until(bus: &Bus, id: &JobId, wanted: JobStatus) -> Job {
     let what = format!("{wanted} of {id}");
-    let job = wait_for(&what, PATIENCE, async || {
+    let job = wait_for(&what, TIMEOUT, async || {
         let job = get(bus, id).await;
         if job.status == wanted {
             Ok(job)
@@ -253,7 +253,7 @@ async fn one_key_is_one_job_when_twenty_clients_send_it_and_the_scheduler_is_kil
     let ids = join_all(clients).await;
     let ids: Vec<JobId> = ids.into_iter().map(Result::unwrap).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    // It ends, and the key goes on standing for it.
+    // It ends, and the key keeps standing for it.
     stop(&bus, &ids[0]).await;
     assert_eq!(submit(&bus, &keyed()).await.status, JobStatus::Canceled);
     let key = IdempotencyKey::parse("the key").unwrap();
@@ -279,13 +279,13 @@ async fn a_batch_fills_all_slots_and_no_more() {
         jobs: (0..20).map(|_| submission()).collect(),
     };
     let subject = SubmitJobBatch { pool: pool() };
-    let reply = bus.request_until(&subject, &batch, PATIENCE).await.unwrap();
+    let reply = bus.request_until(&subject, &batch, TIMEOUT).await.unwrap();
     let ids: Vec<JobId> = reply
         .results
         .into_iter()
         .map(|entry| entry.accepted.unwrap().job.id)
         .collect();
-    let full = wait_for("twelve running jobs", PATIENCE, async || {
+    let full = wait_for("twelve running jobs", TIMEOUT, async || {
         let jobs = join_all(ids.iter().map(|id| get(&bus, id))).await;
         let running: Vec<_> = jobs
             .iter()
@@ -306,7 +306,7 @@ async fn a_batch_fills_all_slots_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_agent_that_says_goodbye_gives_its_restartable_jobs_away() {
+async fn an_agent_that_sends_goodbye_gives_its_restartable_jobs_away() {
     let nats = Nats::start().await.unwrap();
     let bus = connect(&nats).await;
     let scheduler = Scheduler::start(&nats, "one").await;
@@ -335,13 +335,13 @@ async fn templates_are_stored_and_used_by_jobs_submitted_after() {
         template: serde_json::from_value(template).unwrap(),
     };
     let reply = bus
-        .request_until(&PutStoredTemplate {}, &put, PATIENCE)
+        .request_until(&PutStoredTemplate {}, &put, TIMEOUT)
         .await
         .unwrap();
     assert!(reply.created && reply.template.created_at.is_some());
     let id = reply.template.id;
     let found = bus
-        .request(&GetTemplate {}, &TemplateRef { id: id.clone() }, PATIENCE)
+        .request(&GetTemplate {}, &TemplateRef { id: id.clone() }, TIMEOUT)
         .await
         .unwrap();
     assert_eq!(found.template.executor, "noop");
@@ -350,14 +350,14 @@ async fn templates_are_stored_and_used_by_jobs_submitted_after() {
         template_id: Some(id),
         ..submission()
     };
-    // The leader hears of the template by its watch.
-    let refused = wait_for("a refusal for want of params", PATIENCE, async || {
+    // The leader learns of the template by its watch.
+    let refused = wait_for("a refusal for want of params", TIMEOUT, async || {
         let wanted = SubmitJob {
             job_id: Some(new_job_id()),
             ..without.clone()
         };
         match bus
-            .request_until(&SubmitJobs { pool: pool() }, &wanted, PATIENCE)
+            .request_until(&SubmitJobs { pool: pool() }, &wanted, TIMEOUT)
             .await
         {
             Err(error) => Ok(error.to_reply()),
@@ -390,7 +390,7 @@ async fn a_job_whose_record_nats_rejects_is_refused_alone_and_nothing_is_reloade
     };
     let subject = SubmitJobs { pool: pool() };
     for submit in [&large, &keyed] {
-        let refused = bus.request(&subject, submit, PATIENCE).await.unwrap_err();
+        let refused = bus.request(&subject, submit, TIMEOUT).await.unwrap_err();
         let refused = refused.to_reply();
         assert_eq!(
             (refused.code, refused.retry),
@@ -400,14 +400,11 @@ async fn a_job_whose_record_nats_rejects_is_refused_alone_and_nothing_is_reloade
         assert!(refused.error.contains("does not store"), "{refused}");
     }
     // Answered at the first attempt: a scheduler that reloads answers nothing.
-    let next = bus
-        .request(&subject, &submission(), PATIENCE)
-        .await
-        .unwrap();
+    let next = bus.request(&subject, &submission(), TIMEOUT).await.unwrap();
     until(&bus, &next.job.id, JobStatus::Running).await;
     let id = large.job_id.unwrap();
     let refused = bus
-        .request(&GetJob { pool: pool() }, &JobRef { id }, PATIENCE)
+        .request(&GetJob { pool: pool() }, &JobRef { id }, TIMEOUT)
         .await
         .unwrap_err();
     assert_eq!(refused.to_reply().code, ErrorCode::NotFound);

@@ -18,7 +18,7 @@ async def main(jobs):
     bus = await nats.connect(os.environ["NATS_URL"], user=os.environ.get("NATS_USER"), password=os.environ.get("NATS_PASSWORD"))
     session, clock, mine, done = str(uuid.uuid4()), 0, {}, asyncio.Event()
 
-    async def say(kind, **fields):  # every message of a session counts its clock up, and is repeated until it is answered
+    async def send(kind, **fields):  # every message of a session counts its clock up, and is repeated until it is answered
         nonlocal clock
         while True:
             clock += 1
@@ -29,7 +29,7 @@ async def main(jobs):
                 await asyncio.sleep(0.2)
 
     async def report(kind, **fields):
-        return await say("report", reports=[{"type": kind, **fields}])
+        return await send("report", reports=[{"type": kind, **fields}])
 
     async def run(offer):
         job = {"jobId": offer["jobId"], "attempt": offer["attempt"]}
@@ -55,7 +55,7 @@ async def main(jobs):
     hello = {"name": AGENT, "version": "1.0", "capabilities": {"slots": 1}, "activeJobs": []}
     welcome = await report("hello", hello=hello)
     while not done.is_set():
-        reply = await say("hb", jobs=list(mine.values()))
+        reply = await send("hb", jobs=list(mine.values()))
         if reply["standing"] == "helloRequired":
             session, clock = str(uuid.uuid4()), 0
             await report("hello", hello={**hello, "activeJobs": list(mine.values())})

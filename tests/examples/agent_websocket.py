@@ -20,7 +20,7 @@ TOKEN = os.environ.get("AGENT_TOKEN", "dev-shared-token")
 async def main(jobs):
     async with websockets.connect(URL) as socket:
 
-        async def say(kind, payload, answers=None):
+        async def send(kind, payload, answers=None):
             now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             envelope = {"type": kind, "msgId": str(uuid.uuid4()), "ts": now, "correlationId": answers, "payload": payload}
             await socket.send(json.dumps(envelope))
@@ -28,9 +28,9 @@ async def main(jobs):
         async def live(interval):
             while True:
                 await asyncio.sleep(interval)
-                await say("agent.heartbeat", {"metrics": {"ok": True}})
+                await send("agent.heartbeat", {"metrics": {"ok": True}})
 
-        await say("agent.hello", {"agentId": AGENT, "name": AGENT, "version": "1.0", "capabilities": {"slots": 1},
+        await send("agent.hello", {"agentId": AGENT, "name": AGENT, "version": "1.0", "capabilities": {"slots": 1},
                                   "drain": False, "activeJob": None, "auth": {"token": TOKEN}})
         heart, done = None, 0
         async for text in socket:
@@ -40,10 +40,10 @@ async def main(jobs):
                 heart = asyncio.create_task(live(payload["heartbeatIntervalMs"] / 1000))
             elif frame["type"] == "orchestrator.assign.start":
                 job = payload["jobId"]
-                await say("agent.assign.ack", {"jobId": job, "accepted": True}, answers=frame["msgId"])
-                await say("agent.job.update", {"jobId": job, "status": "RUNNING"})
-                await say("agent.job.log", {"jobId": job, "line": f"ran {payload['config']}", "stream": "stdout"})
-                await say("agent.job.stopped", {"jobId": job, "status": "STOPPED"})
+                await send("agent.assign.ack", {"jobId": job, "accepted": True}, answers=frame["msgId"])
+                await send("agent.job.update", {"jobId": job, "status": "RUNNING"})
+                await send("agent.job.log", {"jobId": job, "line": f"ran {payload['config']}", "stream": "stdout"})
+                await send("agent.job.stopped", {"jobId": job, "status": "STOPPED"})
                 done += 1
                 if done == jobs:
                     break

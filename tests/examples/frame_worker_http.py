@@ -1,5 +1,5 @@
-"""A worker of frames over HTTP, with nothing but the standard library: a bar that runs over the display, as wide as its
-setting `width` says. See services/workers/FRAMES.md.
+"""A worker of frames over HTTP, with nothing but the standard library: a bar that runs over the display. Its
+setting `width` is its width. See services/workers/FRAMES.md.
 
     python3 frame_worker_http.py http://127.0.0.1:8080 bar
 """
@@ -15,11 +15,11 @@ def ask(path, body=None):
 
 canvas = json.loads(ask("/config"))["canvas"]
 width, height = canvas["width"], canvas["height"]
-row_bytes, settings, looked, seq = (width + 7) // 8, {}, 0, 0
+row_bytes, settings, fetched_at, seq = (width + 7) // 8, {}, 0, 0
 while True:
     try:
-        if time.monotonic() - looked > 1:
-            settings, looked = json.loads(ask(f"/workers/{ID}/config")), time.monotonic()
+        if time.monotonic() - fetched_at > 1:
+            settings, fetched_at = json.loads(ask(f"/workers/{ID}/config")), time.monotonic()
         lit = {(seq + step) % width for step in range(settings.get("width", 1))}
         row = sum(1 << (8 * row_bytes - 1 - x) for x in lit).to_bytes(row_bytes, "big")  # the leftmost pixel is the highest bit
         header = struct.pack(">2sBBHHIHH", b"RB", 1, 0, width, height, seq % 2**32, 0, 0)

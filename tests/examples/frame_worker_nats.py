@@ -1,4 +1,4 @@
-"""A worker of frames on the bus: fills the display from the left, column by column, as fast as its setting `pps` says.
+"""A worker of frames on the bus: fills the display from the left, column by column, at the rate of its setting `pps`.
 See services/workers/FRAMES.md.
 
     NATS_URL=nats://127.0.0.1:4222 python3 frame_worker_nats.py fill
@@ -22,24 +22,24 @@ async def main():
     bus = await nats.connect(os.environ["NATS_URL"], user=USER, password=os.environ.get("NATS_PASSWORD"))
     mine = {"running": False, "canvas": None, "settings": {}, "seq": 0}
 
-    async def told(message):
-        said = json.loads(message.data)
-        if said["type"] == "hello":
-            mine["canvas"] = said["canvas"]
-        elif said["type"] == "config":
-            mine["settings"] = said["data"]
-        elif said["type"] in ("start", "stop"):
-            mine["running"] = said["type"] == "start"
+    async def on_message(message):
+        payload = json.loads(message.data)
+        if payload["type"] == "hello":
+            mine["canvas"] = payload["canvas"]
+        elif payload["type"] == "config":
+            mine["settings"] = payload["data"]
+        elif payload["type"] in ("start", "stop"):
+            mine["running"] = payload["type"] == "start"
             await beat()
-        elif said["type"] == "tick" and mine["running"] and mine["canvas"]:
-            columns = int(said["t"] * mine["settings"].get("pps", 20)) % (mine["canvas"]["width"] + 1)
+        elif payload["type"] == "tick" and mine["running"] and mine["canvas"]:
+            columns = int(payload["t"] * mine["settings"].get("pps", 20)) % (mine["canvas"]["width"] + 1)
             await bus.publish(f"quintet.frame.{ID}", frame(mine["canvas"], columns, mine["seq"]))
             mine["seq"] += 1
 
     async def beat():
         await bus.publish(f"quintet.hb.frames.{ID}", json.dumps({"session": SESSION, "running": mine["running"]}).encode())
 
-    await bus.subscribe(f"quintet.tick.{ID}", cb=told)
+    await bus.subscribe(f"quintet.tick.{ID}", cb=on_message)
     while True:
         await beat()
         await asyncio.sleep(1)

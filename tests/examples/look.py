@@ -53,7 +53,7 @@ async def main(job):
                 "keys": await jobs.keys(),
                 "got": await ask("get", json.dumps({"id": job})),
                 "submitted": await ask("submit", json.dumps({"inlineConfig": {"durationMs": 1}})),
-                "missing": await ask("get", json.dumps({"id": "nobody"})),
+                "missing": await ask("get", json.dumps({"id": "unknown"})),
                 "malformed": await ask("get", "{nonsense"),
             }
         )

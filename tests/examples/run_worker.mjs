@@ -12,13 +12,13 @@ const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass, TASK_ACK_WAIT_S
 const [queue, worker] = [process.argv[2], `javascript-${randomUUID()}`];
 const ackWaitMs = 1000 * Number(TASK_ACK_WAIT_S); // the same for the runner and every worker of the queue
 
-async function count(task, resumeState, tell) { // the work itself
+async function count(task, resumeState, reportEvent) { // the work itself
   const from = resumeState?.step ?? 0;
   for (let step = from + 1; step <= task.input.upTo; step += 1) {
     await sleep(task.input.pauseMs ?? 0);
-    await tell({ type: "checkpoint", data: { step } });
+    await reportEvent({ type: "checkpoint", data: { step } });
   }
-  await tell({ type: "succeeded", output: { steps: task.input.upTo, from } });
+  await reportEvent({ type: "succeeded", output: { steps: task.input.upTo, from } });
 }
 
 async function report(task, attempt, seq, event) {
@@ -38,23 +38,23 @@ async function serve(message) {
     delivered: message.info.deliveryCount,
     sequence: message.seq,
   });
-  if (taken.type === "granted") { // else it is gone: somebody else has it, or nobody wants it any more
+  if (taken.type === "granted") { // else it is gone: another worker has it, or it was canceled
     const { attempt, resumeState, heartbeatMs = 10_000 } = taken;
     let [seq, gone] = [0, false];
-    const hear = (verdict) => { gone ||= verdict.type === "gone"; };
-    const tell = async (event) => gone || hear(await report(task, attempt, ++seq, event));
+    const processVerdict = (verdict) => { gone ||= verdict.type === "gone"; };
+    const reportEvent = async (event) => gone || processVerdict(await report(task, attempt, ++seq, event));
     const alive = setInterval(() => {
       message.working();
-      report(task, attempt, 0, { type: "heartbeat" }).then(hear);
+      report(task, attempt, 0, { type: "heartbeat" }).then(processVerdict);
     }, Math.min(ackWaitMs, heartbeatMs) / 3);
-    const step = async (event) => { await tell(event); if (gone) throw new Error("this is no longer ours"); };
-    await count(task, resumeState, step).catch((error) => tell({ type: "failed", error: String(error) }));
+    const step = async (event) => { await reportEvent(event); if (gone) throw new Error("this is no longer ours"); };
+    await count(task, resumeState, step).catch((error) => reportEvent({ type: "failed", error: String(error) }));
     clearInterval(alive);
   }
   message.ack();
 }
 
-const inboxPrefix = user ? `_REPLY.${user}` : "_INBOX"; // where a NATS with users lets us hear answers
+const inboxPrefix = user ? `_REPLY.${user}` : "_INBOX"; // where a NATS with users lets us receive replies
 const bus = await connect({ servers, user, pass, inboxPrefix });
 await (await jetstreamManager(bus, { checkAPI: false })).consumers.add("quintet_tasks", {
   durable_name: queue, filter_subject: `quintet.task.${queue}`, ack_policy: "explicit", ack_wait: ackWaitMs * 1e6,

@@ -12,13 +12,13 @@ QUEUE, WORKER, USER = sys.argv[1], f"python-{uuid.uuid4()}", os.environ.get("NAT
 ACK_WAIT = float(os.environ.get("TASK_ACK_WAIT_S", "10"))  # the same for the runner and every worker of the queue
 
 
-async def count(task, resume_state, tell):  # the work itself
+async def count(task, resume_state, report_event):  # the work itself
     step = first = (resume_state or {"step": 0})["step"]
     while step < task["input"]["upTo"]:
         await asyncio.sleep(task["input"].get("pauseMs", 0) / 1000)
         step += 1
-        await tell(type="checkpoint", data={"step": step})
-    await tell(type="succeeded", output={"steps": step, "from": first})
+        await report_event(type="checkpoint", data={"step": step})
+    await report_event(type="succeeded", output={"steps": step, "from": first})
 
 
 async def report(bus, task, attempt, seq, **event):
@@ -39,21 +39,21 @@ async def serve(bus, message):
     delivery = message.metadata
     take = {"type": "take", "delivered": delivery.num_delivered, "sequence": delivery.sequence.stream}
     taken = await report(bus, task, 0, 0, **take)
-    if taken["type"] == "granted":  # else it is gone: somebody else has it, or nobody wants it any more
+    if taken["type"] == "granted":  # else it is gone: another worker has it, or it was canceled
         attempt, period = taken["attempt"], min(ACK_WAIT, taken.get("heartbeatMs", 10_000) / 1000) / 3
-        tell = lambda **event: report(bus, task, attempt, next(numbers), **event)
-        work = asyncio.create_task(count(task, taken.get("resumeState"), tell))
+        report_event = lambda **event: report(bus, task, attempt, next(numbers), **event)
+        work = asyncio.create_task(count(task, taken.get("resumeState"), report_event))
         while not (await asyncio.wait({work}, timeout=period))[0]:
             await message.in_progress()
             if (await report(bus, task, attempt, 0, type="heartbeat"))["type"] == "gone":
                 work.cancel()
         if not work.cancelled() and work.exception():
-            await tell(type="failed", error=f"the worker failed: {work.exception()!r}", retryable=False)
+            await report_event(type="failed", error=f"the worker failed: {work.exception()!r}", retryable=False)
     await message.ack()
 
 
 async def main():
-    inbox = f"_REPLY.{USER}" if USER else "_INBOX"  # where a NATS with users lets us hear answers
+    inbox = f"_REPLY.{USER}" if USER else "_INBOX"  # where a NATS with users lets us receive replies
     bus = await nats.connect(os.environ["NATS_URL"], user=USER, password=os.environ.get("NATS_PASSWORD"), inbox_prefix=inbox.encode())
     limits = {"max_deliver": -1, "max_ack_pending": -1, "max_waiting": 16384}
     config = ConsumerConfig(durable_name=QUEUE, filter_subject=f"quintet.task.{QUEUE}", ack_policy=AckPolicy.EXPLICIT, ack_wait=ACK_WAIT, **limits)

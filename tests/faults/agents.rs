@@ -1,7 +1,7 @@
 //! Agents that are killed, frozen or cut off: what may be started again runs elsewhere, and never in two places.
 
 use quintet_testkit::{Link, Process, wait_for};
-use quintet_tests::{Api, PATIENCE};
+use quintet_tests::{Api, TIMEOUT};
 
 use crate::cluster::Cluster;
 
@@ -40,7 +40,7 @@ impl Scene {
     }
 
     async fn until_it_runs_at(&self, agent: &str, times: usize) {
-        let moved = wait_for("the job on the other agent", PATIENCE, async || {
+        let moved = wait_for("the job on the other agent", TIMEOUT, async || {
             let job = self.api.job(&self.job).await;
             let runs = self.cluster.runs("fenced").len();
             match job["agentId"] == agent && job["status"] == "RUNNING" && runs == times {

@@ -1,4 +1,4 @@
-//! NATS itself: killed, restarted, frozen, while jobs are on their way.
+//! NATS itself: killed, restarted, frozen, while jobs are in flight.
 
 use crate::cluster::{Cluster, names};
 
@@ -18,7 +18,7 @@ async fn nats_is_killed_restarted_and_frozen_under_load_and_nothing_is_lost() {
             0 => cluster.nats.kill().await.unwrap(),
             1 => cluster.nats.stop().await.unwrap(),
             _ => {
-                // Until everybody's patience is over, the edge's last of all.
+                // Until every timeout has passed, the edge's last of all.
                 cluster.nats.pause().await.unwrap();
                 cluster.until_not_ready(&api).await;
                 cluster.nats.resume().await.unwrap();

@@ -11,7 +11,7 @@ use quintet_bus::Bus;
 use quintet_contract::bucket::{LeaseKey, Leases};
 use quintet_contract::id::PoolName;
 use quintet_testkit::{Nats, NatsCluster, Process, free_port, wait_for};
-use quintet_tests::{Api, PATIENCE, binary};
+use quintet_tests::{Api, TIMEOUT, binary};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -68,7 +68,7 @@ impl<N: Ground> Cluster<N> {
         }
     }
 
-    /// A process of the program; what it says goes to a file in the folder.
+    /// A process of the program; its output goes to a file in the folder.
     fn spawn(&self, arguments: &[&str], nats: &str) -> Process {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.path().join(format!("{number}.log"));
@@ -150,7 +150,7 @@ impl<N: Ground> Cluster<N> {
 
     /// Waits until an edge can serve.
     pub(crate) async fn until_ready(&self, api: &Api) {
-        let ready = wait_for("an edge", PATIENCE, async || {
+        let ready = wait_for("an edge", TIMEOUT, async || {
             let answer = reqwest::get(api.url("/ready")).await;
             match answer {
                 Ok(answer) if answer.status().is_success() => Ok(()),
@@ -160,9 +160,9 @@ impl<N: Ground> Cluster<N> {
         ready.await.unwrap();
     }
 
-    /// Waits until an edge says that it cannot serve, and gives what it says.
+    /// Waits until an edge reports that it is not ready, and returns its reason.
     pub(crate) async fn until_not_ready(&self, api: &Api) -> String {
-        let not_ready = wait_for("the edge to notice", PATIENCE, async || {
+        let not_ready = wait_for("the edge to notice", TIMEOUT, async || {
             let answer = api.get("/ready").await;
             match answer.status == 503 {
                 true => Ok(answer.text),
@@ -191,23 +191,23 @@ impl<N: Ground> Cluster<N> {
             .unwrap()
     }
 
-    /// Who of these schedulers leads now, by its place in the list.
+    /// The index of the scheduler that leads now.
     pub(crate) async fn leader(&self, schedulers: &[&Process]) -> usize {
         let key = LeaseKey::Scheduler(PoolName::default());
         self.holder(key, schedulers).await
     }
 
-    /// Who of these holds a lease now, by its place in the list.
+    /// The index of the process that holds a lease now.
     pub(crate) async fn holder(&self, key: LeaseKey, processes: &[&Process]) -> usize {
         let bus = self.bus().await;
-        let found = wait_for("a leader", PATIENCE, async || {
+        let found = wait_for("a leader", TIMEOUT, async || {
             let lease = bus.bucket::<Leases>().get(&key).await.unwrap();
             let holder = lease.map(|lease| lease.record.holder.to_string());
-            let holder = holder.ok_or("nobody leads")?;
+            let holder = holder.ok_or("no scheduler leads")?;
             let place = processes
                 .iter()
                 .position(|process| holder.contains(&format!("-{}-", process.id())));
-            place.ok_or("somebody else leads")
+            place.ok_or("another scheduler leads")
         });
         found.await.unwrap()
     }
@@ -225,7 +225,7 @@ impl<N: Ground> Cluster<N> {
     /// A job that may be started again, runs until it is stopped, and complains if it runs twice at once.
     pub(crate) fn fenced(&self, name: &str) -> Value {
         let script = "exec flock --nonblock \"$0\" sh -c 'echo ran >> \"$0\"; exec sleep 1000' \"$1\" || echo TWICE >> \"$1\"";
-        // flock itself must not be replaced, or nobody would be left to complain.
+        // flock itself must not be replaced, or no process would be left to complain.
         let script = script.replacen("exec ", "", 1);
         let lock = self.folder.path().join(format!("lock-{name}"));
         let command = json!(["sh", "-c", script, lock, self.witness(name)]);
@@ -244,7 +244,7 @@ impl<N: Ground> Cluster<N> {
     pub(crate) async fn submit(&self, api: &Api, names: &[String]) {
         for names in names.chunks(BATCH) {
             let batch: Value = names.iter().map(|name| self.job(name)).collect();
-            let taken = wait_for("a batch to be taken", PATIENCE, async || {
+            let taken = wait_for("a batch to be taken", TIMEOUT, async || {
                 let request = api
                     .request(reqwest::Method::POST, "/v1/jobs/batch")
                     .json(&batch);
@@ -261,16 +261,16 @@ impl<N: Ground> Cluster<N> {
         }
     }
 
-    /// Waits until all jobs have ended well, and checks that each was run exactly once; gives them.
+    /// Waits until all jobs have ended well, and checks that each was run exactly once; returns them.
     pub(crate) async fn all_ran_once(&self, api: &Api, names: &[String]) -> Vec<Value> {
         let jobs = self.all_ended(api, names.len()).await;
         self.each_ran_once(names);
         jobs
     }
 
-    /// Waits until there are so many jobs, and all have ended well; gives them.
+    /// Waits until there are so many jobs, and all have ended well; returns them.
     pub(crate) async fn all_ended(&self, api: &Api, count: usize) -> Vec<Value> {
-        let ended = wait_for("the end of all jobs", PATIENCE * 4, async || {
+        let ended = wait_for("the end of all jobs", TIMEOUT * 4, async || {
             let mut counts = std::collections::BTreeMap::<String, usize>::new();
             let jobs = self.jobs(api).await?;
             for job in &jobs {

@@ -1,7 +1,7 @@
 //! The disk of NATS is full, under load.
 
 use quintet_testkit::{Nats, Process, wait_for};
-use quintet_tests::{Api, PATIENCE};
+use quintet_tests::{Api, TIMEOUT};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ async fn send(cluster: &Cluster, api: &Api, name: &str) -> (u16, Option<String>,
     (answer.status().as_u16(), wait, answer.json().await.unwrap())
 }
 
-/// Sends jobs until one is not taken; gives those that were, and the one that was not.
+/// Sends jobs until one is not taken; returns those that were, and the one that was not.
 async fn send_until_full(cluster: &Cluster, api: &Api) -> (Vec<String>, String) {
     let mut taken = Vec::new();
     for number in 0..TOO_MANY {
@@ -42,7 +42,7 @@ async fn send_until_full(cluster: &Cluster, api: &Api) -> (Vec<String>, String) 
         match send(cluster, api, &name).await {
             (201, ..) => taken.push(name),
             (status, wait, body) => {
-                // Whoever was on the way when it happened may have waited in vain for an answer.
+                // A request that was in flight at that moment may have waited in vain for an answer.
                 assert!(status == 503 || status == 504, "{status} {wait:?} {body}");
                 return (taken, name);
             }
@@ -61,7 +61,7 @@ fn ticks(process: &Process) -> u64 {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_said_at_once_and_with_room_again_everything_goes_on() {
+async fn a_full_disk_is_reported_at_once_and_with_room_again_everything_goes_on() {
     let nats = Nats::options().disk(DISK_BYTES).start().await.unwrap();
     let mut cluster = Cluster::on(nats);
     let schedulers = [cluster.scheduler(), cluster.scheduler()];
@@ -71,45 +71,43 @@ async fn a_full_disk_is_said_at_once_and_with_room_again_everything_goes_on() {
     let mut names = names(BEFORE);
     cluster.submit(&api, &names).await;
     cluster.nats.disk().unwrap().fill(ROOM_BYTES).unwrap();
-    let (taken, unsure) = send_until_full(&cluster, &api).await;
+    let (taken, indeterminate) = send_until_full(&cluster, &api).await;
     println!("{} jobs fitted", taken.len());
     names.extend(taken);
-    let said = cluster.until_not_ready(&api).await;
-    assert!(said.contains("its disk is full (make room"), "{said}");
+    let reason = cluster.until_not_ready(&api).await;
+    assert!(reason.contains("its disk is full (make room"), "{reason}");
     let mut parts: Vec<Process> = schedulers.into_iter().chain([edge, agent]).collect();
     let before: Vec<u64> = parts.iter().map(ticks).collect();
-    let mut refused = vec![unsure];
+    let mut refused = vec![indeterminate];
     for number in 0..REFUSED {
         let name = format!("refused-{number}");
         let began = std::time::Instant::now();
         let (status, wait, body) = send(&cluster, &api, &name).await;
         assert_eq!((status, wait.as_deref()), (503, Some("10")), "{body}");
-        let said = body["error"].as_str().unwrap();
+        let error = body["error"].as_str().unwrap();
         assert!(
-            said.contains("make room, then restart that nats-server"),
-            "{said}"
+            error.contains("make room, then restart that nats-server"),
+            "{error}"
         );
-        // The edge's own patience is ten seconds: it was told, and did not wait.
+        // The edge's own timeout is ten seconds: the write was rejected, and the edge did not wait.
         assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
         refused.push(name);
     }
     for (part, before) in parts.iter_mut().zip(before) {
-        assert!(part.exited().unwrap().is_none(), "it goes on");
+        assert!(part.exited().unwrap().is_none(), "it continues");
         let used = ticks(part) - before;
         assert!(used < 300, "{used} ticks for {REFUSED} refusals");
     }
-    // With room alone NATS does not store again, which the interface goes on to say; with a restart it does.
+    // With room alone NATS does not store again, which the interface keeps reporting; with a restart it does.
     cluster.nats.disk().unwrap().make_room().unwrap();
     cluster.nats.restart().await.unwrap();
     cluster.until_ready(&api).await;
     for name in refused {
-        let taken = wait_for("a refused job to be taken", PATIENCE, async || match send(
-            &cluster, &api, &name,
-        )
-        .await
-        {
-            (200 | 201, ..) => Ok(()),
-            (status, _, body) => Err(format!("{status} {body}")),
+        let taken = wait_for("a refused job to be taken", TIMEOUT, async || {
+            match send(&cluster, &api, &name).await {
+                (200 | 201, ..) => Ok(()),
+                (status, _, body) => Err(format!("{status} {body}")),
+            }
         });
         taken.await.unwrap();
         names.push(name);

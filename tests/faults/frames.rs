@@ -1,5 +1,5 @@
-//! Frames services are killed, frozen and asked to go, and NATS is restarted: the display is driven on, by one of them, with
-//! what people have set.
+//! Frames services are killed, frozen and asked to go, and NATS is restarted: the display continues under one of them,
+//! with the desired state.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use quintet_contract::frame::{Bitmap, Canvas};
 use quintet_contract::id::WorkerId;
 use quintet_contract::subject::WorkerFrame;
 use quintet_testkit::wait_for;
-use quintet_tests::{Api, PATIENCE};
+use quintet_tests::{Api, TIMEOUT};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::slow::resident;
 
-/// A worker that posts pictures, each another one.
+/// A worker that posts images, each another one.
 struct Poster<'a> {
     api: &'a Api,
     sent: u32,
 }
 
 impl Poster<'_> {
-    fn picture(&mut self) -> Vec<u8> {
+    fn image(&mut self) -> Vec<u8> {
         self.sent += 1;
         let mut bitmap = Bitmap::dark(Canvas {
             width: 28,
@@ -37,9 +37,9 @@ impl Poster<'_> {
     }
 
     async fn post(&mut self) -> Result<(), String> {
-        let picture = self.picture();
+        let image = self.image();
         let request = self.api.request(Method::POST, "/workers/dot/frame");
-        let answer = request.body(picture).send().await;
+        let answer = request.body(image).send().await;
         let answer = answer.map_err(|error| error.to_string())?;
         match answer.status().as_u16() {
             204 => Ok(()),
@@ -47,9 +47,9 @@ impl Poster<'_> {
         }
     }
 
-    /// Posts until a frame is taken by a display that has it, and gives what is said then.
+    /// Posts until a frame is taken by a display that has it, and returns that answer.
     async fn until_shown(&mut self) -> Value {
-        let shown = wait_for("a frame on the display", PATIENCE, async || {
+        let shown = wait_for("a frame on the display", TIMEOUT, async || {
             self.post().await?;
             let display = self.api.get("/v1/display").await;
             match display.status == 200 && display.body["writerTicks"].as_u64() > Some(0) {
@@ -61,10 +61,10 @@ impl Poster<'_> {
     }
 }
 
-/// Everything that people have set.
+/// The whole desired state.
 async fn set(api: &Api) -> Value {
     let get = async |path: &str| {
-        let got = wait_for(path, PATIENCE, async || {
+        let got = wait_for(path, TIMEOUT, async || {
             let answer = api.get(path).await;
             match answer.status {
                 200 => Ok(answer.body),
@@ -94,7 +94,7 @@ async fn a_loud_worker_takes_neither_the_display_from_another_nor_the_memory_of_
     let service = cluster.frames();
     let (_edge, api) = cluster.edge().await;
     let mut poster = Poster { api: &api, sent: 0 };
-    let posted = wait_for("the first frame", PATIENCE, async || poster.post().await);
+    let posted = wait_for("the first frame", TIMEOUT, async || poster.post().await);
     posted.await.unwrap();
     assert_eq!(api.post("/active", json!({"id": "dot"})).await.status, 204);
     poster.until_shown().await;
@@ -109,7 +109,7 @@ async fn a_loud_worker_takes_neither_the_display_from_another_nor_the_memory_of_
         for number in 0..BURST {
             // A good one now and then, so that it is known.
             let frame = match number % 2 {
-                0 => poster.picture().into(),
+                0 => poster.image().into(),
                 _ => nonsense.slice(..(number as usize * 131) % NONSENSE),
             };
             loud.publish_raw(&subject, frame).await.unwrap();
@@ -117,7 +117,7 @@ async fn a_loud_worker_takes_neither_the_display_from_another_nor_the_memory_of_
         if burst % 2 == 0 {
             let display = api.get("/v1/display").await;
             let before = display.body["framesReceived"].as_u64().unwrap();
-            let taken = wait_for("a frame of the quiet worker", PATIENCE, async || {
+            let taken = wait_for("a frame of the quiet worker", TIMEOUT, async || {
                 poster.post().await?;
                 let display = api.get("/v1/display").await.body;
                 match display["framesReceived"].as_u64() > Some(before) {
@@ -145,7 +145,7 @@ async fn the_display_is_driven_on_by_another_service_with_what_people_have_set()
     let mut services = [cluster.frames(), cluster.frames()];
     let (_edge, api) = cluster.edge().await;
     let mut poster = Poster { api: &api, sent: 0 };
-    let posted = wait_for("the first frame", PATIENCE, async || poster.post().await);
+    let posted = wait_for("the first frame", TIMEOUT, async || poster.post().await);
     posted.await.unwrap();
     for (path, body) in [
         ("/active", json!({"id": "dot"})),
@@ -192,7 +192,7 @@ async fn the_display_is_driven_on_by_another_service_with_what_people_have_set()
     // Asked to go, it hands over at once.
     let began = Instant::now();
     services[now].signal(Signal::TERM).unwrap();
-    assert!(services[now].wait(PATIENCE).await.unwrap().success());
+    assert!(services[now].wait(TIMEOUT).await.unwrap().success());
     poster.until_shown().await;
     println!(
         "after it was asked to go the display was driven on after {:?}",
@@ -200,12 +200,12 @@ async fn the_display_is_driven_on_by_another_service_with_what_people_have_set()
     );
     assert_eq!(set(&api).await, wanted);
 
-    // All that people have set is on the bus, and outlives it.
+    // The desired state is on the bus, and outlives it.
     services[now] = cluster.frames();
     cluster.nats.restart().await.unwrap();
     poster.until_shown().await;
     assert_eq!(set(&api).await, wanted);
-    // Nobody is left, and then somebody is.
+    // No service is left, and then one is.
     for service in &mut services {
         service.kill().unwrap();
     }

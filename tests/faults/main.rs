@@ -1,9 +1,9 @@
-//! Faults on real processes: every part is killed, frozen, cut off or restarted while work goes on, and then nothing is lost
-//! and nothing was run twice.
+//! Faults on real processes: every part is killed, frozen, cut off or restarted while work continues, and then nothing
+//! is lost and nothing was run twice.
 //!
 //! Timings are short, so that a whole life fits into a test: an agent is lost after a second and a half of silence.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 mod agents;
 mod bus;

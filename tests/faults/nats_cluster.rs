@@ -1,7 +1,7 @@
 //! NATS as a cluster of three: a server of it is killed, or cut off from the others together with its clients.
 
 use quintet_testkit::{NatsCluster, free_port, wait_for};
-use quintet_tests::PATIENCE;
+use quintet_tests::TIMEOUT;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -12,16 +12,16 @@ const JOBS: usize = 100;
 /// The stream of all jobs.
 const JOBS_STREAM: &str = "KV_quintet_jobs";
 
-/// What a server says about the streams.
+/// A server's report of the streams.
 async fn streams(nats: &NatsCluster, server: usize) -> Result<Value, String> {
     let url = format!("{}/jsz?accounts=true&streams=true", nats.monitor(server));
     let answer = reqwest::get(url).await.map_err(|error| error.to_string())?;
     answer.json().await.map_err(|error| error.to_string())
 }
 
-/// How the copies of a stream stand, as a server sees it.
-fn copies(said: &Value, stream: &str) -> Value {
-    let streams = said["account_details"][0]["stream_detail"].as_array();
+/// The status of the copies of a stream, as a server sees it.
+fn copies(report: &Value, stream: &str) -> Value {
+    let streams = report["account_details"][0]["stream_detail"].as_array();
     let found = streams.and_then(|streams| streams.iter().find(|found| found["name"] == stream));
     found.map_or(Value::Null, |found| found["cluster"].clone())
 }
@@ -31,16 +31,16 @@ fn number(name: &Value) -> Option<usize> {
     name.as_str()?.strip_prefix("server-")?.parse().ok()
 }
 
-/// Who leads the jobs and who leads the cluster, once both are known to everybody who is asked.
+/// The leader of the jobs and the leader of the cluster, once every server that is asked knows both.
 async fn leaders(nats: &NatsCluster) -> (usize, usize) {
-    let found = wait_for("leaders", PATIENCE, async || {
+    let found = wait_for("leaders", TIMEOUT, async || {
         let mut found = None;
         for server in 0..nats.count() {
-            let said = streams(nats, server).await?;
-            let jobs = number(&copies(&said, JOBS_STREAM)["leader"]);
-            let meta = number(&said["meta_cluster"]["leader"]);
+            let report = streams(nats, server).await?;
+            let jobs = number(&copies(&report, JOBS_STREAM)["leader"]);
+            let meta = number(&report["meta_cluster"]["leader"]);
             let (Some(jobs), Some(meta)) = (jobs, meta) else {
-                return Err(said.to_string());
+                return Err(report.to_string());
             };
             if *found.get_or_insert((jobs, meta)) != (jobs, meta) {
                 return Err("they do not agree".to_owned());
@@ -53,11 +53,11 @@ async fn leaders(nats: &NatsCluster) -> (usize, usize) {
 
 /// Waits until every copy of every stream is as new as its leader's.
 async fn until_caught_up(nats: &NatsCluster) {
-    let caught_up = wait_for("all copies to catch up", PATIENCE, async || {
+    let caught_up = wait_for("all copies to catch up", TIMEOUT, async || {
         let mut seen = 0;
         for server in 0..nats.count() {
-            let said = streams(nats, server).await?;
-            let details = said["account_details"][0]["stream_detail"].clone();
+            let report = streams(nats, server).await?;
+            let details = report["account_details"][0]["stream_detail"].clone();
             for stream in details.as_array().into_iter().flatten() {
                 if number(&stream["cluster"]["leader"]) != Some(server) {
                     continue;
@@ -71,7 +71,7 @@ async fn until_caught_up(nats: &NatsCluster) {
             }
         }
         match seen {
-            0 => Err("nobody leads anything".to_owned()),
+            0 => Err("no server leads anything".to_owned()),
             _ => Ok(()),
         }
     });
@@ -80,7 +80,7 @@ async fn until_caught_up(nats: &NatsCluster) {
 
 /// Waits until all of these jobs have run.
 async fn until_run(cluster: &Cluster<NatsCluster>, names: &[String]) {
-    let ran = wait_for("jobs to run", PATIENCE, async || {
+    let ran = wait_for("jobs to run", TIMEOUT, async || {
         let waits = |name: &&String| cluster.runs(name).is_empty();
         match names.iter().filter(waits).count() {
             0 => Ok(()),
@@ -94,8 +94,11 @@ async fn until_run(cluster: &Cluster<NatsCluster>, names: &[String]) {
 async fn edges_at(nats: &NatsCluster, server: usize) -> Result<usize, String> {
     let answer = reqwest::get(format!("{}/connz", nats.monitor(server))).await;
     let answer = answer.map_err(|error| error.to_string())?;
-    let said: Value = answer.json().await.map_err(|error| error.to_string())?;
-    let all = said["connections"].as_array().cloned().unwrap_or_default();
+    let report: Value = answer.json().await.map_err(|error| error.to_string())?;
+    let all = report["connections"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     Ok(all
         .iter()
         .filter(|found| found["name"] == "quintet edge")
@@ -134,9 +137,9 @@ async fn the_nats_server_that_leads_is_killed_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
+async fn parts_that_are_cut_off_with_a_nats_server_do_no_harm_and_the_others_go_on() {
     let cluster = Cluster::on(NatsCluster::start().await.unwrap());
-    // Somebody has to make the streams before it is known who leads them.
+    // A process has to create the streams before their leaders are known.
     let mut first = cluster.scheduler();
     let (edge, api) = cluster.edge().await;
     let (alone, _) = leaders(&cluster.nats).await;
@@ -157,7 +160,7 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     let mut roaming = Vec::new();
     let found = wait_for(
         "an edge that may roam, on the lonely server",
-        PATIENCE,
+        TIMEOUT,
         async || {
             if !roaming.is_empty() && edges_at(&cluster.nats, alone).await? > 1 {
                 return Ok(());
@@ -184,8 +187,8 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     cluster.nats.cut_off(alone);
     // The majority takes jobs, and runs them, and the one that the lost agent had.
     cluster.submit(&api, after).await;
-    let moved = wait_for("the job on the other agent", PATIENCE, async || {
-        // While those who are left agree on new leaders, 503 is what is promised.
+    let moved = wait_for("the job on the other agent", TIMEOUT, async || {
+        // While the remaining servers agree on new leaders, 503 is the documented answer.
         let job = api.get(&format!("/v1/jobs/{fenced}")).await.body;
         match job["agentId"] == "other" && job["status"] == "RUNNING" {
             true => Ok(()),
@@ -194,9 +197,9 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     });
     moved.await.unwrap();
     until_run(&cluster, &names).await;
-    // Those who are cut off say so, and take nothing that the others would not know of.
+    // Parts that are cut off report it, and accept nothing that the others would not know of.
     cluster.until_not_ready(&cut_api).await;
-    // Who knows the other servers goes there.
+    // A part that knows the other servers connects there.
     let roamed = vec!["roamed".to_owned()];
     cluster.submit(&roaming_api, &roamed).await;
     until_run(&cluster, &roamed).await;
@@ -214,9 +217,9 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     );
     cluster.nats.heal();
     cluster.until_ready(&cut_api).await;
-    // While the servers elect anew there may be no contact for longer than these short timings allow: the one that has
+    // While the servers elect again there may be no contact for longer than these short timings allow: the one that has
     // the job then gives it up as well, and it may be waiting to be started again, or have come back to this agent.
-    let back = wait_for("the agent that was cut off", PATIENCE, async || {
+    let back = wait_for("the agent that was cut off", TIMEOUT, async || {
         let agent = cut_api.get("/v1/agents/cut").await.body;
         let job = cut_api.get(&format!("/v1/jobs/{fenced}")).await.body;
         let has_it = agent["currentJobId"] == fenced && job["agentId"] == "cut";
@@ -228,8 +231,8 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
     back.await.unwrap();
     until_caught_up(&cluster.nats).await;
     cluster.submit(&cut_api, &late).await;
-    let stopped = wait_for("the order to stop", PATIENCE, async || {
-        // A scheduler that was told of a bucket that stores nothing says 503 until it has seen it store again.
+    let stopped = wait_for("the order to stop", TIMEOUT, async || {
+        // A scheduler that knows of an unwritable bucket answers 503 until a write to it is confirmed again.
         let answer = cut_api.order(&format!("/v1/jobs/{fenced}/stop")).await;
         match answer.status {
             202 => Ok(()),
@@ -238,7 +241,7 @@ async fn who_is_cut_off_with_a_nats_server_does_no_harm_and_the_others_go_on() {
         }
     });
     stopped.await.unwrap();
-    let end = wait_for("the end of the job", PATIENCE, async || {
+    let end = wait_for("the end of the job", TIMEOUT, async || {
         let status = cut_api.job(&fenced).await["status"].clone();
         match status == "STOPPED" || status == "CANCELED" {
             true => Ok(status),

@@ -1,9 +1,9 @@
-//! Every service is restarted in turn while clients go on.
+//! Every service is restarted in turn while clients continue.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use quintet_testkit::wait_for;
-use quintet_tests::{Api, PATIENCE};
+use quintet_tests::{Api, TIMEOUT};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -18,7 +18,7 @@ struct Client {
 
 impl Client {
     async fn post(&mut self, path: &str, body: &Value) -> (u16, Value) {
-        let answered = wait_for("an edge that answers", PATIENCE, async || {
+        let answered = wait_for("an edge that answers", TIMEOUT, async || {
             self.next += 1;
             let api = &self.edges[self.next % self.edges.len()];
             let sent = api.request(Method::POST, path).json(body).send().await;
@@ -53,7 +53,7 @@ async fn every_service_is_restarted_under_load_and_no_request_fails() {
         names
     };
     let some = async |count: usize| {
-        let more = wait_for("the load to go on", PATIENCE, async || {
+        let more = wait_for("the load to continue", TIMEOUT, async || {
             let last = cluster.runs(&format!("rolling-{count}"));
             if last.is_empty() {
                 Err("not yet")
@@ -67,16 +67,16 @@ async fn every_service_is_restarted_under_load_and_no_request_fails() {
         some(20).await;
         for scheduler in &mut schedulers {
             scheduler.signal(Signal::TERM).unwrap();
-            assert!(scheduler.wait(PATIENCE).await.unwrap().success());
+            assert!(scheduler.wait(TIMEOUT).await.unwrap().success());
             *scheduler = cluster.scheduler();
         }
         some(60).await;
         for (edge, api) in [(&mut first, &first_api), (&mut second, &second_api)] {
             edge.signal(Signal::TERM).unwrap();
-            assert!(edge.wait(PATIENCE).await.unwrap().success());
+            assert!(edge.wait(TIMEOUT).await.unwrap().success());
             let port = reqwest::Url::parse(&api.url("/")).unwrap().port().unwrap();
             *edge = cluster.edge_at(port).0;
-            let ready = wait_for("the edge again", PATIENCE, async || {
+            let ready = wait_for("the edge again", TIMEOUT, async || {
                 match reqwest::get(api.url("/ready")).await {
                     Ok(answer) if answer.status().is_success() => Ok(()),
                     other => Err(format!("{other:?}")),
@@ -91,10 +91,10 @@ async fn every_service_is_restarted_under_load_and_no_request_fails() {
         first_api.post(path, drain(true)).await.expect(200);
         first_api.until_agent("one", "IDLE").await;
         agent.signal(Signal::TERM).unwrap();
-        assert!(agent.wait(PATIENCE).await.unwrap().success());
+        assert!(agent.wait(TIMEOUT).await.unwrap().success());
         agent = cluster.agent("one", 16);
         first_api.post(path, drain(false)).await.expect(200);
-        // And one edge without a word.
+        // And one edge without notice.
         second.kill().unwrap();
         some(140).await;
         stop.store(true, Ordering::Relaxed);

@@ -1,9 +1,10 @@
-//! Plans that go on while the runners that lead them, the workers that do their work, edges and NATS are killed and frozen.
+//! Plans that continue while the runners that lead them, the workers that do their work, edges and NATS are killed and
+//! frozen.
 
 use std::collections::BTreeMap;
 
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{Api, Message, PATIENCE};
+use quintet_tests::{Api, Message, TIMEOUT};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -49,7 +50,7 @@ impl Clients {
     /// Asks one edge after the other until one answers as it should.
     async fn ask(&self, what: &str, method: Method, path: &str, body: Option<&Value>) -> Value {
         let mut next = 0;
-        let answered = wait_for(what, PATIENCE * 2, async || {
+        let answered = wait_for(what, TIMEOUT * 2, async || {
             next += 1;
             let mut request = self.0[next % self.0.len()].request(method.clone(), path);
             if let Some(body) = body {
@@ -66,10 +67,11 @@ impl Clients {
         answered.await.unwrap()
     }
 
-    /// Makes runs, and gives their ids with the names of their jobs.
+    /// Makes runs, and returns their ids with the names of their jobs.
     async fn make(&self, cluster: &Cluster, runs: &mut BTreeMap<String, String>) {
         for _ in 0..RUNS {
-            // Whoever asks again because nobody answered may have made two: what the first one runs is its own.
+            // A client that repeats a request after a timeout may have created two runs: what the first one runs is its
+            // own.
             let name = format!("run-{}", runs.len());
             let body = json!({"plan": plan(cluster, &name)});
             let made = self.ask("a run", Method::POST, "/runs?mode=queue", Some(&body));
@@ -85,7 +87,7 @@ impl Clients {
 
     /// Waits until so many nodes of these runs have ended: the moment for the next fault.
     async fn until_ended(&self, runs: &BTreeMap<String, String>, wanted: usize) {
-        let ended = wait_for("nodes to end", PATIENCE * 2, async || {
+        let ended = wait_for("nodes to end", TIMEOUT * 2, async || {
             let mut ended = 0;
             for id in runs.keys() {
                 let run = self.run(id).await;
@@ -103,7 +105,7 @@ impl Clients {
     }
 
     async fn until_completed(&self, id: &str) -> Value {
-        let run = wait_for("the end of a run", PATIENCE * 4, async || {
+        let run = wait_for("the end of a run", TIMEOUT * 4, async || {
             let run = self.run(id).await;
             match run["status"] == "completed" {
                 true => Ok(run),
@@ -126,7 +128,7 @@ impl Clients {
     }
 
     /// Every run came to the end that it would have come to without a fault.
-    async fn all_are_as_if_nothing_had_happened(
+    async fn all_ended_as_without_a_fault(
         &self,
         cluster: &Cluster,
         runs: &BTreeMap<String, String>,
@@ -205,7 +207,7 @@ async fn runners_are_killed_frozen_and_restarted_and_every_plan_comes_to_its_end
     clients.make(&cluster, &mut runs).await;
     clients.until_ended(&runs, RUNS * 8).await;
     runners[1].resume().unwrap();
-    // All at once: nobody is left to take over until they are back.
+    // All at once: no runner is left to take over until they are back.
     for runner in &mut runners {
         runner.kill().unwrap();
     }
@@ -214,12 +216,10 @@ async fn runners_are_killed_frozen_and_restarted_and_every_plan_comes_to_its_end
     // As an update does it: each is asked to go.
     for runner in &mut runners {
         runner.signal(rustix::process::Signal::TERM).unwrap();
-        assert!(runner.wait(PATIENCE).await.unwrap().success());
+        assert!(runner.wait(TIMEOUT).await.unwrap().success());
         *runner = cluster.runner();
     }
-    clients
-        .all_are_as_if_nothing_had_happened(&cluster, &runs)
-        .await;
+    clients.all_ended_as_without_a_fault(&cluster, &runs).await;
 }
 
 #[tokio::test]
@@ -249,7 +249,5 @@ async fn workers_edges_and_nats_are_killed_and_frozen_and_every_plan_comes_to_it
     workers[1].resume().unwrap();
     cluster.nats.pause().await.unwrap();
     cluster.nats.resume().await.unwrap();
-    clients
-        .all_are_as_if_nothing_had_happened(&cluster, &runs)
-        .await;
+    clients.all_ended_as_without_a_fault(&cluster, &runs).await;
 }

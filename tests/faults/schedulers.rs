@@ -1,4 +1,4 @@
-//! Schedulers that are killed or frozen while two thousand jobs are on their way.
+//! Schedulers that are killed or frozen while two thousand jobs are in flight.
 
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
@@ -16,7 +16,7 @@ fn first_placed_after(moment: Timestamp, jobs: &[Value]) -> Option<Timestamp> {
     at.filter(|at: &Timestamp| *at > moment).min()
 }
 
-/// Half of the jobs are in when the leader goes; says how long it took until something was placed again.
+/// Half of the jobs are in when the leader goes; returns how long it took until a job was placed again.
 async fn the_leader_goes(frozen: bool) {
     let cluster = Cluster::start().await;
     let mut schedulers = [cluster.scheduler(), cluster.scheduler()];

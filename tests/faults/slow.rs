@@ -1,10 +1,10 @@
-//! Listeners and agents that do not read: they cost the edge bounded memory, and nobody else notices.
+//! Listeners and agents that do not read: they cost the edge bounded memory, and no other client notices.
 
 use std::fs;
 use std::time::Duration;
 
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{Agent, Api, Frame, PATIENCE, Socket};
+use quintet_tests::{Agent, Api, Frame, Socket, TIMEOUT};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 
 /// Listeners of each kind.
 const LISTENERS: usize = 20;
-/// Jobs that they are told of, six times each.
+/// Jobs that they receive updates about, six times each.
 const JOBS: usize = 2_000;
 /// Sent in full and kept, this would be more than 200 MiB.
 const MEMORY_MIB: u64 = 96;
@@ -28,13 +28,13 @@ pub(crate) fn resident(process: &Process) -> u64 {
 }
 
 #[tokio::test]
-async fn listeners_that_do_not_read_cost_little_and_disturb_nobody() {
+async fn listeners_that_do_not_read_cost_little_and_disturb_no_other_client() {
     let cluster = Cluster::start().await;
     let _scheduler = cluster.scheduler();
     let (edge, api) = cluster.edge().await;
     let _agent = cluster.agent("one", 64);
     api.until_agent("one", "IDLE").await;
-    // Says more than a follower's buffers hold, and then goes on until it is stopped.
+    // Prints more than a follower's buffers hold, and then continues until it is stopped.
     let script = "i=0; while [ $i -lt 3000 ]; do echo \"$i $0\"; i=$((i+1)); done; exec sleep 1000";
     let command = json!(["sh", "-c", script, "x".repeat(1000)]);
     let loud = api
@@ -59,24 +59,24 @@ async fn listeners_that_do_not_read_cost_little_and_disturb_nobody() {
     let mut ended = 0;
     for _ in 0..JOBS / 100 {
         api.post("/v1/jobs/batch", batch.clone()).await.expect(207);
-        // The one that reads is told of every end while the others stand still.
-        let told = async {
+        // The one that reads receives every end while the others stand still.
+        let received = async {
             let wanted = ended + 100;
             while ended < wanted {
                 let job = reader.next_of("ui.job.update").await;
                 ended += usize::from(job["status"] == "STOPPED");
             }
         };
-        tokio::time::timeout(PATIENCE, told).await.unwrap();
+        tokio::time::timeout(TIMEOUT, received).await.unwrap();
     }
     let grown = resident(&edge).saturating_sub(before);
     println!("the edge grew by {grown} MiB");
     assert!(grown < MEMORY_MIB, "the edge grew by {grown} MiB");
-    // Who begins to read again is told how things are now.
+    // A client that begins to read again receives the present state.
     let mut late = sockets.pop().unwrap();
     let job = api.submit(json!({"inlineConfig": {"executor": "noop", "durationMs": 0}}));
     let job = job.await["id"].clone();
-    let told = async {
+    let received = async {
         loop {
             match late.next().await {
                 Frame::Json(envelope) => {
@@ -95,7 +95,7 @@ async fn listeners_that_do_not_read_cost_little_and_disturb_nobody() {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, told).await.unwrap();
+    tokio::time::timeout(TIMEOUT, received).await.unwrap();
     drop((sockets, streams));
     api.order(&format!("/v1/jobs/{loud}/stop"))
         .await
@@ -106,8 +106,8 @@ async fn listeners_that_do_not_read_cost_little_and_disturb_nobody() {
 /// Jobs that are offered to an agent that does not read, with as many bytes each.
 const OFFERS: usize = 600;
 const OFFER_BYTES: usize = 64 * 1024;
-/// Kept, all offers would take more than 700 MiB: while nobody answers they are made again every second and a half, for as
-/// long as the test waits. What passes through a busy edge in the meantime takes 30 to 70 of them.
+/// Kept, all offers would take more than 700 MiB: while no agent answers they are repeated every second and a half, for
+/// as long as the test waits. What passes through a busy edge in the meantime takes 30 to 70 of them.
 const AGENT_MEMORY_MIB: u64 = 128;
 
 /// Submits the jobs that only the silent agent can take, and between them one for the agent that reads, which must end.
@@ -151,7 +151,7 @@ async fn an_agent_that_does_not_read_is_closed_and_its_jobs_go_to_others() {
     hello["capabilities"] = json!({"slots": 10 * OFFERS, "labels": {"pile": "yes"}});
     let mut silent = Agent::join(&api, hello).await;
     let before = resident(&edge);
-    // From here on it says that it lives, and reads nothing.
+    // From here on it sends heartbeats, and reads nothing.
     let beats = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(200));
         loop {
@@ -166,7 +166,7 @@ async fn an_agent_that_does_not_read_is_closed_and_its_jobs_go_to_others() {
         let closed =
             wait_for(
                 "the silent socket to be closed",
-                PATIENCE,
+                TIMEOUT,
                 async || match closed_agents(&api).await {
                     0 => Err(format!("{} MiB", resident(&edge))),
                     _ => Ok(()),

@@ -1,5 +1,5 @@
 //! A KV stream that confirms no writes for a while, on a connection that stands and with leases that are renewed: the owner
-//! of the bucket rejects writes, and goes on by itself as soon as writes are confirmed again.
+//! of the bucket rejects writes, and continues by itself as soon as writes are confirmed again.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,7 +7,7 @@ use futures::future::join_all;
 use quintet_contract::bucket::{Bucket, Frames, Jobs, Runs};
 use quintet_contract::subject::Prefix;
 use quintet_testkit::wait_for;
-use quintet_tests::{Api, PATIENCE};
+use quintet_tests::{Api, TIMEOUT};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ impl Owner {
 
     /// Sends the request until it is done.
     async fn until_written(&self, api: &Api) -> Result<(), String> {
-        let written = wait_for(self.name, PATIENCE, async || match self.write(api).await {
+        let written = wait_for(self.name, TIMEOUT, async || match self.write(api).await {
             (200..300, _) => Ok(()),
             (status, text) => Err(format!("{status} {text}")),
         });
@@ -69,7 +69,7 @@ impl Owner {
 
     /// Sends the request until it is rejected because writes are not confirmed.
     async fn until_rejected(&self, api: &Api) -> Result<(), String> {
-        let rejected = wait_for(self.name, PATIENCE, async || match self.write(api).await {
+        let rejected = wait_for(self.name, TIMEOUT, async || match self.write(api).await {
             (503 | 504, _) => Ok(()),
             (status, text) => Err(format!("{status} {text}")),
         });

@@ -1,4 +1,4 @@
-//! Who is let in at the door: hosts and origins, API keys, tickets, sessions, and what counts as one client.
+//! Access: hosts and origins, API keys, tickets, sessions, and what counts as one client.
 
 use std::num::NonZeroU32;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use quintet_bus::new_session;
 use quintet_edge::{ApiKey, EdgeConfig, OpenTo, Role, RunRateLimit};
 use quintet_testkit::wait_for;
-use quintet_tests::{Agent, Answer, Api, Frame, PATIENCE, Runs, Socket, Stack, binary, run_to_end};
+use quintet_tests::{Agent, Answer, Api, Frame, Runs, Socket, Stack, TIMEOUT, binary, run_to_end};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -150,7 +150,7 @@ async fn a_page_of_a_stranger_changes_nothing_and_opens_no_socket() {
             );
         }
     }
-    // It may read what everybody may, and its browser shows it none of that.
+    // It may read what every client may, and its browser shows it none of that.
     let read = api.request(Method::GET, "/v1/jobs").header("origin", EVIL);
     let read = api.send(read).await.expect(200);
     assert_eq!(read.header("access-control-allow-origin"), None);
@@ -172,7 +172,7 @@ async fn create_key(api: &Api, name: &str, permissions: Value) -> String {
 /// Waits until a key is good at an edge, or no longer.
 async fn until_status(api: &Api, key: &str, expected: u16) {
     let what = format!("{expected} for a key");
-    let found = wait_for(&what, PATIENCE, async || {
+    let found = wait_for(&what, TIMEOUT, async || {
         let answer = api.with_key(key).get("/runs").await;
         if answer.status == expected {
             Ok(())
@@ -398,7 +398,7 @@ async fn a_gate_names_the_key_that_decided_and_bounds_whom_the_client_claims() {
     let runs = Runs::with(1, keyed).await;
     let api = runs.api().with_key("work");
     let plan = json!({"plan": {"nodes": [{"id": "go", "kind": "gate"}]}});
-    for (verb, claim, said) in [
+    for (verb, claim, decision) in [
         (
             "approve",
             Some("ada"),
@@ -416,7 +416,7 @@ async fn a_gate_names_the_key_that_decided_and_bounds_whom_the_client_claims() {
             api.send(request).await
         };
         decide(Some(&"x".repeat(129))).await.expect(422);
-        let waits = wait_for("the gate to wait", PATIENCE, async || {
+        let waits = wait_for("the gate to wait", TIMEOUT, async || {
             let answer = decide(claim).await;
             if answer.status == 200 {
                 Ok(answer)
@@ -425,7 +425,7 @@ async fn a_gate_names_the_key_that_decided_and_bounds_whom_the_client_claims() {
             }
         });
         let run = waits.await.unwrap().body["run"].clone();
-        assert_eq!(run["nodes"]["go"]["output"], said, "{run}");
+        assert_eq!(run["nodes"]["go"]["output"], decision, "{run}");
     }
 }
 
@@ -484,7 +484,7 @@ async fn a_wrong_key_makes_no_counter_and_a_good_one_is_counted_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_says_who_the_client_is_and_nobody_else_does() {
+async fn a_trusted_proxy_sets_the_address_of_the_client_and_no_other_client_can() {
     let runs = Runs::with(2, |edge| {
         counted(edge);
         edge.open_to = OpenTo::Everyone;
@@ -503,7 +503,7 @@ async fn a_trusted_proxy_says_who_the_client_is_and_nobody_else_does() {
     }
     assert_eq!(from("198.51.100.1").await, 429);
     assert_eq!(from("198.51.100.2").await, 200, "another client");
-    // What the client itself says comes first, and counts for nothing.
+    // The client's own value comes first, and counts for nothing.
     assert_eq!(from("203.0.113.7, 198.51.100.1").await, 429);
     for client in ["2001:db8::1", "2001:db8::2", "2001:db8::ffff"] {
         assert_eq!(from(client).await, 200);
@@ -521,7 +521,7 @@ async fn a_trusted_proxy_says_who_the_client_is_and_nobody_else_does() {
 }
 
 #[tokio::test]
-async fn an_agent_says_who_it_is_before_it_says_much() {
+async fn an_agent_identifies_itself_before_it_may_send_large_messages() {
     let stack = Stack::without_agents().await;
     let mut socket = Socket::connect(&stack.api, "/agent").await.unwrap();
     socket

@@ -1,9 +1,9 @@
-//! Other people's agents: the `/agent` socket, message by message.
+//! Third-party agents: the `/agent` socket, message by message.
 
 use std::time::Duration;
 
 use quintet_testkit::wait_for;
-use quintet_tests::{Agent, PATIENCE, Plan, Socket, Stack};
+use quintet_tests::{Agent, Plan, Socket, Stack, TIMEOUT};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_good_run() {
             json!({"jobId": id, "lines": ["two", "three"], "stream": "stderr"}),
         )
         .await;
-    let logs = wait_for("three lines", PATIENCE, async || {
+    let logs = wait_for("three lines", TIMEOUT, async || {
         let text = stack.api.get(&format!("/v1/jobs/{id}/logs")).await.text;
         if text.lines().count() == 3 {
             Ok(text)
@@ -110,7 +110,7 @@ async fn frames_may_be_binary_and_what_makes_no_sense_is_ignored() {
     socket
         .send(
             "agent.job.update",
-            json!({"jobId": "nobody's", "status": "STOPPED"}),
+            json!({"jobId": "unknown", "status": "STOPPED"}),
         )
         .await;
     socket.send("agent.heartbeat", json!({})).await;
@@ -311,7 +311,7 @@ async fn mute_goes_to_the_agent_and_its_answer_into_the_metadata() {
             )
             .await;
         assert_eq!(asked.await.unwrap().expect(202).body["ok"], true);
-        let shown = wait_for("isMuted", PATIENCE, async || {
+        let shown = wait_for("isMuted", TIMEOUT, async || {
             let job = stack.api.job(&id).await;
             if job["streamMetadata"]["isMuted"] == muted {
                 Ok(())
@@ -350,7 +350,7 @@ async fn an_agents_error_keeps_jobs_away_until_it_is_well_again() {
 }
 
 #[tokio::test]
-async fn a_job_that_nobody_knows_is_recorded_as_recovered() {
+async fn an_unknown_job_is_recorded_as_recovered() {
     let stack = Stack::without_agents().await;
     let mut hello = Agent::hello("a");
     hello["activeJob"] = json!({"jobId": "brought along", "status": "RUNNING"});

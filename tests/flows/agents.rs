@@ -33,7 +33,7 @@ async fn agents_are_listed_in_order_of_registration_and_stay_when_offline() {
     );
     assert!(agent["lastSeenAt"].as_str().unwrap().ends_with('Z'));
     assert_eq!(
-        stack.api.get("/v1/agents/nobody").await.expect(404).body["error"],
+        stack.api.get("/v1/agents/unknown").await.expect(404).body["error"],
         "Not Found"
     );
 }
@@ -81,7 +81,7 @@ async fn a_draining_agent_finishes_gets_nothing_more_and_is_back_at_once() {
     assert_eq!(
         stack
             .api
-            .post("/v1/agents/nobody/drain", json!({"drain": true}))
+            .post("/v1/agents/unknown/drain", json!({"drain": true}))
             .await
             .status,
         404

@@ -1,4 +1,4 @@
-//! The bus as people use it: requests in JSON, the buckets, the services, and programs in other languages.
+//! The bus as operators use it: requests in JSON, the buckets, the services, and programs in other languages.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use quintet_contract::id::PoolName;
 use quintet_contract::subject::{ListAgentsOf, ListJobsOf};
 use quintet_testkit::nats::Backend;
 use quintet_testkit::{Nats, Process, wait_for};
-use quintet_tests::{PATIENCE, Plan, Stack, repository, run_to_end};
+use quintet_tests::{Plan, Stack, TIMEOUT, repository, run_to_end};
 use serde_json::{Value, json};
 
 use crate::python::tool;
 
-/// Runs a Python program against the stack to its end and gives what it printed.
+/// Runs a Python program against the stack to its end and returns what it printed.
 async fn run_python(
     program: &'static str,
     arguments: Vec<String>,
@@ -166,7 +166,7 @@ async fn requests_on_the_bus_see_what_the_edge_sees() {
     let bus = stack.bus().await;
     let pool = PoolName::default;
     let jobs = bus
-        .request_until(&ListJobsOf { pool: pool() }, &ListJobs::default(), PATIENCE)
+        .request_until(&ListJobsOf { pool: pool() }, &ListJobs::default(), TIMEOUT)
         .await
         .unwrap();
     assert_eq!(jobs.jobs[0].id.as_str(), id);
@@ -174,7 +174,7 @@ async fn requests_on_the_bus_see_what_the_edge_sees() {
         .request_until(
             &ListAgentsOf { pool: pool() },
             &ListAgents::default(),
-            PATIENCE,
+            TIMEOUT,
         )
         .await
         .unwrap();
@@ -239,7 +239,7 @@ async fn serve_two(stack: &Stack, agent: Command) {
         assert_eq!(job["agentId"], "python");
         assert!(stack.api.story(&id).await.contains(&"RUNNING".to_owned()));
     }
-    let left = wait_for("the agent to leave", PATIENCE, async || {
+    let left = wait_for("the agent to leave", TIMEOUT, async || {
         match agent.exited().unwrap() {
             Some(status) => Ok(status),
             None => Err("it runs"),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use quintet_testkit::wait_for;
-use quintet_tests::PATIENCE;
+use quintet_tests::TIMEOUT;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -16,7 +16,7 @@ const KEY: &str = "a-key-that-no-job-sees";
 /// The environment that a program wrote down.
 async fn environment(file: &Path) -> BTreeMap<String, String> {
     let what = format!("the environment in {}", file.display());
-    let text = wait_for(&what, PATIENCE, async || {
+    let text = wait_for(&what, TIMEOUT, async || {
         let text = fs::read_to_string(file).unwrap_or_default();
         text.ends_with("END=\n").then_some(text)
     });

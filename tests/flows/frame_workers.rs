@@ -1,10 +1,10 @@
-//! Workers of frames in Python, which join as `services/workers/FRAMES.md` says.
+//! Workers of frames in Python, which join as in `services/workers/FRAMES.md`.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
 
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{Api, PATIENCE, Stack, repository};
+use quintet_tests::{Api, Stack, TIMEOUT, repository};
 use serde_json::json;
 
 use crate::frames_http::{pixels, stack, until_stats};
@@ -25,7 +25,7 @@ fn start(stack: &Stack, file: &str, arguments: &[&str]) -> Process {
 
 /// Activates a worker as soon as it is known.
 async fn activate(api: &Api, id: &str) {
-    let activated = wait_for("a worker that may be activated", PATIENCE, async || {
+    let activated = wait_for("a worker that may be activated", TIMEOUT, async || {
         let answer = api.post("/active", json!({"id": id})).await;
         match answer.status {
             204 => Ok(()),
@@ -37,7 +37,7 @@ async fn activate(api: &Api, id: &str) {
 
 /// Waits until the display shows rows that are all alike, with so many columns lit from the left.
 async fn until_columns(api: &Api, what: &str, is_it: impl Fn(usize) -> bool) {
-    let shown = wait_for(what, PATIENCE, async || {
+    let shown = wait_for(what, TIMEOUT, async || {
         let (width, height, pixels) = pixels(api, "/frame.png?scale=1").await;
         assert_eq!((width, height), (28, 14));
         let mut rows = pixels.chunks(28);
@@ -53,7 +53,7 @@ async fn until_columns(api: &Api, what: &str, is_it: impl Fn(usize) -> bool) {
 }
 
 #[tokio::test]
-async fn a_worker_over_http_shows_its_picture_and_heeds_its_settings() {
+async fn a_worker_over_http_shows_its_image_and_applies_its_settings() {
     let stack = stack(|_| {}).await;
     let api = &stack.api;
     let set = async |width: u16| {

@@ -1,9 +1,9 @@
-//! `quintet frames` against a whole system: what it prints, and what its end says to a shell.
+//! `quintet frames` against a whole system: its output and its exit codes.
 
 use std::process::Command;
 
 use quintet_testkit::wait_for;
-use quintet_tests::{PATIENCE, Plan, Stack, binary, run_to_end};
+use quintet_tests::{Plan, Stack, TIMEOUT, binary, run_to_end};
 use serde_json::{Value, json};
 
 /// A command of the client: its exit code, and what it printed.
@@ -31,13 +31,13 @@ async fn effects_are_chosen_set_and_seen_from_the_command_line() {
         assert_eq!((code, err.as_str()), (0, ""), "{arguments:?} {out}");
         out
     };
-    let offered = wait_for("the effects", PATIENCE, async || {
+    let offered = wait_for("the effects", TIMEOUT, async || {
         let known = stack.api.get("/sources").await.body["known"].take();
         let all = json!(["bouncing-dot", "simplex-noise", "text"]);
         (known == all).then_some(()).ok_or(known.to_string())
     });
     offered.await.unwrap();
-    assert!(good(&["active"]).await.starts_with("nobody is shown;"));
+    assert!(good(&["active"]).await.starts_with("no worker is active;"));
     let (code, _, err) = quintet(&stack, &["active", "dot"]).await;
     assert!(
         code == 3
@@ -53,15 +53,15 @@ async fn effects_are_chosen_set_and_seen_from_the_command_line() {
     );
     let shown = good(&["active", "simplex-noise"]).await;
     assert!(shown.starts_with("simplex-noise is shown"), "{shown}");
-    let full = picture('█');
-    let seen = wait_for("a display that is lit", PATIENCE, async || {
+    let full = image('█');
+    let seen = wait_for("a display that is lit", TIMEOUT, async || {
         let seen = good(&["preview"]).await;
         if seen == full { Ok(()) } else { Err(seen) }
     });
     seen.await.unwrap();
     good(&["config", "simplex-noise", "--json", "{\"threshold\": 300}"]).await;
-    let dark = picture(' ');
-    let seen = wait_for("a display that is dark", PATIENCE, async || {
+    let dark = image(' ');
+    let seen = wait_for("a display that is dark", TIMEOUT, async || {
         let seen = good(&["preview", "--once"]).await;
         if seen == dark { Ok(()) } else { Err(seen) }
     });
@@ -88,7 +88,7 @@ async fn effects_are_chosen_set_and_seen_from_the_command_line() {
     let stats: Value = serde_json::from_str(&stats).unwrap();
     assert_eq!(stats["active"], "simplex-noise");
     assert!(stats["counts"]["forwarded"].as_u64() > Some(0), "{stats}");
-    let both = wait_for("two that run", PATIENCE, async || {
+    let both = wait_for("two that run", TIMEOUT, async || {
         let running = good(&["stats"]).await;
         let line = "running   simplex-noise, text";
         let is_there = running.lines().any(|found| found == line);
@@ -99,7 +99,7 @@ async fn effects_are_chosen_set_and_seen_from_the_command_line() {
     assert!(
         good(&["active", "--none"])
             .await
-            .starts_with("nobody is shown;")
+            .starts_with("no worker is active;")
     );
     let none: [&str; 0] = [];
     let (code, _, _) = quintet(&stack, &none).await;
@@ -107,7 +107,7 @@ async fn effects_are_chosen_set_and_seen_from_the_command_line() {
 }
 
 /// A display of one kind of half blocks, in its frame.
-fn picture(block: char) -> String {
+fn image(block: char) -> String {
     let (inside, edge) = (block.to_string().repeat(28), "─".repeat(28));
     let rows = vec![format!("│{inside}│"); 7];
     format!("┌{edge}┐\n{}\n└{edge}┘", rows.join("\n"))

@@ -1,11 +1,11 @@
-//! Frames over HTTP: every route with what it says and what it refuses.
+//! Frames over HTTP: every route with its answers and its refusals.
 
 use std::io::Cursor;
 
 use quintet_contract::frame::{Bitmap, Canvas};
 use quintet_edge::{ApiKey, Role};
 use quintet_testkit::wait_for;
-use quintet_tests::{Answer, Api, PATIENCE, Plan, Socket, Stack};
+use quintet_tests::{Answer, Api, Plan, Socket, Stack, TIMEOUT};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -30,10 +30,10 @@ pub(crate) async fn stack(edge: fn(&mut quintet_edge::EdgeConfig)) -> Stack {
 
 /// A frame with these pixels lit.
 pub(crate) fn frame(lit: &[(u16, u16)]) -> Vec<u8> {
-    picture(lit).to_rbm(7, 0)
+    image(lit).to_rbm(7, 0)
 }
 
-fn picture(lit: &[(u16, u16)]) -> Bitmap {
+fn image(lit: &[(u16, u16)]) -> Bitmap {
     let mut bitmap = Bitmap::dark(CANVAS);
     for (x, y) in lit {
         bitmap.set(*x, *y, true);
@@ -41,13 +41,13 @@ fn picture(lit: &[(u16, u16)]) -> Bitmap {
     bitmap
 }
 
-/// Sends bytes, said to be of no type at all.
+/// Sends bytes without a content type.
 pub(crate) async fn send(api: &Api, path: &str, bytes: &[u8]) -> Answer {
     let request = api.request(Method::POST, path).body(bytes.to_vec());
     api.send(request).await
 }
 
-/// What a picture shows: its sides, and a level for each pixel.
+/// What an image shows: its sides, and a level for each pixel.
 pub(crate) async fn pixels(api: &Api, path: &str) -> (u32, u32, Vec<u8>) {
     let response = api.request(Method::GET, path).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 200, "{path}");
@@ -64,8 +64,8 @@ pub(crate) async fn pixels(api: &Api, path: &str) -> (u32, u32, Vec<u8>) {
 
 /// Waits until the display shows these pixels.
 async fn until_shown(api: &Api, lit: &[(u16, u16)]) {
-    let expected = picture(lit);
-    let shown = wait_for("the picture on the display", PATIENCE, async || {
+    let expected = image(lit);
+    let shown = wait_for("the image on the display", TIMEOUT, async || {
         let (_, _, pixels) = pixels(api, "/frame.png?scale=1").await;
         let is_lit = |place: usize| expected.is_lit(place as u16 % 28, place as u16 / 28);
         let wrong = (0..pixels.len()).find(|place| (pixels[*place] == 0) != is_lit(*place));
@@ -74,9 +74,9 @@ async fn until_shown(api: &Api, lit: &[(u16, u16)]) {
     shown.await.unwrap();
 }
 
-/// Waits until the stats are as they should be, and gives them.
+/// Waits until the stats are as they should be, and returns them.
 pub(crate) async fn until_stats(api: &Api, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-    let stats = wait_for(what, PATIENCE, async || {
+    let stats = wait_for(what, TIMEOUT, async || {
         let stats = api.get("/stats").await.expect(200).body;
         if is_it(&stats) {
             Ok(stats)
@@ -127,7 +127,7 @@ async fn before_the_first_frame_all_is_dark_and_as_configured() {
         (&display["bufferSize"], &display["bufferCapacity"]),
         (&json!(0), &json!(30))
     );
-    assert_eq!(body("/workers/nobody/config").await, json!({}));
+    assert_eq!(body("/workers/unknown/config").await, json!({}));
     for (path, sides) in [
         ("/frame.png", (280, 140)),
         ("/frame.png?scale=", (280, 140)),
@@ -167,7 +167,7 @@ async fn whatever_is_wrong_is_refused_in_the_words_of_the_contract() {
     let unknown = "unknown worker id";
     let no_object = "the body must be a JSON object";
     let cases: Vec<(&str, Vec<u8>, u16, &str)> = vec![
-        ("/active", text(r#"{"id":"nobody"}"#), 400, unknown),
+        ("/active", text(r#"{"id":"unknown"}"#), 400, unknown),
         ("/active", text(&long_id), 400, unknown),
         ("/active", text(r#"{"id":""}"#), 400, not_a_string),
         ("/active", text(r#"{"id":7}"#), 400, not_a_string),
@@ -175,8 +175,8 @@ async fn whatever_is_wrong_is_refused_in_the_words_of_the_contract() {
         ("/active", text("[]"), 400, no_object),
         ("/active", text("{"), 400, "the body is not JSON"),
         ("/active", Vec::new(), 400, "the body is not JSON"),
-        ("/workers/nobody/start", Vec::new(), 400, unknown),
-        ("/workers/nobody/stop", Vec::new(), 400, unknown),
+        ("/workers/unknown/start", Vec::new(), 400, unknown),
+        ("/workers/unknown/stop", Vec::new(), 400, unknown),
         ("/workers//start", Vec::new(), 400, unknown),
         ("/workers//frame", good.clone(), 400, unknown),
         ("/workers/a%07b/config", text("{}"), 400, unknown),
@@ -231,15 +231,15 @@ async fn whatever_is_wrong_is_refused_in_the_words_of_the_contract() {
         let shown = String::from_utf8_lossy(&body).into_owned();
         let answer = send(api, path, &body).await;
         assert_eq!(answer.status, status, "{path} {shown}: {}", answer.text);
-        let said = answer.body["error"].as_str().unwrap();
-        assert!(said.starts_with(error), "{path} {shown}: {said}");
+        let message = answer.body["error"].as_str().unwrap();
+        assert!(message.starts_with(error), "{path} {shown}: {message}");
     }
     let integer = "scale must be an integer";
     for (path, status, error) in [
         ("/frame.png?scale=ten", 400, integer),
         ("/frame.png?scale=1.5", 400, integer),
         ("/debug/panel.png?id=top&scale=x", 400, integer),
-        ("/debug/panel.png?id=nobody", 404, ""),
+        ("/debug/panel.png?id=unknown", 404, ""),
         ("/debug/panel.png", 404, ""),
         ("/workers/a/ws", 400, ""),
         ("/workers//ws", 400, unknown),
@@ -248,8 +248,8 @@ async fn whatever_is_wrong_is_refused_in_the_words_of_the_contract() {
     ] {
         let answer = api.get(path).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text);
-        let said = answer.body["error"].as_str().unwrap();
-        assert!(said.starts_with(error), "{path}: {said}");
+        let message = answer.body["error"].as_str().unwrap();
+        assert!(message.starts_with(error), "{path}: {message}");
     }
     let stats = api.get("/stats").await.expect(200).body;
     assert_eq!(stats["active"], json!(null));
@@ -262,7 +262,7 @@ async fn whatever_is_wrong_is_refused_in_the_words_of_the_contract() {
 }
 
 #[tokio::test]
-async fn a_program_that_nobody_knows_joins_by_its_first_frame() {
+async fn an_unknown_program_joins_by_its_first_frame() {
     let stack = stack(|_| {}).await;
     let api = &stack.api;
     let (first, second) = ([(0, 0), (27, 13)], [(5, 6)]);
@@ -285,8 +285,8 @@ async fn a_program_that_nobody_knows_joins_by_its_first_frame() {
         json!({"active": "drawing program", "running": ["drawing program"]})
     );
 
-    // The same again is dropped, whatever its header says; what came behind it is cut.
-    let again = picture(&first).to_rbm(8, 500);
+    // The same again is dropped, whatever its header holds; what came behind it is cut.
+    let again = image(&first).to_rbm(8, 500);
     for bytes in [frame(&first), [again.clone(), vec![1, 2, 3]].concat()] {
         send(api, "/workers/drawing%20program/frame", &bytes)
             .await
@@ -302,7 +302,7 @@ async fn a_program_that_nobody_knows_joins_by_its_first_frame() {
     let lit = |x: u32, y: u32| top[(y * width + x) as usize] == 0;
     assert!(lit(0, 0) && lit(2, 2) && !lit(3, 0) && !lit(0, 3));
 
-    // A picture that a client has is not sent again.
+    // An image that a client has is not sent again.
     let tag = |answer: &Answer| answer.header("etag").unwrap().to_owned();
     let before = api.get("/frame.png?scale=3").await.expect(200);
     let known = |tag: &str, path: &str| {
@@ -322,7 +322,7 @@ async fn a_program_that_nobody_knows_joins_by_its_first_frame() {
     let after = known(&tag(&before), "/frame.png?scale=3").await.expect(200);
     assert_ne!(tag(&after), tag(&before));
 
-    // Active once more, the same picture counts again; then nobody's frames are shown.
+    // Active once more, the same image counts again; then the frames of no worker are shown.
     send(api, "/active", b"{}").await.expect(204);
     assert_eq!(api.get("/active").await.body["active"], json!(null));
     api.post("/active", activate).await.expect(204);
@@ -338,13 +338,13 @@ async fn a_program_that_nobody_knows_joins_by_its_first_frame() {
     .await;
     api.post("/active", json!({"id": null})).await.expect(204);
     assert_eq!(api.get("/active").await.body["active"], json!(null));
-    api.post("/active", json!({"id": "nobody"}))
+    api.post("/active", json!({"id": "unknown"}))
         .await
         .expect(400);
 }
 
 #[tokio::test]
-async fn rate_and_settings_are_what_was_said_last() {
+async fn rate_and_settings_are_what_was_set_last() {
     let stack = stack(|_| {}).await;
     let api = &stack.api;
     // As a shell sends it, with the type of a form.
@@ -382,10 +382,10 @@ async fn rate_and_settings_are_what_was_said_last() {
 }
 
 #[tokio::test]
-async fn a_display_without_room_says_when_to_come_back_and_stores_nothing() {
+async fn a_full_display_sends_retry_after_and_stores_nothing() {
     let stack = stack(|_| {}).await;
     let api = &stack.api;
-    let frame = |seq: u32| picture(&[(1, 1)]).to_rbm(seq, FOR_LONG);
+    let frame = |seq: u32| image(&[(1, 1)]).to_rbm(seq, FOR_LONG);
     // The first is shown, for long; the others fill the ring. Their numbers wrap around meanwhile.
     let mut taken = 0_u32;
     let full = loop {
@@ -415,7 +415,7 @@ async fn a_display_without_room_says_when_to_come_back_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn who_may_only_look_can_set_nothing_and_send_no_frames() {
+async fn a_viewer_can_set_nothing_and_send_no_frames() {
     let stack = stack(|edge| {
         edge.api_keys = vec![
             ApiKey::new("oz", Role::Operator, "work"),
@@ -504,7 +504,7 @@ async fn every_route_that_is_listed_exists() {
     }
     for route in routes {
         let path = route["path"].as_str().unwrap();
-        // A method that no route takes says whether there is one, and which it takes.
+        // A method that no route takes answers whether there is one, and which it takes.
         let asked = path
             .split('/')
             .map(|part| if part.starts_with(':') { "x" } else { part });

@@ -1,4 +1,4 @@
-//! The sockets of frames: a worker's own, and the one for who looks on.
+//! The sockets of frames: a worker's own, and the one for watchers.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use quintet_contract::id::HolderId;
 use quintet_edge::EdgeConfig;
 use quintet_frames::FramesConfig;
 use quintet_testkit::{Nats, wait_for};
-use quintet_tests::{Api, Frame, PATIENCE, Socket, part};
+use quintet_tests::{Api, Frame, Socket, TIMEOUT, part};
 use serde_json::{Value, json};
 
 use crate::frames_http::{frame, send, stack, until_stats};
 
-/// A worker that was told hello and its settings.
+/// A worker that received hello and its settings.
 async fn join(api: &Api, id: &str, settings: &Value) -> Socket {
     let path = format!("/workers/{id}/ws");
     let mut socket = Socket::connect(api, &path).await.unwrap();
@@ -37,9 +37,9 @@ async fn edge(nats: &Nats) -> (System, Api) {
     (system, api)
 }
 
-/// Takes what is told until it is as it should be, and gives it.
-async fn told(socket: &mut Socket, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
+/// Receives messages until one is as it should be, and returns it.
+async fn receive_until(socket: &mut Socket, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    let until = Instant::now() + TIMEOUT;
     loop {
         let stats = socket.envelope_of("stats").await;
         if is_it(&stats) {
@@ -102,7 +102,7 @@ async fn a_worker_on_a_socket_is_greeted_ticked_and_shown() {
 
     // One that is gone without a word runs no longer.
     drop(painter);
-    until_stats(api, "nobody", |stats| stats["running"] == json!([])).await;
+    until_stats(api, "no worker runs", |stats| stats["running"] == json!([])).await;
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn the_newest_socket_of_a_worker_wins_on_every_edge() {
 }
 
 #[tokio::test]
-async fn who_looks_on_is_told_every_second_and_of_every_change() {
+async fn a_watcher_receives_stats_every_second_and_on_every_change() {
     let stack = stack(|_| {}).await;
     let api = &stack.api;
     let mut watcher = Socket::connect(api, "/ws").await.unwrap();
@@ -139,7 +139,7 @@ async fn who_looks_on_is_told_every_second_and_of_every_change() {
         "running": [], "sources": [], "errors": {}, "degraded": false, "wsConnections": 1,
     });
     assert_eq!(stats, expected);
-    // Nothing happens, but it is told again.
+    // Nothing changes, but it is sent again.
     let began = Instant::now();
     for _ in 0..2 {
         assert_eq!(watcher.envelope_of("stats").await, expected);
@@ -155,28 +155,28 @@ async fn who_looks_on_is_told_every_second_and_of_every_change() {
     }
     assert_eq!(other.envelope_of("stats").await["wsConnections"], 2);
     drop(other);
-    told(&mut watcher, "alone again", |stats| {
+    receive_until(&mut watcher, "alone again", |stats| {
         stats["wsConnections"] == 1
     })
     .await;
 
-    // Eight changes, one after the other: without being told of each this would take as many seconds.
+    // Eight changes, one after the other: without an update for each this would take as many seconds.
     let began = Instant::now();
     let fps = async |fps: f64| api.post("/fps", json!({"fps": fps})).await.expect(204);
     for rate in [12.0, 13.0, 14.5] {
         fps(rate).await;
-        told(&mut watcher, "the rate", |stats| {
+        receive_until(&mut watcher, "the rate", |stats| {
             stats["fps"].as_f64() == Some(rate)
         })
         .await;
     }
     let painter = join_at(api, "painter").await;
     let running = |stats: &Value| stats["running"] == json!(["painter"]);
-    told(&mut watcher, "the worker", running).await;
+    receive_until(&mut watcher, "the worker", running).await;
     api.post("/active", json!({"id": "painter"}))
         .await
         .expect(204);
-    told(&mut watcher, "the active one", |stats| {
+    receive_until(&mut watcher, "the active one", |stats| {
         stats["active"] == "painter"
     })
     .await;
@@ -186,14 +186,14 @@ async fn who_looks_on_is_told_every_second_and_of_every_change() {
         .await
         .expect(400);
     let wrong = |stats: &Value| stats["errors"] == json!({"painter": "bad magic"});
-    told(&mut watcher, "the error", wrong).await;
+    receive_until(&mut watcher, "the error", wrong).await;
     drop(painter);
-    told(&mut watcher, "its end", |stats| {
+    receive_until(&mut watcher, "its end", |stats| {
         stats["running"] == json!([])
     })
     .await;
     api.post("/active", json!({"id": null})).await.expect(204);
-    told(&mut watcher, "nobody", |stats| {
+    receive_until(&mut watcher, "no active worker", |stats| {
         stats["active"] == json!(null)
     })
     .await;
@@ -204,7 +204,7 @@ async fn who_looks_on_is_told_every_second_and_of_every_change() {
     );
 }
 
-/// A worker on a socket, whatever it is told.
+/// A worker on a socket, whatever it receives.
 async fn join_at(api: &Api, id: &str) -> Socket {
     let mut socket = Socket::connect(api, &format!("/workers/{id}/ws"))
         .await
@@ -214,7 +214,7 @@ async fn join_at(api: &Api, id: &str) -> Socket {
 }
 
 #[tokio::test]
-async fn a_leaving_edge_tells_its_sockets_to_go_elsewhere() {
+async fn a_leaving_edge_sends_its_sockets_elsewhere() {
     let stack = stack(|_| {}).await;
     let mut painter = join_at(&stack.api, "painter").await;
     let mut watcher = Socket::connect(&stack.api, "/ws").await.unwrap();
@@ -233,11 +233,14 @@ async fn a_message_that_is_too_large_ends_the_socket() {
     painter.send_bytes(&[0; 4097]).await;
     let (code, reason) = painter.closed().await;
     assert_eq!(code, 1009, "{reason}");
-    until_stats(&stack.api, "nobody", |stats| stats["running"] == json!([])).await;
+    until_stats(&stack.api, "no worker runs", |stats| {
+        stats["running"] == json!([])
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn who_does_not_read_costs_nobody_anything() {
+async fn a_client_that_does_not_read_costs_others_nothing() {
     let stack = stack(|_| {}).await;
     let api = &stack.api;
     // Neither reads a word.
@@ -254,7 +257,7 @@ async fn who_does_not_read_costs_nobody_anything() {
             .send_bytes(&frame(&[(round % 28, round % 14)]))
             .await;
     }
-    let newest = wait_for("the newest settings", PATIENCE, async || {
+    let newest = wait_for("the newest settings", TIMEOUT, async || {
         // The others may be read or not; this one is the last.
         let config = painter.envelope_of("config").await;
         let round = config["data"]["round"].clone();
@@ -270,7 +273,7 @@ async fn who_does_not_read_costs_nobody_anything() {
 }
 
 #[tokio::test]
-async fn while_nobody_leads_frames_are_refused_and_a_worker_waits_to_be_greeted() {
+async fn without_a_leader_frames_are_refused_and_a_worker_waits_for_its_hello() {
     let nats = Nats::start().await.unwrap();
     let (_edge, api) = edge(&nats).await;
     for path in ["/workers/painter/frame", "/ingest/rbm"] {
@@ -283,7 +286,7 @@ async fn while_nobody_leads_frames_are_refused_and_a_worker_waits_to_be_greeted(
     let later = (1013, "try again later".to_owned());
     assert_eq!(watcher.closed().await, later);
     let mut painter = Socket::connect(&api, "/workers/painter/ws").await.unwrap();
-    // Nobody is there for it.
+    // No worker is there for it.
     painter.send_bytes(&frame(&[(0, 0)])).await;
     let _frames = part(&nats, |config| {
         let holder = HolderId::parse("late").unwrap();

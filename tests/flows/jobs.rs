@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quintet_testkit::wait_for;
-use quintet_tests::{PATIENCE, Plan, Stack};
+use quintet_tests::{Plan, Stack, TIMEOUT};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_program_that_ignores_the_stop_is_killed_after_the_grace() {
         .submit(json!({"inlineConfig": {"command": ["sh", "-c", script]}}))
         .await;
     let id = job["id"].as_str().unwrap();
-    let ready = wait_for("the program's line", PATIENCE, async || {
+    let ready = wait_for("the program's line", TIMEOUT, async || {
         let logs = stack.api.get(&format!("/v1/jobs/{id}/logs")).await.text;
         if logs.contains("ready") {
             Ok(())
@@ -257,7 +257,7 @@ async fn metadata_is_merged_shallowly_and_known_fields_are_checked() {
 #[tokio::test]
 async fn live_commands_are_answered_by_the_program() {
     let stack = Stack::start().await;
-    // The program repeats what it is told.
+    // The program echoes its input.
     let config = json!({"command": ["sh", "-c", "echo ready; cat"], "stdinCommands": true});
     let job = stack.api.submit(json!({"inlineConfig": config})).await;
     let id = job["id"].as_str().unwrap();
@@ -268,7 +268,7 @@ async fn live_commands_are_answered_by_the_program() {
         .await
         .expect(202);
     assert_eq!(answer.body["ok"], true);
-    let muted = wait_for("isMuted", PATIENCE, async || {
+    let muted = wait_for("isMuted", TIMEOUT, async || {
         let job = stack.api.job(id).await;
         if job["streamMetadata"]["isMuted"].is_boolean() {
             Ok(job)
@@ -303,7 +303,7 @@ async fn live_commands_are_answered_by_the_program() {
 }
 
 #[tokio::test]
-async fn a_program_that_takes_no_commands_says_why_it_cannot_be_muted() {
+async fn a_program_that_takes_no_commands_reports_why_it_cannot_be_muted() {
     let stack = Stack::start().await;
     let job = stack
         .api
@@ -319,9 +319,9 @@ async fn a_program_that_takes_no_commands_says_why_it_cannot_be_muted() {
         )
         .await
         .expect(202);
-    let said = &answer.body["answer"];
-    assert_eq!(said["success"], false, "{}", answer.text);
-    assert!(said["reason"].is_string(), "{}", answer.text);
+    let outcome = &answer.body["answer"];
+    assert_eq!(outcome["success"], false, "{}", answer.text);
+    assert!(outcome["reason"].is_string(), "{}", answer.text);
 }
 
 #[tokio::test]
@@ -347,7 +347,7 @@ async fn ended_jobs_and_their_keys_go_when_their_time_is_over() {
         .as_str()
         .unwrap()
         .to_owned();
-    let gone = wait_for("the job to be gone", PATIENCE, async || {
+    let gone = wait_for("the job to be gone", TIMEOUT, async || {
         let answer = stack.api.get(&format!("/v1/jobs/{id}")).await;
         if answer.status == 404 {
             Ok(())
@@ -356,7 +356,7 @@ async fn ended_jobs_and_their_keys_go_when_their_time_is_over() {
         }
     });
     gone.await.unwrap();
-    let fresh = wait_for("the key to be free", PATIENCE, async || {
+    let fresh = wait_for("the key to be free", TIMEOUT, async || {
         let answer = stack.api.post("/v1/jobs", keyed.clone()).await;
         if answer.status == 201 {
             Ok(answer.body)
@@ -375,7 +375,7 @@ async fn logs_can_be_cut_to_their_tail_and_followed_to_the_end() {
     let job = stack.api.submit(json!({"inlineConfig": config})).await;
     let id = job["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/jobs/{id}/logs");
-    let five = wait_for("five lines", PATIENCE, async || {
+    let five = wait_for("five lines", TIMEOUT, async || {
         let text = stack.api.get(&path).await.text;
         if text.lines().count() == 5 {
             Ok(())

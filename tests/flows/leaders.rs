@@ -1,4 +1,4 @@
-//! Pools and their leaders as users see them: several pools, a pool that nobody leads, an edge that leaves.
+//! Pools and their leaders as users see them: several pools, a pool without a leader, an edge that leaves.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use quintet_edge::EdgeConfig;
 use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_testkit::{Nats, wait_for};
-use quintet_tests::{Api, PATIENCE, Stack, connect, part};
+use quintet_tests::{Api, Stack, TIMEOUT, connect, part};
 use serde_json::{Value, json};
 
 fn scheduler(config: &mut SystemConfig, pool: &PoolName) {
@@ -38,7 +38,7 @@ async fn edge(nats: &Nats, patience: Duration) -> (System, Api) {
         config.parts.push(Part::Edge(edge));
     })
     .await;
-    system.ready(PATIENCE).await.unwrap();
+    system.ready(TIMEOUT).await.unwrap();
     let api = Api::new(system.address().unwrap());
     (system, api)
 }
@@ -87,7 +87,7 @@ async fn every_pool_has_its_own_scheduler_and_agents_and_one_edge_serves_them_al
 }
 
 #[tokio::test]
-async fn without_a_leader_requests_say_try_later_and_jobs_can_still_be_read() {
+async fn without_a_leader_requests_answer_retry_and_jobs_can_still_be_read() {
     let mut nats = Nats::start().await.unwrap();
     let default = PoolName::default();
     let pool = part(&nats, |config| {
@@ -102,7 +102,7 @@ async fn without_a_leader_requests_say_try_later_and_jobs_can_still_be_read() {
         .await;
     let id = id["id"].as_str().unwrap();
     api.until(id, "STOPPED").await;
-    assert!(pool.shutdown(PATIENCE).await.is_clean());
+    assert!(pool.shutdown(TIMEOUT).await.is_clean());
     let refused = api
         .post("/v1/jobs", json!({"inlineConfig": {"executor": "noop"}}))
         .await
@@ -122,14 +122,18 @@ async fn without_a_leader_requests_say_try_later_and_jobs_can_still_be_read() {
     let (_late, late) = edge(&nats, Duration::from_secs(2)).await;
     assert_eq!(late.job(id).await["status"], "STOPPED");
     nats.kill().await.unwrap();
-    let gone = wait_for("/ready to say that the bus is gone", PATIENCE, async || {
-        let answer = api.get("/ready").await;
-        if answer.status == 503 {
-            Ok(())
-        } else {
-            Err(answer.text)
-        }
-    });
+    let gone = wait_for(
+        "/ready to report that the bus is gone",
+        TIMEOUT,
+        async || {
+            let answer = api.get("/ready").await;
+            if answer.status == 503 {
+                Ok(())
+            } else {
+                Err(answer.text)
+            }
+        },
+    );
     gone.await.unwrap();
     api.get("/health").await.expect(200);
     let refused = api.get("/v1/jobs").await.expect(503);
@@ -146,8 +150,8 @@ async fn an_edge_that_leaves_finishes_the_request_it_has() {
     let default = PoolName::default();
     // Makes the streams, and goes: the request below waits for its successor.
     let first = part(&nats, |config| scheduler(config, &default)).await;
-    let (edge, api) = edge(&nats, PATIENCE).await;
-    assert!(first.shutdown(PATIENCE).await.is_clean());
+    let (edge, api) = edge(&nats, TIMEOUT).await;
+    assert!(first.shutdown(TIMEOUT).await.is_clean());
     let watcher = quintet_bus::Bus::connect(
         quintet::system::BusSettings::open(nats.url())
             .config(&quintet::system::BusIdentity::Scheduler),
@@ -167,8 +171,8 @@ async fn an_edge_that_leaves_finishes_the_request_it_has() {
         }
         panic!("the tap ended");
     };
-    tokio::time::timeout(PATIENCE, seen).await.unwrap();
-    let leaving = tokio::spawn(edge.shutdown(PATIENCE));
+    tokio::time::timeout(TIMEOUT, seen).await.unwrap();
+    let leaving = tokio::spawn(edge.shutdown(TIMEOUT));
     let _second = part(&nats, |config| scheduler(config, &default)).await;
     asking.await.unwrap().expect(201);
     assert!(leaving.await.unwrap().is_clean());
@@ -185,18 +189,18 @@ async fn requests_in_flight_when_a_runner_leaves_may_be_sent_again() {
         config.parts.push(Part::Runner(RunnerConfig::new(holder)));
     });
     let runner = runner.await;
-    runner.ready(PATIENCE).await.unwrap();
+    runner.ready(TIMEOUT).await.unwrap();
     let bus = connect(&nats, "test").await;
     let run_id = new_run_id();
     let shard = RunShard::of(run_id);
     let create = json!({"runId": run_id, "mode": "queue", "plan": {"nodes": [{"id": "rest", "kind": "sleep", "for": "1ms"}]}});
     let create = serde_json::from_value(create).unwrap();
     let runs = CreateRuns { shard };
-    let created = bus.request_until(&runs, &create, PATIENCE);
+    let created = bus.request_until(&runs, &create, TIMEOUT);
     created.await.unwrap();
-    let ended = wait_for("the end of the run", PATIENCE, async || {
+    let ended = wait_for("the end of the run", TIMEOUT, async || {
         let request = RunRef { run_id };
-        let reply = bus.request(&GetRun { shard }, &request, PATIENCE).await;
+        let reply = bus.request(&GetRun { shard }, &request, TIMEOUT).await;
         match reply.map(|reply| reply.run.status) {
             Ok(status) if status.is_final() => Ok(()),
             other => Err(format!("{other:?}")),
@@ -205,8 +209,8 @@ async fn requests_in_flight_when_a_runner_leaves_may_be_sent_again() {
     ended.await.unwrap();
     // What has ended is read from its bucket: such a reply takes a while.
     let (runs, list) = (ListRunsOf { shard }, ListRuns::default());
-    let requests = (0..IN_FLIGHT).map(|_| bus.request(&runs, &list, PATIENCE));
-    let (outcomes, report) = tokio::join!(join_all(requests), runner.shutdown(PATIENCE));
+    let requests = (0..IN_FLIGHT).map(|_| bus.request(&runs, &list, TIMEOUT));
+    let (outcomes, report) = tokio::join!(join_all(requests), runner.shutdown(TIMEOUT));
     assert!(report.is_clean());
     for outcome in outcomes {
         let Err(error) = outcome else { continue };

@@ -10,7 +10,7 @@ use quintet_contract::id::{AgentId, JobId, PoolName};
 use quintet_contract::job::{JobError, JobStatus};
 use quintet_contract::subject::{AgentReporting, JobLogged};
 use quintet_testkit::wait_for;
-use quintet_tests::{Agent, Api, Frame, PATIENCE, Plan, Socket, Stack};
+use quintet_tests::{Agent, Api, Frame, Plan, Socket, Stack, TIMEOUT};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,7 +23,7 @@ fn address(api: &Api) -> SocketAddr {
 }
 
 /// A connection on which these bytes were sent.
-async fn said(api: &Api, bytes: &str) -> TcpStream {
+async fn connect_and_send(api: &Api, bytes: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address(api)).await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
     stream
@@ -32,7 +32,7 @@ async fn said(api: &Api, bytes: &str) -> TcpStream {
 /// The status of the next answer; 0 when the connection ends without one.
 async fn status(stream: &mut TcpStream) -> u16 {
     let mut head = vec![0; "HTTP/1.1 200".len()];
-    let read = timeout(PATIENCE, stream.read_exact(&mut head));
+    let read = timeout(TIMEOUT, stream.read_exact(&mut head));
     match read.await.expect("an answer or an end in time") {
         Ok(_) => String::from_utf8_lossy(&head)[9..].parse().unwrap(),
         Err(_) => 0,
@@ -42,7 +42,7 @@ async fn status(stream: &mut TcpStream) -> u16 {
 /// Reads until the other end closes.
 async fn until_closed(mut stream: TcpStream) {
     let mut rest = Vec::new();
-    let end = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    let end = timeout(TIMEOUT, stream.read_to_end(&mut rest)).await;
     // A reset is an end as well.
     drop(end.expect("an end in time"));
 }
@@ -64,7 +64,7 @@ async fn the_head_of_a_request_is_bounded() {
     ];
     for (path, headers, expected) in cases {
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
-        let mut stream = said(&stack.api, &request).await;
+        let mut stream = connect_and_send(&stack.api, &request).await;
         let length = request.len();
         assert_eq!(status(&mut stream).await, expected, "{length} bytes");
     }
@@ -77,7 +77,7 @@ async fn the_head_of_a_request_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_connection_that_does_not_say_what_it_wants_is_closed() {
+async fn a_connection_without_a_request_is_closed() {
     let plan = Plan {
         agents: 0,
         edge: |config| config.head_timeout = Duration::from_millis(300),
@@ -90,16 +90,16 @@ async fn a_connection_that_does_not_say_what_it_wants_is_closed() {
         "PRI * HTTP/2.0",
         "GET /healthz HTTP/1.1\r\nhost: te",
     ] {
-        until_closed(said(&stack.api, words).await).await;
+        until_closed(connect_and_send(&stack.api, words).await).await;
     }
-    let mut kept = said(
+    let mut kept = connect_and_send(
         &stack.api,
         "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n",
     )
     .await;
     assert_eq!(status(&mut kept).await, 200);
     until_closed(kept).await;
-    // A stream that is quiet for longer has said what it wants.
+    // A stream that is quiet for longer has sent its request.
     let id = stack.api.submit_noop().await;
     let mut events = stack
         .api
@@ -134,13 +134,13 @@ async fn an_address_has_only_so_many_connections_and_streams() {
         ..Plan::default()
     };
     let stack = Stack::with(plan).await;
-    let mut first = said(&stack.api, ASK).await;
+    let mut first = connect_and_send(&stack.api, ASK).await;
     assert_eq!(status(&mut first).await, 200);
     let mut second = Socket::connect(&stack.api, "/ui").await.unwrap();
     second.next_of("ui.job.update").await;
-    until_closed(said(&stack.api, "").await).await;
+    until_closed(connect_and_send(&stack.api, "").await).await;
     drop(first);
-    let streams = wait_for("a free connection", PATIENCE, async || {
+    let streams = wait_for("a free connection", TIMEOUT, async || {
         let stream = TcpStream::connect(address(&stack.api)).await;
         let mut stream = stream.map_err(|error| error.to_string())?;
         let ask = "GET /ui HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -220,7 +220,7 @@ fn nested(levels: usize) -> Value {
 }
 
 #[tokio::test]
-async fn what_an_agent_says_is_stored_as_far_as_it_is_not_nested_too_deeply() {
+async fn messages_of_an_agent_are_stored_unless_they_are_nested_too_deeply() {
     let plan = Plan {
         agents: 0,
         edge: |config| config.hello_timeout = Duration::from_millis(300),
@@ -277,7 +277,7 @@ async fn what_an_agent_says_is_stored_as_far_as_it_is_not_nested_too_deeply() {
             clock: 1,
             reports: vec![AgentReport::Hello { hello }, stopped],
         };
-        bus.request(&subject, &reports, PATIENCE).await.unwrap();
+        bus.request(&subject, &reports, TIMEOUT).await.unwrap();
         let job = stack.api.until(id.as_str(), "FAILED").await;
         assert_eq!(
             job["error"]["detail"].is_array(),

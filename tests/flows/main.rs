@@ -1,6 +1,6 @@
 //! Flows: the whole system, seen from outside by the clients that users write.
 
-#![expect(clippy::unwrap_used, reason = "a flow that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a flow that cannot continue fails")]
 
 mod access;
 mod agent_socket;

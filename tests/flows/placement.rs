@@ -1,7 +1,7 @@
 //! Placement as users see it: requirements, dry runs, explanations, lists.
 
 use quintet_testkit::wait_for;
-use quintet_tests::{Agent, PATIENCE, Stack};
+use quintet_tests::{Agent, Stack, TIMEOUT};
 use serde_json::{Value, json};
 
 fn hello(id: &str, capabilities: Value) -> Value {
@@ -73,7 +73,7 @@ async fn a_job_goes_to_an_agent_that_meets_its_requirements() {
 }
 
 #[tokio::test]
-async fn without_an_agent_the_explanation_says_so() {
+async fn without_an_agent_the_explanation_names_that() {
     let stack = Stack::without_agents().await;
     let id = stack.api.submit_noop().await;
     let why = stack
@@ -83,11 +83,11 @@ async fn without_an_agent_the_explanation_says_so() {
         .expect(200)
         .body;
     assert_eq!(why["gate"], "noAgentOnline");
-    assert_eq!(stack.api.get("/v1/jobs/nobody/explain").await.status, 404);
+    assert_eq!(stack.api.get("/v1/jobs/unknown/explain").await.status, 404);
 }
 
 #[tokio::test]
-async fn a_job_that_nobody_can_serve_blocks_no_other_and_higher_priority_goes_first() {
+async fn a_job_that_no_agent_can_serve_blocks_no_other_and_higher_priority_goes_first() {
     let stack = Stack::without_agents().await;
     let submit = |body: Value| stack.api.submit(body);
     submit(json!({"inlineConfig": {}, "priority": 9, "requirements": {"tags": ["tpu"]}})).await;
@@ -176,7 +176,7 @@ async fn a_refused_job_is_offered_to_others_at_once() {
     );
     let reasons = job["timeline"].to_string();
     assert!(reasons.contains("no camera"), "{reasons}");
-    let free = wait_for("the shy agent to be idle", PATIENCE, async || {
+    let free = wait_for("the shy agent to be idle", TIMEOUT, async || {
         let agent = stack.api.get("/v1/agents/shy").await.body;
         if agent["jobs"] == json!([]) {
             Ok(())

@@ -1,4 +1,4 @@
-//! The program itself: `quintet up` on a nats-server of its own, and what people do to it.
+//! The program itself: `quintet up` on a nats-server of its own, and what operators do to it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use quintet_testkit::{Process, free_port, wait_for};
-use quintet_tests::{Api, PATIENCE, binary, run_to_end};
+use quintet_tests::{Api, TIMEOUT, binary, run_to_end};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -51,7 +51,7 @@ impl Program {
             None => api,
         };
         let log = folder.path().join("up.log");
-        let ready = wait_for("the ready line", PATIENCE, async || {
+        let ready = wait_for("the ready line", TIMEOUT, async || {
             let text = fs::read_to_string(&log).unwrap();
             let line = format!("ready http://127.0.0.1:{port}");
             if text.lines().filter(|found| *found == line).count() == 1 {
@@ -69,7 +69,7 @@ impl Program {
             address,
             environment,
         };
-        let agent = wait_for("an agent", PATIENCE, async || {
+        let agent = wait_for("an agent", TIMEOUT, async || {
             let agents = program.api.get("/v1/agents").await.body;
             if agents[0]["state"] != "OFFLINE" && agents[0]["id"] == "agent-1" {
                 Ok(())
@@ -81,13 +81,13 @@ impl Program {
         program
     }
 
-    /// Kills it without a word, and starts it anew on the same data, port and settings.
+    /// Kills it without notice, and starts it again on the same data, port and settings.
     pub(crate) async fn kill_and_restart(mut self) -> Self {
         self.process.kill().unwrap();
         let folder = self.folder.path().to_owned();
         let gone = wait_for(
             "every process of the old program to be gone",
-            PATIENCE,
+            TIMEOUT,
             async || match of_folder(&folder) {
                 found if found.is_empty() => Ok(()),
                 found => Err(format!("{found:?}")),
@@ -153,7 +153,7 @@ async fn up_runs_a_job_on_a_server_of_its_own_and_survives_the_kill_of_everythin
         .await
         .expect(200);
     // Its agent died with everything and came back without it: by its policy it starts again.
-    let job = wait_for("the job to run again", PATIENCE, async || {
+    let job = wait_for("the job to run again", TIMEOUT, async || {
         let job = program.api.job(&running).await;
         if job["status"] == "RUNNING" && job["attempt"] == 2 {
             Ok(())
@@ -193,7 +193,7 @@ async fn the_command_line_submits_watches_lists_and_refuses() {
     assert_eq!((code, out.as_str()), (Some(0), "hi\n"), "{err}");
     let (code, out, _) = run(&["agents", "list"]).await;
     assert!(code == Some(0) && out.contains("agent-1"), "{out}");
-    let (code, _, err) = run(&["jobs", "get", "nobody"]).await;
+    let (code, _, err) = run(&["jobs", "get", "unknown"]).await;
     assert!(
         code == Some(3) && err.contains("Not Found"),
         "{code:?} {err}"

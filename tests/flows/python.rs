@@ -4,7 +4,7 @@ use std::process::Command;
 
 use quintet_tests::repository;
 
-/// A program of the environment, or a message that says what to do.
+/// A program of the environment, or a message with the remedy.
 pub(crate) fn tool(name: &str) -> Command {
     let path = repository().join(".tools/venv/bin").join(name);
     assert!(

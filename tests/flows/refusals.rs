@@ -1,4 +1,4 @@
-//! Wrong input: every answer says what is wrong, under the right status, with the request's id.
+//! Wrong input: every answer names the problem, under the right status, with the request's id.
 
 use quintet_tests::{Plan, Stack};
 use reqwest::Method;
@@ -356,7 +356,7 @@ async fn with_api_keys_set_each_role_may_do_its_part() {
 }
 
 #[tokio::test]
-async fn a_caller_over_the_rate_is_told_when_to_come_back() {
+async fn a_caller_over_the_rate_gets_retry_after() {
     let plan = Plan {
         agents: 0,
         edge: |config| config.rate_limit = Some(20),

@@ -16,7 +16,7 @@ use quintet_runner::RunnerConfig;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::telemetry::Telemetry;
 use quintet_testkit::Nats;
-use quintet_tests::{Api, PATIENCE};
+use quintet_tests::{Api, TIMEOUT};
 use quintet_workers::RunWorkerConfig;
 use quintet_workers::effects::EffectsConfig;
 use serde_json::json;
@@ -101,7 +101,7 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
     let system = System::start(config, Telemetry::for_tests().prometheus())
         .await
         .unwrap();
-    system.ready(PATIENCE).await.unwrap();
+    system.ready(TIMEOUT).await.unwrap();
     let api = Api::new(system.address().unwrap());
     let job = api
         .submit(json!({"inlineConfig": {"command": ["echo", "hi"]}, "idempotencyKey": "k"}))
@@ -115,7 +115,7 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
     let operator = connect(&nats, &Role::Operator).await.unwrap();
     let pool = PoolName::default;
     let page = operator
-        .request_until(&ListJobsOf { pool: pool() }, &ListJobs::default(), PATIENCE)
+        .request_until(&ListJobsOf { pool: pool() }, &ListJobs::default(), TIMEOUT)
         .await
         .unwrap();
     assert_eq!(page.jobs.len(), 1);
@@ -136,7 +136,7 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
         assert!(read.is_err(), "{role:?}");
     }
 
-    // An observer, a worker and an agent may not ask, and nobody but the scheduler writes a bucket.
+    // An observer, a worker and an agent may not send requests, and only the scheduler writes a bucket.
     let short = Duration::from_millis(500);
     for role in [Role::Observer, Role::Worker, Role::Agent(agent("agent-2"))] {
         let bus = connect(&nats, &role).await.unwrap();
@@ -169,7 +169,7 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
         pool: pool(),
     };
     assert!(
-        two.request(&of("agent-2"), &heartbeat, PATIENCE)
+        two.request(&of("agent-2"), &heartbeat, TIMEOUT)
             .await
             .is_ok()
     );
@@ -193,6 +193,6 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
             .await
             .is_err()
     );
-    let report = system.shutdown(PATIENCE).await;
+    let report = system.shutdown(TIMEOUT).await;
     assert!(report.is_clean(), "{report:?}");
 }

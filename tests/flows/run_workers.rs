@@ -1,4 +1,4 @@
-//! Workers of runs in other languages: each takes tasks of a queue as `services/workers/TASKS.md` says.
+//! Workers of runs in other languages: each takes tasks of a queue as in `services/workers/TASKS.md`.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use quintet_contract::run_api::{CreateRun, RunRef};
 use quintet_contract::subject::{CreateRuns, GetRun};
 use quintet_contract::{bucket::RunKey, bucket::Runs};
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{PATIENCE, Plan, Stack, repository};
+use quintet_tests::{Plan, Stack, TIMEOUT, repository};
 use serde_json::{Value, json};
 
 use crate::python::tool;
@@ -48,7 +48,7 @@ async fn start(stack: &Stack, mut worker: Command, name: &str) -> Process {
         .stdout(file.try_clone().unwrap())
         .stderr(file);
     let worker = Process::spawn(worker).unwrap();
-    let serves = wait_for("a worker that serves", PATIENCE, async || {
+    let serves = wait_for("a worker that serves", TIMEOUT, async || {
         let text = fs::read_to_string(&log).unwrap();
         text.starts_with("serves").then_some(()).ok_or(text)
     });
@@ -73,16 +73,14 @@ async fn create(bus: &Bus, input: Value) -> RunRef {
     };
     let shard = RunShard::of(run_id);
     let subject = CreateRuns { shard };
-    bus.request_until(&subject, &create, PATIENCE)
-        .await
-        .unwrap();
+    bus.request_until(&subject, &create, TIMEOUT).await.unwrap();
     RunRef { run_id }
 }
 
 /// How a run stands: of its owner, or as it was stored at its end.
-async fn look(bus: &Bus, run: &RunRef) -> Run {
+async fn get_run(bus: &Bus, run: &RunRef) -> Run {
     let shard = RunShard::of(run.run_id);
-    match bus.request_until(&GetRun { shard }, run, PATIENCE).await {
+    match bus.request_until(&GetRun { shard }, run, TIMEOUT).await {
         Ok(reply) => reply.run,
         Err(RequestError::Refused(reply)) if reply.code == ErrorCode::NotFound => {
             let stored = bus.bucket::<Runs>().get(&RunKey(run.run_id)).await.unwrap();
@@ -93,8 +91,8 @@ async fn look(bus: &Bus, run: &RunRef) -> Run {
 }
 
 async fn completed(bus: &Bus, run: &RunRef) -> (u32, JsonObject) {
-    let ended = wait_for("the end of the run", PATIENCE, async || {
-        let run = look(bus, run).await;
+    let ended = wait_for("the end of the run", TIMEOUT, async || {
+        let run = get_run(bus, run).await;
         match run.status {
             RunStatus::Completed => Ok(run),
             status => Err(format!("{status}: {:?}", run.nodes)),
@@ -110,7 +108,7 @@ async fn completed(bus: &Bus, run: &RunRef) -> (u32, JsonObject) {
     (node.attempt.0, node.output.unwrap())
 }
 
-/// Two workers of one language: the first is killed in the middle of a task, the second goes on from its checkpoint.
+/// Two workers of one language: the first is killed in the middle of a task, the second continues from its checkpoint.
 async fn survives(program: fn() -> Command) {
     let plan = Plan {
         agents: 0,
@@ -128,10 +126,10 @@ async fn survives(program: fn() -> Command) {
         (1, &json!(3), &json!(0))
     );
     let run = create(&bus, json!({"upTo": 30, "pauseMs": 100})).await;
-    let running = wait_for("a few steps", PATIENCE, async || {
+    let running = wait_for("a few steps", TIMEOUT, async || {
         let shard = RunShard::of(run.run_id);
         let reply = bus
-            .request_until(&GetRun { shard }, &run, PATIENCE)
+            .request_until(&GetRun { shard }, &run, TIMEOUT)
             .await
             .unwrap();
         (reply.entries > 5)

@@ -1,4 +1,4 @@
-//! Who may use runs over HTTP, from where, and how often.
+//! Access to runs over HTTP: keys, origins and limits.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use quintet_tests::Runs;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::runs_http::{make, said};
+use crate::runs_http::{error_body, make};
 
 #[tokio::test]
-async fn run_routes_ask_for_a_key_and_say_just_that() {
+async fn run_routes_require_a_key_and_answer_just_that() {
     let runs = Runs::with(1, |edge| {
         edge.api_keys = vec![
             ApiKey::new("orchestrator", Role::Operator, "secret"),
@@ -23,7 +23,11 @@ async fn run_routes_ask_for_a_key_and_say_just_that() {
     for path in ["/runs", "/v1/runs", "/runs/7", "/v1/runs/7/events"] {
         for api in [api, &api.with_key("wrong")] {
             let refused = api.get(path).await.expect(401);
-            assert_eq!(said(&refused), json!({"error": "unauthorized"}), "{path}");
+            assert_eq!(
+                error_body(&refused),
+                json!({"error": "unauthorized"}),
+                "{path}"
+            );
             assert_eq!(refused.body["code"], "UNAUTHORIZED");
             assert_eq!(
                 refused.body["requestId"].as_str(),
@@ -138,7 +142,7 @@ async fn two_edges_count_the_requests_of_one_caller_together() {
         match answer.status {
             200 => admitted += 1,
             429 => {
-                assert_eq!(said(&answer), json!({"error": "rate_limited"}));
+                assert_eq!(error_body(&answer), json!({"error": "rate_limited"}));
                 assert_eq!(remaining, 0);
                 assert!(
                     answer

@@ -1,4 +1,4 @@
-//! `quintet runs` against a whole system: what it prints, and what its end says to a shell.
+//! `quintet runs` against a whole system: its output and its exit codes.
 
 use std::process::Command;
 
@@ -32,8 +32,8 @@ async fn runs_are_planned_made_watched_and_tried_again_from_the_command_line() {
             "  nodes[1].id: ",
             "  nodes[1].needs[0]: ",
         ] {
-            let told = lines.iter().filter(|line| line.starts_with(path)).count();
-            assert_eq!(told, 1, "{path} in {err}");
+            let printed = lines.iter().filter(|line| line.starts_with(path)).count();
+            assert_eq!(printed, 1, "{path} in {err}");
         }
     }
     // It fails until the file is there.
@@ -80,7 +80,7 @@ async fn runs_are_planned_made_watched_and_tried_again_from_the_command_line() {
     let (code, out, err) = quintet(&program, &["watch", &id], Value::Null).await;
     assert!(code == 1 && err.contains("was canceled"), "{code} {err}");
     assert!(out.contains("checkpoint half {\"n\":1}"), "{out}");
-    let nobody = "01a1febe-0000-7381-8b1c-4a0907021094";
-    let (code, _, err) = quintet(&program, &["get", nobody], Value::Null).await;
+    let unknown = "01a1febe-0000-7381-8b1c-4a0907021094";
+    let (code, _, err) = quintet(&program, &["get", unknown], Value::Null).await;
     assert!(code == 3 && err.contains("run not found"), "{code} {err}");
 }

@@ -1,7 +1,7 @@
 //! Runs over HTTP: every status and body that is promised.
 
 use quintet_testkit::wait_for;
-use quintet_tests::{Answer, Api, PATIENCE, Runs};
+use quintet_tests::{Answer, Api, Runs, TIMEOUT};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn gate() -> Value {
     json!({"nodes": [{"id": "go", "kind": "gate"}]})
 }
 
-/// Makes a run and gives its id.
+/// Makes a run and returns its id.
 pub(crate) async fn make(api: &Api, body: Value) -> String {
     let made = api.post("/runs?mode=queue", body).await.expect(201);
     made.body["runId"].as_str().unwrap().to_owned()
@@ -18,7 +18,7 @@ pub(crate) async fn make(api: &Api, body: Value) -> String {
 
 /// Waits until the run has this status.
 pub(crate) async fn until(api: &Api, id: &str, status: &str) -> Value {
-    let run = wait_for("a status of a run", PATIENCE, async || {
+    let run = wait_for("a status of a run", TIMEOUT, async || {
         let run = api.get(&format!("/runs/{id}")).await.body["run"].clone();
         if run["status"] == status {
             Ok(run)
@@ -29,8 +29,8 @@ pub(crate) async fn until(api: &Api, id: &str, status: &str) -> Value {
     run.await.unwrap()
 }
 
-/// What an answer says beside its code and the id of the request.
-pub(crate) fn said(answer: &Answer) -> Value {
+/// The body of an answer without its code, its hint and the id of the request.
+pub(crate) fn error_body(answer: &Answer) -> Value {
     let mut body = answer.body.clone();
     let fields = body.as_object_mut().unwrap();
     for name in ["code", "requestId", "hint"] {
@@ -40,7 +40,7 @@ pub(crate) fn said(answer: &Answer) -> Value {
 }
 
 #[tokio::test]
-async fn a_run_is_planned_or_made_as_the_mode_says() {
+async fn a_run_is_planned_or_created_by_the_mode() {
     let runs = Runs::start(1).await;
     let api = runs.api();
     for path in ["/runs", "/runs?mode=plan", "/v1/runs?mode=plan"] {
@@ -97,7 +97,7 @@ async fn a_run_is_planned_or_made_as_the_mode_says() {
 }
 
 #[tokio::test]
-async fn everything_that_is_wrong_with_a_plan_is_said_at_once() {
+async fn every_problem_of_a_plan_is_reported_at_once() {
     let runs = Runs::start(1).await;
     let plan = json!({
         "nodes": [
@@ -202,7 +202,7 @@ async fn a_run_of_an_outside_program_gets_checkpoints_and_an_end() {
     let refused = api.delete(&path).await.expect(409);
     let expected =
         json!({"error": "invalid status transition", "from": "completed", "to": "canceled"});
-    assert_eq!(said(&refused), expected);
+    assert_eq!(error_body(&refused), expected);
     assert_eq!(
         api.get(&checkpoints).await.expect(200).body["checkpoints"]
             .as_array()
@@ -275,7 +275,7 @@ async fn a_run_is_canceled_once_and_an_unknown_one_not_at_all() {
     );
     let again = api.delete(&path).await.expect(409);
     assert_eq!(
-        said(&again),
+        error_body(&again),
         json!({"error": "invalid status transition", "from": "canceled", "to": "canceled"})
     );
     for id in [
@@ -298,7 +298,10 @@ async fn a_run_is_canceled_once_and_an_unknown_one_not_at_all() {
             api.order(&format!("{path}/nodes/go/reject")).await,
         ];
         for answer in answers {
-            assert_eq!(said(&answer.expect(404)), json!({"error": "run not found"}));
+            assert_eq!(
+                error_body(&answer.expect(404)),
+                json!({"error": "run not found"})
+            );
         }
     }
 }
@@ -310,7 +313,7 @@ async fn a_gate_is_decided_once() {
     let waiting = async |verb: &str| {
         let id = make(api, json!({"plan": gate()})).await;
         let path = format!("/runs/{id}/nodes/go/{verb}");
-        let answer = wait_for("a gate that waits", PATIENCE, async || {
+        let answer = wait_for("a gate that waits", TIMEOUT, async || {
             let answer = api.order(&path).await;
             if answer.status == 409 {
                 Err(answer.text)
@@ -356,7 +359,7 @@ async fn an_ended_run_is_continued_in_a_new_one() {
         "invalid status transition"
     );
     let reject = format!("/runs/{id}/nodes/go/reject");
-    let rejected = wait_for("the gate", PATIENCE, async || {
+    let rejected = wait_for("the gate", TIMEOUT, async || {
         api.order(&reject).await.status == 200
     });
     rejected.await.unwrap();
@@ -377,7 +380,7 @@ async fn an_ended_run_is_continued_in_a_new_one() {
         "it is not done again"
     );
     let approve = format!("/runs/{}/nodes/go/approve", run["id"].as_str().unwrap());
-    let approved = wait_for("the gate", PATIENCE, async || {
+    let approved = wait_for("the gate", TIMEOUT, async || {
         api.order(&approve).await.status == 200
     });
     approved.await.unwrap();

@@ -5,7 +5,7 @@ use quintet_contract::id::HolderId;
 use quintet_runner::{KubernetesConfig, RunnerConfig};
 use quintet_testkit::kubernetes::{Cluster, Fault, NAMESPACE, Verb, status};
 use quintet_testkit::{Nats, wait_for};
-use quintet_tests::{Api, PATIENCE, part, start_edges};
+use quintet_tests::{Api, TIMEOUT, part, start_edges};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -43,12 +43,12 @@ impl Place {
 
     /// The runner ends, and another one comes.
     async fn change_runner(self) -> Self {
-        assert!(self.runner.shutdown(PATIENCE).await.is_clean());
+        assert!(self.runner.shutdown(TIMEOUT).await.is_clean());
         let runner = runner(&self.nats, &self.folder).await;
         Self { runner, ..self }
     }
 
-    /// Makes a run of one command, and gives its id once the program runs.
+    /// Makes a run of one command, and returns its id once the program runs.
     async fn begin(&self) -> String {
         let plan = json!({"nodes": [
             {"id": "train", "kind": "command", "command": ["python3", "train.py"], "image": "trainer:1",
@@ -81,7 +81,7 @@ async fn runner(nats: &Nats, folder: &TempDir) -> System {
         config.parts.push(Part::Runner(runner));
     });
     let runner = runner.await;
-    runner.ready(PATIENCE).await.unwrap();
+    runner.ready(TIMEOUT).await.unwrap();
     runner
 }
 
@@ -89,17 +89,17 @@ async fn runner(nats: &Nats, folder: &TempDir) -> System {
 async fn a_command_is_one_job_that_outlives_its_runner() {
     let place = Place::start().await;
     let id = place.begin().await;
-    let asked = place.cluster.questions(Verb::CreateJob).remove(0).body;
-    let container = &asked["spec"]["template"]["spec"]["containers"][0];
+    let created = place.cluster.requests(Verb::CreateJob).remove(0).body;
+    let container = &created["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], "trainer:1");
     let variables = container["env"].as_array().unwrap();
     let spec = variables.iter().find(|one| one["name"] == "INPUT_SPEC");
     let spec = spec.unwrap()["value"].as_str().unwrap();
     assert!(spec.contains(r#""epochs":3"#), "{spec}");
 
-    let said = "{\"type\": \"checkpoint\", \"name\": \"epoch\", \"data\": {\"epoch\": 1}}\n";
-    place.cluster.log(START, said);
-    let seen = wait_for("the checkpoint", PATIENCE, async || {
+    let output = "{\"type\": \"checkpoint\", \"name\": \"epoch\", \"data\": {\"epoch\": 1}}\n";
+    place.cluster.log(START, output);
+    let seen = wait_for("the checkpoint", TIMEOUT, async || {
         match place.checkpoints(&id).await {
             none if none.is_empty() => Err("none"),
             _ => Ok(()),
@@ -108,15 +108,15 @@ async fn a_command_is_one_job_that_outlives_its_runner() {
     seen.await.unwrap();
 
     let place = place.change_runner().await;
-    let said = "{\"type\": \"output\", \"data\": {\"loss\": 0.5}}\n";
-    place.cluster.log(START + 1, said);
+    let output = "{\"type\": \"output\", \"data\": {\"loss\": 0.5}}\n";
+    place.cluster.log(START + 1, output);
     place.cluster.end(0, "Completed").await;
     let run = until(&place.api, &id, "completed").await;
     let node = &run["nodes"]["train"];
     assert_eq!(node["attempt"], 1, "{node}");
     assert_eq!(node["output"]["loss"], 0.5, "{node}");
     assert_eq!(place.checkpoints(&id).await, [json!({"epoch": 1})]);
-    assert_eq!(place.cluster.questions(Verb::DeleteJob).len(), 0);
+    assert_eq!(place.cluster.requests(Verb::DeleteJob).len(), 0);
 }
 
 #[tokio::test]
@@ -127,9 +127,9 @@ async fn a_canceled_job_is_removed_also_when_the_runner_dies_over_it() {
     let fault = Fault::Code(429, Some(3600));
     place.cluster.fail_next(Verb::DeleteJob, fault);
     place.api.delete(&format!("/runs/{id}")).await.expect(200);
-    place.cluster.asked(Verb::DeleteJob, 1).await;
+    place.cluster.until_requested(Verb::DeleteJob, 1).await;
     let place = place.change_runner().await;
-    let asked = place.cluster.asked(Verb::DeleteJob, 2).await;
-    assert_eq!(asked[1].body["propagationPolicy"], "Foreground");
+    let requests = place.cluster.until_requested(Verb::DeleteJob, 2).await;
+    assert_eq!(requests[1].body["propagationPolicy"], "Foreground");
     until(&place.api, &id, "canceled").await;
 }

@@ -9,7 +9,7 @@ use quintet_contract::run::{RunEvent, RunStatus};
 use quintet_contract::time::Timestamp;
 use quintet_testkit::Nats;
 use quintet_tests::{
-    Api, Feed, Message, Owner, PATIENCE, checkpoint, connect, line, start_edges, status,
+    Api, Feed, Message, Owner, TIMEOUT, checkpoint, connect, line, start_edges, status,
 };
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ fn events(run: RunId) -> String {
     format!("/runs/{run}/events")
 }
 
-/// The number of the entry that an event tells.
+/// The number of the entry that an event carries.
 fn number(message: &Message) -> u64 {
     let (_, n) = message.id.rsplit_once('_').expect("an id with a number");
     n.parse().unwrap()
@@ -74,7 +74,7 @@ fn numbers(messages: &[Message]) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_stream_greets_tells_the_last_checkpoints_then_what_is_new_and_ends_with_the_run() {
+async fn a_stream_sends_hello_the_last_checkpoints_then_new_events_and_ends_with_the_run() {
     let edges = Edges::start(1).await;
     let run = edges.owner.run().await;
     for n in 0..12 {
@@ -89,15 +89,15 @@ async fn a_stream_greets_tells_the_last_checkpoints_then_what_is_new_and_ends_wi
         json!({"runId": run, "status": "running", "entries": 26})
     );
     for n in 2..12 {
-        let told = feed.next().await.unwrap();
-        assert_eq!(told.event, "checkpoint");
-        assert_eq!(told.data["data"], json!({"n": n}), "the last ten");
-        assert_eq!(told.data["runId"], json!(run));
+        let event = feed.next().await.unwrap();
+        assert_eq!(event.event, "checkpoint");
+        assert_eq!(event.data["data"], json!({"n": n}), "the last ten");
+        assert_eq!(event.data["runId"], json!(run));
     }
     edges.owner.log(run, now(), vec![line("live")]).await;
-    let told = feed.next().await.unwrap();
+    let event = feed.next().await.unwrap();
     assert_eq!(
-        (told.event.as_str(), &told.data["line"]),
+        (event.event.as_str(), &event.data["line"]),
         ("log", &json!("live"))
     );
     edges
@@ -115,14 +115,14 @@ async fn a_stream_greets_tells_the_last_checkpoints_then_what_is_new_and_ends_wi
 
     let path = format!("{}?replay=2", events(run));
     let ended = all(edges.api().events(&path, None).await).await;
-    let names: Vec<&str> = ended.iter().map(|told| told.event.as_str()).collect();
+    let names: Vec<&str> = ended.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(names, ["checkpoint", "checkpoint", "status"]);
     assert_eq!(ended[2].id, last.id, "the last status is a stored event");
     let none = all(edges.api().events(&events(run), Some(&last.id)).await).await;
     assert_eq!(
         none,
         [],
-        "whichever part has seen the end is told nothing twice"
+        "a client that has seen the end receives nothing twice"
     );
     let bare = all(edges
         .api()
@@ -133,7 +133,7 @@ async fn a_stream_greets_tells_the_last_checkpoints_then_what_is_new_and_ends_wi
 }
 
 #[tokio::test]
-async fn a_client_says_what_it_has_seen_by_id_by_time_or_by_number() {
+async fn a_client_resumes_by_id_by_time_or_by_number() {
     let edges = Edges::start(1).await;
     let run = edges.owner.run().await;
     // Several messages in the same millisecond, and several entries in one message.
@@ -165,7 +165,7 @@ async fn a_client_says_what_it_has_seen_by_id_by_time_or_by_number() {
     assert_eq!(after("2100-01-01T00:00:00.001Z").await, [11]);
     assert_eq!(after("10").await, [11]);
     let everything = all(api.events(&events(run), Some("0")).await).await;
-    let ids: Vec<String> = everything.iter().map(|told| told.id.clone()).collect();
+    let ids: Vec<String> = everything.iter().map(|event| event.id.clone()).collect();
     assert!(ids.is_sorted(), "ids sort as texts: {ids:?}");
     let path = format!("/v1{}?lastEventId=9", events(run));
     assert_eq!(numbers(&all(api.events(&path, None).await).await), [10, 11]);
@@ -195,14 +195,14 @@ async fn follow_dropping(apis: Vec<Api>, run: RunId, every: usize) -> Vec<Messag
         let mut feed = apis[turn % apis.len()]
             .events(&events(run), last.as_deref())
             .await;
-        let mut told = 0;
-        while told < every
+        let mut count = 0;
+        while count < every
             && let Some(message) = feed.next().await
         {
             if message.id.is_empty() {
                 continue;
             }
-            told += 1;
+            count += 1;
             last = Some(message.id.clone());
             let is_end = message.event == "status" && message.data["status"] == "completed";
             seen.push(message);
@@ -231,7 +231,7 @@ async fn clients_that_lose_their_connections_on_two_edges_and_a_restart_of_nats_
         if n == 60 {
             edges.nats.restart().await.unwrap();
         }
-        // All in one millisecond: only the numbers tell them apart.
+        // All in one millisecond: only the numbers distinguish them.
         let at = "2026-01-01T00:00:00.000Z".parse().unwrap();
         let some = (0..n % 4 + 1).map(|i| checkpoint(run, "c", json!([n, i])));
         edges.owner.log(run, at, some.collect()).await;
@@ -244,7 +244,7 @@ async fn clients_that_lose_their_connections_on_two_edges_and_a_restart_of_nats_
         .await
         .unwrap();
     for client in clients.into_iter().chain(steady) {
-        let seen = tokio::time::timeout(PATIENCE * 2, client)
+        let seen = tokio::time::timeout(TIMEOUT * 2, client)
             .await
             .expect("an end in time")
             .unwrap();
@@ -253,9 +253,10 @@ async fn clients_that_lose_their_connections_on_two_edges_and_a_restart_of_nats_
         let expected: Vec<Value> = (0..150)
             .flat_map(|n| (0..n % 4 + 1).map(move |i| json!([n, i])))
             .collect();
-        let told = seen.iter().filter(|told| told.event == "checkpoint");
+        let checkpoints = seen.iter().filter(|event| event.event == "checkpoint");
         assert_eq!(
-            told.map(|told| told.data["data"].clone())
+            checkpoints
+                .map(|event| event.data["data"].clone())
                 .collect::<Vec<_>>(),
             expected
         );
@@ -263,7 +264,7 @@ async fn clients_that_lose_their_connections_on_two_edges_and_a_restart_of_nats_
 }
 
 #[tokio::test]
-async fn what_is_stored_while_nats_restarts_is_told_without_anything_after_it() {
+async fn events_stored_while_nats_restarts_are_delivered_without_anything_after_them() {
     let mut edges = Edges::start(1).await;
     let run = edges.owner.run().await;
     let mut feed = edges.api().events(&events(run), None).await;
@@ -298,11 +299,11 @@ async fn a_long_log_is_resumed_anywhere_at_once() {
         let request = api.request(reqwest::Method::GET, &events(run));
         let text = api.send(request.header("last-event-id", last)).await.text;
         assert_eq!(text.matches("\nid: ").count(), expected, "after {last}");
-        let told = all(api.events(&events(run), Some(last)).await).await;
-        assert_eq!(told.len(), expected, "after {last}");
+        let received = all(api.events(&events(run), Some(last)).await).await;
+        assert_eq!(received.len(), expected, "after {last}");
         let end = 10_003;
         assert_eq!(
-            numbers(&told),
+            numbers(&received),
             (end - expected as u64 + 1..=end).collect::<Vec<u64>>()
         );
     }
@@ -311,7 +312,7 @@ async fn a_long_log_is_resumed_anywhere_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_listen_to_one_run_and_each_is_told_everything() {
+async fn many_clients_follow_one_run_and_each_receives_everything() {
     const LISTENERS: usize = 200;
     let edges = Edges::start(1).await;
     let run = edges.owner.run().await;

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use axum::Router;
 use axum::routing::get;
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{Api, PATIENCE, binary, repository, run_to_end};
+use quintet_tests::{Api, TIMEOUT, binary, repository, run_to_end};
 use serde_json::{Value, json};
 
 use crate::program::Program;
@@ -27,7 +27,7 @@ fn example() -> PathBuf {
     repository().join("tests/examples/video")
 }
 
-/// Half a minute of moving picture with a tone, the same bytes every time.
+/// Half a minute of moving image with a tone, the same bytes every time.
 async fn video(file: &Path) {
     let mut command = Command::new("ffmpeg");
     command
@@ -97,7 +97,7 @@ async fn run(api: &Api, id: &str) -> Value {
 /// Waits until a node has a status; the run as it is then.
 async fn until_node(api: &Api, id: &str, node: &str, status: &str) -> Value {
     let what = format!("{node} to be {status}");
-    let found = wait_for(&what, PATIENCE * 4, async || {
+    let found = wait_for(&what, TIMEOUT * 4, async || {
         let run = run(api, id).await;
         match run["nodes"][node]["status"] == status {
             true => Ok(run),
@@ -155,7 +155,7 @@ async fn a_plan_that_is_killed_while_it_transcodes_and_while_it_waits_has_the_sa
     let id = begin(&api, &source, &folder).await;
     let lines = program.folder.path().join("watch.log");
     let mut watch = watch(&api, &id, &lines);
-    let begun = wait_for("a piece of each rendition", PATIENCE, async || {
+    let begun = wait_for("a piece of each rendition", TIMEOUT, async || {
         let pieces = pieces(&api, &id).await;
         let has = |name: &str| pieces.iter().any(|(node, _)| node == name);
         match has("small") && has("large") {
@@ -173,14 +173,14 @@ async fn a_plan_that_is_killed_while_it_transcodes_and_while_it_waits_has_the_sa
     let program = program.kill_and_restart().await;
     until_node(&api, &id, "review", "waiting").await;
     quintet(&api, &["runs", "approve", &id, "review"]).await;
-    assert!(watch.wait(PATIENCE * 2).await.unwrap().success());
+    assert!(watch.wait(TIMEOUT * 2).await.unwrap().success());
     assert_eq!(result(&api, &id, &folder).await, undisturbed);
     each_piece_once(&pieces(&api, &id).await);
-    told_once(&fs::read_to_string(lines).unwrap());
+    delivered_once(&fs::read_to_string(lines).unwrap());
     drop(program);
 }
 
-/// Somebody who watches, over all restarts; what is printed goes to a file.
+/// A client that watches, over all restarts; its output goes to a file.
 fn watch(api: &Api, id: &str, lines: &Path) -> Process {
     let mut command = Command::new(binary());
     command
@@ -208,8 +208,8 @@ fn each_piece_once(pieces: &[(String, u64)]) {
     }
 }
 
-/// Whoever watched was told every event once and in order.
-fn told_once(lines: &str) {
+/// The watching client received every event once and in order.
+fn delivered_once(lines: &str) {
     let events: Vec<Value> = lines
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -222,7 +222,7 @@ fn told_once(lines: &str) {
     let checkpoints = events.iter().filter(|event| event["event"] == "checkpoint");
     assert_eq!(checkpoints.count(), 24, "{lines}");
     let hellos = events.iter().filter(|event| event["event"] == "hello");
-    assert!(hellos.count() >= 3, "the stream was opened anew: {lines}");
+    assert!(hellos.count() >= 3, "the stream was opened again: {lines}");
     let last = events.last().map(|event| &event["data"]);
     assert_eq!(last.map(|data| &data["status"]), Some(&json!("completed")));
 }

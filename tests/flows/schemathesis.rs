@@ -1,4 +1,4 @@
-//! What `/openapi.json` says is what the system does: schemathesis makes requests from it, good and bad ones, in order
+//! The system conforms to `/openapi.json`: schemathesis makes requests from it, good and bad ones, in order
 //! and in chains, and compares every answer with what is documented. How it asks is in tests/schemathesis.
 
 use std::process::Stdio;
@@ -46,7 +46,7 @@ async fn check(stack: &Stack, arguments: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_interface_does_what_its_document_says() {
+async fn the_interface_conforms_to_its_document() {
     check(&Stack::start().await, &[]).await;
 }
 

@@ -16,7 +16,7 @@ use quintet_edge::{ApiKey, EdgeConfig, Role, Tls};
 use quintet_scheduler::SchedulerConfig;
 use quintet_testkit::Nats;
 use quintet_testkit::nats::Backend;
-use quintet_tests::{Api, PATIENCE, binary, part};
+use quintet_tests::{Api, TIMEOUT, binary, part};
 use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair as TlsKey};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -116,7 +116,7 @@ async fn everything_runs_over_tls_and_strangers_stay_outside() {
         }
     })
     .await;
-    system.ready(PATIENCE).await.unwrap();
+    system.ready(TIMEOUT).await.unwrap();
     let address = system.address().unwrap();
     runs_a_job(&authority.https(address)).await;
 
@@ -184,12 +184,12 @@ async fn every_verb_speaks_tls_and_sends_its_key_as_a_header() {
         }
     })
     .await;
-    system.ready(PATIENCE).await.unwrap();
+    system.ready(TIMEOUT).await.unwrap();
     let url = format!("https://{}", system.address().unwrap());
     let ca = authority.file("ca.pem");
     let known = ["--url", &url, "--ca", ca.to_str().unwrap()];
     let keyed = [&known[..], &["--token", "a key / of + any & kind"]].concat();
-    for (verb, says) in [
+    for (verb, expected) in [
         (
             &["jobs", "submit", "--wait", "--exec", "--", "true"][..],
             "STOPPED",
@@ -199,7 +199,10 @@ async fn every_verb_speaks_tls_and_sends_its_key_as_a_header() {
         (&["top", "--once"], "agent-1"),
     ] {
         let (code, text) = quintet(&[&keyed[..], verb].concat()).await;
-        assert!(code == Some(0) && text.contains(says), "{verb:?}: {text}");
+        assert!(
+            code == Some(0) && text.contains(expected),
+            "{verb:?}: {text}"
+        );
         let (code, text) = quintet(&[&known[..], verb].concat()).await;
         assert_eq!(code, Some(4), "without a key, {verb:?}: {text}");
         let (code, text) = quintet(&[&["--url", &url], verb].concat()).await;
@@ -280,7 +283,7 @@ async fn a_credentials_file_lets_every_part_in() {
         config.bus.credentials = Credentials::File(file.clone()).into();
     })
     .await;
-    system.ready(PATIENCE).await.unwrap();
+    system.ready(TIMEOUT).await.unwrap();
     runs_a_job(&Api::new(system.address().unwrap())).await;
 
     let refused = Bus::connect(BusSettings::open(nats.url()).config(&BusIdentity::Edge)).await;

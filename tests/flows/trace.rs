@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use quintet_testkit::wait_for;
-use quintet_tests::PATIENCE;
+use quintet_tests::TIMEOUT;
 use serde_json::json;
 
 use crate::program::Program;
@@ -68,7 +68,7 @@ async fn the_way_of_a_job_from_the_http_request_to_the_agent_and_back_is_one_tra
     let spans: Arc<Mutex<Vec<_>>> = spans;
     let seen = wait_for(
         "a connected trace of edge, scheduler and agent",
-        PATIENCE,
+        TIMEOUT,
         async || {
             let spans = spans.lock().unwrap();
             let hex = |bytes: &[u8]| {

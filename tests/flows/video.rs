@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use quintet_testkit::wait_for;
-use quintet_tests::{PATIENCE, Stack, run_to_end};
+use quintet_tests::{Stack, TIMEOUT, run_to_end};
 use serde_json::{Value, json};
 
-/// What ffprobe says about a file.
+/// The report of ffprobe on a file.
 async fn probe(file: &Path) -> Value {
     let mut command = Command::new("ffprobe");
     command
@@ -64,7 +64,7 @@ async fn silences(file: &Path) -> Vec<(f64, f64)> {
 #[tokio::test]
 async fn a_recording_is_silent_in_exactly_the_muted_span() {
     let stack = Stack::start().await;
-    // A live source: a picture and a tone in real time.
+    // A live source: an image and a tone in real time.
     let source = "testsrc2=size=320x180:rate=25[out0];sine=frequency=440[out1]";
     let config = json!({
         "streamUrl": source, "inputOptions": ["-re", "-f", "lavfi"], "outputPath": "muted.mkv"
@@ -76,7 +76,7 @@ async fn a_recording_is_silent_in_exactly_the_muted_span() {
     stack.api.until(&id, "RUNNING").await;
     let recorded = async |seconds: f64| {
         let what = format!("{seconds} s of recording");
-        let at = wait_for(&what, PATIENCE, async || {
+        let at = wait_for(&what, TIMEOUT, async || {
             let job = stack.api.job(&id).await;
             let progress = &job["streamMetadata"]["progress"];
             let at = progress["outTimeMs"].as_f64().unwrap_or_default() / 1000.0;

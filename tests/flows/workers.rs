@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use quintet_contract::task::command_queue;
 use quintet_testkit::{Process, wait_for};
-use quintet_tests::{Api, PATIENCE, Plan, Stack, binary, run_to_end};
+use quintet_tests::{Api, Plan, Stack, TIMEOUT, binary, run_to_end};
 use serde_json::{Value, json};
 
 use crate::runs_http;
@@ -20,9 +20,9 @@ fn ids(workers: &[Value]) -> Vec<&str> {
     ids.collect()
 }
 
-/// Waits until the workers are as they should be, and gives them.
+/// Waits until the workers are as they should be, and returns them.
 async fn until(api: &Api, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-    let found = wait_for(what, PATIENCE, async || {
+    let found = wait_for(what, TIMEOUT, async || {
         let workers = list(api, "").await;
         match is_so(&workers) {
             true => Ok(workers),
@@ -112,9 +112,9 @@ async fn workers_of_every_kind_are_listed_and_a_killed_one_is_gone_after_its_ttl
     until(api, "the end of the second", |workers| ids(workers) == own).await;
     let took = begun.elapsed();
     let least = Duration::from_millis(ttl.unwrap().saturating_sub(500));
-    assert!(took >= least, "a killed one says no goodbye: {took:?}");
+    assert!(took >= least, "a killed one sends no goodbye: {took:?}");
 
-    // One that is stopped says so.
+    // One that is stopped sends a goodbye.
     let mut third = start(&stack, "third");
     until(api, "the third", |workers| workers.len() == 5).await;
     third.signal(rustix::process::Signal::TERM).unwrap();
@@ -132,7 +132,7 @@ async fn a_drained_run_worker_takes_no_tasks_until_it_may_again() {
     let (code, out) = quintet(api, &["drain", "run-worker-1"]).await;
     assert!(code == Some(0) && out.contains("draining"), "{out}");
     let queue = async |what: &str, is_so: &dyn Fn(usize, u64) -> bool| {
-        let queue = wait_for(what, PATIENCE, async || {
+        let queue = wait_for(what, TIMEOUT, async || {
             let state = bus.queue_state(&command_queue()).await.unwrap().unwrap();
             match is_so(state.waiting, state.pending) {
                 true => Ok(()),
@@ -145,7 +145,7 @@ async fn a_drained_run_worker_takes_no_tasks_until_it_may_again() {
     let node = json!({"id": "n", "kind": "command", "command": ["true"]});
     let run = runs_http::make(api, json!({"plan": {"nodes": [node]}})).await;
     queue("a task that no worker takes", &|_, pending| pending == 1).await;
-    let workers = until(api, "a heartbeat that says so", |workers| {
+    let workers = until(api, "a heartbeat with that state", |workers| {
         workers[0]["state"] == "draining"
     });
     assert_eq!(workers.await[0]["load"]["used"], 0);
@@ -160,7 +160,7 @@ async fn a_drained_run_worker_takes_no_tasks_until_it_may_again() {
     api.post("/v1/workers/text/drain", drain.clone())
         .await
         .expect(409);
-    api.post("/v1/workers/nobody/drain", drain)
+    api.post("/v1/workers/unknown/drain", drain)
         .await
         .expect(404);
 }

@@ -23,7 +23,7 @@ from celery import Celery, group
 WORKERS, SLOTS = 4, 64
 BATCH, BATCHES_AT_ONCE = 1000, 4
 SINGLES, RATE, SECONDS = 2000, 1000, 3
-PATIENCE = 300
+TIMEOUT = 300
 
 PORT = os.environ.get("BENCH_REDIS_PORT") or sys.argv[1]
 # Results have a database of their own: its size is the number of finished tasks, cheap to ask for.
@@ -38,7 +38,7 @@ def noop(at):
 def until(what, condition):
     began = time.monotonic()
     while not condition():
-        if time.monotonic() - began > PATIENCE:
+        if time.monotonic() - began > TIMEOUT:
             raise TimeoutError(f"{what}: not in time")
         time.sleep(0.01)
 

@@ -12,7 +12,7 @@ export const BATCHES_AT_ONCE = 4;
 export const SINGLES = 2000;
 export const RATE = 1000;
 export const SECONDS = 3;
-const PATIENCE_MS = 300_000;
+const TIMEOUT_MS = 300_000;
 
 /** Milliseconds that two processes of one machine can compare, finer than Date.now(). */
 export const now = () => performance.timeOrigin + performance.now();
@@ -20,7 +20,7 @@ export const now = () => performance.timeOrigin + performance.now();
 export async function until(what, condition) {
   const began = now();
   while (!(await condition())) {
-    if (now() - began > PATIENCE_MS) throw new Error(`${what}: not in time`);
+    if (now() - began > TIMEOUT_MS) throw new Error(`${what}: not in time`);
     await sleep(10);
   }
 }
@@ -29,7 +29,7 @@ export async function until(what, condition) {
 export async function startWorkers(file, ...args) {
   return Promise.all(Array.from({ length: WORKERS }, (_, number) => new Promise((resolve, reject) => {
     const worker = fork(file, ["worker", number, ...args]);
-    worker.once("message", (said) => resolve({ process: worker, said }));
+    worker.once("message", (ready) => resolve({ process: worker, ready }));
     worker.once("exit", (code) => reject(new Error(`a worker ended with ${code}`)));
   })));
 }

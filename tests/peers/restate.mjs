@@ -40,7 +40,7 @@ Promise.withResolvers ??= () => {
   return made;
 };
 
-/** Serves one service; says its port, then whenever asked how many jobs it began and how late those of `start`. */
+/** Serves one service; sends its port, then whenever asked how many jobs it began and how late those of `start`. */
 async function work(number) {
   const began = { count: 0, late: [] };
   const noop = async (_context, { kind, at }) => {
@@ -56,7 +56,7 @@ async function work(number) {
 
 async function measure(ingress, admin, jobs) {
   const workers = await startWorkers(import.meta.filename);
-  for (const { port } of workers.map((worker) => worker.said)) {
+  for (const { port } of workers.map((worker) => worker.ready)) {
     await post(admin, "/deployments", { uri: `http://127.0.0.1:${port}` });
   }
   const ask = (worker) => new Promise((answered) => {

@@ -1,6 +1,6 @@
 """`make bench-peers`: the same jobs on BullMQ, Celery and Restate, next to `quintet bench`, in one run on one machine.
 
-A number of one system alone says little of a machine, a ratio to a known one does. Three measurements each: a bulk of
+A number of one system alone means little, a ratio to a known one does not. Three measurements each: a bulk of
 empty jobs until the last is done, one submission after the other, and how long jobs wait for their start at a fixed
 rate. The systems take turns, one at a time, and the table shows the median of the rounds. What cannot be installed here
 is named with its reason and left out.
@@ -27,7 +27,7 @@ ROOT = HERE.parent.parent
 TOOLS = ROOT / ".tools" / "peers"
 LOG = TOOLS / "log"
 # Longer than any of them takes on a slow machine; a peer that hangs must not hang the rest.
-PATIENCE = 900
+TIMEOUT = 900
 COLUMNS = [
     ("drain", "drain, jobs/s"),
     ("submit p50", "submit p50, ms"),
@@ -63,11 +63,11 @@ def run(what, command, **options):
         with LOG.open("a") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
                                        **options)
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=TIMEOUT)
     except OSError as error:
         raise Unavailable(f"{what}: {error.strerror}: {command[0]}") from error
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{what}: not done after {PATIENCE} s") from None
+        raise Unavailable(f"{what}: not done after {TIMEOUT} s") from None
     finally:
         if process and process.poll() is None:
             # With its workers: the session is its own.
@@ -95,7 +95,7 @@ def free_port():
 
 @contextlib.contextmanager
 def server(what, command, is_up, **options):
-    """A server that lives as long as the block."""
+    """A server that runs as long as the block."""
     with LOG.open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **options)
     try:

@@ -7,14 +7,14 @@ import requests
 import schemathesis
 from hypothesis import strategies as st
 
-# A cursor means nothing to clients, so the document does not say how one is made.
+# A cursor is opaque to clients, so the document does not describe how one is made.
 schemathesis.openapi.format("cursor", st.integers(0, 4_000_000_000_000).map(lambda at: f"{at}_job"))
 schemathesis.openapi.format("run-cursor", st.uuids(version=4).map(str))
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    # A pool that nobody leads is waited for, then answered 503; only the default one is led here.
+    # A pool without a leader is waited for, then answered 503; only the default one is led here.
     entries = case.body if isinstance(case.body, list) else [case.body]
     for entry in entries:
         if isinstance(entry, dict) and isinstance(entry.get("pool"), str) and entry["pool"]:

@@ -1,4 +1,4 @@
-//! A scheduler's process: its core, what it believes of the lease, its commits on their way. It does what the driver of
+//! A scheduler's process: its core, its view of the lease, its commits in flight. It does what the driver of
 //! the real one does, on a bus and a clock that belong to the world.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use quintet_contract::id::{AgentId, IdempotencyKey, JobId, PoolName};
 use quintet_contract::job::{Attempt, JobStatus};
 use quintet_leader::Core as _;
-use quintet_scheduler::core::{Action, Core, CoreConfig, Effects, Event, Write as Wanted};
+use quintet_scheduler::core::{Action, Core, CoreConfig, Effects, Event, Write as CoreWrite};
 
 use crate::store::{Outcome, Store, Write};
 use crate::world::{Millis, SLOTS, at};
@@ -28,7 +28,7 @@ pub(crate) fn config() -> CoreConfig {
     }
 }
 
-/// A scheduler that leads, or believes so.
+/// A scheduler that leads, or believes that it does.
 pub(crate) struct Leader {
     pub(crate) core: Core,
     job_revisions: BTreeMap<JobId, u64>,
@@ -39,12 +39,12 @@ pub(crate) struct Leader {
     agents_writing: BTreeSet<AgentId>,
     blocked: Option<Effects>,
     inbox: VecDeque<Event>,
-    /// Who waits for an answer: calls of the world.
-    pub(crate) askers: BTreeMap<u64, u64>,
+    /// The calls that wait for an answer, by request.
+    pub(crate) requesters: BTreeMap<u64, u64>,
     requests: u64,
-    /// Claims of keys on their way.
+    /// Claims of keys in flight.
     pub(crate) claims: BTreeSet<IdempotencyKey>,
-    pub(crate) settles_at: Option<Millis>,
+    pub(crate) due_at: Option<Millis>,
     placed: BTreeSet<(JobId, Attempt)>,
 }
 
@@ -56,19 +56,19 @@ struct Commit {
     acts: Vec<Action>,
 }
 
-/// What the leader wants of the world.
+/// The effects of a step, as the simulation performs them.
 #[derive(Default)]
-pub(crate) struct Wants {
+pub(crate) struct Outputs {
     /// Writes in their order, each with its commit.
     pub(crate) writes: Vec<(u64, Write)>,
     /// Everything else, now that it may be done.
     pub(crate) acts: Vec<Action>,
-    /// Nobody knows what is stored: everything must be loaded anew.
-    pub(crate) unsure: bool,
+    /// A write is indeterminate: the state must be reloaded.
+    pub(crate) indeterminate: bool,
 }
 
 impl Leader {
-    pub(crate) fn load(store: &Store, now: Millis) -> (Self, Wants) {
+    pub(crate) fn load(store: &Store, now: Millis) -> (Self, Outputs) {
         let (core, first) = Core::restore(config(), store.everything(), at(now));
         let jobs = store.jobs.iter();
         let agents = store.agents.iter();
@@ -84,10 +84,10 @@ impl Leader {
             agents_writing: BTreeSet::new(),
             blocked: Some(first),
             inbox: VecDeque::new(),
-            askers: BTreeMap::new(),
+            requesters: BTreeMap::new(),
             requests: 0,
             claims: BTreeSet::new(),
-            settles_at: None,
+            due_at: None,
             placed: store
                 .jobs
                 .iter()
@@ -95,24 +95,24 @@ impl Leader {
                 .collect(),
         };
         leader.check_placements();
-        let wants = leader.go_on(now);
-        (leader, wants)
+        let outputs = leader.advance(now);
+        (leader, outputs)
     }
 
-    /// A new request; the event that it makes is for [`Leader::take_in`].
+    /// A new request; the event that it makes is for [`Leader::step`].
     pub(crate) fn enter(&mut self, call: u64) -> u64 {
         self.requests += 1;
-        self.askers.insert(self.requests, call);
+        self.requesters.insert(self.requests, call);
         self.requests
     }
 
     /// Something happened, or time passed.
-    pub(crate) fn take_in(&mut self, event: Option<Event>, now: Millis) -> Wants {
+    pub(crate) fn step(&mut self, event: Option<Event>, now: Millis) -> Outputs {
         self.inbox.extend(event);
         if self.blocked.is_none() {
             self.gather(now);
         }
-        self.go_on(now)
+        self.advance(now)
     }
 
     /// Something came for a process that does not run now.
@@ -133,8 +133,8 @@ impl Leader {
         self.check_placements();
     }
 
-    /// Nobody is given more than there are slots for. Less than a whole commit may have been stored by a leader that died,
-    /// so more may be found; but nothing is added to it.
+    /// No agent is given more than it has slots for. Less than a whole commit may have been stored by a leader that
+    /// died, so more may be found; but nothing is added to it.
     fn check_placements(&mut self) {
         let mut held: BTreeMap<AgentId, u32> = BTreeMap::new();
         let mut given = BTreeSet::new();
@@ -159,30 +159,30 @@ impl Leader {
         }
     }
 
-    fn go_on(&mut self, now: Millis) -> Wants {
-        let mut wants = Wants::default();
+    fn advance(&mut self, now: Millis) -> Outputs {
+        let mut outputs = Outputs::default();
         while let Some(effects) = self.blocked.take() {
             if !self.may_begin(&effects) {
                 self.blocked = Some(effects);
-                return wants;
+                return outputs;
             }
-            self.begin(effects, now, &mut wants);
+            self.begin(effects, now, &mut outputs);
             if !self.inbox.is_empty() {
                 self.gather(now);
             }
         }
-        wants
+        outputs
     }
 
     fn may_begin(&self, effects: &Effects) -> bool {
         self.commits.len() < COMMITS_AT_ONCE
             && effects.writes.iter().all(|write| match write {
-                Wanted::Job(id) => !self.jobs_writing.contains(id),
-                Wanted::Agent(id) | Wanted::NoAgent(id) => !self.agents_writing.contains(id),
+                CoreWrite::Job(id) => !self.jobs_writing.contains(id),
+                CoreWrite::Agent(id) | CoreWrite::NoAgent(id) => !self.agents_writing.contains(id),
             })
     }
 
-    fn begin(&mut self, effects: Effects, now: Millis, wants: &mut Wants) {
+    fn begin(&mut self, effects: Effects, now: Millis, outputs: &mut Outputs) {
         self.count += 1;
         let mut commit = Commit {
             number: self.count,
@@ -191,15 +191,16 @@ impl Leader {
             agents: Vec::new(),
             acts: effects.then,
         };
-        // Each record once, as its last writer wants it.
-        let mut writes: Vec<Wanted> = Vec::new();
+        // Each record once, in its newest form.
+        let mut writes: Vec<CoreWrite> = Vec::new();
         for write in effects.writes.into_iter().rev() {
-            let is_same = |other: &Wanted| match (other, &write) {
-                (Wanted::Job(a), Wanted::Job(b)) => a == b,
-                (Wanted::Agent(a) | Wanted::NoAgent(a), Wanted::Agent(b) | Wanted::NoAgent(b)) => {
-                    a == b
-                }
-                (Wanted::Job(_), _) | (_, Wanted::Job(_)) => false,
+            let is_same = |other: &CoreWrite| match (other, &write) {
+                (CoreWrite::Job(a), CoreWrite::Job(b)) => a == b,
+                (
+                    CoreWrite::Agent(a) | CoreWrite::NoAgent(a),
+                    CoreWrite::Agent(b) | CoreWrite::NoAgent(b),
+                ) => a == b,
+                (CoreWrite::Job(_), _) | (_, CoreWrite::Job(_)) => false,
             };
             if !writes.iter().any(is_same) {
                 writes.push(write);
@@ -207,7 +208,7 @@ impl Leader {
         }
         for write in writes.into_iter().rev() {
             let write = match write {
-                Wanted::Job(id) => {
+                CoreWrite::Job(id) => {
                     let expected = self.job_revisions.get(&id).copied().unwrap_or_default();
                     let Some((record, _)) = self.core.job_record(&id, at(now)) else {
                         continue;
@@ -221,7 +222,7 @@ impl Leader {
                         false => Write::Job(record, expected),
                     }
                 }
-                Wanted::Agent(id) => {
+                CoreWrite::Agent(id) => {
                     let expected = self.agent_revisions.get(&id).copied().unwrap_or_default();
                     let Some(record) = self.core.agent_record(&id) else {
                         continue;
@@ -230,7 +231,7 @@ impl Leader {
                     commit.agents.push(id);
                     Write::Agent(Box::new(record), expected)
                 }
-                Wanted::NoAgent(id) => {
+                CoreWrite::NoAgent(id) => {
                     let expected = self.agent_revisions.remove(&id).unwrap_or_default();
                     self.agents_writing.insert(id.clone());
                     commit.agents.push(id.clone());
@@ -238,10 +239,10 @@ impl Leader {
                 }
             };
             commit.missing += 1;
-            wants.writes.push((self.count, write));
+            outputs.writes.push((self.count, write));
         }
         self.commits.push_back(commit);
-        wants.acts.extend(self.done());
+        outputs.acts.extend(self.done());
     }
 
     /// What may be done now that the oldest commits are stored.
@@ -265,7 +266,7 @@ impl Leader {
     }
 
     /// A write of a commit ended.
-    pub(crate) fn stored(&mut self, number: u64, outcome: Outcome, now: Millis) -> Wants {
+    pub(crate) fn stored(&mut self, number: u64, outcome: Outcome, now: Millis) -> Outputs {
         match outcome {
             Outcome::Job(id, revision) => {
                 self.job_revisions.insert(id, revision);
@@ -275,12 +276,12 @@ impl Leader {
             }
             Outcome::NoAgent => {}
             Outcome::Conflict => {
-                return Wants {
-                    unsure: true,
-                    ..Wants::default()
+                return Outputs {
+                    indeterminate: true,
+                    ..Outputs::default()
                 };
             }
-            Outcome::Claimed(..) | Outcome::Offered(_) => return Wants::default(),
+            Outcome::Claimed(..) | Outcome::Offered(_) => return Outputs::default(),
         }
         let commit = self
             .commits
@@ -290,12 +291,12 @@ impl Leader {
             commit.missing -= 1;
         }
         let acts = self.done();
-        let mut wants = self.go_on(now);
-        wants.acts.splice(0..0, acts);
-        wants
+        let mut outputs = self.advance(now);
+        outputs.acts.splice(0..0, acts);
+        outputs
     }
 
-    /// Whether a commit is still on its way.
+    /// Whether a commit is still in flight.
     pub(crate) fn waits_for(&self, number: u64) -> bool {
         self.commits.iter().any(|commit| commit.number == number)
     }

@@ -4,7 +4,10 @@
 //!
 //! Everything follows from a seed, which a failure prints; `make sim SEED=…` plays it again.
 
-#![expect(clippy::unwrap_used, reason = "a simulation that cannot go on fails")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a simulation that cannot continue fails"
+)]
 
 mod leader;
 mod runs;
@@ -21,15 +24,15 @@ const SEEDS: u64 = 10_000;
 
 #[test]
 fn no_fault_makes_a_job_run_twice_or_disappear() {
-    play("QUINTET_SIM_SEED", "sim SEED", |seed, tells| {
-        World::new(seed, tells).play()
+    play("QUINTET_SIM_SEED", "sim SEED", |seed, verbose| {
+        World::new(seed, verbose).play()
     });
 }
 
 #[test]
 fn no_fault_makes_a_node_succeed_twice_or_a_checkpoint_disappear() {
-    play("QUINTET_SIM_RUNS_SEED", "sim RUNS_SEED", |seed, tells| {
-        runs::World::new(seed, tells).play();
+    play("QUINTET_SIM_RUNS_SEED", "sim RUNS_SEED", |seed, verbose| {
+        runs::World::new(seed, verbose).play();
     });
 }
 
@@ -52,7 +55,7 @@ fn play(variable: &str, again: &str, world: impl Fn(u64, bool) + Sync) {
                     }
                     let played = catch_unwind(AssertUnwindSafe(|| world(seed, named.is_some())));
                     if played.is_err() {
-                        // The others need not go on.
+                        // The others need not continue.
                         next.store(last + 1, Ordering::Relaxed);
                         panic!("seed {seed} breaks a rule; `make {again}={seed}` plays it again");
                     }

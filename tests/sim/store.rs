@@ -1,4 +1,4 @@
-//! What the bus remembers: records under revisions, the lease, the queues of offers. Writes are compare and swap.
+//! The state of the bus: records under revisions, the lease, the queues of offers. Writes are compare and swap.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub(crate) struct Offer {
     pub(crate) assignment: Assignment,
 }
 
-/// What a scheduler writes.
+/// A write of a scheduler.
 pub(crate) enum Write {
     Job(Box<JobRecord>, u64),
     /// The end of a job with a key: the key first.
@@ -43,7 +43,7 @@ pub(crate) enum Write {
     Offer(usize, Box<Assignment>),
 }
 
-/// What became of a write.
+/// The outcome of a write.
 pub(crate) enum Outcome {
     Job(JobId, u64),
     Agent(AgentId, u64),
@@ -153,7 +153,7 @@ impl Store {
         (offers, self.offers.last().map_or(0, |offer| offer.sequence))
     }
 
-    /// Takes or renews the lease; says until when it is held now.
+    /// Takes or renews the lease; returns until when it is held now.
     pub(crate) fn lease(&mut self, holder: usize, now: Millis, life: Millis) -> bool {
         let free = self
             .lease

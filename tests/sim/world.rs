@@ -1,4 +1,5 @@
-//! The world that a seed makes: who is there, what is on its way, what befalls whom, and the rules that always hold.
+//! A simulated system: its processes, the messages in flight, the faults, and the invariants. All of it follows from a
+//! seed.
 //!
 //! Time jumps from event to event. Every message may be lost, doubled, late, and overtake others; what a scheduler writes
 //! keeps its order, as on one connection, but may be cut off anywhere.
@@ -32,10 +33,10 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::leader::{Leader, Wants};
+use crate::leader::{Leader, Outputs};
 use crate::store::{Offer, Outcome, Store, Write};
 
-/// Milliseconds of simulated time.
+/// Simulated time in milliseconds.
 pub(crate) type Millis = i64;
 
 const START: Millis = 1_000_000;
@@ -54,8 +55,8 @@ const WRITE_DEADLINE: Millis = 5_000;
 const RELOAD_PAUSE: Millis = 200;
 const REPORTS_DEADLINE: Millis = 3_000;
 const CLIENT_DEADLINE: Millis = 2_000;
-/// How long processes of a machine that was frozen may go on after it thaws, until its agent has looked at the clock and
-/// killed them.
+/// How long processes of a machine that was frozen may continue after it thaws, until its agent has checked the clock
+/// and killed them.
 const THAW: Millis = 1_500;
 
 pub(crate) fn at(millis: Millis) -> Timestamp {
@@ -66,7 +67,7 @@ fn moment(millis: Millis) -> Moment {
     Moment::from_start(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }
 
-/// Who is asked to do something, or whom something befalls.
+/// The part that a message or a fault is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
     Agent(usize),
@@ -74,14 +75,14 @@ enum Who {
     World,
 }
 
-enum What {
+enum SimEvent {
     /// An agent's timer.
     Wake(usize, u64),
-    /// Something for an agent, as it was booted that time.
-    Reach(usize, u64, News),
-    /// A request for whichever part leads.
-    Ask(u64, Ask),
-    /// Nobody waits for this call any more.
+    /// A message for an agent, in the life that it had when it was sent.
+    Reach(usize, u64, Delivery),
+    /// A request for the leader.
+    Request(u64, Request),
+    /// The caller has given up waiting.
     GiveUp(u64),
     /// The answer to a call.
     Answered(u64, Reply),
@@ -91,23 +92,23 @@ enum What {
     ClaimLost(usize, u64, IdempotencyKey),
     Lease(usize),
     Load(usize, u64),
-    Settle(usize, u64),
-    Fate,
+    Due(usize, u64),
+    Fault,
     Client(usize),
 }
 
 #[derive(Clone)]
-enum News {
+enum Delivery {
     Offer(Box<Offer>),
     Command(AgentCommand),
     Link(link::Event),
 }
 
 #[derive(Clone)]
-enum Ask {
+enum Request {
     Reports(usize, AgentReports),
     Heartbeat(usize, Heartbeat),
-    /// What a client asks, once its request has a number.
+    /// A client's request, once it has a number.
     Question(Arc<dyn Fn(u64) -> Question + Send + Sync>),
 }
 
@@ -115,10 +116,10 @@ enum Reply {
     Reports(ReportsReply),
     Heartbeat(HeartbeatReply),
     Client(Answer),
-    Nobody,
+    NoResponder,
 }
 
-/// Who waits for an answer.
+/// The caller that waits for an answer.
 enum Call {
     Reports {
         agent: usize,
@@ -159,9 +160,9 @@ struct Scheduler {
     died_at: BTreeMap<u64, Millis>,
 }
 
-/// What a client wants, and goes on asking for until it has its answer.
+/// A client with one request, which it repeats until it has the answer.
 struct Client {
-    wish: ClientRequest,
+    request: ClientRequest,
     done: bool,
 }
 
@@ -173,8 +174,8 @@ enum ClientRequest {
 }
 
 pub(crate) struct World {
-    /// Tells what happens, for whichever part looks for the cause.
-    loud: bool,
+    /// Print every event, to find the cause of a failure.
+    verbose: bool,
     dice: StdRng,
     now: Millis,
     store: Store,
@@ -183,7 +184,7 @@ pub(crate) struct World {
     clients: Vec<Client>,
     calls: BTreeMap<u64, Call>,
     /// Boxed, since it is moved often and large.
-    way: BTreeMap<(Millis, u64), Box<What>>,
+    in_flight: BTreeMap<(Millis, u64), Box<SimEvent>>,
     count: u64,
     cut_until: BTreeMap<(bool, usize), Millis>,
     frozen_until: BTreeMap<(bool, usize), Millis>,
@@ -191,14 +192,14 @@ pub(crate) struct World {
     keys: BTreeMap<IdempotencyKey, JobId>,
     /// Agents whose drain was confirmed and not taken back since.
     drained: BTreeSet<AgentId>,
-    /// Who has ever been told to start an attempt.
+    /// The agents that were ever allowed to start an attempt.
     started: BTreeMap<(JobId, Attempt), AgentId>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, loud: bool) -> Self {
+    pub(crate) fn new(seed: u64, verbose: bool) -> Self {
         let mut world = Self {
-            loud,
+            verbose,
             dice: StdRng::seed_from_u64(seed),
             now: START,
             store: Store::default(),
@@ -206,7 +207,7 @@ impl World {
             schedulers: Vec::new(),
             clients: Vec::new(),
             calls: BTreeMap::new(),
-            way: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             count: 0,
             cut_until: BTreeMap::new(),
             frozen_until: BTreeMap::new(),
@@ -223,26 +224,26 @@ impl World {
                 sent_until: 0,
                 died_at: BTreeMap::new(),
             });
-            world.plan(1, What::Lease(index));
+            world.plan(1, SimEvent::Lease(index));
         }
         for index in 0..AGENTS {
             let machine = world.machine(index);
             world.machines.push(machine);
             world.open(index);
         }
-        world.plan(100, What::Fate);
+        world.plan(100, SimEvent::Fault);
         world
     }
 
     pub(crate) fn play(mut self) {
-        while let Some(((when, number), what)) = self.way.pop_first() {
+        while let Some(((when, number), what)) = self.in_flight.pop_first() {
             if when > REST || (when > FAULTS_END + 1_000 && self.is_at_rest()) {
                 break;
             }
             let who = what.who();
             let thaw = self.until(&self.frozen_until, who);
-            if thaw > when && !matches!(*what, What::Write(..)) {
-                self.way.insert((thaw, number), what);
+            if thaw > when && !matches!(*what, SimEvent::Write(..)) {
+                self.in_flight.insert((thaw, number), what);
                 continue;
             }
             self.now = when;
@@ -265,7 +266,7 @@ impl World {
         }
     }
 
-    /// Whether everybody was answered and everything has ended.
+    /// Whether every request was answered and every job has ended.
     fn is_at_rest(&self) -> bool {
         let jobs = self.store.jobs.values();
         self.clients.iter().all(|client| client.done)
@@ -274,14 +275,14 @@ impl World {
                 .all(|(_, record)| record.job.status.is_final())
     }
 
-    fn plan(&mut self, after: Millis, what: What) {
+    fn plan(&mut self, after: Millis, what: SimEvent) {
         self.count += 1;
-        self.way
+        self.in_flight
             .insert((self.now + after, self.count), Box::new(what));
     }
 
-    fn tell(&self, what: impl FnOnce() -> String) {
-        if self.loud {
+    fn trace(&self, what: impl FnOnce() -> String) {
+        if self.verbose {
             println!("{:>7} ms  {}", self.now - START, what());
         }
     }
@@ -316,51 +317,51 @@ impl World {
         Some(self.dice.random_range(1..=late))
     }
 
-    fn happen(&mut self, what: What) {
+    fn happen(&mut self, what: SimEvent) {
         match what {
-            What::Wake(index, boot) => {
+            SimEvent::Wake(index, boot) => {
                 if self.machines[index].boot == boot {
                     self.machines[index].wakes_at = None;
-                    self.hear(index, link::Event::Woken);
+                    self.link_event(index, link::Event::Woken);
                 }
             }
-            What::Reach(index, boot, news) => self.reach(index, boot, news),
-            What::Ask(call, ask) => self.ask(call, ask),
-            What::GiveUp(call) => self.answered(call, Reply::Nobody),
-            What::Answered(call, reply) => self.answered(call, reply),
-            What::Write(index, term, commit, write) => self.write(index, term, commit, write),
-            What::Stored(index, term, commit, outcome) => {
+            SimEvent::Reach(index, boot, delivery) => self.reach(index, boot, delivery),
+            SimEvent::Request(call, request) => self.deliver_request(call, request),
+            SimEvent::GiveUp(call) => self.answered(call, Reply::NoResponder),
+            SimEvent::Answered(call, reply) => self.answered(call, reply),
+            SimEvent::Write(index, term, commit, write) => self.write(index, term, commit, write),
+            SimEvent::Stored(index, term, commit, outcome) => {
                 self.stored(index, term, commit, outcome);
             }
-            What::NotStored(index, term, commit) => {
+            SimEvent::NotStored(index, term, commit) => {
                 let late = match self.leader(index, term) {
                     Some(leader) => leader.waits_for(commit),
                     None => false,
                 };
                 if late {
-                    self.unsure(index);
+                    self.indeterminate(index);
                 }
             }
-            What::ClaimLost(index, term, key) => {
+            SimEvent::ClaimLost(index, term, key) => {
                 let error = ErrorReply::unavailable("the bus did not answer");
                 self.claimed(index, term, key, Claim::Failed(error));
             }
-            What::Lease(index) => self.try_for_lease(index),
-            What::Load(index, term) => self.load(index, term),
-            What::Settle(index, term) => {
+            SimEvent::Lease(index) => self.try_for_lease(index),
+            SimEvent::Load(index, term) => self.load(index, term),
+            SimEvent::Due(index, term) => {
                 if let Some(leader) = self.leader(index, term) {
-                    leader.settles_at = None;
-                    self.take_in(index, None);
+                    leader.due_at = None;
+                    self.step(index, None);
                 }
             }
-            What::Fate => self.fate(),
-            What::Client(index) => self.wish(index),
+            SimEvent::Fault => self.fault(),
+            SimEvent::Client(index) => self.send_request(index),
         }
     }
 }
 
-impl What {
-    /// Who must be awake for it.
+impl SimEvent {
+    /// The part that must be awake for it.
     fn who(&self) -> Who {
         match self {
             Self::Wake(agent, _) | Self::Reach(agent, ..) => Who::Agent(*agent),
@@ -370,10 +371,12 @@ impl What {
             | Self::ClaimLost(index, ..)
             | Self::Lease(index)
             | Self::Load(index, _)
-            | Self::Settle(index, _) => Who::Scheduler(*index),
-            Self::Ask(..) | Self::GiveUp(_) | Self::Answered(..) | Self::Fate | Self::Client(_) => {
-                Who::World
-            }
+            | Self::Due(index, _) => Who::Scheduler(*index),
+            Self::Request(..)
+            | Self::GiveUp(_)
+            | Self::Answered(..)
+            | Self::Fault
+            | Self::Client(_) => Who::World,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use quintet_testkit::wait_for;
 
-use crate::{Feed, PATIENCE};
+use crate::{Feed, TIMEOUT};
 
 /// A client of one edge.
 #[derive(Clone, Debug)]
@@ -80,10 +80,7 @@ impl Api {
 
     /// A request that the test completes.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self
-            .client
-            .request(method, self.url(path))
-            .timeout(PATIENCE);
+        let request = self.client.request(method, self.url(path)).timeout(TIMEOUT);
         match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,
@@ -130,12 +127,12 @@ impl Api {
         self.send(self.request(Method::DELETE, path)).await
     }
 
-    /// Submits a job, which must be made, and gives it.
+    /// Submits a job, which must be made, and returns it.
     pub async fn submit(&self, body: Value) -> Value {
         self.post("/v1/jobs", body).await.expect(201).body
     }
 
-    /// Submits a job that runs until it is stopped, and gives its id.
+    /// Submits a job that runs until it is stopped, and returns its id.
     pub async fn submit_noop(&self) -> String {
         id_of(
             &self
@@ -149,10 +146,10 @@ impl Api {
         self.get(&format!("/v1/jobs/{id}")).await.expect(200).body
     }
 
-    /// Waits until the job has this status, and gives it.
+    /// Waits until the job has this status, and returns it.
     pub async fn until(&self, id: &str, status: &str) -> Value {
         let what = format!("{status} of job {id}");
-        let job = wait_for(&what, PATIENCE, async || {
+        let job = wait_for(&what, TIMEOUT, async || {
             let job = self.job(id).await;
             if job["status"] == status {
                 Ok(job)
@@ -163,10 +160,10 @@ impl Api {
         job.await.unwrap()
     }
 
-    /// Waits until the agent has this state, and gives it.
+    /// Waits until the agent has this state, and returns it.
     pub async fn until_agent(&self, id: &str, state: &str) -> Value {
         let what = format!("{state} of agent {id}");
-        let agent = wait_for(&what, PATIENCE, async || {
+        let agent = wait_for(&what, TIMEOUT, async || {
             let agent = self.get(&format!("/v1/agents/{id}")).await.body;
             if agent["state"] == state {
                 Ok(agent)

@@ -4,11 +4,11 @@ use std::process::{Command, Output, Stdio};
 
 use tokio::io::AsyncWriteExt;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
 /// Runs a program to its end, with these bytes on its standard input, and returns its exit status and what it printed.
-/// The program may talk to services on the test's own runtime, which goes on meanwhile. It is killed, and the test
-/// fails, when it has not ended after twice [`PATIENCE`].
+/// The program may talk to services on the test's own runtime, which continues meanwhile. It is killed, and the test
+/// fails, when it has not ended after twice [`TIMEOUT`].
 pub async fn run_to_end(command: Command, input: &[u8]) -> Output {
     let shown = format!("{command:?}");
     let mut child = tokio::process::Command::from(command)
@@ -26,8 +26,8 @@ pub async fn run_to_end(command: Command, input: &[u8]) -> Output {
         }
     };
     let run = async { tokio::join!(write, child.wait_with_output()).1 };
-    tokio::time::timeout(PATIENCE * 2, run)
+    tokio::time::timeout(TIMEOUT * 2, run)
         .await
-        .unwrap_or_else(|_| panic!("{shown} did not end in {:?}", PATIENCE * 2))
+        .unwrap_or_else(|_| panic!("{shown} did not end in {:?}", TIMEOUT * 2))
         .unwrap_or_else(|error| panic!("{shown}: {error}"))
 }

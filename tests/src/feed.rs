@@ -9,7 +9,7 @@ use reqwest::RequestBuilder;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +47,7 @@ impl Feed {
 
     /// The next event; `None` when the server ended the stream.
     pub async fn next(&mut self) -> Option<Message> {
-        let next = timeout(PATIENCE, self.0.next())
+        let next = timeout(TIMEOUT, self.0.next())
             .await
             .expect("an event or an end in time");
         let event = next?.ok()?;

@@ -22,4 +22,4 @@ pub use stack::{Plan, Stack, binary, part, repository};
 use std::time::Duration;
 
 /// How long anything may take on a busy machine before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);

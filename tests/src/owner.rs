@@ -1,4 +1,4 @@
-//! An owner of runs that does as the test says: it answers what edges ask about runs, and writes their logs.
+//! An owner of runs that the test scripts: it answers what edges ask about runs, and writes their logs.
 //!
 //! It stands in where a test must decide what a log holds: several entries in one message or in one millisecond, many
 //! thousands, or the next one only after NATS was started again.
@@ -24,11 +24,11 @@ use quintet_contract::topology::stream;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
 /// A run and how far its log goes.
 #[derive(Clone, Debug)]
-struct Held {
+struct OwnedRun {
     run: Run,
     entries: u64,
     sequence: u64,
@@ -38,7 +38,7 @@ struct Held {
 #[derive(Clone, Debug)]
 pub struct Owner {
     bus: Bus,
-    runs: Arc<Mutex<BTreeMap<RunId, Held>>>,
+    runs: Arc<Mutex<BTreeMap<RunId, OwnedRun>>>,
 }
 
 /// Answers every request on a subject.
@@ -141,7 +141,7 @@ impl Owner {
         let last = entries.last().unwrap().n;
         let message = RunLogBatch { run_id, entries };
         let subject = RunLog { run: run_id };
-        let stored = timeout(PATIENCE, self.stored(&subject, &message, sequence));
+        let stored = timeout(TIMEOUT, self.stored(&subject, &message, sequence));
         let sequence = stored.await.expect("NATS confirms an entry in time");
         let mut runs = self.runs();
         let held = runs.get_mut(&run_id).unwrap();
@@ -153,7 +153,7 @@ impl Owner {
         }
     }
 
-    /// Stores a message after the one at `last`, as often as it takes, and gives its place.
+    /// Stores a message after the one at `last`, as often as it takes, and returns its place.
     async fn stored(&self, subject: &RunLog, message: &RunLogBatch, last: u64) -> u64 {
         let mut link = self.bus.link();
         loop {
@@ -218,7 +218,7 @@ impl Owner {
             output: None,
             retry_of: create.retry_of,
         };
-        let held = Held {
+        let held = OwnedRun {
             run,
             entries: 0,
             sequence: 0,
@@ -243,7 +243,7 @@ impl Owner {
         RunPage { runs: Vec::new() }
     }
 
-    fn runs(&self) -> MutexGuard<'_, BTreeMap<RunId, Held>> {
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<RunId, OwnedRun>> {
         self.runs.lock().unwrap()
     }
 }

@@ -7,7 +7,7 @@ use quintet_edge::EdgeConfig;
 use quintet_runner::RunnerConfig;
 use quintet_testkit::Nats;
 
-use crate::{Api, PATIENCE, part};
+use crate::{Api, TIMEOUT, part};
 
 /// A system that serves runs, without agents and without run workers; ends with the test.
 pub struct Runs {
@@ -46,9 +46,9 @@ impl Runs {
     /// Ends all parts in order.
     pub async fn stop(self) {
         for edge in self.edges {
-            assert!(edge.shutdown(PATIENCE).await.is_clean());
+            assert!(edge.shutdown(TIMEOUT).await.is_clean());
         }
-        assert!(self.runner.shutdown(PATIENCE).await.is_clean());
+        assert!(self.runner.shutdown(TIMEOUT).await.is_clean());
     }
 }
 
@@ -59,11 +59,11 @@ async fn start_runner(nats: &Nats) -> System {
         config.parts.push(Part::Runner(RunnerConfig::new(holder)));
     });
     let runner = runner.await;
-    runner.ready(PATIENCE).await.unwrap();
+    runner.ready(TIMEOUT).await.unwrap();
     runner
 }
 
-/// Edges whose requests about runs are not limited, unless the test says so.
+/// Edges whose requests about runs are not limited, unless the test asks for it.
 pub async fn start_edges(
     nats: &Nats,
     count: usize,
@@ -78,7 +78,7 @@ pub async fn start_edges(
             config.parts.push(Part::Edge(edge));
         });
         let system = system.await;
-        system.ready(PATIENCE).await.unwrap();
+        system.ready(TIMEOUT).await.unwrap();
         apis.push(Api::new(system.address().unwrap()));
         systems.push(system);
     }

@@ -1,4 +1,4 @@
-//! Clients of the WebSockets: a plain one, and an agent as somebody else would write it.
+//! Clients of the WebSockets: a plain one, and an agent as an outside author would write it.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use uuid::Uuid;
 
-use crate::{Api, PATIENCE};
+use crate::{Api, TIMEOUT};
 
 /// What came on a socket.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +64,7 @@ impl Socket {
         self.0.send(Message::binary(bytes.to_vec())).await.unwrap();
     }
 
-    /// Sends an envelope and gives its id.
+    /// Sends an envelope and returns its id.
     pub async fn send(&mut self, kind: &str, payload: Value) -> String {
         self.answer(kind, payload, None).await
     }
@@ -83,7 +83,7 @@ impl Socket {
     /// The next frame.
     pub async fn next(&mut self) -> Frame {
         loop {
-            let message = timeout(PATIENCE, self.0.next())
+            let message = timeout(TIMEOUT, self.0.next())
                 .await
                 .expect("a frame in time");
             match message {
@@ -115,7 +115,7 @@ impl Socket {
         }
     }
 
-    /// Waits for the close and gives its code and reason.
+    /// Waits for the close and returns its code and reason.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.next().await {
@@ -145,7 +145,7 @@ impl Agent {
         })
     }
 
-    /// Connects and says this hello.
+    /// Connects and sends this hello.
     pub async fn join(api: &Api, hello: Value) -> Self {
         let mut socket = Socket::connect(api, "/agent").await.unwrap();
         socket.send("agent.hello", hello).await;
@@ -153,7 +153,7 @@ impl Agent {
         Self { socket, welcome }
     }
 
-    /// Waits for an offer and accepts it; gives its payload.
+    /// Waits for an offer and accepts it; returns its payload.
     pub async fn accept(&mut self) -> Value {
         let mut offer = self.socket.envelope_of("orchestrator.assign.start").await;
         let (job, id) = (

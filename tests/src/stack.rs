@@ -18,7 +18,7 @@ use quintet_workers::RunWorkerConfig;
 use quintet_workers::effects::EffectsConfig;
 use tempfile::TempDir;
 
-use crate::{Api, PATIENCE};
+use crate::{Api, TIMEOUT};
 
 /// What a system is made of.
 pub struct Plan {
@@ -133,7 +133,7 @@ impl Stack {
             metrics: None,
         };
         let system = System::start(config, telemetry.prometheus()).await.unwrap();
-        system.ready(PATIENCE).await.unwrap();
+        system.ready(TIMEOUT).await.unwrap();
         let api = Api::new(system.address().unwrap());
         for number in 1..=plan.agents {
             api.until_agent(&format!("agent-{number}"), "IDLE").await;
@@ -158,9 +158,9 @@ impl Stack {
         self.telemetry.flush().await.unwrap();
     }
 
-    /// Ends the system in order; the bus goes on.
+    /// Ends the system in order; the bus continues.
     pub async fn stop(self) -> Nats {
-        let report = self.system.shutdown(PATIENCE).await;
+        let report = self.system.shutdown(TIMEOUT).await;
         assert!(report.is_clean(), "{report:?}");
         self.nats
     }

@@ -1,4 +1,4 @@
-//! What an agent is told at its start.
+//! Configuration of an agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use quintet_worker::process::EnvironmentFilter;
 
 use crate::executors::Executor;
 
-/// Everything an agent can be told. [`AgentConfig::new`] has defaults for all but its id.
+/// All settings of an agent. [`AgentConfig::new`] has defaults for all but its id.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
     /// Its id, stable over restarts.
     pub agent: AgentId,
-    /// What people call it.
+    /// Its display name.
     pub name: String,
     /// The pool whose scheduler owns it.
     pub pool: PoolName,
     /// How many jobs at once.
     pub slots: u32,
-    /// The largest picture it can handle.
+    /// The largest resolution it can handle.
     pub max_resolution: Option<Resolution>,
     /// Labels that requirements match by equality.
     pub labels: BTreeMap<String, String>,

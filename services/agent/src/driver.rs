@@ -1,4 +1,4 @@
-//! Lives an agent's life: its only `select!`, around the core.
+//! The event loop of an agent: its only `select!`, around the core.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -31,13 +31,13 @@ use crate::outbound::Outbound;
 const CHILD_EVENTS: usize = 1024;
 /// Most events that are handled before their reports are sent.
 const BURST: usize = 256;
-/// How long ffmpeg may take to say its version.
+/// How long ffmpeg may take to print its version.
 const FFMPEG_PROBE: Duration = Duration::from_secs(5);
 /// How long after the grace of a drain the agent waits for processes that cannot be killed.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
 /// How much later than the agent itself its reaper ends what may run elsewhere: an agent that runs looks at least this often,
-/// and the scheduler waits a second longer than it says.
-const HEAD_START: Duration = Duration::from_millis(600);
+/// and the scheduler waits a second longer than the answer's deadline.
+const FENCE_SLACK: Duration = Duration::from_millis(600);
 /// How long the last reports may take to be stored.
 const LAST_REPORTS: Duration = Duration::from_secs(5);
 /// How long the last log lines and answers may take.
@@ -60,7 +60,7 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
     };
     let hello = hello(&config, &abilities);
     let options = LinkOptions::default();
-    let (link, mut heard) = AgentLink::open(bus.clone(), identity, hello, options);
+    let (link, mut link_events) = AgentLink::open(bus.clone(), identity, hello, options);
     let tasks = Tasks::new(format!("agent/{}", config.agent));
     tasks.spawn(
         "watchdog",
@@ -84,10 +84,12 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
     };
     info!(agent = %driver.config.agent, slots = driver.config.slots, "agent started");
     let agent = driver.config.agent.to_string();
-    let leaving = driver.live(&mut heard, child_events, &shutdown).await;
-    // The link lives as long as somebody listens to it.
+    let leaving = driver
+        .event_loop(&mut link_events, child_events, &shutdown)
+        .await;
+    // The link runs as long as its receiver exists.
     let left = leave(leaving, &link, agent).await;
-    drop(heard);
+    drop(link_events);
     let report = tasks.shutdown(LAST_TASKS).await;
     if !report.is_clean() {
         warn!(aborted = ?report.aborted, "some tasks did not end in time");
@@ -95,14 +97,14 @@ pub async fn run(config: AgentConfig, bus: Bus, shutdown: CancellationToken) -> 
     left
 }
 
-/// Tells the reaper when restartable jobs must have ended: when this process is frozen it cannot end them itself.
+/// Sets the reaper's deadline for restartable jobs: when this process is frozen it cannot end them itself.
 async fn watch_fence(
     mut fences_at: watch::Receiver<Option<Moment>>,
     spawner: Spawner,
 ) -> Result<(), Infallible> {
     loop {
         if let Some(at) = *fences_at.borrow_and_update() {
-            spawner.fence_at(at.after(HEAD_START));
+            spawner.fence_at(at.after(FENCE_SLACK));
         }
         if fences_at.changed().await.is_err() {
             return Ok(());
@@ -113,14 +115,14 @@ async fn watch_fence(
 async fn leave(leaving: Leaving, link: &LinkHandle, agent: String) -> Result<(), Error> {
     match leaving {
         Leaving::Drained => {
-            let said = async {
+            let goodbye = async {
                 link.flush(LAST_REPORTS).await?;
                 link.goodbye("the agent was shut down").await
             };
-            match said.await {
+            match goodbye.await {
                 Ok(()) => info!(%agent, "agent left"),
                 Err(error @ (LinkError::Late { .. } | LinkError::Closed)) => {
-                    warn!(%agent, %error, "agent left without being heard");
+                    warn!(%agent, %error, "agent left without a confirmed goodbye");
                 }
             }
             Ok(())
@@ -178,18 +180,18 @@ struct Driver {
     outbound: Outbound,
 }
 
-enum Happened<'l> {
+enum Wake<'l> {
     Event(Event),
-    Heard(LinkEvent),
+    Link(LinkEvent),
     Closed,
     Room(ReportSlot<'l>),
     Drain,
 }
 
 impl Driver {
-    async fn live(
+    async fn event_loop(
         mut self,
-        heard: &mut mpsc::Receiver<LinkEvent>,
+        link_events: &mut mpsc::Receiver<LinkEvent>,
         mut child_events: mpsc::Receiver<Event>,
         shutdown: &CancellationToken,
     ) -> Leaving {
@@ -198,28 +200,28 @@ impl Driver {
         let mut is_open = true;
         loop {
             // Every branch is cancel-safe: a token, channels, a queue of timers, a permit that is returned.
-            let happened = tokio::select! {
+            let wake = tokio::select! {
                 biased;
-                () = shutdown.cancelled(), if !drains => Happened::Drain,
-                Some(event) = child_events.recv() => Happened::Event(event),
-                event = self.outbound.timer() => Happened::Event(event),
-                Ok(slot) = link.slot(), if self.outbound.has_reports() => Happened::Room(slot),
-                event = heard.recv(), if is_open => event.map_or(Happened::Closed, Happened::Heard),
+                () = shutdown.cancelled(), if !drains => Wake::Drain,
+                Some(event) = child_events.recv() => Wake::Event(event),
+                event = self.outbound.timer() => Wake::Event(event),
+                Ok(slot) = link.slot(), if self.outbound.has_reports() => Wake::Room(slot),
+                event = link_events.recv(), if is_open => event.map_or(Wake::Closed, Wake::Link),
             };
-            match happened {
-                Happened::Drain => {
+            match wake {
+                Wake::Drain => {
                     drains = true;
                     let grace = self.config.drain_grace;
                     info!(agent = %self.config.agent, "agent drains");
                     self.outbound.limit_drain(grace + DRAIN_SLACK);
                     self.step(vec![Event::DrainAsked { grace }], &Span::none());
                 }
-                Happened::Event(event) => self.step(vec![event], &Span::none()),
-                Happened::Room(slot) => self.outbound.send_in(slot),
-                Happened::Heard(event) => self.hear(event),
-                Happened::Closed => is_open = false,
+                Wake::Event(event) => self.step(vec![event], &Span::none()),
+                Wake::Room(slot) => self.outbound.send_in(slot),
+                Wake::Link(event) => self.link_event(event),
+                Wake::Closed => is_open = false,
             }
-            self.take_what_is_there(heard, &mut child_events);
+            self.take_ready(link_events, &mut child_events);
             self.publish();
             if let Some(leaving) = self.outbound.leaving {
                 return leaving;
@@ -228,9 +230,9 @@ impl Driver {
     }
 
     /// Handles what has come already, so that a burst costs one list of jobs and one batch of reports.
-    fn take_what_is_there(
+    fn take_ready(
         &mut self,
-        heard: &mut mpsc::Receiver<LinkEvent>,
+        link_events: &mut mpsc::Receiver<LinkEvent>,
         child_events: &mut mpsc::Receiver<Event>,
     ) {
         for _ in 0..BURST {
@@ -238,15 +240,15 @@ impl Driver {
                 self.step(vec![event], &Span::none());
             } else if let Some(event) = self.outbound.timer().now_or_never() {
                 self.step(vec![event], &Span::none());
-            } else if let Ok(event) = heard.try_recv() {
-                self.hear(event);
+            } else if let Ok(event) = link_events.try_recv() {
+                self.link_event(event);
             } else {
                 return;
             }
         }
     }
 
-    fn hear(&mut self, event: LinkEvent) {
+    fn link_event(&mut self, event: LinkEvent) {
         if matches!(event, LinkEvent::Replaced | LinkEvent::Closed) {
             self.outbound.limit_drain(DRAIN_SLACK);
         }

@@ -1,4 +1,4 @@
-//! Why an agent ends other than by being asked to.
+//! Errors that end an agent.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What comes from the link, as events; with each the span in which it is handled.
+//! Inbound: messages of the link as events, each with the span in which it is handled.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Answers {
     }
 }
 
-/// Reads what the link says; an event of the link may be several of ours.
+/// Translates an event of the link, which may be several of ours.
 pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> (Vec<Event>, Span) {
     let event = match event {
         LinkEvent::Welcome(settings) => Event::Welcome(settings),
@@ -51,7 +51,7 @@ pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> 
             return (vec![Event::Assigned(Box::new(delivery.message))], span);
         }
         LinkEvent::Confirmed(placement) => Event::Confirmed(placement),
-        LinkEvent::Kill(placement) => Event::Unwanted(placement),
+        LinkEvent::Kill(placement) => Event::Revoked(placement),
         LinkEvent::Command {
             command,
             meta,
@@ -69,7 +69,7 @@ pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> 
             };
             let span = incoming.span("agent.command");
             let answer = answers.expect(incoming.responder);
-            return (vec![asked(incoming.message, answer)], span);
+            return (vec![command_event(incoming.message, answer)], span);
         }
         LinkEvent::Stored(reports) => {
             let finals = reports.into_iter().filter_map(final_of);
@@ -83,14 +83,14 @@ pub(crate) fn read(agent: &AgentId, event: LinkEvent, answers: &mut Answers) -> 
         LinkEvent::Fence => Event::Fenced,
         LinkEvent::Replaced => Event::Replaced,
         LinkEvent::Closed => Event::LinkClosed,
-        // Contact, and what a newer link may say.
+        // Contact, and unknown events of a newer link.
         _ => return (Vec::new(), Span::none()),
     };
     (vec![event], Span::none())
 }
 
-pub(crate) fn asked(command: AgentCommand, answer: AnswerId) -> Event {
-    let ask = |job_id: JobId, attempt: Attempt, request| Event::Asked {
+pub(crate) fn command_event(command: AgentCommand, answer: AnswerId) -> Event {
+    let command_for = |job_id: JobId, attempt: Attempt, request| Event::CommandReceived {
         placement: JobAttempt { job_id, attempt },
         request,
         answer,
@@ -103,17 +103,17 @@ pub(crate) fn asked(command: AgentCommand, answer: AnswerId) -> Event {
             ..
         } => {
             let deadline = Duration::from_millis(deadline_ms);
-            ask(job_id, attempt, Request::Stop { deadline })
+            command_for(job_id, attempt, Request::Stop { deadline })
         }
-        AgentCommand::Kill { job_id, attempt } => ask(job_id, attempt, Request::Kill),
+        AgentCommand::Kill { job_id, attempt } => command_for(job_id, attempt, Request::Kill),
         AgentCommand::Control {
             job_id,
             attempt,
             command,
             args,
-        } => ask(job_id, attempt, Request::Control { command, args }),
+        } => command_for(job_id, attempt, Request::Control { command, args }),
         // The link keeps the news of a replacement to itself.
-        AgentCommand::Replaced { .. } | AgentCommand::Unknown => Event::NotUnderstood { answer },
+        AgentCommand::Replaced { .. } | AgentCommand::Unknown => Event::UnknownCommand { answer },
     }
 }
 

@@ -1,4 +1,4 @@
-//! The agent: runs jobs as child processes, and says what becomes of them.
+//! The agent: runs jobs as child processes, and reports their progress and end.
 //!
 //! It owns its child processes, their output, and the answer to "does this placement run here". It refuses
 //! to decide what runs where, to start anything before its acceptance was confirmed, and to keep a job that
@@ -11,7 +11,7 @@
 //!   refused                                   └──exit────┴─────exit────────┴──kill────┘
 //! ```
 //!
-//! [`run`] is the whole program; `core` decides, `driver` lives, `child` looks after one process. Children
+//! [`run`] is the whole program; `core` decides, `driver` runs the event loop, `child` supervises one process. Children
 //! sit in process groups of their own and die with the agent: the kernel kills the child itself, the
 //! [`reaper`](quintet_worker::process::reaper) kills everything that the child started.
 

@@ -10,7 +10,7 @@ pub const JOBS_ENDED_TOTAL: &str = "agent_jobs_ended_total";
 pub const SLOTS_USED: &str = "agent_slots_used";
 /// Log lines, by `fate`: stored, dropped.
 pub const LOG_LINES_TOTAL: &str = "agent_log_lines_total";
-/// Happenings that could not be stored.
+/// Events of jobs that could not be stored.
 pub const EVENTS_DROPPED_TOTAL: &str = "agent_events_dropped_total";
 
 pub(crate) fn offer(accepted: bool) {

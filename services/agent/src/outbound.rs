@@ -1,5 +1,5 @@
-//! Does what the core decided. Nothing here waits: reports queue up, children have tasks of their own, timers
-//! and the ends of noops come back as events.
+//! Outbound: performs the effects of the core. Nothing here waits: reports queue up, children have tasks of their own,
+//! timers and the ends of noops come back as events.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -26,8 +26,8 @@ use crate::executors::{NoopEnd, NoopPlan, Plan};
 use crate::inbound::Answers;
 use crate::metrics;
 
-/// Happenings that wait for the bus; when full, new ones are dropped and counted.
-const HAPPENINGS: usize = 256;
+/// Events of jobs that wait for the bus; when full, new ones are dropped and counted.
+const JOB_EVENTS: usize = 256;
 /// Most reports handed to the link at once.
 const REPORTS_AT_ONCE: usize = 256;
 /// The longest that the timers can count.
@@ -55,7 +55,7 @@ pub(crate) struct Outbound {
     running: HashMap<JobAttempt, Running>,
     timers: DelayQueue<Timer>,
     reports: VecDeque<(AgentReport, Span)>,
-    happenings: mpsc::Sender<(JobEvent, Span)>,
+    job_events: mpsc::Sender<(JobEvent, Span)>,
     /// The trace of each job, from its offer to its end.
     spans: HashMap<JobAttempt, Span>,
     /// What happened because of an effect.
@@ -65,11 +65,11 @@ pub(crate) struct Outbound {
 
 impl Outbound {
     pub(crate) fn new(context: child::Context, link: LinkHandle) -> Self {
-        let (happenings, queue) = mpsc::channel(HAPPENINGS);
-        let storing = store_happenings(context.bus.clone(), queue);
+        let (job_events, queue) = mpsc::channel(JOB_EVENTS);
+        let storing = store_job_events(context.bus.clone(), queue);
         context
             .tasks
-            .spawn("happenings", ExitPolicy::Optional, storing);
+            .spawn("job_events", ExitPolicy::Optional, storing);
         Self {
             context,
             link,
@@ -77,7 +77,7 @@ impl Outbound {
             running: HashMap::new(),
             timers: DelayQueue::new(),
             reports: VecDeque::new(),
-            happenings,
+            job_events,
             spans: HashMap::new(),
             events: VecDeque::new(),
             leaving: None,
@@ -101,7 +101,7 @@ impl Outbound {
                 self.after(after, Timer::Deadline(placement, deadline));
             }
             Effect::Answer(answer, reply) => self.answer(answer, reply),
-            Effect::Happened {
+            Effect::RecordEvent {
                 placement,
                 kind,
                 message,
@@ -115,7 +115,7 @@ impl Outbound {
                     ts: quintet_bus::now(),
                 };
                 let span = self.span(&placement);
-                if self.happenings.try_send((event, span)).is_err() {
+                if self.job_events.try_send((event, span)).is_err() {
                     metrics::event_dropped();
                 }
             }
@@ -383,7 +383,7 @@ fn placement_of(report: &AgentReport) -> Option<JobAttempt> {
     }
 }
 
-async fn store_happenings(
+async fn store_job_events(
     bus: Bus,
     mut queue: mpsc::Receiver<(JobEvent, Span)>,
 ) -> Result<(), Infallible> {
@@ -394,7 +394,7 @@ async fn store_happenings(
         };
         let stored = async { bus.store(&subject, &event, None).await?.await };
         if let Err(error) = stored.instrument(span).await {
-            debug!(%error, "a happening could not be stored");
+            debug!(%error, "an event of a job could not be stored");
             metrics::event_dropped();
         }
     }

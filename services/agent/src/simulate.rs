@@ -18,14 +18,14 @@ use crate::driver::hello;
 use crate::executors::{Abilities, Executor, Plan};
 
 /// How long a process takes to end when it is killed or asked to.
-const DYING: Duration = Duration::from_millis(150);
+const EXIT_DELAY: Duration = Duration::from_millis(150);
 
 enum Timer {
     Deadline(JobAttempt, Deadline),
     Exit(JobAttempt, Exit),
 }
 
-/// An agent whose world is made by its owner.
+/// An agent that its owner drives.
 pub struct Simulated {
     link: link::Core,
     core: Core,
@@ -38,7 +38,8 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// An agent that has just been started; [`Simulated::heard`] it [`Event::Woken`](link::Event::Woken) first.
+    /// An agent that has just been started; pass it [`Event::Woken`](link::Event::Woken) first, by
+    /// [`Simulated::link_event`].
     pub fn boot(config: &AgentConfig, sessions: impl FnMut() -> AgentSession + 'static) -> Self {
         let abilities = Abilities {
             allowed: Executor::ALL.into(),
@@ -64,11 +65,11 @@ impl Simulated {
     /// The first session.
     pub fn open(&mut self, moment: Moment, wall: Timestamp) -> Vec<link::Effect> {
         let session = (self.sessions)();
-        self.heard(link::Event::SessionOpened(session), moment, wall)
+        self.link_event(link::Event::SessionOpened(session), moment, wall)
     }
 
-    /// Something came over the bus, or time passed. Gives what goes out.
-    pub fn heard(
+    /// A message came over the bus, or time passed. Returns the effects of the link.
+    pub fn link_event(
         &mut self,
         event: link::Event,
         moment: Moment,
@@ -81,7 +82,7 @@ impl Simulated {
     }
 
     /// A command of the owner.
-    pub fn commanded(
+    pub fn command(
         &mut self,
         command: AgentCommand,
         moment: Moment,
@@ -93,7 +94,7 @@ impl Simulated {
             return out;
         }
         self.count += 1;
-        let event = crate::inbound::asked(command, AnswerId(self.count));
+        let event = crate::inbound::command_event(command, AnswerId(self.count));
         self.step(vec![event], moment, wall, &mut out);
         out
     }
@@ -159,7 +160,7 @@ impl Simulated {
                         continue;
                     }
                     link::Effect::Offer(assignment, _) => vec![Event::Assigned(assignment)],
-                    link::Effect::Notify(told) => of_told(told),
+                    link::Effect::Notify(notification) => of_notification(notification),
                     link::Effect::Flushed(_) => continue,
                     link::Effect::Leave => {
                         self.has_left = true;
@@ -203,7 +204,7 @@ impl Simulated {
                             signal: 9,
                             tail: Vec::new(),
                         };
-                        self.after(moment, DYING, Timer::Exit(placement, exit));
+                        self.after(moment, EXIT_DELAY, Timer::Exit(placement, exit));
                     }
                     Effect::Schedule(placement, deadline, after) => {
                         self.after(moment, after, Timer::Deadline(placement, deadline));
@@ -211,7 +212,7 @@ impl Simulated {
                     Effect::Leave(_) => self.has_left = true,
                     Effect::Control { .. }
                     | Effect::Answer(..)
-                    | Effect::Happened { .. }
+                    | Effect::RecordEvent { .. }
                     | Effect::Note(..) => {}
                 }
             }
@@ -227,11 +228,11 @@ impl Simulated {
     }
 }
 
-fn of_told(told: link::Notification) -> Vec<Event> {
-    match told {
+fn of_notification(notification: link::Notification) -> Vec<Event> {
+    match notification {
         link::Notification::Welcome(settings) => vec![Event::Welcome(settings)],
         link::Notification::Confirmed(placement) => vec![Event::Confirmed(placement)],
-        link::Notification::Kill(placement) => vec![Event::Unwanted(placement)],
+        link::Notification::Kill(placement) => vec![Event::Revoked(placement)],
         link::Notification::Stored(reports) => {
             let finals = reports.into_iter().filter_map(crate::inbound::final_of);
             finals.map(Event::FinalStored).collect()

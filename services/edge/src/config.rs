@@ -19,15 +19,15 @@ pub const DEFAULT_AGENT_TOKEN: &str = "dev-shared-token";
 pub struct EdgeConfig {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// What agents on WebSockets must say.
+    /// The token of agents on WebSockets.
     pub agent_token: Secret,
     /// Keys of the interface, beside those that are stored. Without any it is open, see `open_to`.
     pub api_keys: Vec<ApiKey>,
-    /// Who is served while there is no key.
+    /// The clients that are served while there is no key.
     pub open_to: OpenTo,
     /// Hosts besides this machine's own names that are served while there is no key; `*` stands for all.
     pub allowed_hosts: Vec<String>,
-    /// Proxies whose word about the address of a client counts.
+    /// Proxies that are trusted about the address of a client.
     pub trusted_proxies: Vec<Network>,
     /// Origins whose pages may use the interface from a browser; `*` allows all. None allows those of this machine and of
     /// the edge itself.
@@ -50,7 +50,7 @@ pub struct EdgeConfig {
     pub max_streams_per_address: usize,
     /// How long a client may take to send the head of a request, and a connection may wait for its next one.
     pub head_timeout: Duration,
-    /// How long a new agent socket may take to say hello.
+    /// How long a new agent socket may take to send hello.
     pub hello_timeout: Duration,
     /// How long open requests may take to finish when the edge is asked to leave.
     pub shutdown_grace: Duration,

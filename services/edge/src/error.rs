@@ -97,8 +97,8 @@ impl HttpError {
         self
     }
 
-    /// Says another sentence; the one before becomes the hint.
-    pub(crate) fn said(mut self, error: &str) -> Self {
+    /// Replaces the message; the one before becomes the hint.
+    pub(crate) fn with_error(mut self, error: &str) -> Self {
         let hint = std::mem::replace(&mut self.reply.error, error.to_owned());
         self.hint(hint)
     }

@@ -76,7 +76,7 @@ fn submit_batch(body: &[u8]) -> Result<(), HttpError> {
 fn put_template(body: &[u8]) -> Result<(), HttpError> {
     let id = TemplateId::parse("t").expect("a legal id");
     let template = templates::named(id.clone(), object(body)?)?;
-    assert_eq!(template.id, id, "the path says which template it is");
+    assert_eq!(template.id, id, "the path names the template");
     travels(&PutTemplate {
         template: template.clone(),
     });

@@ -6,8 +6,8 @@
 //!
 //! - One folder per kind of work (`jobs`, `runs`, `frames`), with its routes, event streams, sockets and its client of the bus;
 //!   `dashboard` and `service` are the edge's own.
-//! - `server` is the listener, `http` what every request passes through, `access` who may do what, `live` what is watched once
-//!   for all listeners. `router` puts the kinds together, and nothing imports it.
+//! - `server` is the listener, `http` what every request passes through, `access` the permissions, `live` what is
+//!   watched once for all listeners. `router` puts the kinds together, and nothing imports it.
 //! - Imports point down: router, kinds, `state`, `http`, `access`; `config` stands on what `access` can parse.
 
 mod access;

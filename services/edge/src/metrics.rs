@@ -10,7 +10,7 @@ pub const REQUESTS_TOTAL: &str = "http_requests_total";
 pub const REQUEST_SECONDS: &str = "http_request_duration_seconds";
 /// Open event streams and sockets, by `kind`: events, logs, runs, ui, agent, frames, frame_worker.
 pub const STREAMS: &str = "edge_streams";
-/// Frames of agents that made no sense and were ignored, by `kind`.
+/// Invalid frames of agents that were ignored, by `kind`.
 pub const IGNORED_FRAMES_TOTAL: &str = "edge_ignored_frames_total";
 /// Sockets that did not read and were closed or given a fresh snapshot, by `kind`.
 pub const SLOW_CLIENTS_TOTAL: &str = "edge_slow_clients_total";
@@ -25,7 +25,7 @@ pub(crate) fn request(method: &'static str, route: String, status: u16, took: Du
         .record(took.as_secs_f64());
 }
 
-/// Counts a stream as open as long as it lives.
+/// Counts a stream as open until it is dropped.
 pub(crate) struct OpenStream(&'static str);
 
 impl OpenStream {

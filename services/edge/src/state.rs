@@ -1,4 +1,4 @@
-//! What every handler gets: the bus, who may do what, what is live, and the end; nothing of a kind of work.
+//! Shared state of every handler: the bus, access, live views, and the shutdown; nothing of a kind of work.
 //!
 //! Extractors of [`crate::http`] take only the part that they need, by `FromRef`; so HTTP knows nothing of this module.
 

@@ -1,4 +1,4 @@
-//! What the frames service is told at its start: a display, its line, and the programs that draw for it.
+//! Configuration of the frames service: a display, its line, and the programs that draw for it.
 //!
 //! The display and the programs are sections of one file, TOML or YAML, named and nested as `GET /config` shows them.
 
@@ -20,7 +20,7 @@ use crate::display::{BitOrder, Map, PanelError, Shown};
 /// Most bytes of a frame: a message of NATS has room for it, and for what goes with it.
 const MOST_FRAME_BYTES: usize = 768 * 1024;
 
-/// Everything the frames service can be told. [`FramesConfig::new`] has defaults for all but its name.
+/// All settings of the frames service. [`FramesConfig::new`] has defaults for all but its name.
 #[derive(Clone, Debug)]
 pub struct FramesConfig {
     /// Names this process among those that may drive the display.
@@ -93,7 +93,7 @@ pub struct Display {
     pub canvas: Canvas,
     /// The panels, in the order in which they are written to.
     pub panels: Vec<Panel>,
-    /// Frames per second unless somebody sets another rate.
+    /// Frames per second unless an operator sets another rate.
     pub fps: Fps,
     /// Frames per second that the display can show at most.
     pub max_fps: Fps,
@@ -146,7 +146,7 @@ pub struct ProcessSpec {
     pub environment: BTreeMap<String, String>,
 }
 
-/// Why a configuration is of no use.
+/// Why a configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The panels do not fit the canvas.
@@ -195,7 +195,7 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// The file says something else than it should.
+    /// The file has invalid content.
     #[error("{} is not what is expected: {reason}", path.display())]
     Parse {
         /// The file.
@@ -247,7 +247,7 @@ impl Display {
         Map::new(self.panels.clone(), self.bit_order, self.canvas)
     }
 
-    /// As everybody may see it.
+    /// The public configuration.
     pub fn shown(&self) -> DisplayConfig {
         let line = &self.line;
         DisplayConfig {
@@ -323,7 +323,7 @@ struct SerialSection {
 }
 
 impl FramesConfig {
-    /// Takes over what a file says; YAML if its name ends so, TOML else.
+    /// Applies a file; YAML if its name ends so, TOML else.
     pub fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -358,7 +358,7 @@ impl Display {
         let millis = |ms: u32| Duration::from_millis(ms.into());
         set(&mut self.canvas, section.canvas);
         set(&mut self.fps, section.fps);
-        // A display that is configured to be faster can be, unless something else is said.
+        // A display that is configured to be faster can be, unless configured otherwise.
         self.max_fps = section.max_fps.unwrap_or(match self.fps > self.max_fps {
             true => self.fps,
             false => self.max_fps,
@@ -396,7 +396,7 @@ impl Display {
 
 impl Line {
     fn take(&mut self, section: SerialSection) {
-        // Whoever names a device has one.
+        // A configured device exists.
         self.enabled = section
             .enabled
             .unwrap_or(section.device.is_some() || self.enabled);
@@ -481,7 +481,7 @@ processes:
     }
 
     #[test]
-    fn a_file_says_the_same_in_toml_and_yaml() {
+    fn a_file_means_the_same_in_toml_and_yaml() {
         let toml = read("frames.toml", TOML).unwrap();
         let yaml = read("frames.yaml", YAML).unwrap();
         assert_eq!(toml.display, yaml.display);

@@ -1,4 +1,4 @@
-//! The display and its owner: how it is led, what a term of driving it starts from, and what is kept between terms.
+//! The display and its owner: its leader, the state that a term starts from, and the state between terms.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,7 +183,7 @@ impl Owner for DisplayOwner {
         Ok(Some(core.reload(stored, clock.now())))
     }
 
-    async fn conclude(&mut self, core: CoreOf<Outbound>, outbound: Outbound) {
+    async fn end_term(&mut self, core: CoreOf<Outbound>, outbound: Outbound) {
         self.image = Some(core.shown());
         let tasks = outbound.tasks.clone();
         // With the channel of their events closed, processes wait for nothing.

@@ -1,6 +1,6 @@
-//! What arrives on the bus, as events of the core, and the pending reply to each request.
+//! Inbound: messages of the bus as events of the core, and the pending reply to each request.
 //!
-//! Requests that came too late are dropped. Frames come in one subscription, whichever worker sent them: what it may hold
+//! Requests that came too late are dropped. Frames of all workers come in one subscription: what it may hold
 //! unread is bounded, and so is the memory that one worker can take.
 
 use futures::StreamExt;
@@ -28,21 +28,22 @@ pub(crate) async fn open(inbox: &mut InboxOf<Outbound>) -> Result<(), Error> {
     inbox.endpoint("status", &FramesStatus {}, status).await?;
     let subject = FormerFramesStatus {};
     inbox.endpoint("look", &subject, status).await?;
-    let event = |id, asked: ActivateWorker| command(id, Command::Activate(asked.id));
+    let event = |id, request: ActivateWorker| command(id, Command::Activate(request.id));
     let subject = ActivateFrameWorker {};
     inbox.endpoint("activate", &subject, event).await?;
-    let event = |id, asked: FrameWorkerRef| command(id, Command::Start(asked.id));
+    let event = |id, request: FrameWorkerRef| command(id, Command::Start(request.id));
     inbox.endpoint("start", &StartFrameWorker {}, event).await?;
-    let event = |id, asked: FrameWorkerRef| command(id, Command::Stop(asked.id));
+    let event = |id, request: FrameWorkerRef| command(id, Command::Stop(request.id));
     inbox.endpoint("stop", &StopFrameWorker {}, event).await?;
-    let event = |id, asked: FrameWorkerRef| Event::SettingsRequested(id, asked.id);
+    let event = |id, request: FrameWorkerRef| Event::SettingsRequested(id, request.id);
     let subject = GetFrameWorkerSettings {};
     inbox.endpoint("settings", &subject, event).await?;
-    let event =
-        |id, asked: ConfigureFrameWorker| command(id, Command::Configure(asked.id, asked.settings));
+    let event = |id, request: ConfigureFrameWorker| {
+        command(id, Command::Configure(request.id, request.settings))
+    };
     let subject = ConfigureFrameWorkers {};
     inbox.endpoint("configure", &subject, event).await?;
-    let event = |id, asked: SetFps| command(id, Command::SetRate(asked.fps));
+    let event = |id, request: SetFps| command(id, Command::SetRate(request.fps));
     inbox.endpoint("fps", &SetFrameRate {}, event).await?;
     let subject = GetDisplayPicture {};
     let event = Event::ImageRequested;

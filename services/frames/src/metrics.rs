@@ -5,13 +5,13 @@ use quintet_contract::frame_api::FrameStats;
 
 /// Whether this process drives the display: 1 or 0.
 pub const LEADS: &str = "quintet_frames_leads";
-/// Frames that came.
+/// Frames received.
 pub const RECEIVED_TOTAL: &str = "quintet_frames_received_total";
-/// Frames that the display took.
+/// Frames forwarded to the display.
 pub const FORWARDED_TOTAL: &str = "quintet_frames_forwarded_total";
-/// All other frames.
+/// Frames dropped.
 pub const DROPPED_TOTAL: &str = "quintet_frames_dropped_total";
-/// Workers that run now.
+/// Running workers.
 pub const RUNNING: &str = "quintet_frames_workers_running";
 /// Times the line to the panels was lost.
 pub const LINE_LOST_TOTAL: &str = "quintet_frames_line_lost_total";
@@ -20,7 +20,7 @@ pub(crate) fn leads(does: bool) {
     gauge!(LEADS).set(if does { 1.0 } else { 0.0 });
 }
 
-/// Of this term: what came in former ones is counted there.
+/// Of this term: earlier terms are counted there.
 pub(crate) fn published(stats: &FrameStats) {
     counter!(RECEIVED_TOTAL).absolute(stats.counts.received);
     counter!(FORWARDED_TOTAL).absolute(stats.counts.forwarded);

@@ -1,4 +1,5 @@
-//! Does what the core decided. At most one write is in flight, and nothing waits for it but the command that it belongs to.
+//! Outbound: performs the effects of the core. At most one write is in flight, and nothing waits for it but the command
+//! that it belongs to.
 
 use std::collections::HashMap;
 

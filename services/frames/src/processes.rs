@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::config::ProcessSpec;
 use crate::core::Event;
 
-/// Tells a program which worker it is.
+/// The variable that holds the worker's id for a program.
 const WORKER_ID: &str = "QUINTET_WORKER_ID";
 /// Most bytes of a line of output that are logged.
 const LONGEST_LINE: usize = 4096;
@@ -73,7 +73,7 @@ impl Processes {
         let name = format!("process {worker}");
         self.tasks.spawn(&name, ExitPolicy::Optional, async move {
             live(&spec, &spawner, grace, &halt, &events).await;
-            // Nobody hears it when the service ends.
+            // No receiver is left when the service ends.
             let _ = events.send(Event::ProcessEnded(spec.id.clone())).await;
             Ok::<_, std::convert::Infallible>(())
         });
@@ -110,11 +110,11 @@ async fn live(
             log_lines(&spec.id, errors).await;
         }
     };
-    let living = live_until(&mut child, &group, grace, halt);
+    let living = run_until(&mut child, &group, grace, halt);
     let ended = tokio::select! {
         biased;
         ended = living => ended,
-        // Its pipe is closed, but it lives on.
+        // Its pipe is closed, but it keeps running.
         ((), ended) = async {
             logging.await;
             ((), std::future::pending::<std::io::Result<std::process::ExitStatus>>().await)
@@ -122,7 +122,9 @@ async fn live(
     };
     match ended {
         Ok(status) => info!(worker = %spec.id, %status, "the process of a worker ended"),
-        Err(error) => warn!(worker = %spec.id, %error, "lost sight of the process of a worker"),
+        Err(error) => {
+            warn!(worker = %spec.id, %error, "waiting for the process of a worker failed")
+        }
     }
 }
 
@@ -145,8 +147,8 @@ fn command(spec: &ProcessSpec) -> Command {
     command
 }
 
-/// Waits until a process has ended; ends it when it is told to.
-async fn live_until(
+/// Waits until a process has ended; ends it on request.
+async fn run_until(
     child: &mut Child,
     group: &Group,
     grace: Duration,
@@ -170,17 +172,17 @@ async fn log_lines(worker: &WorkerId, mut output: impl AsyncRead + Unpin) {
     let mut limiter = Limiter::new(LogLimits::default(), Instant::now());
     let mut lines = LineSplitter::new(LONGEST_LINE);
     let mut buffer = vec![0; READ];
-    let mut say = |line: Line<'_>| {
+    let mut log = |line: Line<'_>| {
         let text = line.text(LONGEST_LINE);
         if limiter.allows(text.len(), Instant::now()) {
-            info!(%worker, line = %text, "a worker's process says");
+            info!(%worker, line = %text, "output of a worker's process");
         }
     };
     loop {
         match output.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
-            Ok(read) => lines.feed(&buffer[..read], &mut say),
+            Ok(read) => lines.feed(&buffer[..read], &mut log),
         }
     }
-    lines.finish(&mut say);
+    lines.finish(&mut log);
 }

@@ -15,9 +15,9 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 /// Long enough for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The program, without what the environment of the test might say.
+/// The program, without the environment of the test.
 fn quintet(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quintet"));
     command
@@ -47,7 +47,7 @@ struct Up {
 }
 
 impl Up {
-    /// Starts it, and reads the line that says where it is.
+    /// Starts it, and reads the line with its address.
     async fn start() -> Self {
         Self::start_in(TempDir::new().unwrap()).await
     }
@@ -59,7 +59,7 @@ impl Up {
         let mut command = quintet(&["up", "--port", "0", "--data-dir", data.to_str().unwrap()]);
         command.stdout(out).stderr(log).process_group(0);
         let process = Process::spawn(command).unwrap();
-        let ready = wait_for("the ready line", PATIENCE, async || {
+        let ready = wait_for("the ready line", TIMEOUT, async || {
             let out = fs::read_to_string(folder.path().join("up.out")).unwrap();
             match out
                 .strip_prefix("ready ")
@@ -87,7 +87,7 @@ impl Up {
 
     /// The nats-server that it started.
     async fn server(&self) -> Pid {
-        let found = wait_for("one nats-server", PATIENCE, async || {
+        let found = wait_for("one nats-server", TIMEOUT, async || {
             match servers(&self.data()).as_slice() {
                 [pid] => Ok(*pid),
                 other => Err(format!("{other:?}")),
@@ -97,14 +97,12 @@ impl Up {
     }
 
     async fn until_no_server(&self) {
-        let gone = wait_for(
-            "nats-server to be gone",
-            PATIENCE,
-            async || match servers(&self.data()).as_slice() {
+        let gone = wait_for("nats-server to be gone", TIMEOUT, async || {
+            match servers(&self.data()).as_slice() {
                 [] => Ok(()),
                 left => Err(format!("{left:?}")),
-            },
-        );
+            }
+        });
         gone.await.unwrap();
     }
 
@@ -133,15 +131,18 @@ fn servers(data: &Path) -> Vec<Pid> {
 }
 
 #[tokio::test]
-async fn a_signal_to_the_group_ends_everything_and_until_then_nobody_else_gets_the_folder() {
+async fn a_signal_to_the_group_ends_everything_and_until_then_no_other_process_gets_the_folder() {
     let mut up = Up::start().await;
     let data = up.data();
     let folder = data.to_str().unwrap();
 
     let second = run(&["up", "--port", "0", "--data-dir", folder]).await;
-    let said = text(&second.stderr);
-    assert_eq!(second.status.code(), Some(1), "{said}");
-    assert!(said.contains("in use by another `quintet up`"), "{said}");
+    let output = text(&second.stderr);
+    assert_eq!(second.status.code(), Some(1), "{output}");
+    assert!(
+        output.contains("in use by another `quintet up`"),
+        "{output}"
+    );
 
     up.runs_a_job().await;
     let doctor = ["doctor", "--data-dir", folder, "--output", "json"];
@@ -155,7 +156,7 @@ async fn a_signal_to_the_group_ends_everything_and_until_then_nobody_else_gets_t
 
     let group = Pid::from_raw(up.process.id().try_into().unwrap()).unwrap();
     kill_process_group(group, Signal::TERM).unwrap();
-    let status = up.process.wait(PATIENCE).await.unwrap();
+    let status = up.process.wait(TIMEOUT).await.unwrap();
     assert!(status.success(), "{status}");
     assert_eq!(servers(&data), []);
     assert!(
@@ -172,7 +173,7 @@ async fn a_nats_server_that_dies_is_started_again_and_one_whose_program_dies_is_
     up.runs_a_job().await;
     let first = up.server().await;
     kill_process(first, Signal::KILL).unwrap();
-    let again = wait_for("another nats-server", PATIENCE, async || {
+    let again = wait_for("another nats-server", TIMEOUT, async || {
         let now = up.server().await;
         if now == first {
             Err("the first is still there")
@@ -210,7 +211,7 @@ async fn log_of_demo(environment: &[(&str, &str)]) -> String {
     let file = fs::File::create(&log).unwrap();
     command.stdout(Stdio::null()).stderr(file);
     let mut process = Process::spawn(command).unwrap();
-    let ended = wait_for("the demonstration to end", PATIENCE, async || {
+    let ended = wait_for("the demonstration to end", TIMEOUT, async || {
         let log = fs::read_to_string(&log).unwrap();
         match log.contains("demo: there is no") {
             true => Ok(log),
@@ -219,7 +220,7 @@ async fn log_of_demo(environment: &[(&str, &str)]) -> String {
     });
     let log = ended.await.unwrap();
     process.signal(Signal::TERM).unwrap();
-    assert!(process.wait(PATIENCE).await.unwrap().success());
+    assert!(process.wait(TIMEOUT).await.unwrap().success());
     log
 }
 
@@ -245,7 +246,7 @@ async fn a_password_of_nats_is_never_printed() {
     let data = data(&folder);
     let data = data.to_str().unwrap();
     let nowhere = "nats://me:hunter2@127.0.0.1:1";
-    for (arguments, says) in [
+    for (arguments, expected) in [
         (
             &["up", "--print-config", "--nats-url", &secret][..],
             "nats://127",
@@ -269,14 +270,14 @@ async fn a_password_of_nats_is_never_printed() {
         ),
     ] {
         let output = run(arguments).await;
-        let said = text(&output.stdout) + &text(&output.stderr);
-        assert!(said.contains(says), "{arguments:?}: {said}");
-        assert!(!said.contains("hunter2"), "{arguments:?}: {said}");
+        let output = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.contains(expected), "{arguments:?}: {output}");
+        assert!(!output.contains("hunter2"), "{arguments:?}: {output}");
     }
 }
 
 #[tokio::test]
-async fn whoever_closes_the_output_does_not_end_what_runs() {
+async fn closing_the_output_does_not_end_the_program() {
     let (folder, port) = (TempDir::new().unwrap(), free_port().unwrap().to_string());
     let data = data(&folder);
     let mut command = quintet(&["up", "--port", &port, "--data-dir", data.to_str().unwrap()]);
@@ -289,7 +290,7 @@ async fn whoever_closes_the_output_does_not_end_what_runs() {
     let mut process = Process::spawn(command).unwrap();
     let url = format!("http://127.0.0.1:{port}");
     // The line is written before this is logged.
-    let serves = wait_for("the line after the ready line", PATIENCE, async || {
+    let serves = wait_for("the line after the ready line", TIMEOUT, async || {
         let log = fs::read_to_string(&log).unwrap();
         if log.contains("everything serves") {
             Ok(())
@@ -301,7 +302,7 @@ async fn whoever_closes_the_output_does_not_end_what_runs() {
     let listed = run(&["--url", &url, "agents", "list"]).await;
     assert!(listed.status.success(), "{}", text(&listed.stderr));
     process.signal(Signal::TERM).unwrap();
-    assert!(process.wait(PATIENCE).await.unwrap().success());
+    assert!(process.wait(TIMEOUT).await.unwrap().success());
 }
 
 #[tokio::test]
@@ -329,13 +330,13 @@ async fn a_password_that_nats_refuses_ends_a_part_at_once() {
     let mut part = quintet(&["serve", "scheduler", "--nats-url", &nats.url()]);
     part.envs([("NATS_USER", "me"), ("NATS_PASSWORD", "wrong")]);
     let ended = tokio::task::spawn_blocking(move || part.output().unwrap());
-    let ended = tokio::time::timeout(PATIENCE / 2, ended)
+    let ended = tokio::time::timeout(TIMEOUT / 2, ended)
         .await
         .expect("it does not wait")
         .unwrap();
-    let said = text(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(5), "{said}");
-    assert!(said.contains("refuses the credentials"), "{said}");
+    let output = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(5), "{output}");
+    assert!(output.contains("refuses the credentials"), "{output}");
 }
 
 #[tokio::test]
@@ -362,17 +363,17 @@ async fn what_cannot_work_is_refused_at_once_with_what_to_do() {
         (&["--agents", "3", "--agent-id", &long_id], 2, "AGENT_ID"),
         (&["--no-such-flag"], 2, "--no-such-flag"),
     ];
-    for (arguments, code, says) in cases {
+    for (arguments, code, expected) in cases {
         let data = path("data");
         let common = ["up", "--port", "0", "--data-dir", &data];
         let mut command = quintet(&[&common[..], arguments].concat());
         let log = fs::File::create(path("log")).unwrap();
         command.stdout(Stdio::null()).stderr(log);
         let mut process = Process::spawn(command).unwrap();
-        let status = process.wait(PATIENCE / 2).await.unwrap();
-        let said = fs::read_to_string(path("log")).unwrap();
-        assert_eq!(status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(said.contains(says), "{arguments:?}: {said}");
+        let status = process.wait(TIMEOUT / 2).await.unwrap();
+        let output = fs::read_to_string(path("log")).unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}: {output}");
+        assert!(output.contains(expected), "{arguments:?}: {output}");
     }
 }
 

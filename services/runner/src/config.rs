@@ -1,4 +1,4 @@
-//! What a runner is told at its start.
+//! Configuration of a runner.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use quintet_contract::id::HolderId;
 
 use crate::kubernetes::KubernetesConfig;
 
-/// Everything a runner can be told. [`RunnerConfig::new`] has the documented default of all but the holder.
+/// All settings of a runner. [`RunnerConfig::new`] has the documented default of all but the holder.
 #[derive(Clone, Debug)]
 pub struct RunnerConfig {
     /// Names this process among the runners; unique to it.

@@ -1,4 +1,4 @@
-//! The shards and their owners: how each is led, and what a term of leading starts from.
+//! The shards and their owners: the leader of each, and the state that a term starts from.
 //!
 //! Every runner stands for election in every shard that it is preferred for, and yields a shard when another runner is.
 
@@ -34,7 +34,7 @@ use crate::{inbound, metrics, plans};
 
 /// Life of a lease; after a kill, another runner leads so much later.
 const LEASE_TTL: Duration = Duration::from_secs(2);
-/// A shard whose lease is another's for so long is led: longer than a lease lives.
+/// A shard whose lease is another's for so long is led: longer than the TTL of a lease.
 const STANDBY_AFTER: Duration = Duration::from_secs(3);
 /// Messages of one batch at most.
 const BATCH: usize = 1024;
@@ -178,7 +178,7 @@ impl Owner for ShardOwner {
     }
 
     /// Executions are begun again by the next leader.
-    async fn conclude(&mut self, _: CoreOf<Outbound>, outbound: Outbound) {
+    async fn end_term(&mut self, _: CoreOf<Outbound>, outbound: Outbound) {
         let _ = outbound.tasks.shutdown(SHUTDOWN_TIMEOUT).await;
     }
 

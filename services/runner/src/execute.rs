@@ -1,9 +1,9 @@
-//! What the runner's own process sees to: nodes of kind `job`, and commands as Jobs of Kubernetes.
+//! Executions in the runner's own process: nodes of kind `job`, and commands as Jobs of Kubernetes.
 //!
 //! Each execution reports as a run worker would; so what the core does with its reports is the same. Everything here can
-//! be begun again: after a restart the runner finds the node running and starts the execution anew, which goes on with
-//! what is there. So an execution ends in two ways: stopped, it stops what it began; left, it leaves all as it is for
-//! whichever part leads next.
+//! be begun again: after a restart the runner finds the node running and starts the execution again, which continues
+//! with what is there. So an execution ends in two ways: stopped, it stops what it began; left, it leaves all as it is
+//! for the next leader.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::runlog::last_checkpoint;
 /// Events of one execution that wait to be reported; the execution waits when it is full.
 const EVENTS: usize = 64;
 /// Wait before NATS is asked again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 type Key = (RunId, NodeId, Attempt);
 
@@ -96,17 +96,19 @@ async fn execute(
     let key = (execution.run, execution.node.clone(), execution.attempt);
     match execution.work {
         ExecutionWork::Job(job) => {
-            let (events, heard) = mpsc::channel(EVENTS);
+            let (events, receiver) = mpsc::channel(EVENTS);
             // The same each time it is begun: what was reported before counts once.
-            let heard = received(heard).enumerate().map(|(before, event)| Reported {
-                seq: before as u64 + 1,
-                event,
-            });
+            let reported = received(receiver)
+                .enumerate()
+                .map(|(before, event)| Reported {
+                    seq: before as u64 + 1,
+                    event,
+                });
             let work = jobs::execute(bus, key.clone(), job, events, stop.clone());
-            tokio::join!(work, report(reports, heard, key));
+            tokio::join!(work, report(reports, reported, key));
         }
         ExecutionWork::Kubernetes(work) => {
-            let (events, heard) = mpsc::channel(EVENTS);
+            let (events, receiver) = mpsc::channel(EVENTS);
             let attempt = OnKubernetes {
                 bus,
                 kubernetes,
@@ -115,7 +117,7 @@ async fn execute(
                 events,
             };
             let work = attempt.run(key.clone(), stop);
-            tokio::join!(work, report(reports, received(heard), key));
+            tokio::join!(work, report(reports, received(receiver), key));
         }
     }
 }
@@ -160,7 +162,7 @@ impl OnKubernetes {
             .await;
     }
 
-    /// The last checkpoint; who is stopped before it could be read needs none.
+    /// The last checkpoint; an execution that is stopped before it could be read needs none.
     async fn resume_state(
         &self,
         run: RunId,
@@ -175,7 +177,7 @@ impl OnKubernetes {
                 Ok(found) => return found,
                 Err(error) => {
                     debug!(%run, %node, error = %chain(&error), "cannot read the last checkpoint of a node yet");
-                    sleep(AGAIN).await;
+                    sleep(RETRY_DELAY).await;
                 }
             }
         }
@@ -188,7 +190,7 @@ impl OnKubernetes {
             retryable: false,
         };
         let seq = self.after.saturating_add(1);
-        // Nobody may be interested any more.
+        // The receiver may be gone.
         let _ = self.events.send(Reported { seq, event }).await;
     }
 }
@@ -214,7 +216,7 @@ async fn report(
             seq,
             event,
         };
-        // Fails when the shard is given up; whichever part takes it over begins again.
+        // Fails when the shard is given up; the next leader begins again.
         if reports.send(report).await.is_err() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What arrives on the bus, as events of the core, and the pending reply to each request.
+//! Inbound: messages of the bus as events of the core, and the pending reply to each request.
 //!
 //! Ids are attached here: each report gets one for the checkpoint that it may be. Requests that came too late are dropped.
 
@@ -35,11 +35,11 @@ pub(crate) async fn open(inbox: &mut InboxOf<Outbound>, shard: RunShard) -> Resu
         .map_err(Error::subscribing("reports"))?;
     let create = create.filter_map(async |incoming| created(incoming).map(Message::Request));
     inbox.add_endpoint(create.boxed());
-    let event = |id, asked: RunRef| Event::Get(id, asked.run_id);
+    let event = |id, request: RunRef| Event::Get(id, request.run_id);
     inbox.endpoint("get", &GetRun { shard }, event).await?;
     let subject = ListRunsOf { shard };
     inbox.endpoint("list", &subject, Event::List).await?;
-    let event = |id, asked: RunRef| Event::Cancel(id, asked.run_id);
+    let event = |id, request: RunRef| Event::Cancel(id, request.run_id);
     let subject = CancelRun { shard };
     inbox.endpoint("cancel", &subject, event).await?;
     let event = |id, add: AddCheckpoint| Event::Checkpoint(id, Box::new(add));

@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// How long a scheduler may take to answer, until it is asked again.
-const ASK: Duration = Duration::from_secs(10);
-/// Wait before a watch that ended is made again.
-const AGAIN: Duration = Duration::from_secs(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Wait before a watch that ended is restarted.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Submits the job, or finds it submitted, and reports its end. A cancelled one is stopped, unless it was another's before.
 pub(crate) async fn execute(
@@ -49,7 +49,10 @@ pub(crate) async fn execute(
         Some(Err(error)) => fail(&events, error, false).await,
         None => {
             let subject = StopJob { pool };
-            if let Err(error) = bus.request_until(&subject, &JobRef { id }, ASK).await {
+            if let Err(error) = bus
+                .request_until(&subject, &JobRef { id }, REQUEST_TIMEOUT)
+                .await
+            {
                 debug!(%run, %node, error = %chain(&error), "cannot stop the job of a node");
             }
         }
@@ -72,7 +75,7 @@ fn submission(
     })
 }
 
-/// One node, one attempt, one job, whichever part asks how often.
+/// One node, one attempt, one job, however often it is requested.
 fn job_id(run: RunId, node: &NodeId, attempt: Attempt) -> JobId {
     let digest = Sha256::digest(format!("{run}/{node}/{attempt}").as_bytes());
     let short: String = digest
@@ -97,7 +100,7 @@ async fn follow(
     loop {
         // First watch, then look: what happens in between is seen twice rather than not at all.
         let Ok(mut changes) = jobs.watch_of(&id, WatchFrom::New).await else {
-            sleep(AGAIN).await;
+            sleep(RETRY_DELAY).await;
             continue;
         };
         match jobs.get(&id).await {
@@ -112,7 +115,7 @@ async fn follow(
                 Change::Put { .. } | Change::UpToDate => {}
             }
         }
-        sleep(AGAIN).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
@@ -120,14 +123,14 @@ async fn follow(
 async fn submitted(bus: &Bus, pool: &PoolName, submit: &SubmitJob) -> Result<JobId, String> {
     let subject = SubmitJobs { pool: pool.clone() };
     loop {
-        match bus.request_until(&subject, submit, ASK).await {
+        match bus.request_until(&subject, submit, REQUEST_TIMEOUT).await {
             Ok(reply) => return Ok(reply.job.id),
             Err(RequestError::Refused(reply)) if reply.retry == Retry::Never => {
                 return Err(reply.error);
             }
             Err(error) => {
                 debug!(%pool, error = %chain(&error), "cannot submit the job of a node yet");
-                sleep(AGAIN).await;
+                sleep(RETRY_DELAY).await;
             }
         }
     }

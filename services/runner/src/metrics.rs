@@ -4,7 +4,7 @@ use metrics::{counter, gauge};
 
 /// Shards of runs that this process leads.
 pub const SHARDS_LED: &str = "quintet_runner_shards_led";
-/// Times the state of a shard was loaded again because it was not known what is stored.
+/// Reloads of the state of a shard after an indeterminate write.
 pub const RELOADS_TOTAL: &str = "quintet_runner_reloads_total";
 
 pub(crate) fn led(change: f64) {

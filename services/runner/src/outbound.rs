@@ -1,4 +1,5 @@
-//! Does what the core decided. Writes of one run follow each other; those of different runs go side by side.
+//! Outbound: performs the effects of the core. Writes of one run follow each other; those of different runs go side by
+//! side.
 //!
 //! The revision of every record and the last sequence of every log are kept here. What is read for a reply comes back as the
 //! reply, so that a request stays pending, and is rejected at a hand-over like any other.
@@ -41,7 +42,7 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
 const READ_AT_ONCE: usize = 32;
 
 type Came = Signal<Event, Action>;
-/// Work that goes on beside the loop, and what comes of it.
+/// Work that runs beside the loop, and what comes of it.
 type Work = FuturesUnordered<BoxFuture<'static, Vec<Came>>>;
 
 /// Where a run is stored.
@@ -265,8 +266,8 @@ async fn cancel(
         node_id,
         attempt,
     };
-    let asked = bus.request_until(&subject, &command, CANCEL_DEADLINE).await;
-    if let Err(error) = asked {
+    let sent = bus.request_until(&subject, &command, CANCEL_DEADLINE).await;
+    if let Err(error) = sent {
         debug!(error = %chain(&error), "a worker was not reached");
     }
     Vec::new()
@@ -289,7 +290,7 @@ async fn with_resume(
             Err(error) => {
                 warn!(%run, %node, error = %chain(&error), "cannot read the last checkpoint of a node");
                 let text =
-                    "the last checkpoint of this node cannot be read now; ask again in a moment";
+                    "the last checkpoint of this node cannot be read now; try again in a moment";
                 return vec![reply(request, Err(ErrorReply::unavailable(text)))];
             }
         }

@@ -1,4 +1,4 @@
-//! Which runners there are, and which of them should own which shard.
+//! Membership: the runners, and which of them should own which shard.
 //!
 //! Every runner sends a heartbeat once a second. Each computes in the same way which one should own a shard: the one whose
 //! name and the shard's number make the highest digest (rendezvous hashing), so that a runner that comes or goes moves

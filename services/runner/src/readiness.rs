@@ -1,4 +1,4 @@
-//! Readiness of a runner: whether every shard is led, by whichever runner.
+//! Readiness of a runner: whether every shard is led, by any runner.
 
 use std::collections::BTreeSet;
 

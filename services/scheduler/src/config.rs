@@ -1,19 +1,19 @@
-//! What a scheduler is told at its start.
+//! Configuration of a scheduler.
 
 use std::time::Duration;
 
 use quintet_contract::id::{HolderId, PoolName};
 
-/// Everything a scheduler can be told. [`SchedulerConfig::new`] has the documented default of all but the holder.
+/// All settings of a scheduler. [`SchedulerConfig::new`] has the documented default of all but the holder.
 #[derive(Clone, Debug)]
 pub struct SchedulerConfig {
     /// Names this process among those that may lead; unique to it.
     pub holder: HolderId,
     /// The pool it leads, or waits to lead.
     pub pool: PoolName,
-    /// How often agents shall say that they are there.
+    /// How often agents send heartbeats.
     pub heartbeat_interval: Duration,
-    /// An agent not heard of for this long is lost.
+    /// An agent not seen for this long is lost.
     pub heartbeat_timeout: Duration,
     /// How long a job may take to stop before it is killed.
     pub stop_grace: Duration,

@@ -1,4 +1,4 @@
-//! The pool and its owner: how it is led, and what a term of leading starts from.
+//! The pool and its owner: its leader, and the state that a term starts from.
 
 use std::time::Duration;
 

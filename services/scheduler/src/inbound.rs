@@ -1,4 +1,4 @@
-//! What arrives on the bus, as events of the core, and the pending reply to each request.
+//! Inbound: messages of the bus as events of the core, and the pending reply to each request.
 //!
 //! Time and ids are attached here: a submission that names no id gets one. Requests that came too late are dropped.
 
@@ -114,9 +114,11 @@ where
     tracing::debug!(parent: &span, operation = name, "accepted a request");
     let message = incoming.message;
     let pending = PendingReply::new(incoming.responder, span);
-    Some(InboundRequest::new(pending, move |from| Event::Asked {
-        question: question(from, message),
-        traceparent,
+    Some(InboundRequest::new(pending, move |from| {
+        Event::RequestReceived {
+            question: question(from, message),
+            traceparent,
+        }
     }))
 }
 

@@ -16,9 +16,9 @@ pub const AGENTS: &str = "scheduler_agents";
 pub const WRITES_TOTAL: &str = "scheduler_writes_total";
 /// Seconds that one group commit took.
 pub const COMMIT_SECONDS: &str = "scheduler_commit_seconds";
-/// Reports that made no sense, by `kind`.
+/// Anomalous reports, by `kind`.
 pub const ANOMALIES_TOTAL: &str = "scheduler_oddities_total";
-/// Times that this process loaded its state again because it was not known what is stored.
+/// Reloads of the state after an indeterminate write.
 pub const RELOADS_TOTAL: &str = "scheduler_reloads_total";
 
 pub(crate) fn leading(leads: bool) {

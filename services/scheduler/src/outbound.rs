@@ -1,5 +1,5 @@
-//! Does what the core decided: writes records by revision, then acts. Long work goes on beside the loop and comes back as an
-//! event.
+//! Outbound: performs the effects of the core. It writes records by revision, then acts. Long work runs beside the loop
+//! and comes back as an event.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use quintet_leader::{Confirmation, ReloadReason, Signal, WriteError};
 use quintet_service::trace::set_parent;
 use tracing::{Instrument, Span, debug, info_span, warn};
 
-use crate::core::{Action, AskId, Claim, Core, Event, Record, Rejection, Traceparent, Write};
+use crate::core::{Action, Claim, CommandId, Core, Event, Record, Rejection, Traceparent, Write};
 use crate::metrics;
 
 /// How long an agent may take to answer a live command.
@@ -28,7 +28,7 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a stop or kill is tried; after that the next heartbeat repeats it.
 const ORDER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Work that goes on beside the loop and may come back as an event.
+/// Work that runs beside the loop and may come back as an event.
 type Work = FuturesUnordered<BoxFuture<'static, Option<Event>>>;
 
 /// Everything that effects act on.
@@ -116,7 +116,7 @@ impl Outbound {
         &self,
         agent: AgentId,
         command: AgentCommand,
-        ask: Option<AskId>,
+        command_id: Option<CommandId>,
         traceparent: Traceparent,
     ) {
         let Some(verb) = CommandVerb::of(&command) else {
@@ -129,20 +129,23 @@ impl Outbound {
         let replaced = matches!(command, AgentCommand::Replaced { .. });
         self.work.push(Box::pin(
             async move {
-                let Some(ask) = ask else {
+                let Some(command_id) = command_id else {
                     // No process may be left to learn that it was replaced.
                     let outcome = match replaced {
                         true => bus.request(&subject, &command, ORDER_DEADLINE).await,
                         false => bus.request_until(&subject, &command, ORDER_DEADLINE).await,
                     };
                     if let Err(error) = outcome {
-                        debug!(%error, "an order was not confirmed");
+                        debug!(%error, "a command was not confirmed");
                     }
                     return None;
                 };
                 let outcome = bus.request(&subject, &command, COMMAND_DEADLINE).await;
                 let outcome = outcome.map_err(|error| error.to_reply());
-                Some(Event::CommandAnswered { ask, outcome })
+                Some(Event::CommandAnswered {
+                    command_id,
+                    outcome,
+                })
             }
             .instrument(span),
         ));
@@ -244,9 +247,9 @@ impl quintet_leader::Outbound for Outbound {
             Action::Command {
                 agent,
                 command,
-                ask,
+                command_id,
                 traceparent,
-            } => self.command(agent, command, ask, traceparent),
+            } => self.command(agent, command, command_id, traceparent),
             Action::ClaimKey {
                 key,
                 record,

@@ -1,4 +1,4 @@
-//! The templates service: any scheduler answers, whichever part leads. The bucket is the truth, nothing is kept here.
+//! The templates service: any scheduler answers, leader or not. The bucket is the truth, nothing is kept here.
 
 use futures::StreamExt;
 use quintet_bus::{BucketHandle, Bus, KvError, Revision, now};
@@ -16,7 +16,7 @@ use tracing::warn;
 use crate::error::Error;
 
 /// Tries of a write that lost against another.
-const TRIES: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 /// Most bytes of one template as JSON: it must fit a message of the bus with room to spare.
 const MAX_BYTES: usize = 256 * 1024;
 
@@ -114,7 +114,7 @@ async fn put(
         return Err(ErrorReply::new(ErrorCode::PayloadTooLarge, text));
     }
     check_room(templates, &template, bytes).await?;
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let found = templates
             .get(&template.id)
             .await
@@ -141,7 +141,7 @@ async fn put(
     }
     Err(ErrorReply::new(
         ErrorCode::Conflict,
-        "somebody else keeps changing this template; read it and try again",
+        "another client keeps changing this template; read it and try again",
     ))
 }
 

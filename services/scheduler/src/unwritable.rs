@@ -2,7 +2,7 @@
 //!
 //! A bucket that takes no writes stops everything a scheduler does, the lease included. Requests are rejected then with
 //! the reason, at once and by every scheduler that notices, instead of waiting for a leader that cannot be. Reads of single
-//! records go on: the edge reads them itself.
+//! records continue: the edge reads them itself.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::inbound::{Inbox, open_services};
 
 /// Why rejecting ended.
 #[derive(PartialEq, Eq)]
-enum End {
+enum Outcome {
     /// NATS stores again.
     Writable,
     /// The scheduler or its connection ends.
@@ -51,7 +51,7 @@ pub(crate) async fn reject_while_unwritable(
             "NATS stores nothing: its disk is full, or most of its cluster is away"
         );
         health.not_ready(reply.error.clone());
-        if reject(&bus, &pool, &mut silent, &reply, &shutdown).await? == End::Closed {
+        if reject(&bus, &pool, &mut silent, &reply, &shutdown).await? == Outcome::Closed {
             return Ok(());
         }
         health.ready();
@@ -66,21 +66,21 @@ async fn reject(
     silent: &mut watch::Receiver<BTreeSet<String>>,
     reply: &ErrorReply,
     shutdown: &CancellationToken,
-) -> Result<End, Error> {
+) -> Result<Outcome, Error> {
     let mut inbox = Inbox::new(bus, "scheduler");
     open_services(&mut inbox, pool).await?;
     let _search = bus.server_failover();
     let end = loop {
         // Each branch is cancel-safe: a stream keeps what was not taken.
-        let asked = tokio::select! {
+        let request = tokio::select! {
             biased;
-            () = shutdown.cancelled() => break End::Closed,
-            _ = silent.wait_for(BTreeSet::is_empty) => break End::Writable,
-            asked = inbox.messages.next() => asked,
+            () = shutdown.cancelled() => break Outcome::Closed,
+            _ = silent.wait_for(BTreeSet::is_empty) => break Outcome::Writable,
+            request = inbox.messages.next() => request,
         };
-        match asked {
-            Some(asked) => asked.reject(reply).await,
-            None => break End::Closed,
+        match request {
+            Some(request) => request.reject(reply).await,
+            None => break Outcome::Closed,
         }
     };
     inbox.close(reply).await;

@@ -1,4 +1,4 @@
-//! What a run worker is told at its start.
+//! Configuration of a run worker.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use quintet_contract::task::command_queue;
 use quintet_worker::output::LogLimits;
 use quintet_worker::process::EnvironmentFilter;
 
-/// Everything a run worker can be told. [`RunWorkerConfig::new`] has defaults for all but its id.
+/// All settings of a run worker. [`RunWorkerConfig::new`] has defaults for all but its id.
 #[derive(Clone, Debug)]
 pub struct RunWorkerConfig {
-    /// Its id: unique to the process, since an attempt belongs to whichever part took it.
+    /// Its id: unique to the process, since an attempt belongs to the worker that took it.
     pub worker: WorkerId,
-    /// What people call it.
+    /// Its display name.
     pub name: String,
     /// How often it announces itself; it counts as gone after three times as long.
     pub announce_interval: Duration,
@@ -25,9 +25,9 @@ pub struct RunWorkerConfig {
     pub work_dir: PathBuf,
     /// How long a program may take to end after SIGTERM before it is killed.
     pub kill_grace: Duration,
-    /// How long running tasks may go on when the worker is asked to end; then they are given back.
+    /// How long running tasks may continue when the worker is asked to end; then they are returned to the queue.
     pub drain_grace: Duration,
-    /// Silence to the queue after which a task is given to another worker. The same for all who use a queue.
+    /// Silence to the queue after which a task is given to another worker. The same for all workers of a queue.
     pub task_ack_wait: Duration,
     /// How much output of one program is kept.
     pub log_limits: LogLimits,

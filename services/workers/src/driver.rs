@@ -29,14 +29,15 @@ use crate::handler::Handler;
 use crate::metrics;
 use crate::task_run::{Worker, run_task};
 
-/// First wait before a queue that could not be opened is tried again; it doubles up to [`AGAIN_MAX`].
-const AGAIN_MIN: Duration = Duration::from_millis(100);
+/// First wait before a queue that could not be opened is tried again; it doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest such wait.
-const AGAIN_MAX: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long the last reports may take to be sent.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
 
-/// Does tasks of nodes of kind `command` until `shutdown` is cancelled and what is in hand has ended or was given back.
+/// Does tasks of nodes of kind `command` until `shutdown` is cancelled and every task in flight has ended or was
+/// returned to the queue.
 ///
 /// Fails only when the machine or the bus refuses what it cannot work without; everything that may pass is tried again.
 pub async fn run(
@@ -51,7 +52,8 @@ pub async fn run(
 }
 
 /// Lets a handler do the tasks of the configured queues, in this process. For the rest as [`run`]; when its future is
-/// dropped everything stops at once, and what was in hand comes to another worker after the acknowledgement time.
+/// dropped everything stops at once, and tasks in flight are redelivered to another worker after the acknowledgement
+/// time.
 pub async fn serve<H: Handler>(
     config: RunWorkerConfig,
     handler: H,
@@ -129,7 +131,7 @@ pub async fn serve<H: Handler>(
         () = drain => Ok(Vec::new()),
     };
     info!(worker = %name, "run worker left");
-    // Its goodbye is said beside the last reports.
+    // Its goodbye is sent beside the last reports.
     left.cancel();
     // The outboxes end when nothing can be reported any more; commands only with the connection.
     drop(worker);
@@ -140,7 +142,7 @@ pub async fn serve<H: Handler>(
     served.map(|_| ())
 }
 
-/// What it announces: its load and its tasks are looked up for every heartbeat.
+/// What it announces: its load and its tasks are read for every heartbeat.
 fn announce(config: &RunWorkerConfig, slots: &Slots, in_flight: &Arc<InFlight>) -> Announce {
     let heartbeat = WorkerHeartbeat {
         queues: config.queues.clone(),
@@ -182,7 +184,7 @@ async fn keep_announced(announce: Announce, bus: Bus, slots: Slots, left: Cancel
 
 /// Opens a queue, trying again until it works.
 async fn open(bus: &Bus, queue: &QueueName, ack_wait: Duration, health: &ComponentHandle) -> Pull {
-    let mut wait = AGAIN_MIN;
+    let mut wait = RETRY_MIN;
     loop {
         let opened: Result<Pull, QueueError> = async {
             bus.ensure_queue(queue, ack_wait).await?;
@@ -198,7 +200,7 @@ async fn open(bus: &Bus, queue: &QueueName, ack_wait: Duration, health: &Compone
             }
         }
         sleep(wait).await;
-        wait = (wait * 2).min(AGAIN_MAX);
+        wait = (wait * 2).min(RETRY_MAX);
     }
 }
 
@@ -216,7 +218,7 @@ impl<H: Handler> QueueServer<'_, H> {
         let mut running = JoinSet::new();
         let mut free = self.slots.free();
         let mut draining = self.worker.draining.subscribe();
-        // None while it is drained: what NATS had sent for the pull was given back.
+        // None while it is drained: what NATS had sent for the pull was returned to the queue.
         let mut pull = Some(pull);
         loop {
             let is_draining = *draining.borrow_and_update();
@@ -258,7 +260,7 @@ impl<H: Handler> QueueServer<'_, H> {
         Ok(())
     }
 
-    /// Begins a task; one that came although another queue took the last slot is given back.
+    /// Begins a task; one that came although another queue took the last slot is returned to its queue.
     async fn begin(&self, pulled: Pulled, running: &mut JoinSet<()>) {
         match self.slots.take() {
             Some(slot) => drop(running.spawn(run_task(self.worker.clone(), pulled, slot))),
@@ -290,7 +292,7 @@ async fn handle_commands(
                 attempt,
             } => in_flight.cancel(run_id, node_id, attempt),
             WorkerCommand::Drain { drain } => {
-                info!(drain, "an operator drains this worker, or lets it go on");
+                info!(drain, "an operator drains this worker, or resumes it");
                 draining.send_replace(drain);
                 announce.update(|heartbeat| heartbeat.draining = drain);
             }

@@ -1,4 +1,4 @@
-//! Why a worker ends other than by being asked to.
+//! Errors that end a worker.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub enum Error {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// The bus refused a subscription that the worker cannot work without.
-    #[error("subscribing to what the worker is told")]
+    #[error("subscribing to messages for the worker")]
     Subscribe {
         /// Why not.
         #[source]

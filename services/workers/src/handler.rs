@@ -1,4 +1,4 @@
-//! What does a task: a [`Handler`], and what it is given ([`TaskContext`]).
+//! Handlers of tasks: [`Handler`], and its context ([`TaskContext`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 /// Does tasks, each when it is granted.
 ///
 /// An async function is one: it is dropped when its task is to be stopped. A handler that implements the trait itself is
-/// told by [`TaskContext::stopping`] and has the grace of the configuration; then its future is dropped.
+/// notified by [`TaskContext::stopping`] and has the grace of the configuration; then its future is dropped.
 ///
 /// ```
 /// use quintet_workers::{Handler, TaskContext, TaskFailure};
@@ -47,7 +47,7 @@ where
     async fn handle(&self, task: TaskContext) -> Result<JsonObject, TaskFailure> {
         let mut stop = task.stop.clone();
         let work = self(task);
-        // What is dropped here did not end and says nothing: the task_run of the task knows why.
+        // What is dropped here did not end and reports nothing: the run of the task knows why.
         tokio::select! {
             biased;
             done = work => done,
@@ -91,7 +91,7 @@ impl fmt::Display for TaskFailure {
 
 impl std::error::Error for TaskFailure {}
 
-/// One attempt at a task, and the ways to tell how it goes. What is told is stored in its order and before the end.
+/// One attempt at a task, and the ways to report on it. Reports are stored in their order and before the end.
 #[derive(Clone, Debug)]
 pub struct TaskContext {
     task: Arc<Task>,
@@ -143,7 +143,7 @@ impl TaskContext {
         self.resume_state.as_ref()
     }
 
-    /// Marks where another attempt can go on. Waits only while much is unanswered.
+    /// Marks where another attempt can continue. Waits only while much is unanswered.
     pub async fn checkpoint(&self, name: Option<String>, data: Option<Value>) {
         let event = WorkerEvent::Checkpoint { name, data };
         self.reporter.report(event).await;
@@ -154,7 +154,7 @@ impl TaskContext {
         self.reporter.report(WorkerEvent::Output { data }).await;
     }
 
-    /// Tells how far it is; of what comes faster than four times a second the newest counts.
+    /// Reports progress; of what comes faster than four times a second the newest counts.
     pub async fn progress(&self, data: JsonObject) {
         self.reporter.progress(data).await;
     }
@@ -168,7 +168,7 @@ impl TaskContext {
         self.reporter.log(stream, line);
     }
 
-    /// Says something of the worker's own in the log.
+    /// Writes a note of the worker's own to the log.
     pub(crate) fn note(&self, line: String) {
         self.reporter.note(line);
     }
@@ -180,7 +180,7 @@ impl TaskContext {
 }
 
 async fn stopping(stop: &mut watch::Receiver<Option<Stop>>) {
-    // Fails only without the reporter, and whichever part asks holds it.
+    // Fails only without the reporter, and the caller holds it.
     if stop.wait_for(Option::is_some).await.is_err() {
         std::future::pending::<()>().await;
     }

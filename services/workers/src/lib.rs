@@ -1,15 +1,15 @@
-//! The run worker: takes tasks of runs from queues, does them, and says what becomes of them.
+//! The run worker: takes tasks of runs from queues, runs them, and reports their progress and end.
 //!
-//! It owns the programs that it starts and the tasks that it has in hand. It refuses to begin anything that the run's
-//! owner did not grant, to go on with what is no longer its own, and to acknowledge a task that the owner has not heard
-//! the end of.
+//! It owns the programs that it starts and its tasks in flight. It refuses to begin anything that the run's
+//! owner did not grant, to continue with what is no longer its own, and to acknowledge a task that the owner has not
+//! received the end of.
 //!
 //! ```text
-//!   pulled ──▶ TAKING ──granted──▶ WORKING ──ended──▶ TELLING ──stored──▶ acknowledged
+//!   pulled ──▶ TAKING ──granted──▶ WORKING ──ended──▶ REPORTING ──stored──▶ acknowledged
 //!                │  │                 │ │                │                    ▲
 //!                │  └──gone───────────┼─┼────gone────────┴────────────────────┤
 //!                │                    │ └──gone, canceled──▶ STOPPING ────────┘
-//!                └──drained───────────┴──drained──▶ STOPPING ──▶ given back to the queue
+//!                └──drained───────────┴──drained──▶ STOPPING ──▶ returned to the queue
 //! ```
 //!
 //! [`run`] does tasks of nodes of kind `command`: each is a program in a process group and a folder of its own. [`serve`]

@@ -1,4 +1,4 @@
-//! One task, from the moment it is pulled to the disposition to its queue.
+//! The run of one task, from its pull to its acknowledgement.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -22,12 +22,12 @@ use crate::config::RunWorkerConfig;
 use crate::handler::{Handler, TaskContext, TaskFailure};
 use crate::metrics;
 
-/// Longest wait between two signs of task_run: what the runner says to them reaches us also when its command did not.
+/// Longest wait between two heartbeats of a task: the runner's answer to them reaches us also when its command did not.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 /// Shortest such wait, whatever a plan asks for.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
-/// How long after its grace a handler that was reported to stop may take to notice; then it is dropped.
-const SLACK: Duration = Duration::from_secs(2);
+/// How long after its grace a handler that was asked to stop may take to notice; then it is dropped.
+const STOP_SLACK: Duration = Duration::from_secs(2);
 
 /// What every task needs.
 pub(crate) struct Worker<H> {
@@ -46,13 +46,13 @@ pub(crate) struct Worker<H> {
 enum Disposition {
     /// It is done with.
     Ack,
-    /// Somebody else shall have it, now.
+    /// Redeliver it to another worker, now.
     Nak,
     /// Nothing: it comes again, later.
     Abandon,
 }
 
-/// Lives a task's task_run.
+/// Runs a task.
 pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled, slot: Slot) {
     let Pulled {
         task,
@@ -73,7 +73,7 @@ pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled,
         reporter,
         task: Arc::new(task),
     };
-    let disposition = hold(&held, config.task_ack_wait / 3, task_run.run(take)).await;
+    let disposition = keep_in_progress(&held, config.task_ack_wait / 3, task_run.run(take)).await;
     drop(slot);
     match disposition {
         Disposition::Ack => held.ack().await,
@@ -82,15 +82,15 @@ pub(crate) async fn run_task<H: Handler>(worker: Arc<Worker<H>>, pulled: Pulled,
     }
 }
 
-/// Tells the queue again and again that the task is worked on, until it is not any more.
-async fn hold(
+/// Marks the task as in progress at the queue, until it has ended.
+async fn keep_in_progress(
     held: &AckHandle,
     period: Duration,
     task_run: impl Future<Output = Disposition>,
 ) -> Disposition {
     let mut task_run = pin!(task_run);
     loop {
-        // A task_run that is not finished is looked at again.
+        // A task that is not finished is polled again.
         tokio::select! {
             biased;
             disposition = &mut task_run => return disposition,
@@ -148,7 +148,7 @@ impl<H: Handler> TaskRun<'_, H> {
                 Err(earlier) => earlier.ended().await,
             }
         };
-        let verdict = self.reporter.ask(take).await;
+        let verdict = self.reporter.report_and_wait(take).await;
         (guard, verdict)
     }
 
@@ -167,7 +167,7 @@ impl<H: Handler> TaskRun<'_, H> {
         let period = heartbeat_period(heartbeat_ms);
         let mut beat = interval_at(Instant::now() + period, period);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let patience = self.worker.config.kill_grace + SLACK;
+        let patience = self.worker.config.kill_grace + STOP_SLACK;
         let mut deadline = None;
         loop {
             let late = deadline.unwrap_or_else(Instant::now);
@@ -184,7 +184,7 @@ impl<H: Handler> TaskRun<'_, H> {
         }
     }
 
-    /// Says how it ended, to whichever part wants to know.
+    /// Reports how it ended, to every waiter.
     async fn report_end(&self, done: Option<Result<JsonObject, TaskFailure>>) -> Disposition {
         self.reporter.flush_output();
         let mut stop = self.reporter.stopping();
@@ -207,18 +207,18 @@ impl<H: Handler> TaskRun<'_, H> {
         };
         match reported {
             Some(disposition) => disposition,
-            // The end is not stored: somebody else comes to it from the last checkpoint.
+            // The end is not stored: another worker resumes from the last checkpoint.
             None => self.give_back().await,
         }
     }
 
     async fn last_report(&self, outcome: &'static str, event: WorkerEvent) -> Disposition {
-        let verdict = match self.reporter.ask(event).await {
+        let verdict = match self.reporter.report_and_wait(event).await {
             Some(Verdict::Refused { reason }) => {
                 let error = format!("its end could not be stored: {reason}");
                 let retryable = false;
                 self.reporter
-                    .ask(WorkerEvent::Failed { error, retryable })
+                    .report_and_wait(WorkerEvent::Failed { error, retryable })
                     .await
             }
             verdict => verdict,
@@ -244,7 +244,7 @@ impl<H: Handler> TaskRun<'_, H> {
     }
 
     async fn give_back(&self) -> Disposition {
-        self.reporter.settle().await;
+        self.reporter.flush().await;
         metrics::task("given_back");
         Disposition::Nak
     }
@@ -257,7 +257,7 @@ fn ending(
 ) -> (&'static str, WorkerEvent) {
     let failed = |TaskFailure { error, retryable }| WorkerEvent::Failed { error, retryable };
     match (why, done) {
-        // Whoever canceled it knows better what it is now.
+        // The owner that canceled it knows its status.
         (Some(_), _) => ("canceled", failed(TaskFailure::new("it was canceled"))),
         (None, Some(Ok(output))) => {
             let output = (!output.is_empty()).then_some(output);
@@ -269,8 +269,8 @@ fn ending(
 }
 
 fn heartbeat_period(heartbeat_ms: Option<u64>) -> Duration {
-    let asked = heartbeat_ms.map_or(HEARTBEAT_MAX, |millis| Duration::from_millis(millis) / 3);
-    asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX)
+    let wanted = heartbeat_ms.map_or(HEARTBEAT_MAX, |millis| Duration::from_millis(millis) / 3);
+    wanted.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX)
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskFailure {

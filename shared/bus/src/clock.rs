@@ -41,7 +41,7 @@ pub fn new_run_id() -> RunId {
 pub fn new_run_id_in(shard: RunShard) -> RunId {
     let mut bytes = Uuid::now_v7().into_bytes();
     let [.., last] = &mut bytes;
-    // The same bits as before, but for those that say the shard.
+    // The same bits as before, but for those of the shard.
     *last = *last - *last % RunShard::COUNT + shard.number();
     RunId::from_uuid(Uuid::from_bytes(bytes))
 }

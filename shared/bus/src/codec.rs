@@ -59,7 +59,7 @@ pub fn encode<T: Serialize>(value: &T, encoding: Encoding) -> Result<Bytes, Code
     Ok(buffer.into())
 }
 
-/// Reads a message and says how it was written.
+/// Decodes a message and returns its encoding.
 ///
 /// # Errors
 /// [`CodecError::Malformed`] for bytes that are not the message; it names the field at fault.
@@ -73,7 +73,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Encoding), CodecE
     Ok((value, encoding))
 }
 
-/// Any message as JSON text on one line, whichever way it was written.
+/// Any message as JSON text on one line, in any encoding.
 ///
 /// # Errors
 /// [`CodecError::Malformed`] for bytes that are no message at all.

@@ -1,6 +1,6 @@
-//! One connection: how it is made, how its state is known, how it ends.
+//! A connection: how it is opened, watched and closed.
 //!
-//! It reconnects for ever, with a backoff of at most [`RECONNECT_MAX`]; what async-nats says on the way is
+//! It reconnects for ever, with a backoff of at most [`RECONNECT_MAX`]; what async-nats reports on the way is
 //! logged here and drives [`Bus::link`]. Clones share the connection.
 
 use std::collections::BTreeSet;
@@ -68,7 +68,7 @@ impl fmt::Debug for Secret {
 /// Who we are to the server.
 #[derive(Clone, Debug, Default)]
 pub enum Credentials {
-    /// Nobody in particular.
+    /// No identity.
     #[default]
     None,
     /// A user of the server's configuration; it gets an inbox of its own, [`quintet_contract::permission::inbox`].
@@ -111,7 +111,7 @@ pub struct BusConfig {
     /// Copies of every stream and bucket.
     pub replicas: usize,
     /// Messages that one subscription may hold unread: [`BusConfig::PENDING_LIMIT`], or fewer where they are large. When it is
-    /// full the client drops further ones and says "slow consumer"; watches notice the gap and repair it, plain
+    /// full the client drops further ones and reports "slow consumer"; watches notice the gap and repair it, plain
     /// subscriptions are at most once by nature.
     pub pending_limit: usize,
     /// How long events and logs stay.
@@ -122,7 +122,7 @@ impl BusConfig {
     /// Messages that a subscription may hold where they are of the usual size.
     pub const PENDING_LIMIT: usize = 65_536;
 
-    /// A single NATS server that lets everybody in, and everything else as usual.
+    /// A single NATS server without authentication, and defaults elsewhere.
     pub fn open(url: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -146,7 +146,7 @@ pub enum LinkState {
     Disconnected,
 }
 
-/// What the connection's events say; the epoch grows with every connection made.
+/// The state of the connection by its events; the epoch grows with every connection made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) epoch: u64,
@@ -197,7 +197,7 @@ impl Bus {
             if matches!(event, Event::Connected) {
                 reconnected.update(WriteHealth::reconnected);
             }
-            heard(event, &state, &link);
+            record_event(event, &state, &link);
             std::future::ready(())
         });
         let url = redact_url(&config.url);
@@ -256,7 +256,7 @@ impl Bus {
         self.shared.state.clone()
     }
 
-    /// The buckets that are unwritable: a write to them was not confirmed although the connection stands. The bus probes
+    /// The buckets that are unwritable: a write to them was not confirmed although the connection is up. The bus probes
     /// them, and takes each off this list once a probe or a write is confirmed.
     pub fn unwritable(&self) -> watch::Receiver<BTreeSet<String>> {
         self.shared.write_health.unwritable()
@@ -422,7 +422,7 @@ pub fn redact_url(url: &str) -> String {
     hosts.join("://").replace(", ", ",")
 }
 
-fn heard(event: Event, state: &watch::Sender<LinkState>, link: &watch::Sender<Link>) {
+fn record_event(event: Event, state: &watch::Sender<LinkState>, link: &watch::Sender<Link>) {
     match event {
         Event::Connected => {
             state.send_replace(LinkState::Connected);
@@ -451,8 +451,8 @@ fn heard(event: Event, state: &watch::Sender<LinkState>, link: &watch::Sender<Li
         }
         Event::LameDuckMode => info!("the bus server is about to leave"),
         Event::Draining => debug!("draining the connection to the bus"),
-        Event::ServerError(error) => warn!(%error, "the bus server complained"),
-        Event::ClientError(error) => warn!(%error, "the bus client complained"),
+        Event::ServerError(error) => warn!(%error, "the bus server reported an error"),
+        Event::ClientError(error) => warn!(%error, "the bus client reported an error"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Counters that the server keeps: whichever part adds to one is told how much it is then.
+//! Counters that the server keeps: an addition returns the new total.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::publish::failed;
 const HEADER_INCREMENT: &str = "Nats-Incr";
 
 impl Bus {
-    /// Adds to a counter and gives its new amount. Without an answer in time it may or may not have been added.
+    /// Adds to a counter and returns its new amount. Without an answer in time it may or may not have been added.
     ///
     /// # Errors
     /// [`PublishError::Unanswered`] when the addition may or may not be counted; other variants when it is not.
@@ -33,7 +33,7 @@ impl Bus {
             source,
         };
         if !self.is_connected() {
-            return Err(unanswered("the connection is being made again".into()));
+            return Err(unanswered("the client is reconnecting".into()));
         }
         let added = timeout(deadline, async {
             let sent = self
@@ -47,6 +47,6 @@ impl Bus {
             Err(elapsed) => return Err(unanswered(elapsed.into())),
         };
         let amount = added.value.as_deref().and_then(|value| value.parse().ok());
-        amount.ok_or_else(|| unanswered("the server did not say how much it is now".into()))
+        amount.ok_or_else(|| unanswered("the server did not send the new total".into()))
     }
 }

@@ -1,6 +1,6 @@
 //! Reading stored messages without a consumer: one by subject, or several in one request.
 //!
-//! Direct gets are answered by any server that has a copy; a batch answer is a row of messages that ends
+//! Direct gets are answered by any server that has a copy; a batch answer is a sequence of messages that ends
 //! with a status message.
 
 use std::time::Duration;
@@ -53,7 +53,7 @@ struct LastRequest<'s> {
     multi_last: &'s [String],
 }
 
-/// A row of messages and how many more of the subject follow in the stream.
+/// A sequence of messages and how many more of the subject follow in the stream.
 pub(crate) struct Batch {
     pub(crate) messages: Vec<Stored>,
     pub(crate) remaining: u64,
@@ -121,7 +121,7 @@ pub(crate) async fn read_once(
         max_bytes: limit.bytes.map(|bytes| bytes.min(MAX_BYTES)),
         next_by_subj: subject,
     };
-    ask(bus, stream, &request).await
+    send_direct_get(bus, stream, &request).await
 }
 
 /// The newest message of each subject that has one, in no particular order.
@@ -133,7 +133,7 @@ pub(crate) async fn last_for_subjects(
     let mut newest = Vec::with_capacity(subjects.len());
     for part in subjects.chunks(SUBJECTS) {
         let request = LastRequest { multi_last: part };
-        newest.append(&mut ask(bus, stream, &request).await?.messages);
+        newest.append(&mut send_direct_get(bus, stream, &request).await?.messages);
     }
     Ok(newest)
 }
@@ -159,7 +159,11 @@ pub(crate) async fn is_stored(bus: &Bus, stream: &str, sequence: u64) -> Result<
     }
 }
 
-async fn ask(bus: &Bus, stream: &str, request: &impl Serialize) -> Result<Batch, ReadError> {
+async fn send_direct_get(
+    bus: &Bus,
+    stream: &str,
+    request: &impl Serialize,
+) -> Result<Batch, ReadError> {
     let inbox = bus.client().new_inbox();
     let mut answers = bus
         .client()

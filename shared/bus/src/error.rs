@@ -1,4 +1,4 @@
-//! How the bus fails. Each variant says what was attempted on what; the cause is the source.
+//! Errors of the bus. Each variant names what was attempted on what; the cause is the source.
 
 use std::time::Duration;
 
@@ -83,13 +83,13 @@ pub enum ConnectError {
     Refused {
         /// What was configured, without passwords.
         url: String,
-        /// Who asked, as the connection is called in server tools.
+        /// The requester: the name of the connection in server tools.
         name: String,
         /// Why.
         #[source]
         source: Cause,
     },
-    /// Nobody answered.
+    /// No answer came.
     #[error("cannot connect to NATS at {url}")]
     Unreachable {
         /// What was configured, without passwords.
@@ -165,7 +165,7 @@ pub enum PublishError {
         limit: usize,
     },
     /// The newest message of the subject is not the one that was expected.
-    #[error("somebody else wrote to {subject} meanwhile")]
+    #[error("another client wrote to {subject} meanwhile")]
     Conflict {
         /// The subject.
         subject: String,
@@ -210,13 +210,13 @@ pub struct SubscribeError {
 /// A request without a good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// Nobody serves this subject now.
-    #[error("nobody answers on {subject}")]
+    /// The subject has no responders now.
+    #[error("no responders on {subject}")]
     NoResponders {
         /// The subject.
         subject: String,
     },
-    /// Nobody answered in time; the work may or may not have been done.
+    /// No answer came in time; the work may or may not have been done.
     #[error("no answer on {subject} within {} ms", .after.as_millis())]
     Timeout {
         /// The subject.
@@ -242,11 +242,11 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// The same failure as an answer to whichever part asked us.
+    /// The same failure as a reply to our own requester.
     pub fn to_reply(&self) -> ErrorReply {
         match self {
             Self::NoResponders { .. } => {
-                ErrorReply::unavailable("nobody serves this at the moment; try again")
+                ErrorReply::unavailable("this has no responders at the moment; try again")
             }
             Self::Link { .. } => {
                 ErrorReply::unavailable("the bus is not reachable at the moment; try again")
@@ -271,7 +271,7 @@ impl RequestError {
 #[derive(Debug, thiserror::Error)]
 pub enum KvError {
     /// The record is not at the expected revision.
-    #[error("{key} in {bucket} was changed by somebody else")]
+    #[error("{key} in {bucket} was changed by another client")]
     Conflict {
         /// The bucket.
         bucket: String,
@@ -289,7 +289,7 @@ pub enum KvError {
         #[source]
         source: Cause,
     },
-    /// The bucket is not there, or nobody leads it now.
+    /// The bucket does not exist, or it has no leader now.
     #[error("bucket {bucket} is not available")]
     NoBucket {
         /// The bucket.
@@ -339,7 +339,7 @@ pub struct LeaseError {
     pub source: KvError,
 }
 
-/// A stream or bucket that could not be made or looked at.
+/// A stream or bucket that could not be created or inspected.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
     /// It is missing and cannot be made.
@@ -351,7 +351,7 @@ pub enum TopologyError {
         #[source]
         source: Cause,
     },
-    /// It cannot be looked at.
+    /// It cannot be inspected.
     #[error("cannot inspect stream {stream}")]
     Inspect {
         /// The stream.

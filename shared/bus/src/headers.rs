@@ -1,4 +1,4 @@
-//! What travels beside a message: ids, deadline, contract version, trace context, stream positions.
+//! Headers of a message: ids, deadline, contract version, trace context, stream positions.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub struct Meta {
     pub message_id: Option<MessageId>,
     /// The message that caused it.
     pub cause: Option<MessageId>,
-    /// After this nobody waits for the answer.
+    /// After this the requester no longer waits for the answer.
     pub deadline: Option<Timestamp>,
     /// Trace context of the sender.
     pub traceparent: Option<String>,

@@ -25,7 +25,7 @@ use crate::codec::{Encoding, decode, encode};
 use crate::connect::Bus;
 use crate::error::{KvError, ReadError};
 use crate::headers::{delete_headers, outgoing, ttl_text};
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::ordered_consumer::OrderedConsumer;
 use crate::stored::Stored;
 
@@ -47,7 +47,7 @@ pub struct Versioned<R> {
     pub revision: Revision,
 }
 
-/// A write on its way; resolves to the record's new revision. Dropping it does not take the write back.
+/// A write in flight; resolves to the record's new revision. Dropping it does not take the write back.
 #[must_use = "await it to know whether the record is stored"]
 pub struct PendingWrite(BoxFuture<'static, Result<Revision, KvError>>);
 
@@ -118,7 +118,7 @@ impl<B: Bucket> BucketHandle<B> {
         match decode(&stored.body) {
             Ok((record, _)) => Ok(Some(Versioned { record, revision })),
             Err(source) => {
-                metrics::malformed(Place::Record);
+                metrics::malformed(DecodeSite::Record);
                 Err(KvError::Codec {
                     bucket: self.names.bucket.clone(),
                     key,
@@ -129,7 +129,7 @@ impl<B: Bucket> BucketHandle<B> {
     }
 
     /// Starts a write that replaces the `expected` revision, zero for a record that must not exist, be it
-    /// that there never was one or that it was deleted or expired. Returns once the write is on its way, so
+    /// that there never was one or that it was deleted or expired. Returns once the write is in flight, so
     /// that several can be pipelined; they are stored in the order of the calls.
     ///
     /// # Errors
@@ -226,7 +226,7 @@ impl<B: Bucket> BucketHandle<B> {
         }
         let key = text.and_then(B::parse_key);
         if key.is_none() {
-            metrics::malformed(Place::Record);
+            metrics::malformed(DecodeSite::Record);
             warn!(subject = %stored.subject, "skipped a record with an unreadable key");
         }
         key
@@ -311,7 +311,7 @@ impl Sent {
     }
 }
 
-/// Records what the outcome of a write says about the write health of its bucket.
+/// Records the outcome of a write in the write health of its bucket.
 fn record_outcome<T>(bus: &Bus, bucket: &str, sent: Sent, outcome: &Result<T, KvError>) {
     match outcome {
         Ok(_) => bus.write_health().update(|health| health.confirmed(bucket)),

@@ -39,10 +39,10 @@ impl Default for LeaseTerms {
     }
 }
 
-/// Somebody who wants a lease.
+/// A candidate for a lease.
 pub struct LeaseCandidate {
     terms: Terms,
-    /// A creation on its way. Kept here, so that a caller who stops waiting and waits again does not lose
+    /// A creation in flight. Kept here, so that a caller who stops waiting and waits again does not lose
     /// the lease it may have won meanwhile.
     attempt: Option<Attempt>,
 }
@@ -96,11 +96,11 @@ impl Bus {
 impl LeaseCandidate {
     /// Waits until the lease is ours. Fails only when the bucket is missing.
     ///
-    /// Cancel-safe: a creation on its way stays with the candidate, and waiting again finds its result. A
+    /// Cancel-safe: a creation in flight stays with the candidate, and waiting again finds its result. A
     /// candidate that is dropped after it won without knowing leaves a lease that expires by itself.
     ///
     /// # Errors
-    /// [`LeaseError`] when the bucket of leases is missing on a connection that stands; anything else is tried again.
+    /// [`LeaseError`] when the bucket of leases is missing on a working connection; anything else is tried again.
     pub async fn acquire(&mut self) -> Result<HeldLease, LeaseError> {
         loop {
             let failure = match self.try_once().await {
@@ -181,7 +181,7 @@ impl Terms {
 }
 
 impl HeldLease {
-    /// `None` when the confirmation took longer than the lease lives: then somebody else may have it.
+    /// `None` when the confirmation took longer than the TTL of the lease: then another candidate may hold it.
     fn start(terms: Terms, lease: Lease, revision: Revision, began: Instant) -> Option<Self> {
         let until = began + terms.ttl;
         if Instant::now() >= until {
@@ -204,7 +204,7 @@ impl HeldLease {
         })
     }
 
-    /// Resolves when the lease is lost: somebody else has it, or no renewal succeeded for its whole life.
+    /// Resolves when the lease is lost: another candidate holds it, or no renewal succeeded for its whole TTL.
     /// Cancel-safe: it only looks at shared state.
     pub async fn lost(&mut self) {
         // An error means that the renewals ended, and with them the lease.
@@ -262,7 +262,7 @@ impl Renewal {
         }
     }
 
-    /// One renewal; an error means that the lease is somebody else's.
+    /// One renewal; an error means that another candidate holds the lease.
     async fn renew(&mut self) -> Result<(), &'static str> {
         let began = Instant::now();
         let renewed = self.terms.bucket.update(
@@ -284,7 +284,7 @@ impl Renewal {
     async fn recover(&mut self, began: Instant) -> Result<(), &'static str> {
         match timeout_at(self.until, self.terms.bucket.get(&self.terms.key)).await {
             Ok(Ok(Some(found))) if found.record == self.lease => {
-                // It lives since that earlier renewal, about which we know nothing: renew at once.
+                // Its TTL counts from that earlier renewal, whose time is unknown: renew at once.
                 let renewed = self.terms.bucket.update(
                     &self.terms.key,
                     &self.lease,
@@ -293,12 +293,12 @@ impl Renewal {
                 );
                 match timeout_at(self.until, renewed).await {
                     Ok(Ok(revision)) => self.renewed(revision, began),
-                    Ok(Err(KvError::Conflict { .. })) => return Err("somebody else wrote it"),
+                    Ok(Err(KvError::Conflict { .. })) => return Err("another client wrote it"),
                     Ok(Err(_)) | Err(_) => {}
                 }
                 Ok(())
             }
-            Ok(Ok(Some(_))) => Err("somebody else holds it"),
+            Ok(Ok(Some(_))) => Err("another candidate holds it"),
             Ok(Ok(None)) => Err("it expired"),
             Ok(Err(_)) | Err(_) => Ok(()),
         }

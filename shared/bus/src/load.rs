@@ -1,4 +1,4 @@
-//! Everything that a bucket holds, read at once: what an owner starts from.
+//! Loading a bucket: every record, read at once, from which an owner starts.
 //!
 //! While messages come in, those that came before are decoded beside the runtime: hundreds of thousands of records take
 //! seconds of a processor, in which leases must be renewed and the server be answered.
@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::codec::decode;
 use crate::error::KvError;
 use crate::kv::{BucketHandle, END_CHECKS, Revision, Versioned};
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::ordered_consumer::ConsumerItem;
 use crate::stored::Stored;
 
@@ -33,7 +33,7 @@ pub struct Loaded<B: Bucket> {
     pub last: Revision,
 }
 
-/// Does what takes longer than the runtime's own threads may be held up. A panic goes on in the caller.
+/// Does what takes longer than the runtime's own threads may be held up. A panic continues in the caller.
 pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     finished(spawn_blocking(work)).await
 }
@@ -128,7 +128,7 @@ impl<B: Bucket> BucketHandle<B> {
                 },
             )),
             Err(error) => {
-                metrics::malformed(Place::Record);
+                metrics::malformed(DecodeSite::Record);
                 warn!(subject = %stored.subject, %error, "skipped an unreadable record");
                 None
             }

@@ -6,34 +6,34 @@ use metrics::counter;
 
 /// Requests sent, by `outcome`: ok, refused, no_responders, timeout, link, codec.
 pub const REQUESTS_TOTAL: &str = "bus_requests_total";
-/// Messages that could not be decoded or whose subject is none of ours, by `where`: delivery, request, record, replay.
+/// Messages that could not be decoded or whose subject is unknown, by `where`: delivery, request, record, replay.
 pub const MALFORMED_TOTAL: &str = "bus_malformed_total";
-/// Requests dropped without an answer by a defect; the requester was told INTERNAL.
+/// Requests dropped without an answer by a defect; the requester was answered INTERNAL.
 pub const UNANSWERED_TOTAL: &str = "bus_unanswered_total";
 /// Compare-and-swap writes, by `outcome`: ok, conflict, failed.
 pub const WRITES_TOTAL: &str = "bus_writes_total";
 /// Messages that a subscription lost because its reader was too slow.
 pub const SLOW_CONSUMER_TOTAL: &str = "bus_slow_consumer_total";
-/// Times the connection was made again after it was lost.
+/// Reconnects after the connection was lost.
 pub const RECONNECTS_TOTAL: &str = "bus_reconnects_total";
-/// Times a watch or load had to make its consumer again to stay without gaps.
+/// Times a watch or load had to recreate its consumer to stay without gaps.
 pub const FEED_RESTARTS_TOTAL: &str = "bus_feed_restarts_total";
 
 /// Where a malformed message was met.
 #[derive(Clone, Copy)]
-pub(crate) enum Place {
+pub(crate) enum DecodeSite {
     Delivery,
     Request,
     Record,
     Replay,
 }
 
-pub(crate) fn malformed(place: Place) {
+pub(crate) fn malformed(place: DecodeSite) {
     let place = match place {
-        Place::Delivery => "delivery",
-        Place::Request => "request",
-        Place::Record => "record",
-        Place::Replay => "replay",
+        DecodeSite::Delivery => "delivery",
+        DecodeSite::Request => "request",
+        DecodeSite::Record => "record",
+        DecodeSite::Replay => "replay",
     };
     counter!(MALFORMED_TOTAL, "where" => place).increment(1);
 }

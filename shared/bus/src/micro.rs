@@ -3,7 +3,7 @@
 //! Each process registers once per service name and adds its endpoints; endpoints of the same service in
 //! other processes share the queue group, so that each request reaches one of them. This speaks the
 //! protocol itself (`$SRV.PING`, `$SRV.INFO`, `$SRV.STATS`), since async-nats' version drops requests that
-//! are on their way when a service stops, and sends errors without a body.
+//! are in flight when a service stops, and sends errors without a body.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,7 +27,7 @@ use crate::serve::{RequestStream, Requests};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A service that is registered as long as this value lives.
+/// A service that is registered until this value is dropped.
 pub struct Micro {
     bus: Bus,
     identity: Arc<Identity>,
@@ -35,7 +35,7 @@ pub struct Micro {
     answering: JoinHandle<()>,
 }
 
-/// What the service says about itself.
+/// The service's own description.
 struct Identity {
     name: String,
     id: String,
@@ -97,24 +97,24 @@ impl Bus {
             started: now(),
             endpoints: Mutex::default(),
         });
-        let mut questions = Vec::new();
+        let mut requests = Vec::new();
         for (verb, text) in Verb::ALL {
-            let everybody = format!("$SRV.{text}");
-            let namesakes = format!("{everybody}.{name}");
+            let all_services = format!("$SRV.{text}");
+            let namesakes = format!("{all_services}.{name}");
             let only_us = format!("{namesakes}.{}", identity.id);
-            for subject in [everybody, namesakes, only_us] {
+            for subject in [all_services, namesakes, only_us] {
                 let subscribed = self.client().subscribe(subject.clone()).await;
                 let subscriber = subscribed.map_err(|error| SubscribeError {
                     filter: subject,
                     source: error.into(),
                 })?;
-                questions.push(subscriber.map(move |message| (verb, message)));
+                requests.push(subscriber.map(move |message| (verb, message)));
             }
         }
         let answering = tokio::spawn(answer(
             self.clone(),
             Arc::clone(&identity),
-            select_all(questions),
+            select_all(requests),
         ));
         Ok(Micro {
             bus: self.clone(),
@@ -128,15 +128,15 @@ impl Bus {
 async fn answer(
     bus: Bus,
     identity: Arc<Identity>,
-    mut questions: impl futures::Stream<Item = (Verb, async_nats::Message)> + Unpin,
+    mut requests: impl futures::Stream<Item = (Verb, async_nats::Message)> + Unpin,
 ) {
-    while let Some((verb, question)) = questions.next().await {
-        let Some(inbox) = question.reply else {
+    while let Some((verb, request)) = requests.next().await {
+        let Some(inbox) = request.reply else {
             continue;
         };
         let answer = identity.answer(verb).to_string();
         if let Err(error) = bus.client().publish(inbox, answer.into()).await {
-            debug!(%error, "cannot answer a question about a service");
+            debug!(%error, "answering a request about a service failed");
         }
     }
 }
@@ -184,7 +184,7 @@ impl Micro {
         Ok(requests.of_micro(endpoint, self.stop.subscribe()))
     }
 
-    /// Takes the service off the bus; its endpoints end after the requests that were on their way, so they
+    /// Takes the service off the bus; its endpoints end after the requests that were in flight, so they
     /// must still be read. Dropping the service does the same.
     pub async fn stop(self) {
         drop(self);

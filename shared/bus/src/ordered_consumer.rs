@@ -1,7 +1,7 @@
-//! A stream's messages in order and without gaps: the ground of watches and loads.
+//! A stream's messages in order and without gaps: the basis of watches and loads.
 //!
 //! One ephemeral push consumer without acknowledgements, with heartbeats and flow control, delivering to an
-//! inbox of ours. Whenever its numbering has a gap, its heartbeats stop, or the connection was made again,
+//! inbox of ours. Whenever its numbering has a gap, its heartbeats stop, or the client reconnected,
 //! it is replaced by one that starts after the last message seen.
 
 use std::time::Duration;
@@ -21,19 +21,19 @@ use crate::error::ReadError;
 use crate::metrics;
 use crate::stored::Stored;
 
-/// How often the server says that it has nothing to say.
+/// How often the server sends an idle heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Silence after which the consumer counts as gone: three heartbeats.
-const SILENCE: Duration = Duration::from_secs(6);
-/// How long the server keeps a consumer that nobody listens to.
+/// Silence after which the consumer counts as lost: three heartbeats.
+const STALE_AFTER: Duration = Duration::from_secs(6);
+/// How long the server keeps a consumer without a subscriber.
 const INACTIVE: Duration = Duration::from_secs(10);
 /// First wait between attempts to make the consumer again; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Longest wait between attempts to make the consumer again.
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long "no such stream" is taken for a server that is still starting.
-const MISSING_PATIENCE: Duration = Duration::from_secs(10);
-/// Headers of heartbeats: the number of the last delivery, and where to say that we still read.
+const MISSING_STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Headers of heartbeats: the number of the last delivery, and where to acknowledge flow control.
 const HEADER_LAST_CONSUMER: &str = "Nats-Last-Consumer";
 const HEADER_STALLED: &str = "Nats-Consumer-Stalled";
 
@@ -62,7 +62,7 @@ struct Consumer {
     name: String,
     /// Number of its last delivery.
     delivered: u64,
-    /// It had nothing for us when it was made, which was not yet told.
+    /// It had no messages when it was created, which is not reported yet.
     empty: bool,
 }
 
@@ -108,36 +108,38 @@ impl OrderedConsumer {
             if std::mem::take(&mut consumer.empty) {
                 return Ok(ConsumerItem::CaughtUp);
             }
-            let quiet = Instant::now() + SILENCE;
-            let heard = tokio::select! {
+            let quiet = Instant::now() + STALE_AFTER;
+            let received = tokio::select! {
                 biased;
-                changed = self.link.changed() => Heard::Link(changed.is_err()),
+                changed = self.link.changed() => Received::Link(changed.is_err()),
                 message = timeout_at(quiet, consumer.subscriber.next()) => match message {
-                    Ok(Some(message)) => Heard::Message(message),
-                    Ok(None) => Heard::Ended,
-                    Err(_) => Heard::Silence,
+                    Ok(Some(message)) => Received::Message(message),
+                    Ok(None) => Received::Ended,
+                    Err(_) => Received::Silence,
                 },
             };
-            match heard {
-                Heard::Message(message) => match self.take(message).await {
+            match received {
+                Received::Message(message) => match self.take(message).await {
                     Taken::Item(item) => return Ok(item),
                     Taken::Nothing => {}
                     Taken::Gap => self.drop_consumer("gap"),
                 },
-                Heard::Silence => self.drop_consumer("silence"),
-                Heard::Link(false) if !self.link.borrow().closed => {
+                Received::Silence => self.drop_consumer("silence"),
+                Received::Link(false) if !self.link.borrow().closed => {
                     self.drop_consumer("reconnected")
                 }
-                Heard::Link(_) => return Err(ReadError::Other("the connection is closed".into())),
-                Heard::Ended if self.link.borrow().closed => {
+                Received::Link(_) => {
                     return Err(ReadError::Other("the connection is closed".into()));
                 }
-                Heard::Ended => self.drop_consumer("subscription ended"),
+                Received::Ended if self.link.borrow().closed => {
+                    return Err(ReadError::Other("the connection is closed".into()));
+                }
+                Received::Ended => self.drop_consumer("subscription ended"),
             }
         }
     }
 
-    /// Whether the stream holds nothing after what was handed out. "Nothing pending" alone does not say so:
+    /// Whether the stream holds nothing after what was handed out. "Nothing pending" alone does not mean that:
     /// while a record is replaced there is a moment in which its old message no longer counts and its new
     /// one does not yet. With `subjects` that match everything, the whole stream is meant.
     pub(crate) async fn is_at_end(&self, subjects: &str) -> Result<bool, ReadError> {
@@ -186,7 +188,7 @@ impl OrderedConsumer {
         })
     }
 
-    /// Heartbeats and flow control. The reply to flow control says that we read everything before it.
+    /// Heartbeats and flow control. The reply to flow control confirms that we read everything before it.
     async fn take_control(
         bus: &Bus,
         consumer: &mut Consumer,
@@ -218,7 +220,7 @@ impl OrderedConsumer {
 
     fn drop_consumer(&mut self, reason: &'static str) {
         metrics::feed_restarted();
-        debug!(stream = %self.stream, after = self.last, reason, "making the consumer of a feed again");
+        debug!(stream = %self.stream, after = self.last, reason, "recreating an ordered consumer");
         self.consumer = None;
     }
 
@@ -233,12 +235,12 @@ impl OrderedConsumer {
             }
             match self.make_consumer().await {
                 Ok(consumer) => return Ok(consumer),
-                Err(ReadError::NoStream) if began.elapsed() >= MISSING_PATIENCE => {
+                Err(ReadError::NoStream) if began.elapsed() >= MISSING_STREAM_TIMEOUT => {
                     return Err(ReadError::NoStream);
                 }
                 Err(ReadError::NoStream) => {}
                 Err(ReadError::Other(error)) => {
-                    warn!(stream = %self.stream, error, "cannot make the consumer of a feed, trying again");
+                    warn!(stream = %self.stream, error, "cannot create an ordered consumer, retrying");
                 }
             }
             sleep(wait.mul_f64(rand::random_range(0.5..=1.0))).await;
@@ -296,8 +298,8 @@ impl OrderedConsumer {
     }
 }
 
-enum Heard {
-    /// The connection was made again or closed; true when nobody watches it any more.
+enum Received {
+    /// The client reconnected or was closed; true when the sender is gone.
     Link(bool),
     Message(async_nats::Message),
     Ended,

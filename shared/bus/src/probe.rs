@@ -116,7 +116,7 @@ async fn run(health: SharedWriteHealth, jetstream: jetstream::Context) {
     }
 }
 
-/// Writes the deletion of a key that no record has, and gives whether it is confirmed.
+/// Writes the deletion of a key that no record has, and returns whether it is confirmed.
 async fn probe(jetstream: &jetstream::Context, bucket: String) -> (String, bool) {
     let subject = format!("$KV.{bucket}.{PROBE_KEY}");
     let sent = jetstream

@@ -1,4 +1,4 @@
-//! Sending without waiting for an answer: at most once ([`Bus::publish`]) or stored ([`Bus::store`]).
+//! Publishing without a reply: at most once ([`Bus::publish`]) or stored ([`Bus::store`]).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use crate::connect::Bus;
 use crate::error::PublishError;
 use crate::headers;
 
-/// A message on its way into a stream; resolves to its sequence. Dropping it does not take the message back.
+/// A message in flight into a stream; resolves to its sequence. Dropping it does not take the message back.
 #[must_use = "await it to know whether the message is stored"]
 pub struct PendingStore(BoxFuture<'static, Result<u64, PublishError>>);
 
@@ -28,7 +28,7 @@ impl Future for PendingStore {
 }
 
 impl Bus {
-    /// Publishes at most once: whichever part subscribes now gets it.
+    /// Publishes at most once: present subscribers get it.
     ///
     /// # Errors
     /// [`PublishError::TooLarge`] and [`PublishError::Codec`] for a message that cannot be sent, [`PublishError::Rejected`] when
@@ -51,7 +51,7 @@ impl Bus {
             })
     }
 
-    /// Publishes into a stream, with a time to live where given. Returns once the message is on its way, so
+    /// Publishes into a stream, with a time to live where given. Returns once the message is in flight, so
     /// that several can be pipelined; they are stored in the order of the calls.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Queues of tasks: a stream with work-queue retention, and in it one durable pull consumer per queue that all its
 //! workers share.
 //!
-//! A worker asks for as many tasks as it has room for. A task that is not acknowledged, nor said to be still worked on,
-//! within the acknowledgement time is given to somebody else.
+//! A worker asks for as many tasks as it has room for. A task that is neither acknowledged nor marked as in progress
+//! within the acknowledgement time is redelivered to another worker.
 
 use std::time::Duration;
 
@@ -22,35 +22,35 @@ use tracing::debug;
 use crate::codec::decode;
 use crate::connect::{Bus, Link};
 use crate::error::{Cause, QueueError};
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::stored::Position;
 
 /// How long a request for tasks stays open at the server.
 const OPEN: Duration = Duration::from_secs(30);
-/// After this without a word the server no longer knows of our requests.
-const SILENCE: Duration = Duration::from_secs(35);
+/// After this without a message the server no longer knows of our requests.
+const STALE_AFTER: Duration = Duration::from_secs(35);
 /// Wait after a request that the server did not take, before the next one.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long what is on its way to a worker that takes no more is waited for.
+/// How long what is in flight to a worker that takes no more is waited for.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Requests for tasks that one queue holds open at most, of all its workers together.
 const REQUESTS: i64 = 16_384;
 /// How much of a batch was not delivered.
 const HEADER_PENDING: &str = "Nats-Pending-Messages";
 
-/// How a queue stands.
+/// The status of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// Workers that wait for a task.
     pub waiting: usize,
-    /// Tasks that were given out and not acknowledged.
+    /// Tasks that are delivered and not acknowledged.
     pub ack_pending: usize,
-    /// Tasks that nobody has.
+    /// Tasks that are not delivered yet.
     pub pending: u64,
 }
 
 impl QueueState {
-    /// Whether somebody takes from it, as far as can be seen: waits for a task, or has one.
+    /// Whether a worker takes from it, as far as can be seen: waits for a task, or has one.
     pub fn has_worker(self) -> bool {
         self.waiting > 0 || self.ack_pending > 0
     }
@@ -84,7 +84,7 @@ impl Bus {
             .map_err(|error| failed("make", queue, error.into()))
     }
 
-    /// How a queue stands; `None` when nobody ever used it.
+    /// The status of a queue; `None` when it was never used.
     ///
     /// # Errors
     /// [`QueueError`] when the server does not answer.
@@ -121,9 +121,9 @@ impl Bus {
             subscriber,
             link: self.link_events(),
             bus: self.clone(),
-            asked: 0,
-            heard: Instant::now(),
-            ask_from: Instant::now(),
+            requested: 0,
+            received: Instant::now(),
+            pull_from: Instant::now(),
         })
     }
 }
@@ -157,12 +157,12 @@ pub struct Pull {
     inbox: String,
     subscriber: Subscriber,
     link: watch::Receiver<Link>,
-    /// Tasks that were asked for and did not come yet.
-    asked: usize,
-    /// When the server last said something.
-    heard: Instant,
-    /// Nothing is asked before.
-    ask_from: Instant,
+    /// Tasks that were requested and have not arrived yet.
+    requested: usize,
+    /// When the server last sent a message.
+    received: Instant,
+    /// Nothing is requested before.
+    pull_from: Instant,
 }
 
 impl Pull {
@@ -174,18 +174,18 @@ impl Pull {
                 if self.link.borrow_and_update().closed {
                     return None;
                 }
-                // Whoever was asked over another connection may not know us any more.
-                self.asked = 0;
+                // The server behind the earlier connection may not know the request any more.
+                self.requested = 0;
             }
-            let may_ask = self.ask_from <= Instant::now();
+            let may_pull = self.pull_from <= Instant::now();
             // Half the room at once: a request per task would be as much work as small tasks are.
-            if may_ask && self.asked * 2 < room {
-                self.ask(room - self.asked).await;
+            if may_pull && self.requested * 2 < room {
+                self.pull(room - self.requested).await;
             }
-            let wake = if may_ask {
-                self.heard + SILENCE
+            let wake = if may_pull {
+                self.received + STALE_AFTER
             } else {
-                self.ask_from
+                self.pull_from
             };
             let message = tokio::select! {
                 biased;
@@ -195,26 +195,26 @@ impl Pull {
                 }
                 message = self.subscriber.next() => message?,
                 () = sleep_until(wake) => {
-                    if may_ask {
-                        self.asked = 0;
-                        self.heard = Instant::now();
+                    if may_pull {
+                        self.requested = 0;
+                        self.received = Instant::now();
                     }
                     continue;
                 }
             };
-            self.heard = Instant::now();
+            self.received = Instant::now();
             if let Some(status) = message.status.filter(|status| *status != StatusCode::OK) {
                 self.note(status, &message);
                 continue;
             }
-            self.asked = self.asked.saturating_sub(1);
+            self.requested = self.requested.saturating_sub(1);
             if let Some(pulled) = self.read(message).await {
                 return Some(pulled);
             }
         }
     }
 
-    /// Takes no more; what is on its way is given back.
+    /// Takes no more; what is in flight is returned to the queue.
     pub async fn close(mut self) {
         if let Err(error) = self.subscriber.drain().await {
             debug!(%error, "the connection was closed before a queue was");
@@ -230,11 +230,11 @@ impl Pull {
             }
         };
         if timeout(CLOSING, give_back).await.is_err() {
-            debug!("what is on its way from a queue did not come in time");
+            debug!("tasks in flight from a queue did not arrive in time");
         }
     }
 
-    async fn ask(&mut self, count: usize) {
+    async fn pull(&mut self, count: usize) {
         let expires = u64::try_from(OPEN.as_nanos()).unwrap_or(u64::MAX);
         let body = json!({"batch": count, "expires": expires}).to_string();
         let sent = self
@@ -244,12 +244,12 @@ impl Pull {
             .await;
         match sent {
             Ok(()) => {
-                if self.asked == 0 {
-                    self.heard = Instant::now();
+                if self.requested == 0 {
+                    self.received = Instant::now();
                 }
-                self.asked += count;
+                self.requested += count;
             }
-            Err(error) => debug!(%error, "cannot ask for tasks"),
+            Err(error) => debug!(%error, "pulling tasks failed"),
         }
     }
 
@@ -258,14 +258,16 @@ impl Pull {
         let headers = message.headers.as_ref();
         let pending = headers.and_then(|headers| headers.get(HEADER_PENDING));
         let pending = pending.and_then(|value| value.as_str().parse::<usize>().ok());
-        self.asked = self.asked.saturating_sub(pending.unwrap_or(self.asked));
+        self.requested = self
+            .requested
+            .saturating_sub(pending.unwrap_or(self.requested));
         if status != StatusCode::TIMEOUT {
-            self.ask_from = Instant::now() + PAUSE;
+            self.pull_from = Instant::now() + PAUSE;
         }
         debug!(%status, description = ?message.description, "a request for tasks ended");
     }
 
-    /// Reads a task; one that cannot be read is taken out of the queue, since nobody else could read it either.
+    /// Reads a task; one that cannot be read is taken out of the queue, since no other worker could read it either.
     async fn read(&self, message: async_nats::Message) -> Option<Pulled> {
         let reply = message.reply.clone()?;
         let position = Position::read(&reply)?;
@@ -284,10 +286,10 @@ impl Pull {
                 held,
             }),
             (_, read) => {
-                metrics::malformed(Place::Delivery);
+                metrics::malformed(DecodeSite::Delivery);
                 let error = read.err().map(|error| error.to_string());
                 tracing::warn!(subject = %message.subject, ?error, "took an unreadable task out of its queue");
-                held.say(b"+TERM").await;
+                held.reply(b"+TERM").await;
                 None
             }
         }
@@ -304,11 +306,11 @@ pub struct Pulled {
     pub delivered: u32,
     /// Sequence of its message in the stream of tasks.
     pub sequence: u64,
-    /// The duty to say what became of it.
+    /// The pending acknowledgement.
     pub held: AckHandle,
 }
 
-/// A task in hand. One that is dropped comes again after the acknowledgement time.
+/// A task in flight. One that is dropped is redelivered after the acknowledgement time.
 #[derive(Clone, Debug)]
 #[must_use = "a task that is not acknowledged comes again"]
 pub struct AckHandle {
@@ -317,28 +319,28 @@ pub struct AckHandle {
 }
 
 impl AckHandle {
-    /// It is still being worked on: the acknowledgement time begins anew.
+    /// It is still in progress: the acknowledgement time starts again.
     pub async fn in_progress(&self) {
-        self.say(b"+WPI").await;
+        self.reply(b"+WPI").await;
     }
 
     /// It is done with. When this is lost, the task comes again.
     pub async fn ack(self) {
-        self.say(b"+ACK").await;
+        self.reply(b"+ACK").await;
     }
 
-    /// Somebody else shall have it, now.
+    /// Redeliver it to another worker, now.
     pub async fn nak(self) {
-        self.say(b"-NAK").await;
+        self.reply(b"-NAK").await;
     }
 
-    async fn say(&self, what: &'static [u8]) {
+    async fn reply(&self, what: &'static [u8]) {
         let sent = self
             .client
             .publish(self.reply.clone(), Bytes::from_static(what))
             .await;
         if let Err(error) = sent {
-            debug!(%error, "cannot say what became of a task");
+            debug!(%error, "the acknowledgement of a task failed");
         }
     }
 }

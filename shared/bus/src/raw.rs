@@ -1,6 +1,7 @@
-//! Bodies that are bytes and nothing else: pictures and sound, where neither codec nor headers are worth their time.
+//! Raw messages: bodies that are bytes and nothing else: frames and sound, where neither codec nor headers are worth
+//! their time.
 //!
-//! Answers are JSON: a body that has no encoding says nothing about the one that its sender reads.
+//! Answers are JSON: a body without an encoding does not show which one its sender reads.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -17,11 +18,11 @@ use crate::codec::{Encoding, encode};
 use crate::connect::Bus;
 use crate::error::{PublishError, RequestError, SubscribeError};
 use crate::headers::Meta;
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::responder::Responder;
 use crate::serve::RequestStream;
 
-/// Bytes that somebody sent.
+/// Bytes from any client.
 pub struct RawIncoming<S: Request> {
     /// The subject with its fields.
     pub subject: S,
@@ -57,12 +58,12 @@ impl<S: Request<Message = RawFrame>> Stream for RawRequests<S> {
                 return Poll::Ready(None);
             };
             let Some(subject) = S::parse(&self.prefix, &message.subject) else {
-                metrics::malformed(Place::Delivery);
+                metrics::malformed(DecodeSite::Delivery);
                 debug!(subject = %message.subject, "skipped a message whose subject cannot be read");
                 continue;
             };
             let responder = message.reply.is_some().then(|| {
-                // Read only here: frames that nobody waits for carry nothing that matters.
+                // Read only here: frames without a requester carry nothing that matters.
                 let meta = Meta::read(&message.subject, message.headers.as_ref());
                 Responder::new(to, Encoding::Json, &meta)
             });
@@ -76,7 +77,7 @@ impl<S: Request<Message = RawFrame>> Stream for RawRequests<S> {
 }
 
 impl Bus {
-    /// Subscribes to bytes: everybody who does gets all of them.
+    /// Subscribes to bytes: every subscriber gets all of them.
     ///
     /// # Errors
     /// [`SubscribeError`] when the connection is closed.
@@ -132,7 +133,7 @@ impl Bus {
         body: Bytes,
         deadline: Duration,
     ) -> Result<S::Reply, RequestError> {
-        self.ask::<S>(subject.render(self.prefix()), body, deadline)
+        self.send_request::<S>(subject.render(self.prefix()), body, deadline)
             .await
     }
 }

@@ -13,7 +13,7 @@ use crate::codec::decode;
 use crate::connect::Bus;
 use crate::direct_get::{self, PageLimit};
 use crate::error::{BusError, ReadError};
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::stored::Stored;
 
 /// A part of what a stream kept of one subject, oldest first.
@@ -26,9 +26,9 @@ pub struct Replay<S: Subject> {
     pub remaining: u64,
 }
 
-/// Messages of a tail that are looked for first.
+/// Messages of a tail that are searched for first.
 const TAIL_BEGIN: usize = 64;
-/// How many times more are looked for next.
+/// The factor by which the next search is larger.
 const TAIL_GROWTH: usize = 8;
 /// Messages of one request.
 const BATCH: usize = 1_000;
@@ -200,7 +200,7 @@ impl Bus {
         }
     }
 
-    /// The sequence from which on the subject has `count` messages. The server says with every message how
+    /// The sequence from which on the subject has `count` messages. The server sends with every message how
     /// many follow, so halving the distance finds it in some twenty small reads, however long the stream.
     async fn start_of_last(
         &self,
@@ -240,7 +240,7 @@ fn read_message<S: Subject>(stored: Stored) -> Option<(u64, Timestamp, S::Messag
     match decode(&stored.body) {
         Ok((message, _)) => Some((stored.sequence, stored.at, message)),
         Err(error) => {
-            metrics::malformed(Place::Replay);
+            metrics::malformed(DecodeSite::Replay);
             debug!(subject = %stored.subject, sequence = stored.sequence, %error, "skipped an unreadable message");
             None
         }

@@ -1,4 +1,4 @@
-//! Asking: one request, one answer, a deadline that travels with it.
+//! Requests: one request, one reply, a deadline that travels with it.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use crate::metrics;
 const RETRY_MIN: Duration = Duration::from_millis(20);
 /// Longest wait of [`Bus::request_until`].
 const RETRY_MAX: Duration = Duration::from_millis(250);
-/// How long [`Bus::request_until`] waits for its first answer; it doubles with every try. Whoever had the request may
-/// have died with it.
+/// How long [`Bus::request_until`] waits for its first answer; it doubles with every try. The process that had the
+/// request may have died with it.
 const TRY_MIN: Duration = Duration::from_secs(1);
 
 impl Bus {
-    /// Asks once. Fails at once when nobody serves the subject or the connection is away.
+    /// Sends the request once. Fails at once when the subject has no responders or the connection is lost.
     ///
     /// # Errors
     /// [`RequestError::NoResponders`] and [`RequestError::Link`] when nothing was done, [`RequestError::Timeout`] when it may have
@@ -36,12 +36,12 @@ impl Bus {
         deadline: Duration,
     ) -> Result<S::Reply, RequestError> {
         let body = encode(message, Encoding::MessagePack)?;
-        self.ask::<S>(subject.render(self.prefix()), body, deadline)
+        self.send_request::<S>(subject.render(self.prefix()), body, deadline)
             .await
     }
 
-    /// Asks again while nobody serves the subject, nobody answers, the connection is away, or the answer says to
-    /// try later, until the deadline; then fails with the last reason.
+    /// Repeats the request while the subject has no responders, no answer comes, the connection is lost, or the answer
+    /// asks to try later, until the deadline; then fails with the last reason.
     ///
     /// The request may be carried out more than once: for requests whose repetition changes nothing.
     ///
@@ -59,13 +59,13 @@ impl Bus {
         let (mut wait, mut patience) = (RETRY_MIN, TRY_MIN);
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let asked = self.ask::<S>(subject.clone(), body.clone(), left.min(patience));
-            let error = match asked.await {
+            let reply = self.send_request::<S>(subject.clone(), body.clone(), left.min(patience));
+            let error = match reply.await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
             let unanswered = matches!(error, RequestError::Timeout { .. });
-            // That passes when somebody has seen to NATS, not in a moment.
+            // That passes when an operator has repaired NATS, not in a moment.
             if matches!(&error, RequestError::Refused(reply) if reply.is_unwritable()) {
                 return Err(error);
             }
@@ -87,13 +87,13 @@ impl Bus {
         }
     }
 
-    pub(crate) async fn ask<S: Request>(
+    pub(crate) async fn send_request<S: Request>(
         &self,
         subject: String,
         body: Bytes,
         deadline: Duration,
     ) -> Result<S::Reply, RequestError> {
-        let answer = self.ask_unmeasured::<S>(subject, body, deadline).await;
+        let answer = self.send_unmeasured::<S>(subject, body, deadline).await;
         metrics::request(match &answer {
             Ok(_) => "ok",
             Err(RequestError::NoResponders { .. }) => "no_responders",
@@ -105,7 +105,7 @@ impl Bus {
         answer
     }
 
-    async fn ask_unmeasured<S: Request>(
+    async fn send_unmeasured<S: Request>(
         &self,
         subject: String,
         body: Bytes,
@@ -114,7 +114,7 @@ impl Bus {
         if !self.is_connected() {
             return Err(RequestError::Link {
                 subject,
-                source: "the connection is being made again".into(),
+                source: "the client is reconnecting".into(),
             });
         }
         let end = Instant::now() + deadline;

@@ -1,4 +1,4 @@
-//! Answering: exactly one answer per request, in the encoding that it came in.
+//! Responders: exactly one reply per request, in its encoding.
 //!
 //! A [`Responder`] that is dropped unanswered replies INTERNAL, so that no requester waits for a deadline because of a
 //! defect of ours; or that the request may be sent again, where a drop means that its owner stops leading.
@@ -24,7 +24,7 @@ use crate::metrics;
 /// Where the answer goes.
 pub(crate) struct ReplyAddress {
     pub(crate) client: Client,
-    /// The requester's inbox; without one nobody wants an answer.
+    /// The requester's inbox; without one no answer is wanted.
     pub(crate) inbox: Option<async_nats::Subject>,
     /// The endpoint that keeps count.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
@@ -144,12 +144,12 @@ impl<R> Responder<R> {
         }
     }
 
-    /// Whether nobody waits for the answer any more.
+    /// Whether the requester has given up waiting for the answer.
     pub fn is_late(&self, now: Timestamp) -> bool {
         self.deadline().is_some_and(|deadline| deadline < now)
     }
 
-    /// After this nobody waits for the answer.
+    /// After this the requester no longer waits for the answer.
     pub fn deadline(&self) -> Option<Timestamp> {
         self.duty.as_ref().and_then(|duty| duty.deadline)
     }

@@ -22,7 +22,7 @@ use crate::connect::Bus;
 use crate::endpoint::Endpoint;
 use crate::error::SubscribeError;
 use crate::headers::Meta;
-use crate::metrics::{self, Place};
+use crate::metrics::{self, DecodeSite};
 use crate::responder::{ReplyAddress, Responder};
 use crate::trace;
 
@@ -96,7 +96,7 @@ impl<S: Subject> Stream for Deliveries<S> {
                     }));
                 }
                 Err(reply) => {
-                    metrics::malformed(Place::Delivery);
+                    metrics::malformed(DecodeSite::Delivery);
                     debug!(subject = %meta.raw_subject, reason = %reply.error, "skipped a malformed message");
                 }
             }
@@ -111,7 +111,7 @@ pub struct Requests<S> {
     subject: PhantomData<fn() -> S>,
 }
 
-/// Messages as they come to whichever part answers them.
+/// Incoming messages for a responder.
 pub(crate) struct RequestStream {
     subscriber: Subscriber,
     client: Client,
@@ -123,7 +123,7 @@ pub(crate) struct RequestStream {
 enum Stop {
     /// It has not; the future resolves when it does.
     Awaited(BoxFuture<'static, ()>),
-    /// It has, and the subscription must be told to end after what is on its way.
+    /// It has, and the subscription must be drained.
     Drain,
     /// Nothing more to do.
     Done,
@@ -208,7 +208,7 @@ impl<S: Request> Stream for Requests<S> {
                     }));
                 }
                 Err(reply) => {
-                    metrics::malformed(Place::Request);
+                    metrics::malformed(DecodeSite::Request);
                     debug!(subject = %meta.raw_subject, reason = %reply.error, "refused a malformed request");
                     let encoding = Encoding::of(&message.payload);
                     let responder = Responder::<S::Reply>::new(to, encoding, &meta);
@@ -234,7 +234,7 @@ fn read<S: Subject>(
 }
 
 impl Bus {
-    /// Subscribes: everybody who does gets every message.
+    /// Subscribes: every subscriber gets every message.
     ///
     /// # Errors
     /// [`SubscribeError`] when the connection is closed.
@@ -257,7 +257,7 @@ impl Bus {
         })
     }
 
-    /// Serves requests; with a queue name each goes to one of those who share it.
+    /// Serves requests; with a queue name each goes to one of the subscribers that share it.
     ///
     /// # Errors
     /// [`SubscribeError`] when the connection is closed.

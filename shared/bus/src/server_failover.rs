@@ -1,6 +1,6 @@
-//! Leaving a server that is of no use: one that is cut off from the rest of its cluster stands, and keeps its clients.
+//! Leaving an unusable server: one that is cut off from the rest of its cluster keeps running, and keeps its clients.
 //!
-//! NATS sends nobody away from such a server. Whoever finds that nothing gets done any more, and was given several
+//! NATS disconnects no client from such a server. A client that makes no progress any more, and was given several
 //! servers, looks for another.
 
 use std::time::Duration;
@@ -11,10 +11,11 @@ use tracing::info;
 
 use crate::connect::Bus;
 
-/// Time that a server gets to be of use before the next one is tried.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time that a server gets to become usable before the next one is tried.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// While it lives, the connection moves on to another of its servers every few seconds; with one server nothing happens.
+/// Until it is dropped, the connection moves on to another of its servers every few seconds; with one server nothing
+/// happens.
 #[derive(Debug)]
 #[must_use = "dropped, it ends"]
 pub struct ServerFailover(Option<JoinHandle<()>>);
@@ -28,8 +29,8 @@ impl Bus {
         let client = self.client().clone();
         ServerFailover(Some(tokio::spawn(async move {
             loop {
-                sleep(PATIENCE).await;
-                info!("tries another server of the bus");
+                sleep(TIMEOUT).await;
+                info!("trying another server of the bus");
                 // Fails only when the connection was closed for good.
                 if client.force_reconnect().await.is_err() {
                     return;

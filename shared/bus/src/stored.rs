@@ -1,4 +1,4 @@
-//! A message as it stands in a stream, and what its headers say about it.
+//! A stored message of a stream, and the metadata in its headers.
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_MARKER_REASON, NATS_SEQUENCE, NATS_SUBJECT};
@@ -60,7 +60,7 @@ pub(crate) fn is_marker(headers: Option<&HeaderMap>) -> bool {
     deleted || headers.get(NATS_MARKER_REASON).is_some()
 }
 
-/// Where a delivery stands, as its reply subject says.
+/// The position of a delivery, by its reply subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) stream: u64,

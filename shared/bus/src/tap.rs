@@ -1,4 +1,4 @@
-//! Listening to everything: raw messages, for people who want to see what goes on.
+//! Tap: every raw message, for operators.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;

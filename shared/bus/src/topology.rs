@@ -1,9 +1,9 @@
-//! What must exist on the server: made when missing, checked when there.
+//! Topology: the streams and buckets that must exist on the server, created when missing, checked when there.
 //!
 //! Any number of processes may do this at once: creating what already exists in the same form succeeds, and
-//! whichever part comes second with another form gets the differences named. Nothing that exists is ever changed but what
-//! nobody can want otherwise: the subjects that a stream captures and where it republishes them.
-//! A role that may not create only verifies.
+//! a process that comes second with another form gets the differences named. Nothing that exists is ever changed but
+//! what no process can want otherwise: the subjects that a stream captures and where it republishes them. A role that
+//! may not create only verifies.
 
 use std::time::Duration;
 
@@ -24,11 +24,11 @@ use crate::error::{Cause, TopologyError};
 use crate::kv::stream_of;
 
 /// How long a server or cluster that is starting is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// Wait between two looks at a server that is not ready.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// How one stream stands.
+/// The status of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// There, as it should be.
@@ -36,7 +36,8 @@ pub enum Condition {
     /// There, but not as it should be; one phrase per difference.
     Differs(Vec<String>),
     /// There, but without a leader: it can neither be written nor read. It passes within seconds, or most of the cluster
-    /// is out of reach. A server that is cut off says so of every stream if it led the cluster before; others say nothing.
+    /// is out of reach. A server that is cut off reports it of every stream if it led the cluster before; others report
+    /// nothing.
     Leaderless,
     /// Not there.
     Missing,
@@ -47,7 +48,7 @@ pub enum Condition {
 pub struct StreamReport {
     /// The stream; a bucket's begins with `KV_`.
     pub name: String,
-    /// How it stands.
+    /// Its status.
     pub condition: Condition,
     /// Copies that it has; zero when missing.
     pub replicas: usize,
@@ -99,14 +100,14 @@ impl TopologyReport {
 }
 
 impl Bus {
-    /// Creates what is missing and reports how everything stands.
+    /// Creates what is missing and reports the status of everything.
     ///
     /// # Errors
     /// [`TopologyError::Create`] for what is missing and cannot be created, [`TopologyError::Inspect`] for what cannot be read.
     pub async fn ensure_topology(&self) -> Result<TopologyReport, TopologyError> {
         let mut reports = Vec::new();
         for wanted in self.wanted() {
-            let found = match self.look(&wanted.name).await? {
+            let found = match self.inspect(&wanted.name).await? {
                 Some(found) if captures_others(&wanted, &found.config) => {
                     self.capture(&wanted, found.config).await?
                 }
@@ -122,14 +123,14 @@ impl Bus {
         Ok(TopologyReport { streams: reports })
     }
 
-    /// Reports how everything stands and creates nothing.
+    /// Reports the status of everything and creates nothing.
     ///
     /// # Errors
     /// [`TopologyError::Inspect`] for what cannot be read.
     pub async fn verify_topology(&self) -> Result<TopologyReport, TopologyError> {
         let mut reports = Vec::new();
         for wanted in self.wanted() {
-            let found = self.look(&wanted.name).await?;
+            let found = self.inspect(&wanted.name).await?;
             reports.push(report(&wanted, found.as_ref()));
         }
         Ok(TopologyReport { streams: reports })
@@ -147,12 +148,12 @@ impl Bus {
             .collect()
     }
 
-    async fn look(&self, name: &str) -> Result<Option<Info>, TopologyError> {
+    async fn inspect(&self, name: &str) -> Result<Option<Info>, TopologyError> {
         let inspect = |source: Cause| TopologyError::Inspect {
             stream: name.to_owned(),
             source,
         };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let error = match self.jetstream().get_stream(name).await {
                 Ok(stream) => return Ok(Some(stream.cached_info().clone())),
@@ -183,7 +184,7 @@ impl Bus {
             stream: wanted.name.clone(),
             source,
         };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let error = match self.jetstream().create_stream(wanted.clone()).await {
                 Ok(stream) => {
@@ -193,11 +194,11 @@ impl Bus {
                 Err(error) => error,
             };
             match error.kind() {
-                // Somebody else was faster with another form: what there is now decides.
+                // Another process was faster with another form: what exists now decides.
                 CreateStreamErrorKind::JetStream(reason)
                     if reason.error_code() == ErrorCode::STREAM_NAME_EXIST =>
                 {
-                    if let Some(found) = self.look(&wanted.name).await? {
+                    if let Some(found) = self.inspect(&wanted.name).await? {
                         return Ok(found);
                     }
                 }
@@ -224,7 +225,7 @@ impl Bus {
             ..found
         };
         let updated = self.jetstream().update_stream(config).await;
-        info!(stream = %wanted.name, subjects = ?wanted.subjects, "gave a stream other subjects");
+        info!(stream = %wanted.name, subjects = ?wanted.subjects, "changed the subjects of a stream");
         updated.map_err(|error| TopologyError::Create {
             stream: wanted.name.clone(),
             source: error.into(),
@@ -232,7 +233,7 @@ impl Bus {
     }
 }
 
-/// Whether a stream takes in other subjects than it should, or says them elsewhere.
+/// Whether a stream captures other subjects than it should, or republishes them elsewhere.
 fn captures_others(wanted: &Config, found: &Config) -> bool {
     let to = |config: &Config| {
         let republish = config.republish.as_ref();

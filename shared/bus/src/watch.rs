@@ -40,14 +40,14 @@ pub enum Change<B: Bucket> {
         /// When the server stored it.
         at: Timestamp,
     },
-    /// It was deleted or expired; may be told more than once.
+    /// It was deleted or expired; may be reported more than once.
     Gone {
         /// Its key.
         key: B::Key,
         /// The revision of the deletion.
         revision: Revision,
     },
-    /// The current records were told; what follows is new. Only after [`WatchFrom::Start`], once.
+    /// The current records were delivered; what follows is new. Only after [`WatchFrom::Start`], once.
     UpToDate,
 }
 
@@ -72,11 +72,11 @@ struct Watching<B> {
 /// Whether [`Change::UpToDate`] is still owed.
 #[derive(PartialEq, Eq)]
 enum CatchingUp {
-    /// Not yet; so often it seemed that everything was told.
+    /// Not yet; so often it seemed that everything was delivered.
     Reading {
         checks: u32,
     },
-    /// The last current record was told.
+    /// The last current record was delivered.
     Reached,
     Over,
 }

@@ -1,7 +1,7 @@
 //! The circuit breaker for writes, one for each bucket. Pure: it does no I/O, and time is passed in.
 //!
 //! ```text
-//!   closed ── a write is not confirmed while the connection stands ──▶ open ◀── the probe is not confirmed ──┐
+//!   closed ── a write is not confirmed while the connection is up ──▶ open ◀── the probe is not confirmed ──┐
 //!     ▲ ▲                                                                │                                   │
 //!     │ └── any write is confirmed, or the connection is reconnected ────┼───────────────────────────────────┤
 //!     │                                                                  └── PROBE_INTERVAL passes ──▶ half-open
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A server whose disk is full does not answer a write at all, and keeps silent until it is restarted, also when there is
-//! room again: silence on a connection that stands is the only sign of it.
+//! room again: silence on a working connection is the only sign of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! Agents: how they announce themselves, what they report, what they are told, and how they are shown.
+//! Agents: their announcements, their reports, commands to them, and their representation.
 //!
 //! An agent speaks in *sessions*: a hello opens one, a newer hello of the same agent replaces it. Within a
-//! session a *clock* counts every message, so that the owner can tell an old heartbeat from a new report.
+//! session a *clock* counts every message, so that the owner can distinguish an old heartbeat from a new report.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AgentState {
-    /// Not heard of for the heartbeat timeout, or its link is closed.
+    /// Not seen for the heartbeat timeout, or its link is closed.
     Offline,
     /// Nothing to do.
     Idle,
@@ -39,11 +39,11 @@ pub enum AgentState {
 pub struct Agent {
     /// Its id.
     pub id: AgentId,
-    /// What people call it.
+    /// Its display name.
     pub name: String,
     /// Version of its program.
     pub version: String,
-    /// How it stands.
+    /// Its status.
     pub state: AgentState,
     /// The job it took first of those it has.
     #[serde(default)]
@@ -51,7 +51,7 @@ pub struct Agent {
     /// All jobs it has.
     #[serde(default)]
     pub jobs: Vec<JobId>,
-    /// When it was last heard of.
+    /// When it was last seen.
     pub last_seen_at: Timestamp,
     /// Whether an operator wants it to take no more jobs.
     #[serde(default)]
@@ -59,7 +59,7 @@ pub struct Agent {
     /// What it announced, as it came.
     #[serde(default)]
     pub capabilities: JsonObject,
-    /// Anything else it said about itself.
+    /// Any other metadata of its own.
     #[serde(default)]
     pub meta: JsonObject,
     /// Its own error, while it has one.
@@ -72,7 +72,7 @@ pub struct Agent {
     pub registered_at: Timestamp,
 }
 
-/// What an agent says is wrong with it.
+/// A fault that an agent reports of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentFault {
@@ -105,10 +105,10 @@ pub struct AgentRecord {
 pub struct ActiveJob {
     /// The job.
     pub job_id: JobId,
-    /// Which placement; older agents do not say.
+    /// Which placement; older agents leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
-    /// How it stands there.
+    /// Its status there.
     pub status: JobStatus,
 }
 
@@ -116,7 +116,7 @@ pub struct ActiveJob {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
-    /// What people call it.
+    /// Its display name.
     #[serde(default)]
     pub name: String,
     /// Version of its program.
@@ -161,7 +161,7 @@ pub enum AgentReport {
         /// Who it is and what it has.
         hello: Hello,
     },
-    /// It took a job or turned it down. Who took one may still turn it down as long as it was not started.
+    /// It accepted a job or rejected it. An agent that accepted one may still reject it as long as it was not started.
     AssignAck {
         /// The job.
         job_id: JobId,
@@ -241,7 +241,8 @@ pub enum AgentReport {
 #[serde(rename_all = "camelCase", default)]
 pub struct ReportsReply {
     /// Whether this session is the agent's current one.
-    pub standing: SessionStatus,
+    #[serde(rename = "standing")]
+    pub status: SessionStatus,
     /// Timings the agent must keep; sent in answer to a hello.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings: Option<AgentSettings>,
@@ -253,14 +254,14 @@ pub struct ReportsReply {
     pub kill: Vec<JobAttempt>,
 }
 
-/// Where a session stands with the owner.
+/// The status of a session with the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SessionStatus {
     /// It is the agent's session.
     #[default]
     Current,
-    /// The owner does not know it: say hello first.
+    /// The owner does not know it: send hello first.
     HelloRequired,
     /// A newer session took its place: stop everything and leave.
     Replaced,
@@ -291,7 +292,7 @@ impl Default for AgentSettings {
     }
 }
 
-/// A sign of life; a request, so that the agent knows that its owner heard it.
+/// A heartbeat; a request, so that the agent knows that its owner received it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
@@ -299,7 +300,7 @@ pub struct Heartbeat {
     pub session: AgentSession,
     /// Counts the messages of the session.
     pub clock: u64,
-    /// The jobs it has, so that owner and agent can reconcile; agents that cannot tell leave it out.
+    /// The jobs it has, so that owner and agent can reconcile; agents that do not know leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<ActiveJob>>,
     /// `ok: true` ends an error state; everything else is shown as it comes.
@@ -312,7 +313,8 @@ pub struct Heartbeat {
 #[serde(rename_all = "camelCase", default)]
 pub struct HeartbeatReply {
     /// Whether this session is the agent's current one.
-    pub standing: SessionStatus,
+    #[serde(rename = "standing")]
+    pub status: SessionStatus,
     /// Placements that are no longer wanted here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kill: Vec<JobAttempt>,

@@ -70,7 +70,8 @@ pub struct SubmitJob {
     /// Who submits it; the edge sets it from the caller's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<String>,
-    /// The piece of work that it is submitted for. Set by parts of the system; what a client of the edge says is ignored.
+    /// The piece of work that it is submitted for. Set by parts of the system; a value from a client of the edge is
+    /// ignored.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     pub caused_by: Option<CausedBy>,
@@ -304,7 +305,7 @@ impl std::str::FromStr for JobCursor {
 pub struct JobPage {
     /// Jobs, oldest first.
     pub jobs: Vec<Job>,
-    /// Where to go on; absent at the end.
+    /// The cursor of the next page; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<JobCursor>,
 }
@@ -352,7 +353,7 @@ pub struct MetadataReply {
     pub metadata: JsonObject,
 }
 
-/// What keeps a job from going on.
+/// What keeps a job from running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Gate {
@@ -372,7 +373,7 @@ pub enum Gate {
     Draining,
     /// Every agent that could take it is full.
     NoFreeSlot,
-    /// Every agent that could take it turned it down a moment ago.
+    /// Every agent that could take it rejected it a moment ago.
     AgentBackoff,
     /// Every agent that could take it reports an error of its own.
     AgentError,
@@ -420,7 +421,7 @@ pub struct ListAgents {
 pub struct AgentPage {
     /// The agents.
     pub agents: Vec<Agent>,
-    /// Where to go on; absent at the end.
+    /// The cursor of the next page; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<AgentId>,
 }
@@ -451,7 +452,7 @@ pub struct AgentReply {
     pub agent: Agent,
 }
 
-/// Done, with nothing to say.
+/// Done, without content.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Done {

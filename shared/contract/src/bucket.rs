@@ -25,7 +25,7 @@ pub trait Bucket: Send + Sync + 'static {
     type Record: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
     /// The bucket's name after the prefix.
     const NAME: &'static str;
-    /// The key as it stands in the bucket.
+    /// The key as stored in the bucket.
     fn render_key(key: &Self::Key) -> String;
     /// Reads a key back; `None` for a key that this version does not write.
     fn parse_key(text: &str) -> Option<Self::Key>;
@@ -78,7 +78,7 @@ bucket!(
     Keys = "keys", IdempotencyKey => KeyRecord
 );
 bucket!(
-    /// Leases, each written by whichever part holds it.
+    /// Leases, each written by its holder.
     Leases = "leases", LeaseKey => Lease
 );
 
@@ -88,7 +88,7 @@ bucket!(
 );
 
 bucket!(
-    /// What people set about frames, written by the leading frames service.
+    /// The desired state of frames, written by the leading frames service.
     Frames = "frames", FramesKey => FramesRecord
 );
 
@@ -208,7 +208,7 @@ impl Token for LeaseKey {
     }
 }
 
-/// Who holds a lease. It expires on its own unless renewed.
+/// The holder of a lease. It expires on its own unless renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Lease {

@@ -1,4 +1,4 @@
-//! What an agent can do, and what a job asks for: the two sides of placement.
+//! Capabilities of an agent and requirements of a job: the two sides of placement.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::JsonObject;
 
-/// Picture heights in ascending order; an agent that can do one can do the lower ones.
+/// Image heights in ascending order; an agent that can do one can do the lower ones.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -52,7 +52,7 @@ pub struct Capabilities {
     /// How many jobs at once.
     #[serde(default = "one_slot")]
     pub slots: u32,
-    /// The largest picture it can handle.
+    /// The largest image it can handle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_resolution: Option<Resolution>,
     /// Labels that requirements match by equality.
@@ -64,10 +64,10 @@ pub struct Capabilities {
     /// Whether it stops jobs on its own when it has lost the bus, so that they can be restarted elsewhere.
     #[serde(default)]
     pub self_fence: bool,
-    /// Names of the executors it has; empty when it does not say.
+    /// Names of the executors it has; empty when it is not announced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub executors: Vec<String>,
-    /// Live commands it understands; empty when it does not say.
+    /// Live commands it understands; empty when it is not announced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
 }
@@ -92,7 +92,7 @@ impl Default for Capabilities {
 
 impl Capabilities {
     /// Reads what an agent announced, field by field: a field of an unexpected type counts as not announced,
-    /// since other people's agents must not be turned away for what we do not need.
+    /// since third-party agents must not be turned away for what we do not need.
     pub fn read(announced: &JsonObject) -> Self {
         fn field<T: serde::de::DeserializeOwned>(announced: &JsonObject, name: &str) -> Option<T> {
             announced

@@ -1,4 +1,4 @@
-//! What a flip-dot display is made of, as it is configured and as `GET /config` shows it.
+//! The configuration of a flip-dot display, as it is configured and as `GET /config` shows it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub struct PanelSize {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Panel {
-    /// What people call it.
+    /// Its display name.
     pub id: String,
     /// Its number on the line.
     pub address: u8,
@@ -106,7 +106,7 @@ pub struct DisplayConfig {
     pub panels: Vec<Panel>,
     /// The line to them.
     pub serial: SerialLine,
-    /// Frames per second unless somebody sets another rate.
+    /// Frames per second unless an operator sets another rate.
     pub fps: Fps,
 }
 
@@ -140,7 +140,7 @@ pub struct DisplayStats {
     pub fps_effective: Fps,
     /// Frames per second that the display can show at most.
     pub fps_max: Fps,
-    /// Frames that the display took.
+    /// Frames forwarded to the display.
     pub frames_received: u64,
     /// Frames that it showed.
     pub writer_ticks: u64,

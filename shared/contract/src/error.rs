@@ -1,4 +1,4 @@
-//! How a request fails: a machine code, one sentence for people, and whether to try again.
+//! Error replies: a machine code, one sentence for people, and whether to retry.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub enum ErrorCode {
     Conflict,
     /// Too many requests.
     RateLimited,
-    /// Nobody leads this pool at the moment, or the bus does not answer.
+    /// This pool has no leader at the moment, or the bus does not answer.
     Unavailable,
     /// No answer within the deadline.
     Timeout,
@@ -118,7 +118,7 @@ impl ErrorReply {
         }
     }
 
-    /// A failure that may pass: nobody leads, the bus is away.
+    /// A temporary failure: no leader, or no connection to the bus.
     pub fn unavailable(error: impl Into<String>) -> Self {
         Self {
             retry: Retry::Later,
@@ -126,7 +126,7 @@ impl ErrorReply {
         }
     }
 
-    /// A failure that lasts until somebody sees to NATS: it confirms nothing that is written to a bucket.
+    /// A failure that lasts until an operator repairs NATS: it confirms no write to a bucket.
     pub fn unwritable(bucket: &str) -> Self {
         let text = format!(
             "NATS confirms nothing that is written to {bucket}: its disk is full (make room, then restart that nats-server) or \
@@ -135,7 +135,7 @@ impl ErrorReply {
         Self::unavailable(text).with(UNWRITABLE, bucket)
     }
 
-    /// Whether it is [`ErrorReply::unwritable`]: to ask again at once is of no use.
+    /// Whether it is [`ErrorReply::unwritable`]: an immediate retry is futile.
     pub fn is_unwritable(&self) -> bool {
         self.details.contains_key(UNWRITABLE)
     }

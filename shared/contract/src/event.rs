@@ -1,4 +1,4 @@
-//! Events of a job that are kept in a stream: log lines and notable happenings.
+//! Events of a job that are kept in a stream: log lines and notable events.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub struct LogLine {
 pub struct JobLog {
     /// The job.
     pub job_id: JobId,
-    /// Which placement; older agents do not say.
+    /// Which placement; older agents leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
     /// The lines, oldest first.

@@ -8,7 +8,7 @@
 //! | 4 | 2 | width |
 //! | 6 | 2 | height |
 //! | 8 | 4 | number of the frame, wraps around |
-//! | 12 | 2 | how long it is shown, in milliseconds; 0: as long as the display says |
+//! | 12 | 2 | how long it is shown, in milliseconds; 0: the display's default |
 //! | 14 | 2 | reserved |
 //! | 16 | height × ceil(width / 8) | rows from the top, most significant bit first |
 //!
@@ -228,7 +228,7 @@ pub enum RbmError {
     /// The frame is for another canvas.
     #[error("size mismatch: got {got} want {want}")]
     SizeMismatch {
-        /// What the header says.
+        /// The header's value.
         got: Canvas,
         /// What the display has.
         want: Canvas,
@@ -267,7 +267,7 @@ impl<'a> Rbm<'a> {
         Ok(Self { bytes })
     }
 
-    /// What the header of a frame says that it is for.
+    /// The subject in the header of a frame.
     pub fn canvas_of(bytes: &[u8]) -> Option<Canvas> {
         let header = bytes.get(..HEADER_BYTES)?;
         Some(Canvas {
@@ -297,7 +297,7 @@ impl<'a> Rbm<'a> {
         u32::from_be_bytes([at(0), at(1), at(2), at(3)])
     }
 
-    /// How long it is shown, in milliseconds; 0: as long as the display says.
+    /// How long it is shown, in milliseconds; 0: the display's default.
     pub fn duration_ms(self) -> u16 {
         u16::from_be_bytes([self.bytes[DURATION.start], self.bytes[DURATION.start + 1]])
     }
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_what_the_table_says() {
+    fn a_frame_is_encoded_as_the_table_specifies() {
         let mut bitmap = Bitmap::dark(CANVAS);
         bitmap.set(0, 0, true);
         bitmap.set(27, 13, true);

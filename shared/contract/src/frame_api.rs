@@ -1,4 +1,4 @@
-//! Frames on the bus: what workers are told and say, what the edge asks, and what is kept.
+//! Frames on the bus: messages to and from workers, requests of the edge, and records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,19 +10,19 @@ use crate::display::{DisplayConfig, DisplayStats};
 use crate::frame::{Base64, Canvas, Fps, Thousandths};
 use crate::id::WorkerId;
 
-/// What a worker of frames is told: on the bus on its `tick` subject, always as JSON, and the first three on its
+/// A message to a worker of frames: on the bus on its `tick` subject, always as JSON, and the first three on its
 /// WebSocket. A program passes over what it does not know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum FrameWorkerMessage {
-    /// The first that it is told.
+    /// The first message.
     Hello {
         /// Frames per second.
         fps: Fps,
         /// What it draws on.
         canvas: Canvas,
     },
-    /// Its settings: at first, and whenever somebody changes them.
+    /// Its settings: at first, and whenever they are changed.
     Config {
         /// All of them.
         data: JsonObject,
@@ -32,7 +32,7 @@ pub enum FrameWorkerMessage {
         /// Seconds since the worker became the active one.
         t: Thousandths,
     },
-    /// It should run: it is the active one, or somebody started it.
+    /// It should run: it is the active one, or an operator started it.
     Start,
     /// It should no longer run.
     Stop,
@@ -55,12 +55,12 @@ pub enum Via {
     Unknown,
 }
 
-/// Signs of life of a worker of frames, once a second. `{}` is one, too.
+/// Heartbeat of a worker of frames, once a second. `{}` is one, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FrameWorkerHeartbeat {
-    /// Tells one start of the program, or one socket, from the next; later ones compare greater. A new one is told hello
-    /// and its settings.
+    /// Distinguishes one start of the program, or one socket, from the next; later ones compare greater. A new one gets
+    /// hello and its settings.
     #[serde(default)]
     pub session: String,
     /// How it is reached.
@@ -72,7 +72,7 @@ pub struct FrameWorkerHeartbeat {
     /// It leaves: nothing more will come.
     #[serde(default)]
     pub leaves: bool,
-    /// What people call it, as in a [`WorkerHeartbeat`](crate::worker::WorkerHeartbeat).
+    /// Its display name, as in a [`WorkerHeartbeat`](crate::worker::WorkerHeartbeat).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Version of the program.
@@ -114,11 +114,11 @@ pub struct FrameCounts {
     pub received: u64,
     /// Those that the display took.
     pub forwarded: u64,
-    /// All others: malformed, of a worker that is not active, the same picture again, too many, refused by the display.
+    /// All others: malformed, of a worker that is not active, the same image again, too many, refused by the display.
     pub dropped: u64,
 }
 
-/// What goes on, as `GET /stats` shows it and as it is told on every change and once a second.
+/// Statistics, as `GET /stats` shows them and as they are published on every change and once a second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FrameStats {
@@ -126,11 +126,11 @@ pub struct FrameStats {
     pub active: Option<WorkerId>,
     /// What became of frames.
     pub counts: FrameCounts,
-    /// Who has sent frames.
+    /// Workers that have sent frames.
     pub sources: Vec<WorkerId>,
     /// Frames per second.
     pub fps: Fps,
-    /// Who runs now.
+    /// Running workers.
     pub running: Vec<WorkerId>,
     /// What is wrong with the last frame of a worker.
     pub errors: BTreeMap<WorkerId, String>,
@@ -146,11 +146,11 @@ pub struct GetFramesStatus {}
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FramesReply {
-    /// What goes on.
+    /// The statistics.
     pub stats: FrameStats,
-    /// Who may be activated.
+    /// Workers that may be activated.
     pub known: Vec<WorkerId>,
-    /// Whether somebody set the rate.
+    /// Whether an operator set the rate.
     pub manual: bool,
     /// The display as it is configured.
     pub config: DisplayConfig,
@@ -158,7 +158,7 @@ pub struct FramesReply {
     pub display: DisplayStats,
 }
 
-/// Makes a worker the active one; nobody without an id.
+/// Makes a worker the active one; none without an id.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActivateWorker {
@@ -210,7 +210,7 @@ pub struct GetPicture {
     /// One panel as it is mounted, instead of the canvas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panel: Option<String>,
-    /// A picture that need not be sent again.
+    /// An image that need not be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unless: Option<String>,
 }
@@ -219,7 +219,7 @@ pub struct GetPicture {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PictureReply {
-    /// Tells one picture from another.
+    /// Identifies an image.
     pub digest: String,
     /// The pixels, as an RBM frame; absent when they are those that need not be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

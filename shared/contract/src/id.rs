@@ -1,6 +1,6 @@
 //! Ids as types. Names that people choose are checked once, at the border; ids that Quintet makes are UUID v7.
 //!
-//! A name may hold any printable character, since other people's agents choose their own; on the bus it
+//! A name may hold any printable character, since third-party agents choose their own; on the bus it
 //! travels as a *token*, in which everything but `A-Z a-z 0-9 _ -` is written `=XX` (hexadecimal bytes).
 //! Tokens are legal in subjects and in bucket keys, and every name has exactly one.
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// The longest name in bytes; keeps subjects, keys and log lines bounded.
 pub const MAX_NAME_BYTES: usize = 128;
-/// The pattern of a name in schemas: no control characters. That the length counts bytes cannot be said there.
+/// The pattern of a name in schemas: no control characters. That the length counts bytes cannot be expressed there.
 const NAME_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
 
 /// A name that cannot be taken.
@@ -177,7 +177,7 @@ macro_rules! token_of_name {
 }
 
 name!(
-    /// An agent: chosen by whichever part runs it, stable over restarts.
+    /// An agent: chosen by its operator, stable over restarts.
     AgentId, "agent id"
 );
 name!(
@@ -217,7 +217,7 @@ name!(
     RateIdentity, "rate identity"
 );
 name!(
-    /// An API key: whose it is, and what is recorded as the author of what was done with it.
+    /// An API key: the name of its owner, recorded as the author of what was done with it.
     KeyName, "key name"
 );
 token_of_name!(

@@ -126,7 +126,7 @@ pub enum RestartPolicy {
     Never,
     /// Again after a failure or the loss of its agent.
     OnFailure,
-    /// Again after any end that nobody asked for.
+    /// Again after any end that was not requested.
     Always,
 }
 
@@ -162,7 +162,7 @@ impl std::fmt::Display for Attempt {
     }
 }
 
-/// One placement of one job: what reports, commands and fencing speak of.
+/// One placement of one job: the subject of reports, commands and fencing.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -378,7 +378,7 @@ pub struct JobPrivate {
     /// When the agent was asked to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_sent_at: Option<Timestamp>,
-    /// When the agent was told to kill.
+    /// When the agent was commanded to kill.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kill_sent_at: Option<Timestamp>,
     /// Since when the agent is lost; set while the status is `UNKNOWN`.
@@ -400,7 +400,7 @@ pub struct Refusal {
     pub count: u32,
     /// Not asked before.
     pub until: Timestamp,
-    /// What it said, or that it was silent.
+    /// Its answer, or that it was silent.
     pub reason: String,
 }
 
@@ -415,13 +415,13 @@ pub struct KeyRecord {
     pub pool: PoolName,
     /// The job as first submitted, so that a scheduler that died between the two writes loses nothing.
     pub first: JobRecord,
-    /// Whether the job has ended: then a missing job has expired and is not made again.
+    /// Whether the job has ended: then a missing job has expired and is not recreated.
     #[serde(default)]
     pub ended: bool,
 }
 
 /// The executor that a configuration asks for: its `executor` field, else what its other fields imply.
-/// `None` when it names nothing that Quintet knows, as configurations for other people's agents may.
+/// `None` when it names nothing that Quintet knows, as configurations for third-party agents may.
 pub fn executor_of(config: &JsonObject) -> Option<&str> {
     if let Some(named) = config.get("executor") {
         return named.as_str();

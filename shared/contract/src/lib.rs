@@ -59,7 +59,7 @@ pub const HEADER_CONTRACT: &str = "Quintet-Contract";
 pub const HEADER_MESSAGE_ID: &str = "Quintet-Message-Id";
 /// Header with the id of the message that caused this one.
 pub const HEADER_CAUSE: &str = "Quintet-Cause";
-/// Header with the time, RFC 3339, after which nobody waits for the answer any more.
+/// Header with the time, RFC 3339, after which the requester no longer waits for the answer.
 pub const HEADER_DEADLINE: &str = "Quintet-Deadline";
 
 /// A JSON object whose fields the contract does not fix, such as an executor's configuration.

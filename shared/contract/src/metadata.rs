@@ -67,7 +67,7 @@ impl Kind {
     }
 }
 
-/// The schema of stream metadata as clients send it; what it says of a field is what [`check`] checks.
+/// The schema of stream metadata as clients send it; its constraints are those that [`check`] checks.
 #[derive(Debug)]
 pub struct StreamMetadata;
 

@@ -1,10 +1,10 @@
-//! Who may say what on the bus: one NATS user per role, with the subjects that its part needs and no others.
+//! Permissions on the bus: one NATS user per role, with the subjects that its part needs and no others.
 //!
 //! The JetStream subjects are those that the bus crate uses: direct gets and ephemeral consumers to read, publishing to
-//! `$KV.…` to write a bucket. An answer goes to the inbox of whichever part asked ([`inbox`]): owners answer everybody, agents
-//! only the scheduler, and nobody reads a foreign inbox. NATS's own `allow_responses` is not used: the server remembers
-//! every message that has a reply subject, those of its streams included, until it is answered or two minutes are over,
-//! and looks through all of them again and again; at thousands of jobs a second that was a tenth of all work.
+//! `$KV.…` to write a bucket. An answer goes to the inbox of the requester ([`inbox`]): owners answer every client,
+//! agents only the scheduler, and no client reads a foreign inbox. NATS's own `allow_responses` is not used: the server
+//! remembers every message that has a reply subject, those of its streams included, until it is answered or two minutes
+//! are over, and looks through all of them again and again; at thousands of jobs a second that was a tenth of all work.
 //!
 //! One thing NATS cannot express: an agent reads its own queue by a request on the whole stream of offers, so it could
 //! read the offers to others, too. It cannot answer them: reports are bound to its own name.
@@ -38,7 +38,7 @@ pub enum Role {
     Worker,
     /// One agent; may speak only as itself.
     Agent(AgentId),
-    /// Sees everything, says nothing.
+    /// Receives everything, publishes nothing.
     Observer,
     /// A person with the `nats` CLI: asks services, reads buckets and streams, changes none.
     Operator,
@@ -91,12 +91,12 @@ pub fn inbox(user: &str) -> String {
     format!("{INBOXES}.{user}")
 }
 
-/// Not the `_INBOX` of other clients: who asks with the `nats` CLI reads all of that.
+/// Not the `_INBOX` of other clients: a client of the `nats` CLI reads all of that.
 const INBOXES: &str = "_REPLY";
 
 /// The permissions of a role under a prefix.
 ///
-/// Who reads buckets in general still reads no secret, which only the edge may: a secret signs for anybody.
+/// A reader of buckets in general still reads no secret, which only the edge may: its holder can sign for any client.
 pub fn permissions(role: &Role, prefix: &Prefix) -> Permissions {
     let deny = match role {
         Role::Edge => Vec::new(),
@@ -399,7 +399,7 @@ impl std::fmt::Debug for Password {
 pub struct NatsUser {
     /// What it may do.
     pub role: Role,
-    /// How it shows who it is.
+    /// How it authenticates.
     pub password: Password,
 }
 
@@ -414,7 +414,7 @@ pub struct NatsConf {
     pub sync_interval: String,
     /// First part of every subject.
     pub prefix: Prefix,
-    /// Everybody who may connect.
+    /// Every user that may connect.
     pub users: Vec<NatsUser>,
 }
 

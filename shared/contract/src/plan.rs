@@ -1,6 +1,6 @@
 //! A plan: what a run does, as a graph of nodes. What it means that a plan is sound is decided by the runner.
 //!
-//! A [`Node`] is one struct for all kinds: its `kind` says which of the further fields it needs, so that a plan with
+//! A [`Node`] is one struct for all kinds: its `kind` decides which of the further fields it needs, so that a plan with
 //! several mistakes can still be read and every one of them be named.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::JsonObject;
 pub const MAX_NODES: usize = 1_000;
 /// Most items of one `foreach`.
 pub const MAX_ITEMS: usize = 1_000;
-/// Most bytes of a plan with its inputs as JSON: a record holds it together with what its nodes put out.
+/// Most bytes of a plan with its inputs as JSON: a record holds it together with the outputs of its nodes.
 pub const MAX_PLAN_BYTES: usize = 256 * 1024;
 /// The kinds of nodes, as they are written.
 pub const KINDS: [&str; 8] = [
@@ -92,7 +92,7 @@ pub struct Node {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub timeout_ms: Option<u64>,
-    /// An attempt that is not heard of for so many milliseconds has failed.
+    /// An attempt without a heartbeat for so many milliseconds has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub heartbeat_timeout_ms: Option<u64>,
@@ -118,7 +118,7 @@ pub struct Node {
     /// job: what is submitted to the agents, as for `POST /v1/jobs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JsonObject>,
-    /// gate: what happens when nobody decided in time.
+    /// gate: what happens without a decision in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_timeout: Option<OnTimeout>,
     /// condition: an expression of the Common Expression Language over `inputs` and `nodes` that is true or false.
@@ -149,7 +149,7 @@ pub struct Node {
     pub duration: Option<String>,
 }
 
-/// What happens to a gate that nobody decided on in time.
+/// What happens to a gate without a decision in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OnTimeout {
@@ -216,7 +216,7 @@ pub struct PlanView {
     pub layers: Vec<Vec<String>>,
     /// Every node.
     pub nodes: Vec<PlannedNode>,
-    /// Every edge once, also those that the plan says as `needs`.
+    /// Every edge once, also those that the plan gives as `needs`.
     pub edges: Vec<Edge>,
     /// The ids along the longest path, by number of nodes.
     pub critical_path: Vec<String>,
@@ -224,7 +224,7 @@ pub struct PlanView {
     pub warnings: Vec<String>,
 }
 
-/// A node of a plan, and who would do it.
+/// A node of a plan, and what would execute it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedNode {

@@ -1,8 +1,8 @@
 //! A run: what the client sees ([`Run`]), what is stored of it ([`RunRecord`]), and the log that is its truth
 //! ([`RunLogBatch`]).
 //!
-//! The log of a run is a row of [`LogEntry`]s, numbered from 1 without gaps. What a run is at any moment follows from its
-//! record and the entries after it; the record is only written now and then.
+//! The log of a run is a sequence of [`LogEntry`]s, numbered from 1 without gaps. What a run is at any moment follows
+//! from its record and the entries after it; the record is only written now and then.
 
 use std::collections::BTreeMap;
 
@@ -24,9 +24,9 @@ pub const MAX_CHECKPOINT_BYTES: usize = 1024 * 1024;
 pub const MAX_INLINE_BYTES: usize = 512 * 1024;
 /// Longest type of a checkpoint in bytes.
 pub const MAX_CHECKPOINT_TYPE_BYTES: usize = 256;
-/// Most bytes of what one node puts out, as JSON; its dependents get it with their tasks.
+/// Most bytes of the output of one node, as JSON; its dependents get it with their tasks.
 pub const MAX_OUTPUT_BYTES: usize = 64 * 1024;
-/// Most bytes of what all nodes of a run put out, as JSON: one record holds it.
+/// Most bytes of the outputs of all nodes of a run, as JSON: one record holds them.
 pub const MAX_OUTPUTS_BYTES: usize = 512 * 1024;
 
 /// Where a run stands.
@@ -55,7 +55,7 @@ pub enum RunStatus {
     Completed,
     /// Ended with an error; final.
     Failed,
-    /// Ended because somebody asked for it; final.
+    /// Ended on request; final.
     Canceled,
 }
 
@@ -112,7 +112,7 @@ impl std::str::FromStr for RunStatus {
     }
 }
 
-/// Who does the work of a run.
+/// The executor of the work of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RunMode {
@@ -174,7 +174,7 @@ pub struct NodeState {
     /// Why it failed, or why its last attempt did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What it put out.
+    /// Its output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<JsonObject>,
 }
@@ -185,10 +185,10 @@ pub struct NodeState {
 pub struct Run {
     /// Its id.
     pub id: RunId,
-    /// Who does its work.
+    /// The executor of its work.
     #[serde(default)]
     pub mode: RunMode,
-    /// What people call it.
+    /// Its display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Where it stands.
@@ -201,7 +201,7 @@ pub struct Run {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// Who created it, as they say.
+    /// The creator, as claimed by the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// Whatever its creator wants to find again.
@@ -219,7 +219,7 @@ pub struct Run {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What an outside program said that came out of it.
+    /// The result that an outside program reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
     /// The run that this one continues.
@@ -227,7 +227,7 @@ pub struct Run {
     pub retry_of: Option<RunId>,
 }
 
-/// A mark in the log of a run, from which its work can go on.
+/// A mark in the log of a run, from which its work can continue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Checkpoint {
@@ -290,7 +290,7 @@ pub struct RunPrivate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodePrivate {
-    /// Who has its current attempt.
+    /// The worker that has its current attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
     /// Sequence of the task with which it was taken.
@@ -379,13 +379,13 @@ pub enum RunEvent {
         /// Why it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
-        /// What an outside program said that came out of it.
+        /// The result that an outside program reported.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output: Option<Value>,
     },
     /// A node has another status, or another attempt.
     Node {
-        /// How it stands now.
+        /// Its status now.
         node: NodeEvent,
     },
     /// A checkpoint.
@@ -408,7 +408,7 @@ pub enum RunEvent {
         node_id: NodeId,
         /// Its attempt.
         attempt: Attempt,
-        /// As its program says it.
+        /// In its program's own words.
         data: JsonObject,
     },
     /// A line of output of a node's program.
@@ -460,7 +460,7 @@ pub struct NodeEvent {
     pub items: Option<Vec<Value>>,
 }
 
-/// One event of a run as its stream of events tells it: the name of the event and its data.
+/// One event of a run in its event stream: the name of the event and its data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     tag = "type",
@@ -469,7 +469,7 @@ pub struct NodeEvent {
     rename_all_fields = "camelCase"
 )]
 pub enum RunStreamEvent {
-    /// The first event of every stream: how the run stands.
+    /// The first event of every stream: the status of the run.
     Hello {
         /// The run.
         run_id: RunId,
@@ -527,7 +527,7 @@ pub enum RunStreamEvent {
         node_id: NodeId,
         /// Its attempt.
         attempt: Attempt,
-        /// As its program says it.
+        /// In its program's own words.
         data: JsonObject,
     },
     /// A line of output of a node's program.
@@ -546,7 +546,7 @@ pub enum RunStreamEvent {
 }
 
 impl RunStreamEvent {
-    /// The event that tells an entry; `None` for an entry of a newer version.
+    /// The event of an entry; `None` for an entry of a newer version.
     pub fn of(run_id: RunId, fact: &RunEvent) -> Option<Self> {
         Some(match fact.clone() {
             RunEvent::Status { status, error, .. } => Self::Status {

@@ -18,16 +18,16 @@ pub struct CreateRun {
     /// The id that the run shall have: made by the edge, so that a request that is sent again stays one run. It must be
     /// of the shard in the subject.
     pub run_id: RunId,
-    /// Who does its work.
+    /// The executor of its work.
     #[serde(default)]
     pub mode: RunMode,
-    /// What it does, as it came: all that is wrong with it is said at once. Absent when an outside program does it.
+    /// Its plan, as received: all problems are reported at once. Absent when an outside program does the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Value>,
     /// What `{{inputs.x}}` stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<JsonObject>,
-    /// What people call it.
+    /// Its display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Whatever its creator wants to find again.
@@ -44,7 +44,7 @@ pub struct CreateRun {
     pub finished: BTreeMap<NodeId, NodeState>,
 }
 
-/// A plan to be looked at.
+/// A plan to be checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanRun {
@@ -102,7 +102,7 @@ pub struct ListRuns {
 /// Most runs of one page.
 pub const MAX_RUNS_PAGE: u32 = 100;
 
-/// Runs of a shard, newest first, without their plans and without what their nodes put out.
+/// Runs of a shard, newest first, without their plans and without the outputs of their nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunPage {
@@ -110,7 +110,7 @@ pub struct RunPage {
     pub runs: Vec<Run>,
 }
 
-/// The end of a run that somebody asked for.
+/// The requested end of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelReply {
@@ -157,7 +157,7 @@ pub struct CheckpointPage {
     pub checkpoints: Vec<Checkpoint>,
 }
 
-/// The end of a run without a plan, as the program that does it says.
+/// The end of a run without a plan, as reported by the program that does it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CompleteRun {
@@ -173,7 +173,7 @@ pub struct CompleteRun {
     pub output: Option<Value>,
 }
 
-/// What somebody decided about a gate.
+/// A decision about a gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DecideGate {

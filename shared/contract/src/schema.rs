@@ -1,5 +1,5 @@
 //! The generated documents: a JSON Schema per message and record, the subject table, the sockets as AsyncAPI, and the
-//! example configuration of NATS. Committed under `schemas/`; a test says when they are out of date.
+//! example configuration of NATS. Committed under `schemas/`; a test fails when they are out of date.
 
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Value, json};
@@ -196,11 +196,11 @@ fn asyncapi() -> Value {
             "description": "The WebSockets of the edge. The subjects of the bus are in SUBJECTS.md."
         },
         "channels": {
-            "agent": channel("/agent", "other people's agents", &mut from_agent.iter().chain(&to_agent)),
+            "agent": channel("/agent", "third-party agents", &mut from_agent.iter().chain(&to_agent)),
             "ui": channel("/ui", "on connect the arrays of agents and jobs, then one object per change", &mut to_ui.iter().chain(&from_ui)),
             "frames": {
                 "address": "/ws",
-                "description": "what goes on with frames: hello on connect, then stats once a second and on every event; the client may ask for one more",
+                "description": "statistics of frames: hello on connect, then stats once a second and on every event; the client may ask for one more",
                 "messages": {
                     "hello": flat("hello", &json!({"fps": schema::<frame::Fps>(), "active": {"type": ["string", "null"]}})),
                     "stats": {"name": "stats", "payload": schema::<frame_api::FrameStats>()},
@@ -209,9 +209,9 @@ fn asyncapi() -> Value {
             },
             "frameWorker": {
                 "address": "/workers/{id}/ws",
-                "description": "a worker of frames: it is told hello, config and ticks, may say hello, and sends frames as binary messages",
+                "description": "a worker of frames: it receives hello, config and ticks, may send hello, and sends frames as binary messages",
                 "messages": {
-                    "told": {"name": "told", "payload": schema::<frame_api::FrameWorkerMessage>()},
+                    "message": {"name": "message", "payload": schema::<frame_api::FrameWorkerMessage>()},
                     "hello": flat("hello", &json!({"caps": {"type": "object", "properties": {"version": {"const": 1}}}})),
                     "frame": {"name": "frame", "contentType": "application/octet-stream", "payload": schema::<frame::RawFrame>()}
                 }
@@ -222,9 +222,9 @@ fn asyncapi() -> Value {
             "agentListens": {"action": "send", "channel": {"$ref": "#/channels/agent"}},
             "uiListens": {"action": "send", "channel": {"$ref": "#/channels/ui"}},
             "uiSubscribes": {"action": "receive", "channel": {"$ref": "#/channels/ui"}},
-            "framesTold": {"action": "send", "channel": {"$ref": "#/channels/frames"}},
-            "framesAsked": {"action": "receive", "channel": {"$ref": "#/channels/frames"}},
-            "frameWorkerTold": {"action": "send", "channel": {"$ref": "#/channels/frameWorker"}},
+            "framesListens": {"action": "send", "channel": {"$ref": "#/channels/frames"}},
+            "framesSpeaks": {"action": "receive", "channel": {"$ref": "#/channels/frames"}},
+            "frameWorkerListens": {"action": "send", "channel": {"$ref": "#/channels/frameWorker"}},
             "frameWorkerSpeaks": {"action": "receive", "channel": {"$ref": "#/channels/frameWorker"}}
         }
     })

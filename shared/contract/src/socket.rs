@@ -1,6 +1,6 @@
 //! Frames of the `/agent` and `/ui` WebSockets: one JSON object each, the same envelope both ways.
 //!
-//! Other people wrote the clients, so reading is lenient: a payload is read by its own type only after the
+//! The clients are third-party, so reading is lenient: a payload is read by its own type only after the
 //! envelope's `type` is known, and what cannot be read is ignored and counted, never answered with a close.
 
 use schemars::JsonSchema;
@@ -99,7 +99,7 @@ pub mod ui {
 pub struct HelloPayload {
     /// The agent's stable id.
     pub agent_id: AgentId,
-    /// What people call it.
+    /// Its display name.
     #[serde(default)]
     pub name: Option<String>,
     /// Version of its program.
@@ -143,7 +143,7 @@ impl std::fmt::Debug for HelloAuth {
     }
 }
 
-/// A sign of life.
+/// A heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeartbeatPayload {
@@ -152,7 +152,7 @@ pub struct HeartbeatPayload {
     pub metrics: Option<JsonObject>,
 }
 
-/// Took the job or turned it down; `correlationId` is the `msgId` of the offer.
+/// Accepted the job or rejected it; `correlationId` is the `msgId` of the offer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AssignAckPayload {

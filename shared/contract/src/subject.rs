@@ -217,7 +217,7 @@ subjects! {
     SubmitJobs { pool: PoolName } = "svc.jobs.submit.{pool?}", SubmitJob => SubmitReply;
     /// Stores several new jobs.
     SubmitJobBatch { pool: PoolName } = "svc.jobs.batch.{pool?}", SubmitBatch => BatchReply;
-    /// Says where a job would go now, and stores nothing.
+    /// Finds where a job would go now, and stores nothing.
     DryRunJob { pool: PoolName } = "svc.jobs.dryrun.{pool?}", SubmitJob => DryRunReply;
     /// Lists jobs.
     ListJobsOf { pool: PoolName } = "svc.jobs.list.{pool?}", ListJobs => JobPage;
@@ -229,7 +229,7 @@ subjects! {
     ControlJobs { pool: PoolName } = "svc.jobs.control.{pool?}", ControlJob => ControlReply;
     /// Merges stream metadata.
     PatchJobMetadata { pool: PoolName } = "svc.jobs.metadata.{pool?}", PatchMetadata => MetadataReply;
-    /// Says why a job is where it is.
+    /// Explains the status of a job.
     ExplainJob { pool: PoolName } = "svc.jobs.explain.{pool?}", JobRef => Explanation;
     /// Lists agents.
     ListAgentsOf { pool: PoolName } = "svc.agents.list.{pool?}", ListAgents => AgentPage;
@@ -248,7 +248,7 @@ subjects! {
     /// Deletes a template.
     DeleteTemplate {} = "svc.templates.delete", TemplateRef => Done;
 
-    /// Says what a plan would do, and stores nothing.
+    /// Plans a run, and stores nothing.
     PlanRuns {} = "svc.runs.plan", PlanRun => PlanReply;
     /// Stores a new run.
     CreateRuns { shard: RunShard } = "svc.runs.create.{shard}", CreateRun => RunReply;
@@ -265,7 +265,7 @@ subjects! {
     /// Decides about a gate.
     DecideGates { shard: RunShard } = "svc.runs.decide.{shard}", DecideGate => RunReply;
 
-    /// Signs of life of a runner, for the other runners.
+    /// Heartbeats of a runner, for the other runners.
     RunnerHeartbeat { runner: HolderId } = "hb.runner.{runner}", Done;
     /// Facts from run workers; sent again until the shard's runner has stored them.
     RunReporting { shard: RunShard } = "report.run.{shard}", RunReports => RunReportsReply;
@@ -294,32 +294,32 @@ subjects! {
     GetDisplayPicture {} = "svc.frames.picture", GetPicture => PictureReply;
     /// Puts a frame on the display, past all that workers' frames go through.
     IngestFrame {} = "svc.frames.ingest", RawFrame => IngestReply;
-    /// A frame of one worker: the bytes themselves. Published, or asked where its sender wants to know what became of it.
+    /// A frame of one worker: the bytes themselves. Published, or requested where its sender wants the outcome.
     WorkerFrame { worker: WorkerId } = "frame.{worker}", RawFrame => Done;
-    /// What one worker of frames is told, always as JSON.
+    /// Messages to one worker of frames, always as JSON.
     FrameWorkerMessages { worker: WorkerId } = "tick.{worker}", FrameWorkerMessage;
-    /// Signs of life of one worker of frames.
+    /// Heartbeats of one worker of frames.
     FrameWorkerHeartbeats { worker: WorkerId } = "hb.frames.{worker}", FrameWorkerHeartbeat;
-    /// What goes on with frames, once a second and whenever something changes.
+    /// Statistics of frames, once a second and whenever something changes.
     FrameStatsPublished {} = "live.frames", FrameStats;
 
     /// Heartbeats of one worker of any kind; those of frame workers are read as such, too.
     WorkerHeartbeats { kind: WorkerKind, worker: WorkerId } = "hb.{kind}.{worker}", WorkerHeartbeat;
 
-    /// Signs of life of one agent; answered by the pool's leading scheduler.
+    /// Heartbeats of one agent; answered by the pool's leading scheduler.
     AgentHeartbeat { agent: AgentId, pool: PoolName } = "hb.agent.{agent}.{pool?}", Heartbeat => HeartbeatReply;
     /// Facts from one agent; sent again until the leading scheduler has stored them.
     AgentReporting { agent: AgentId, pool: PoolName } = "report.agent.{agent}.{pool?}", AgentReports => ReportsReply;
     /// An agent's queue in the stream.
     AssignQueue { agent: AgentId } = "assign.{agent}", Assignment;
-    /// The same queue as it is republished to whichever part subscribes.
+    /// The same queue as it is republished to subscribers.
     Assigned { agent: AgentId } = "assigned.{agent}", Assignment;
     /// Commands to one agent.
     CommandAgent { agent: AgentId, verb: CommandVerb } = "agent.{agent}.{verb}", AgentCommand => CommandReply;
 
     /// Log lines of a job, kept in the stream of events.
     JobLogged { job: JobId } = "evt.job.{job}.log", JobLog;
-    /// Happenings of a job, kept in the stream of events.
+    /// Events of a job, kept in the stream of events.
     JobEvents { job: JobId } = "evt.job.{job}.event", JobEvent;
     /// The log of a run, kept in the stream of run events.
     RunLog { run: RunId } = "evt.run.{run}.event", RunLogBatch;
@@ -329,7 +329,7 @@ subjects! {
     CountRequests { identity: RateIdentity, window: RateWindow } = "rate.{identity}.{window}", Done;
     /// Log lines as they are republished live, with their sequence in a header.
     LiveJobLog { job: JobId } = "live.job.{job}.log", JobLog;
-    /// Happenings as they are republished live, with their sequence in a header.
+    /// Events as they are republished live, with their sequence in a header.
     LiveJobEvent { job: JobId } = "live.job.{job}.event", JobEvent;
 }
 

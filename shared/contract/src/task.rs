@@ -1,9 +1,9 @@
-//! What run workers and the runner say to each other: tasks, reports, verdicts, commands.
+//! Messages between run workers and the runner: tasks, reports, verdicts, commands.
 //!
 //! A worker pulls a [`Task`] from its queue, takes it by a report ([`WorkerEvent::Take`]), and works only if the verdict
-//! is [`Verdict::Granted`], which says which attempt this is. Everything that happens it reports with a number of its
-//! own; a report is sent again until it is answered. After the last one it acknowledges the task to the queue. Messages
-//! may come twice and late: what counts is decided by attempt and number.
+//! is [`Verdict::Granted`], which holds the number of the attempt. Everything that happens it reports with a number of
+//! its own; a report is sent again until it is answered. After the last one it acknowledges the task to the queue.
+//! Messages may come twice and late: what counts is decided by attempt and number.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::job::Attempt;
 
 /// Most reports of one message.
 pub const MAX_REPORTS: usize = 256;
-/// Most lines of output that are kept of one node; further ones are dropped, which the log says.
+/// Most lines of output that are kept of one node; further ones are dropped, which the log notes.
 pub const MAX_LINES: u64 = 10_000;
 
 /// Work for a run worker. It is written as JSON, so that a program in any language can read it.
@@ -40,7 +40,7 @@ pub struct Task {
     /// What the run was given.
     #[serde(default, skip_serializing_if = "JsonObject::is_empty")]
     pub inputs: JsonObject,
-    /// What the nodes that this one needs put out, by their id.
+    /// The outputs of the nodes that this one needs, by their id.
     #[serde(default, skip_serializing_if = "JsonObject::is_empty")]
     pub context: JsonObject,
     /// Trace context of the run.
@@ -62,7 +62,7 @@ pub struct CommandSpec {
     pub image: Option<String>,
 }
 
-/// What a worker has to tell, oldest first.
+/// Reports of a worker, oldest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunReports {
@@ -70,7 +70,7 @@ pub struct RunReports {
     pub reports: Vec<RunReport>,
 }
 
-/// One thing that a worker has to tell.
+/// A report of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunReport {
@@ -78,7 +78,7 @@ pub struct RunReport {
     pub run_id: RunId,
     /// The node.
     pub node_id: NodeId,
-    /// Who tells it; unique to the process.
+    /// The reporting worker; unique to the process.
     pub worker: WorkerId,
     /// The attempt that was granted; zero when the task is only being taken.
     #[serde(default)]
@@ -109,12 +109,12 @@ pub enum WorkerEvent {
     },
     /// It is still at it.
     Heartbeat,
-    /// It can go on from here.
+    /// It can continue from here.
     Checkpoint {
         /// What the checkpoint is called; `checkpoint` when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// What it needs to go on.
+        /// What it needs to continue.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data: Option<Value>,
     },
@@ -125,7 +125,7 @@ pub enum WorkerEvent {
     },
     /// How far it is.
     Progress {
-        /// As it likes to say it.
+        /// In its own words.
         data: JsonObject,
     },
     /// A line of output.
@@ -163,7 +163,7 @@ pub struct RunReportsReply {
     pub verdicts: Vec<Verdict>,
 }
 
-/// What the runner says to a report.
+/// The runner's answer to a report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     tag = "type",
@@ -180,7 +180,7 @@ pub enum Verdict {
         /// The node's last checkpoint.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resume_state: Option<Value>,
-        /// Say a heartbeat at least this often, in milliseconds.
+        /// Send a heartbeat at least this often, in milliseconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         heartbeat_ms: Option<u64>,
     },
@@ -189,7 +189,7 @@ pub enum Verdict {
         /// Why, in one sentence.
         reason: String,
     },
-    /// The report cannot be taken: too large, or of the wrong shape. The task goes on.
+    /// The report cannot be taken: too large, or of the wrong shape. The task continues.
     Refused {
         /// Why, in one sentence.
         reason: String,
@@ -213,7 +213,7 @@ pub enum WorkerCommand {
         /// The attempt.
         attempt: Attempt,
     },
-    /// Take no more tasks, or take tasks again; those in flight go on.
+    /// Take no more tasks, or take tasks again; those in flight continue.
     Drain {
         /// True: no more; false: as before.
         drain: bool,

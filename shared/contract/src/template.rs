@@ -19,7 +19,7 @@ use crate::{JsonObject, nesting};
 pub struct Template {
     /// Its id.
     pub id: TemplateId,
-    /// What people call it.
+    /// Its display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The executor that runs it: `exec`, `ffmpeg`, `noop`, or one that an agent brings along.

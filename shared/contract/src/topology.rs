@@ -63,7 +63,7 @@ pub enum RetentionPolicy {
 /// How long what is kept stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Output and happenings of jobs; as long as ended jobs themselves.
+    /// Output and events of jobs; as long as ended jobs themselves.
     pub jobs: Duration,
     /// Logs of runs; as long as ended runs themselves.
     pub runs: Duration,
@@ -126,7 +126,7 @@ pub mod stream {
         name(prefix, "assignments")
     }
 
-    /// Logs and happenings.
+    /// Logs and events.
     pub fn events(prefix: &Prefix) -> String {
         name(prefix, "events")
     }
@@ -175,7 +175,7 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
         },
         StreamSpec {
             name: stream::events(prefix),
-            description: "log lines and happenings of jobs",
+            description: "log lines and events of jobs",
             subjects: vec![format!("{prefix}.evt.job.>")],
             republish: Some((
                 format!("{prefix}.evt.job.>"),
@@ -259,7 +259,7 @@ pub fn buckets(prefix: &Prefix) -> Vec<BucketSpec> {
         ),
         bucket(
             Frames::bucket(prefix),
-            "what people set about frames: who is shown, how fast, and each worker's settings",
+            "the desired state of frames: the active worker, the rate, and each worker's settings",
         ),
         bucket(Leases::bucket(prefix), "leases, renewed by their holders"),
         bucket(

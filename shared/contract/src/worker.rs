@@ -1,4 +1,4 @@
-//! Workers of every kind: how they announce themselves with heartbeats, and how they are listed.
+//! Workers of every kind: their heartbeats, and their listing.
 //!
 //! A worker is a program that subscribes to work. It publishes a [`WorkerHeartbeat`] on `hb.<kind>.<id>` at an interval and
 //! whenever its state changes; one that is not seen for [`WorkerHeartbeat::ttl_ms`] counts as gone. Heartbeats are never
@@ -53,7 +53,7 @@ impl WorkerKind {
         }
     }
 
-    /// How long a worker of this kind counts as present after a heartbeat that does not say so itself, in milliseconds.
+    /// How long a worker of this kind counts as present after a heartbeat without a TTL of its own, in milliseconds.
     pub const fn default_ttl_ms(self) -> u64 {
         match self {
             // As the frames service has it: they heartbeat every second.
@@ -122,7 +122,7 @@ pub struct WorkerHeartbeat {
     /// Distinguishes one start of the program from the next; later ones compare greater.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub session: String,
-    /// What people call it.
+    /// Its display name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Version of the program.
@@ -146,7 +146,7 @@ pub struct WorkerHeartbeat {
     /// What it works on, at most 64 pieces, so that owners can reconcile.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub work: Vec<WorkItem>,
-    /// It takes no more work; what it has goes on.
+    /// It takes no more work; what it has continues.
     #[serde(skip_serializing_if = "is_false")]
     pub draining: bool,
     /// Whether it runs, where that is switched: a frame worker that draws when it is ticked.
@@ -172,7 +172,7 @@ pub enum WorkerState {
     Ready,
     /// All of its slots are in use; a frame worker that draws.
     Busy,
-    /// It takes no more work; what it has goes on.
+    /// It takes no more work; what it has continues.
     Draining,
 }
 
@@ -200,11 +200,11 @@ pub struct Worker {
     pub kind: WorkerKind,
     /// Whether it takes work now.
     pub state: WorkerState,
-    /// What people call it; its id where it has no name.
+    /// Its display name; its id where it has no name.
     pub name: String,
-    /// Version of the program; empty when it does not say so.
+    /// Version of the program; empty when it is not announced.
     pub version: String,
-    /// The machine that it runs on; empty when it does not say so.
+    /// The machine that it runs on; empty when it is not announced.
     pub host: String,
     /// Its slots; null where it has none.
     pub load: Option<WorkerLoad>,

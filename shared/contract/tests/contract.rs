@@ -1,6 +1,6 @@
-//! What is committed of the contract is what the code says, and what was written once can still be read.
+//! The committed schemas match the code, and stored samples can still be read.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot continue")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

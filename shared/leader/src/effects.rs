@@ -1,4 +1,4 @@
-//! Core and effects: how a pure core says what is written and what is done once that is stored.
+//! Core and effects: the writes that a pure core decides on, and the actions once these are stored.
 //!
 //! ```text
 //!   event ──▶ Core::step ──▶ Effects { writes, then }

@@ -1,4 +1,4 @@
-//! Errors of a leader: why a write failed, why state is reloaded, why leading ended, and what ends the service.
+//! Errors of a leader: failed writes, reasons to reload, the end of a term, and fatal errors.
 
 use quintet_bus::{BusError, Cause, KvError, PublishError, SubscribeError};
 use quintet_contract::error::{ErrorCode, ErrorReply};

@@ -132,7 +132,7 @@ pub(crate) async fn serve<O: Owner>(
         outbound,
         ..
     } = leader;
-    owner.conclude(core, outbound).await;
+    owner.end_term(core, outbound).await;
     Ok(outcome)
 }
 
@@ -410,7 +410,7 @@ impl<O: Owner> Leader<'_, O> {
                     return Ok(self.apply_effects(vec![effects]).await);
                 }
                 Err(error) => {
-                    warn!(lease = ?self.policy.lease, error = %chain(&error), "cannot reload state, tries again");
+                    warn!(lease = ?self.policy.lease, error = %chain(&error), "cannot reload state, retrying");
                 }
             }
             sleep(RETRY_DELAY).await;

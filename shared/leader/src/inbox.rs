@@ -21,7 +21,7 @@ use crate::error::Error;
 const QUIET: Duration = Duration::from_millis(50);
 /// An endpoint that is always busy closes after so long.
 const QUIET_TIMEOUT: Duration = Duration::from_millis(300);
-/// How long requests that are on their way to an endpoint that closes may take to arrive.
+/// How long requests that are in flight to an endpoint that closes may take to arrive.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One message.
@@ -126,12 +126,12 @@ impl<E: Send + 'static> Inbox<E> {
         self.messages.push(requests.boxed());
     }
 
-    /// Adds messages of a subscription, which goes on until the inbox is dropped.
+    /// Adds messages of a subscription, which continues until the inbox is dropped.
     pub fn add(&mut self, messages: BoxStream<'static, Message<E>>) {
         self.messages.push(messages);
     }
 
-    /// Takes the endpoints off the bus, and rejects every request that is still waiting or on its way.
+    /// Takes the endpoints off the bus, and rejects every request that is still waiting or in flight.
     pub async fn close(self, why: &ErrorReply) {
         let Self {
             micros,

@@ -85,7 +85,7 @@ async fn election_loop<O: Owner>(
                 return Ok(());
             }
             StopReason::Yielded => {
-                info!(lease = ?policy.lease, "yields to another process");
+                info!(lease = ?policy.lease, "yielding to another process");
                 lease.release().await;
             }
             StopReason::LeaseLost => info!(lease = ?policy.lease, "no longer leads"),
@@ -114,7 +114,7 @@ async fn elect<O: Owner>(
         ..
     } = *candidacy;
     let mut election = Election::begin(policy.standby_after, Instant::now());
-    // Lives while the lease cannot be tried for.
+    // Held while the lease cannot be tried for.
     let mut failover = None;
     loop {
         if preference(true).now_or_never().is_none() {
@@ -131,7 +131,7 @@ async fn elect<O: Owner>(
         let held = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            // Cancel-safe: a creation on its way stays with the candidate.
+            // Cancel-safe: a creation in flight stays with the candidate.
             held = candidacy.lease.acquire() => held,
             () = preference(false) => continue,
             () = sleep_until(decides_at.unwrap_or_else(Instant::now)), if decides_at.is_some() => {

@@ -1,7 +1,7 @@
 //! Owner and outbound: what a service brings along to be led.
 //!
 //! The owner is the service for as long as it runs: its configuration, how it loads, what it serves. The outbound belongs
-//! to one term of leading: the revisions of records, and whatever goes on beside the event loop.
+//! to one term of leading: the revisions of records, and whatever runs beside the event loop.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -46,7 +46,7 @@ pub struct Policy {
 /// What a leader does while the bus confirms no writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenUnwritable {
-    /// It rejects writes, with their requests, and goes on with everything else.
+    /// It rejects writes, with their requests, and continues with everything else.
     RejectWrites,
     /// It stops serving, and reloads once writes are confirmed again.
     Reload,
@@ -89,13 +89,13 @@ pub type InboxOf<T> = Inbox<EventOf<T>>;
 /// A write that was sent; resolves when its outcome is known.
 pub type Confirmation<R> = BoxFuture<'static, Result<R, WriteError>>;
 
-/// What comes back from work beside the event loop.
+/// The result of work beside the event loop.
 pub enum Signal<E, A> {
     /// Something happened.
     Event(E),
     /// Something is to be done that waits for no write, such as the reply with what was read.
     Act(A),
-    /// A record changed: [`Outbound::is_stale`] may say so once nothing is in flight.
+    /// A record changed: [`Outbound::is_stale`] may return true once nothing is in flight.
     Changed,
     /// What is in memory may be out of date.
     Reload(ReloadReason),
@@ -135,7 +135,7 @@ pub trait Outbound: Send + Sized + 'static {
         pending: &mut PendingReplies,
     ) -> impl Future<Output = ()> + Send;
 
-    /// Waits for what comes back from work beside the loop. Cancel-safe: nothing is taken unless it is returned.
+    /// Waits for the result of work beside the loop. Cancel-safe: nothing is taken unless it is returned.
     fn next(&mut self) -> impl Future<Output = Signal<EventOf<Self>, ActionOf<Self>>> + Send;
 
     /// Whether another process wrote what this one owns; asked while nothing is in flight.
@@ -178,7 +178,7 @@ pub trait Owner: Send + Sync + Sized {
         inbox: &mut InboxOf<Self::Outbound>,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Reports how it stands.
+    /// Reports its status.
     fn status(&self, status: Status);
 
     /// Reloads without an interruption, where the core can: what follows from it; `None` to begin a new term. Until it
@@ -193,7 +193,7 @@ pub trait Owner: Send + Sync + Sized {
     }
 
     /// Ends a term: its work beside the loop, and what is kept of it for the next.
-    fn conclude(
+    fn end_term(
         &mut self,
         _core: CoreOf<Self::Outbound>,
         _outbound: Self::Outbound,

@@ -1,11 +1,11 @@
-//! What a process says about itself: components, each ready, degraded or not ready.
+//! Health of a process: components, each ready, degraded or not ready.
 //!
 //! ```text
 //!   component ── starting ──▶ ready ◀──▶ degraded ◀──▶ not ready
 //! ```
 //!
 //! The process is ready when it has components and none of them is not ready. Degraded means it serves,
-//! but somebody should look. Nothing here probes anything: components report, this adds up.
+//! but an operator should look. Nothing here probes anything: components report, this adds up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ impl Health {
         }
     }
 
-    /// Adds a component, not ready until it says so. A known name gives another handle to the same one.
+    /// Adds a component, not ready until it reports so. A known name gives another handle to the same one.
     pub fn component(&self, name: impl Into<String>) -> ComponentHandle {
         let name = name.into();
         self.shared.components.send_if_modified(|components| {
@@ -138,7 +138,7 @@ impl Health {
     /// Resolves when the process is ready. Cancel-safe: it only looks.
     pub async fn wait_ready(&self) {
         let mut components = self.shared.components.subscribe();
-        // Fails only without a sender, and the sender lives in self.
+        // Fails only without a sender, and the sender is a field of self.
         let _ = components
             .wait_for(|components| readiness(components).ready)
             .await;

@@ -3,7 +3,7 @@
 //! Every program of Quintet starts and ends the same way: [`settings`] are read, all problems with them
 //! reported at once; [`telemetry`] is set up; services run as [`tasks`] under one parent; a signal from
 //! [`signals`] or the end of an essential task stops them all within a deadline. Meanwhile [`health`]
-//! says how the process is, and [`trace`] carries trace context over its borders.
+//! holds the health of the process, and [`trace`] carries trace context over its borders.
 //!
 //! This is the only crate that names OpenTelemetry. Retries with backoff and jitter are the business of
 //! the `backon` crate; there is none here.

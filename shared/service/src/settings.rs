@@ -25,7 +25,7 @@ pub struct Setting {
     pub key: &'static str,
     /// The name of the environment variable.
     pub env: &'static str,
-    /// What holds when nobody sets it; `None` means it may be absent, or must be given.
+    /// The default; `None` means it may be absent, or must be given.
     pub default: Option<&'static str>,
     /// One sentence for people.
     pub help: &'static str,
@@ -36,7 +36,7 @@ pub struct Setting {
 /// Whether a value may be shown in logs, errors and printed configuration.
 #[derive(Clone, Copy, Debug)]
 pub enum Secrecy {
-    /// Anybody may see it.
+    /// Anyone may see it.
     Public,
     /// It is shown as this function gives it, such as a URL without its password.
     Redacted(fn(&str) -> String),
@@ -86,7 +86,7 @@ pub enum Error {
     ParseFile {
         /// The file that was named.
         path: PathBuf,
-        /// What the parser says, without the line itself, which may hold a secret.
+        /// The parser's message, without the line itself, which may hold a secret.
         reason: String,
     },
     /// Settings are unknown, missing or wrong.
@@ -111,7 +111,7 @@ struct Found {
     origin: Origin,
 }
 
-/// A value before anybody asked for a type.
+/// A value before it is parsed as a type.
 #[derive(Clone)]
 enum Raw {
     Text(String),

@@ -1,7 +1,7 @@
 //! SIGTERM and SIGINT as a request to stop; a second one as an order.
 //!
 //! The first signal cancels a token, and the process winds down at its own pace. The second ends the
-//! process at once with exit code 130: somebody has lost patience, and nothing here may be in the way.
+//! process at once with exit code 130: the operator has lost patience, and nothing here may be in the way.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -110,7 +110,7 @@ mod tests {
             .any(|line| line == wanted);
         assert!(
             found,
-            "the child closed its output without saying {wanted:?}"
+            "the child closed its output without printing {wanted:?}"
         );
     }
 

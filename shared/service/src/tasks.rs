@@ -33,9 +33,9 @@ const ABORT_WAIT: Duration = Duration::from_secs(1);
 /// What the end of a task, or of an essential task in a child group, means for the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitPolicy {
-    /// The group cannot go on without it and stops.
+    /// The group cannot continue without it and stops.
     Essential,
-    /// The group goes on; a failure is logged.
+    /// The group continues; a failure is logged.
     Optional,
 }
 
@@ -98,7 +98,7 @@ impl Tasks {
 
     /// A group below this one: stopped with it, and counted by its [`Tasks::shutdown`].
     ///
-    /// `policy` says what the end of an essential task in the child means for this group.
+    /// `policy` decides what the end of an essential task in the child means for this group.
     pub fn child(&self, name: &str, policy: ExitPolicy) -> Tasks {
         let path = format!("{}/{name}", self.group.path);
         Self::with(
@@ -164,7 +164,7 @@ impl Tasks {
         tokio::spawn(async move {
             let outcome = outcome(work.await);
             tasks.ended(TaskEnd { task, outcome }, policy);
-            // Left last: whichever part waits for the group to be empty sees what its tasks reported.
+            // Left last: a waiter for the empty group sees what its tasks reported.
             tasks.leave(id);
         });
     }
@@ -176,7 +176,7 @@ impl Tasks {
         let mut ends = self.group.first_end.subscribe();
         match ends.wait_for(Option::is_some).await {
             Ok(end) => end.clone().expect("waited until an end is there"),
-            Err(_) => unreachable!("the sender lives in self"),
+            Err(_) => unreachable!("the sender is a field of self"),
         }
     }
 
@@ -204,7 +204,7 @@ impl Tasks {
     /// Cancel-safe: it only looks.
     async fn emptied(&self) {
         let mut running = self.group.running.subscribe();
-        // Fails only without a sender, and the sender lives in self.
+        // Fails only without a sender, and the sender is a field of self.
         let _ = running.wait_for(BTreeMap::is_empty).await;
     }
 
@@ -242,7 +242,7 @@ impl Tasks {
         }
     }
 
-    /// Logged without its cause: [`Tasks::wait`] hands that to whichever part decides what it means.
+    /// Logged without its cause: [`Tasks::wait`] returns that to its caller, which decides what it means.
     fn essential_ended(&self, end: &TaskEnd) {
         for tasks in self.lineage() {
             tracing::info!(
@@ -257,7 +257,7 @@ impl Tasks {
             });
             tasks.stop();
             if matches!(tasks.group.parent, Some((_, ExitPolicy::Optional))) {
-                // Here the end of the group is the end of something optional: nobody above hears of it.
+                // Here the end of the group is the end of something optional: it is not reported upwards.
                 tracing::warn!(task = end.task, error = %chain(end), "optional group stopped");
                 return;
             }

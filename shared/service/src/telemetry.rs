@@ -65,7 +65,7 @@ pub enum Error {
     Exporter {
         /// What was to be exported.
         signal: &'static str,
-        /// What the exporter says.
+        /// The exporter's message.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// A helper thread cannot be started.
@@ -81,7 +81,7 @@ pub enum Error {
     Flush {
         /// What was to be delivered.
         signal: &'static str,
-        /// What the exporter says.
+        /// The exporter's message.
         source: opentelemetry_sdk::error::OTelSdkError,
     },
     /// The collector did not answer in time.
@@ -131,9 +131,9 @@ pub fn init(config: TelemetryConfig) -> Result<Telemetry, Error> {
 }
 
 impl Telemetry {
-    /// Telemetry for a test: set up by whichever test comes first, shared by the others, never exported.
+    /// Telemetry for a test: set up by the test that comes first, shared by the others, never exported.
     ///
-    /// Logs are shown with a failing test; `RUST_LOG` says which (default: warnings).
+    /// Logs are shown with a failing test; `RUST_LOG` selects them (default: warnings).
     pub fn for_tests() -> Telemetry {
         let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
         let config = TelemetryConfig {
@@ -147,7 +147,9 @@ impl Telemetry {
             Ok(telemetry) => telemetry,
             Err(Error::AlreadySetUp) => {
                 let installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
-                let prometheus = installed.clone().expect("AlreadySetUp says it is there");
+                let prometheus = installed
+                    .clone()
+                    .expect("AlreadySetUp implies that it exists");
                 Telemetry {
                     prometheus,
                     exporters: None,

@@ -2,7 +2,7 @@
 //! `kill -9`. The only unsafe code of the test kit.
 //!
 //! The tie is to the starting thread, not to the process (prctl(2)), and a test's thread ends with its test:
-//! [`crate::Process`] therefore starts every child from one thread that lives as long as the process.
+//! [`crate::Process`] therefore starts every child from one thread that runs as long as the process.
 #![expect(
     unsafe_code,
     reason = "what a child does between fork and exec has no safe form"

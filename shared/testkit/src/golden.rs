@@ -55,7 +55,7 @@ fn check(path: &Path, actual: &str, mode: Mode) -> Result<(), String> {
         ),
     };
     Err(format!(
-        "{shown} differs from what the code says now:\n{difference}run the same test with {UPDATE_VARIABLE}=1 to write the file, then review it"
+        "{shown} differs from what the code produces now:\n{difference}run the same test with {UPDATE_VARIABLE}=1 to write the file, then review it"
     ))
 }
 

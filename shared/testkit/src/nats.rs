@@ -190,7 +190,7 @@ impl Nats {
         .context("pausing NATS")
     }
 
-    /// Lets a paused server go on.
+    /// Lets a paused server continue.
     pub async fn resume(&mut self) -> anyhow::Result<()> {
         match &mut self.server {
             Server::Docker(server) => server.resume().await,

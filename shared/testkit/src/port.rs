@@ -15,7 +15,7 @@ use anyhow::Context;
 
 /// Below it live well-known services.
 const FIRST_PORT: u16 = 20_000;
-/// Where the kernel's own range starts unless it says otherwise.
+/// Where the kernel's own range starts unless configured otherwise.
 const DEFAULT_KERNEL_FIRST: u16 = 32_768;
 /// Fewer ports than this are not worth a search.
 const FEWEST_PORTS: u16 = 1_000;
@@ -26,7 +26,7 @@ static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| {
     AtomicUsize::new(usize::from(RandomState::new().hash_one("port") as u16))
 });
 
-/// A TCP port of the loopback interface that nobody listened on a moment ago.
+/// A TCP port of the loopback interface that was free a moment ago.
 pub fn free_port() -> anyhow::Result<u16> {
     let ports = ports();
     for _ in ports.clone() {

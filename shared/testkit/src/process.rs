@@ -88,14 +88,14 @@ impl Process {
         let pid = self.pid()?;
         let mut wait = Wait::new(format!("{} to stand still", self.name), PAUSE_DEADLINE);
         while wait
-            .look(async { waitid(WaitId::Pid(pid), stopped).is_ok_and(|seen| seen.is_some()) })
+            .check(async { waitid(WaitId::Pid(pid), stopped).is_ok_and(|seen| seen.is_some()) })
             .await?
             .is_none()
         {}
         Ok(())
     }
 
-    /// Lets a paused process go on; a running one takes no notice.
+    /// Lets a paused process continue; a running one takes no notice.
     pub fn resume(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
     }
@@ -128,7 +128,7 @@ impl Process {
         let mut wait = Wait::new(format!("{} to end", self.name), deadline);
         loop {
             let status = self.exited()?;
-            if let Some(status) = wait.look(async { status.ok_or("still running") }).await? {
+            if let Some(status) = wait.check(async { status.ok_or("still running") }).await? {
                 return Ok(status);
             }
         }

@@ -1,14 +1,14 @@
 //! Waiting for a condition with a deadline. Everything in a test that takes time goes through here, so this is the
-//! only sleep in the tests, and every failure says what was awaited and what was seen last.
+//! only sleep in the tests, and every failure reports what was awaited and what was seen last.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// First pause between two looks; it doubles up to [`LONGEST_PAUSE`].
+/// First pause between two checks; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
-/// Longest pause between two looks: long enough to leave the cores to what is awaited.
+/// Longest pause between two checks: long enough to leave the cores to what is awaited.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one look at a condition gave: the value awaited, or a description of what was there instead.
@@ -17,13 +17,13 @@ pub trait Observation {
     type Value;
 
     /// The value, or what was seen instead of it.
-    fn settle(self) -> Result<Self::Value, String>;
+    fn into_result(self) -> Result<Self::Value, String>;
 }
 
 impl Observation for bool {
     type Value = ();
 
-    fn settle(self) -> Result<(), String> {
+    fn into_result(self) -> Result<(), String> {
         if self {
             Ok(())
         } else {
@@ -35,7 +35,7 @@ impl Observation for bool {
 impl<T> Observation for Option<T> {
     type Value = T;
 
-    fn settle(self) -> Result<T, String> {
+    fn into_result(self) -> Result<T, String> {
         self.ok_or_else(|| "nothing".to_owned())
     }
 }
@@ -43,7 +43,7 @@ impl<T> Observation for Option<T> {
 impl<T, E: Display> Observation for Result<T, E> {
     type Value = T;
 
-    fn settle(self) -> Result<T, String> {
+    fn into_result(self) -> Result<T, String> {
         // The alternate form prints the whole chain of an anyhow error and is the plain one for a string.
         self.map_err(|seen| format!("{seen:#}"))
     }
@@ -54,7 +54,7 @@ impl<T, E: Display> Observation for Result<T, E> {
 pub struct Timeout {
     what: String,
     deadline: Duration,
-    looks: u32,
+    checks: u32,
     seen: String,
 }
 
@@ -63,12 +63,12 @@ impl Display for Timeout {
         let Self {
             what,
             deadline,
-            looks,
+            checks,
             seen,
         } = self;
         write!(
             f,
-            "waited {deadline:?} for {what}, in vain; looked {looks} times, last saw: {seen}"
+            "waited {deadline:?} for {what}, in vain; checked {checks} times, last state: {seen}"
         )
     }
 }
@@ -90,10 +90,10 @@ impl std::error::Error for Timeout {}
 /// ```
 /// # use std::time::Duration;
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), quintet_testkit::Timeout> {
-/// let mut looks = 0;
+/// let mut checks = 0;
 /// let third = quintet_testkit::wait_for("a third look", Duration::from_secs(5), async || {
-///     looks += 1;
-///     if looks < 3 { Err(format!("look {looks}")) } else { Ok(looks) }
+///     checks += 1;
+///     if checks < 3 { Err(format!("attempt {checks}")) } else { Ok(checks) }
 /// })
 /// .await?;
 /// assert_eq!(third, 3);
@@ -110,7 +110,7 @@ where
 {
     let mut wait = Wait::new(what, deadline);
     loop {
-        if let Some(value) = wait.look(condition()).await? {
+        if let Some(value) = wait.check(condition()).await? {
             return Ok(value);
         }
     }
@@ -124,7 +124,7 @@ pub struct Wait {
     deadline: Duration,
     end: Instant,
     pause: Duration,
-    looks: u32,
+    checks: u32,
     seen: String,
 }
 
@@ -136,19 +136,19 @@ impl Wait {
             deadline,
             end: Instant::now() + deadline,
             pause: FIRST_PAUSE,
-            looks: 0,
-            seen: "nothing: the first look never came back".to_owned(),
+            checks: 0,
+            seen: "nothing: the first check never came back".to_owned(),
         }
     }
 
     /// Looks once: the value, or nothing after a short pause, or a failure once the deadline has passed.
-    pub async fn look<O: Observation>(
+    pub async fn check<O: Observation>(
         &mut self,
-        look: impl Future<Output = O>,
+        check: impl Future<Output = O>,
     ) -> Result<Option<O::Value>, Timeout> {
-        if let Ok(observation) = tokio::time::timeout_at(self.end, look).await {
-            self.looks += 1;
-            match observation.settle() {
+        if let Ok(observation) = tokio::time::timeout_at(self.end, check).await {
+            self.checks += 1;
+            match observation.into_result() {
                 Ok(value) => return Ok(Some(value)),
                 Err(instead) => self.seen = instead,
             }
@@ -158,7 +158,7 @@ impl Wait {
             return Err(Timeout {
                 what: self.what.clone(),
                 deadline: self.deadline,
-                looks: self.looks,
+                checks: self.checks,
                 seen: self.seen.clone(),
             });
         }
@@ -173,14 +173,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_wait_says_what_was_awaited_and_what_was_seen_last() {
-        let mut looks = 0;
+    async fn a_failed_wait_reports_what_was_awaited_and_what_was_seen_last() {
+        let mut checks = 0;
         let failure = wait_for(
             "the agent to be ready",
             Duration::from_secs(2),
             async || {
-                looks += 1;
-                Err::<(), _>(format!("agent is starting ({})", looks.min(7)))
+                checks += 1;
+                Err::<(), _>(format!("agent is starting ({})", checks.min(7)))
             },
         )
         .await
@@ -191,7 +191,7 @@ mod tests {
             "{failure}"
         );
         assert!(
-            failure.contains("last saw: agent is starting (7)"),
+            failure.contains("last state: agent is starting (7)"),
             "{failure}"
         );
     }

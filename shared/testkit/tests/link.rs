@@ -26,12 +26,12 @@ async fn echo() -> std::net::SocketAddr {
     addr
 }
 
-async fn says_back(client: &mut TcpStream, text: &str) {
+async fn expect_echo(client: &mut TcpStream, text: &str) {
     client.write_all(text.as_bytes()).await.unwrap();
-    hears(client, text).await;
+    expect_to_receive(client, text).await;
 }
 
-async fn hears(client: &mut TcpStream, text: &str) {
+async fn expect_to_receive(client: &mut TcpStream, text: &str) {
     let mut back = vec![0; text.len()];
     timeout(DEADLINE, client.read_exact(&mut back))
         .await
@@ -44,7 +44,7 @@ async fn hears(client: &mut TcpStream, text: &str) {
 async fn a_cut_ends_connections_old_and_new_until_healed() {
     let link = Link::to(echo().await).await.unwrap();
     let mut client = TcpStream::connect(link.addr()).await.unwrap();
-    says_back(&mut client, "before").await;
+    expect_echo(&mut client, "before").await;
 
     link.cut();
     let end = timeout(DEADLINE, client.read(&mut [0; 8]))
@@ -61,14 +61,14 @@ async fn a_cut_ends_connections_old_and_new_until_healed() {
 
     link.heal();
     let mut client = TcpStream::connect(link.addr()).await.unwrap();
-    says_back(&mut client, "after").await;
+    expect_echo(&mut client, "after").await;
 }
 
 #[tokio::test]
 async fn a_cut_healed_at_once_still_ends_what_was_there() {
     let link = Link::to(echo().await).await.unwrap();
     let mut client = TcpStream::connect(link.addr()).await.unwrap();
-    says_back(&mut client, "before").await;
+    expect_echo(&mut client, "before").await;
     link.cut();
     link.heal();
     let end = timeout(DEADLINE, client.read(&mut [0; 8]))
@@ -81,7 +81,7 @@ async fn a_cut_healed_at_once_still_ends_what_was_there() {
 async fn a_stall_keeps_connections_and_delivers_when_healed() {
     let link = Link::to(echo().await).await.unwrap();
     let mut client = TcpStream::connect(link.addr()).await.unwrap();
-    says_back(&mut client, "before").await;
+    expect_echo(&mut client, "before").await;
 
     link.stall();
     client.write_all(b"held back").await.unwrap();
@@ -89,5 +89,5 @@ async fn a_stall_keeps_connections_and_delivers_when_healed() {
     assert!(nothing.is_err(), "a stalled link moved {nothing:?}");
 
     link.heal();
-    hears(&mut client, "held back").await;
+    expect_to_receive(&mut client, "held back").await;
 }

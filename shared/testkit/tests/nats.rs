@@ -117,7 +117,7 @@ async fn takes_a_configuration(backend: Backend) {
         .await;
 }
 
-async fn says_why_it_does_not_start(backend: Backend) {
+async fn reports_why_it_does_not_start(backend: Backend) {
     let failure = Nats::options()
         .backend(backend)
         .config("no_such_setting: [")
@@ -159,13 +159,13 @@ async fn a_container_takes_a_configuration() {
 }
 
 #[tokio::test]
-async fn a_local_server_says_why_it_does_not_start() {
-    says_why_it_does_not_start(Backend::Binary).await;
+async fn a_local_server_reports_why_it_does_not_start() {
+    reports_why_it_does_not_start(Backend::Binary).await;
 }
 
 #[tokio::test]
-async fn a_container_says_why_it_does_not_start() {
-    says_why_it_does_not_start(Backend::Docker).await;
+async fn a_container_reports_why_it_does_not_start() {
+    reports_why_it_does_not_start(Backend::Docker).await;
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn a_child_dies_with_a_test_process_that_is_killed() {
     .unwrap();
 }
 
-/// Gone, or a zombie that nobody has reaped yet.
+/// Gone, or a zombie that is not reaped yet.
 fn is_gone(pid: u32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat

@@ -28,7 +28,7 @@ const INTERVALS_TO_LIVE: u32 = 3;
 /// How long the goodbye may take to be sent.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Fills in what is looked up for every heartbeat.
+/// Fills in what is read for every heartbeat.
 type Fill = Box<dyn Fn(&mut WorkerHeartbeat) + Send + Sync>;
 
 /// The announcement of one worker: what it publishes on `hb.<kind>.<id>`. Clones are the same.
@@ -93,7 +93,7 @@ impl Announce {
         Self::with(kind, worker, heartbeat, interval, |_| {})
     }
 
-    /// As [`Announce::new`]; `fill` completes every heartbeat by what is looked up rather than pushed, such as the load.
+    /// As [`Announce::new`]; `fill` completes every heartbeat by what is read rather than pushed, such as the load.
     /// It must not block.
     pub fn with(
         kind: WorkerKind,
@@ -126,7 +126,7 @@ impl Announce {
         self.update(|_| {});
     }
 
-    /// Publishes heartbeats until `stop` is cancelled, then a goodbye. Dropped before, it says no goodbye, as if the
+    /// Publishes heartbeats until `stop` is cancelled, then a goodbye. Dropped before, it sends no goodbye, as if the
     /// program were killed.
     pub async fn run(&self, bus: &Bus, stop: &CancellationToken) {
         let mut changes = self.0.heartbeat.subscribe();

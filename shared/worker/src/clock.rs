@@ -1,7 +1,7 @@
-//! Time for the contact rule: it goes on while the machine sleeps.
+//! Time for the contact rule: it continues while the machine sleeps.
 //!
 //! The usual monotonic clock stands still during a suspend on Linux, so a laptop that slept for an hour
-//! would believe that it heard from its scheduler a second ago, while its jobs were started elsewhere long
+//! would believe that it had a reply from its scheduler a second ago, while its jobs were started elsewhere long
 //! since. CLOCK_BOOTTIME counts the sleep; every step of the link compares it first, before anything else
 //! is done. Timers still run on the monotonic clock, so the link also wakes up often to look.
 

@@ -1,15 +1,15 @@
-//! What the author of a worker uses: announce it, take work, report facts, leave.
+//! The worker SDK: announce a worker, take work, report, leave.
 //!
-//! Workers of every kind but agents are known by their heartbeats, which [`Announce`] publishes. [`Slots`] say how much a
-//! worker does at once; [`task`] has what it reports of tasks of runs ([`TaskReporter`](task::TaskReporter)) and which of them
-//! are in flight ([`InFlight`](task::InFlight)).
+//! Workers of every kind but agents are known by their heartbeats, which [`Announce`] publishes. [`Slots`] limit how
+//! much a worker does at once; [`task`] has what it reports of tasks of runs ([`TaskReporter`](task::TaskReporter)) and
+//! which of them are in flight ([`InFlight`](task::InFlight)).
 //!
 //! For agents that is [`AgentLink`]: one agent's life on the bus. It owns the session, the heartbeats, the
 //! order and repetition of reports, and the rule by which an agent that has lost the bus must stop what may
 //! be started elsewhere. What a job *is* stays with the agent.
 //!
-//! Whoever starts programs finds [`process`], which ties them to their worker's life, and [`output`], which reads what
-//! they print; [`program`] is the contract with the programs of runs.
+//! Workers that start programs use [`process`], which ties them to their worker's life, and [`output`], which reads
+//! what they print; [`program`] is the contract with the programs of runs.
 //!
 //! A whole agent, which takes one job at a time and "runs" it by ending it at once:
 //!

@@ -35,7 +35,7 @@ impl Slots {
         Self { count, free, gauge }
     }
 
-    /// How many are free; changes when one is given back, not when one is taken.
+    /// How many are free; changes when one is released, not when one is taken.
     pub fn free(&self) -> watch::Receiver<usize> {
         self.free.subscribe()
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_that_is_given_back_is_seen_and_can_be_taken_again() {
+    fn a_released_slot_is_seen_and_can_be_taken_again() {
         let slots = Slots::new(1, Gauge::noop());
         let mut free = slots.free();
         let slot = slots.take().unwrap();

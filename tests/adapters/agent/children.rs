@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use super::owner::{PATIENCE, Stage, agent_id, connect};
+use super::owner::{Fixture, TIMEOUT, agent_id, connect};
 
 const SHELL_WITH_GRANDCHILD: &str =
     "trap '' TERM; sleep 1000 & echo $! > grandchild; echo up; wait; sleep 1000";
@@ -26,7 +26,7 @@ fn shell(script: &str) -> Value {
 }
 
 /// Whether a process exists and is no zombie.
-fn lives(pid: &str) -> bool {
+fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit(')')
@@ -37,7 +37,7 @@ fn lives(pid: &str) -> bool {
 
 async fn read_pid(path: &Path) -> String {
     let what = format!("a pid in {}", path.display());
-    let pid = wait_for(&what, PATIENCE, async || {
+    let pid = wait_for(&what, TIMEOUT, async || {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.strip_suffix('\n').map(str::to_owned)
     });
@@ -46,26 +46,26 @@ async fn read_pid(path: &Path) -> String {
 
 async fn gone(pid: &str) {
     let what = format!("the end of process {pid}");
-    wait_for(&what, PATIENCE, async || !lives(pid))
+    wait_for(&what, TIMEOUT, async || !is_alive(pid))
         .await
         .unwrap();
 }
 
 #[tokio::test]
 async fn a_program_runs_with_its_environment_and_folder_and_its_output_is_kept() {
-    let mut stage = Stage::start().await;
-    std::fs::create_dir(stage.folder.path().join("sub")).unwrap();
+    let mut fixture = Fixture::start().await;
+    std::fs::create_dir(fixture.folder.path().join("sub")).unwrap();
     let config = json!({
         "command": ["sh", "-c", "pwd; echo $GREETING; echo oops >&2"], "env": {"GREETING": "hello"}, "cwd": "sub",
     });
-    stage.offer("j", config).await;
-    assert_eq!(stage.end("j").await, None);
+    fixture.offer("j", config).await;
+    assert_eq!(fixture.end("j").await, None);
     assert_eq!(
-        stage.story("j"),
+        fixture.story("j"),
         ["accepted true", "STARTING", "RUNNING", "STOPPED"]
     );
     // The log is complete when the end is known.
-    let log = stage.log("j").await;
+    let log = fixture.log("j").await;
     let of = |stream| {
         log.iter()
             .filter(|(from, _)| *from == stream)
@@ -80,8 +80,8 @@ async fn a_program_runs_with_its_environment_and_folder_and_its_output_is_kept()
         (greeting, &of(LogStream::Stderr)[..]),
         ("hello", &["oops"][..])
     );
-    stage.shut_down().await.unwrap();
-    assert!(stage.heard_goodbye());
+    fixture.shut_down().await.unwrap();
+    assert!(fixture.heard_goodbye());
 }
 
 #[tokio::test]
@@ -90,131 +90,131 @@ async fn a_program_inherits_no_variable_that_is_withheld_but_may_set_it_itself()
         std::env::var_os("HOME").is_some(),
         "the test withholds HOME"
     );
-    let stage = Stage::with(AgentSettings::default(), |config| {
+    let fixture = Fixture::with(AgentSettings::default(), |config| {
         config.environment = EnvironmentFilter::withhold(["HOME"]);
     })
     .await;
     let script = "echo ${HOME-withheld}; echo ${PATH:+inherited}";
-    stage.offer("plain", shell(script)).await;
-    assert_eq!(stage.end("plain").await, None);
-    stage.logged("plain", "withheld").await;
-    stage.logged("plain", "inherited").await;
+    fixture.offer("plain", shell(script)).await;
+    assert_eq!(fixture.end("plain").await, None);
+    fixture.logged("plain", "withheld").await;
+    fixture.logged("plain", "inherited").await;
     let own = json!({"command": script, "shell": true, "env": {"HOME": "its own"}});
-    stage.offer("own", own).await;
-    assert_eq!(stage.end("own").await, None);
-    stage.logged("own", "its own").await;
+    fixture.offer("own", own).await;
+    assert_eq!(fixture.end("own").await, None);
+    fixture.logged("own", "its own").await;
 }
 
 #[tokio::test]
 async fn an_agent_refuses_executors_that_it_may_not_run() {
-    let stage = Stage::with(AgentSettings::default(), |config| {
+    let fixture = Fixture::with(AgentSettings::default(), |config| {
         config.executors = [Executor::Noop].into();
     })
     .await;
-    stage.offer("program", shell("echo hi")).await;
+    fixture.offer("program", shell("echo hi")).await;
     let refusal = "refused: this agent may not run the executor exec, only noop";
-    stage.until("program", refusal).await;
-    stage.offer("nothing", json!({"durationMs": 1})).await;
-    assert_eq!(stage.end("nothing").await, None);
+    fixture.until("program", refusal).await;
+    fixture.offer("nothing", json!({"durationMs": 1})).await;
+    assert_eq!(fixture.end("nothing").await, None);
 }
 
 #[tokio::test]
-async fn a_failure_says_how_and_with_which_last_words() {
-    let stage = Stage::start().await;
-    stage
+async fn a_failure_reports_the_exit_and_the_last_lines() {
+    let fixture = Fixture::start().await;
+    fixture
         .offer("status", shell("echo first; echo last words >&2; exit 3"))
         .await;
-    let error = stage.end("status").await.unwrap();
+    let error = fixture.end("status").await.unwrap();
     assert_eq!(
         (error.code.as_str(), error.message.as_str()),
         ("EXIT_STATUS", "exited with status 3")
     );
     assert_eq!(error.detail.unwrap()["stderrTail"], json!(["last words"]));
-    stage.offer("signal", shell("kill -SEGV $$")).await;
-    assert_eq!(stage.end("signal").await.unwrap().code, "SIGNAL");
-    stage
+    fixture.offer("signal", shell("kill -SEGV $$")).await;
+    assert_eq!(fixture.end("signal").await.unwrap().code, "SIGNAL");
+    fixture
         .offer("missing", json!({"command": ["/no/such/program"]}))
         .await;
-    let error = stage.end("missing").await.unwrap();
+    let error = fixture.end("missing").await.unwrap();
     assert_eq!(error.code, "SPAWN_FAILED");
     assert!(
         error.message.starts_with("cannot start /no/such/program: "),
         "{}",
         error.message
     );
-    stage
+    fixture
         .offer("folder", json!({"command": ["true"], "cwd": "nowhere"}))
         .await;
-    let error = stage.end("folder").await.unwrap();
+    let error = fixture.end("folder").await.unwrap();
     assert!(
         error.message.ends_with("nowhere does not exist"),
         "{}",
         error.message
     );
-    stage.offer("wrong", json!({"command": "true"})).await;
-    stage.until("wrong", "refused: command must be an array of strings; to run a line in a shell, set shell to true").await;
+    fixture.offer("wrong", json!({"command": "true"})).await;
+    fixture.until("wrong", "refused: command must be an array of strings; to run a line in a shell, set shell to true").await;
 }
 
 #[tokio::test]
 async fn a_stop_ends_a_well_behaved_program_at_once_and_any_other_with_all_it_started() {
-    let stage = Stage::start().await;
-    stage
+    let fixture = Fixture::start().await;
+    fixture
         .run_job(
             "good",
             shell("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done"),
         )
         .await;
-    stage.logged("good", "up").await;
-    stage.stop("good", PATIENCE).await;
-    assert_eq!(stage.end("good").await, None);
-    assert_eq!(stage.story("good")[3..], ["STOPPING", "STOPPED"]);
-    stage.logged("good", "bye").await;
-    stage
+    fixture.logged("good", "up").await;
+    fixture.stop("good", TIMEOUT).await;
+    assert_eq!(fixture.end("good").await, None);
+    assert_eq!(fixture.story("good")[3..], ["STOPPING", "STOPPED"]);
+    fixture.logged("good", "bye").await;
+    fixture
         .run_job("stubborn", shell(SHELL_WITH_GRANDCHILD))
         .await;
-    let grandchild = read_pid(&stage.folder.path().join("grandchild")).await;
-    assert!(lives(&grandchild));
+    let grandchild = read_pid(&fixture.folder.path().join("grandchild")).await;
+    assert!(is_alive(&grandchild));
     let begun = Instant::now();
-    stage.stop("stubborn", Duration::from_millis(300)).await;
-    assert_eq!(stage.end("stubborn").await, None);
+    fixture.stop("stubborn", Duration::from_millis(300)).await;
+    assert_eq!(fixture.end("stubborn").await, None);
     assert!(begun.elapsed() >= Duration::from_millis(300));
     gone(&grandchild).await;
-    stage.logged("stubborn", "did not stop in time").await;
+    fixture.logged("stubborn", "did not stop in time").await;
 }
 
 #[tokio::test]
 async fn what_a_program_leaves_behind_is_ended_with_it() {
-    let stage = Stage::start().await;
-    stage
+    let fixture = Fixture::start().await;
+    fixture
         .offer("j", shell("sleep 1000 & echo $! > grandchild"))
         .await;
-    assert_eq!(stage.end("j").await, None);
-    gone(&read_pid(&stage.folder.path().join("grandchild")).await).await;
+    assert_eq!(fixture.end("j").await, None);
+    gone(&read_pid(&fixture.folder.path().join("grandchild")).await).await;
 }
 
 #[tokio::test]
 async fn output_without_end_is_bounded_and_does_not_stop_the_program() {
-    let stage = Stage::start().await;
-    stage
+    let fixture = Fixture::start().await;
+    fixture
         .offer(
             "wide",
             shell("head -c 100000000 /dev/zero | tr '\\0' x; echo; echo done"),
         )
         .await;
-    assert_eq!(stage.end("wide").await, None);
-    let log = stage.log("wide").await;
+    assert_eq!(fixture.end("wide").await, None);
+    let log = fixture.log("wide").await;
     assert_eq!(log.len(), 2);
     assert_eq!(
         (log[0].1.len(), log[1].1.as_str()),
         (MAX_LOG_LINE_BYTES, "done")
     );
-    stage
+    fixture
         .offer("long", shell("yes line | head -n 2000000"))
         .await;
-    assert_eq!(stage.end("long").await, None);
-    let log = stage.log("long").await;
-    let said = log.iter().filter(|(from, _)| *from == LogStream::Agent);
-    let dropped: usize = said
+    assert_eq!(fixture.end("long").await, None);
+    let log = fixture.log("long").await;
+    let notes = log.iter().filter(|(from, _)| *from == LogStream::Agent);
+    let dropped: usize = notes
         .map(|(_, line)| {
             line.strip_suffix(" lines dropped")
                 .unwrap()
@@ -231,51 +231,51 @@ async fn output_without_end_is_bounded_and_does_not_stop_the_program() {
 }
 
 #[tokio::test]
-async fn commands_reach_a_program_that_wants_them_and_others_say_why_not() {
-    let stage = Stage::start().await;
-    stage
+async fn commands_reach_a_program_that_accepts_them_and_others_report_why_not() {
+    let fixture = Fixture::start().await;
+    fixture
         .run_job(
             "listens",
             json!({"command": ["cat"], "stdinCommands": true}),
         )
         .await;
     assert_eq!(
-        stage.control("listens", "mute").await,
+        fixture.control("listens", "mute").await,
         json!({"success": true})
     );
-    let line = stage.logged("listens", "mute").await;
+    let line = fixture.logged("listens", "mute").await;
     assert_eq!(
         serde_json::from_str::<Value>(&line).unwrap(),
         json!({"command": "mute", "args": {}})
     );
-    stage.until("listens", "muted true true").await;
-    stage
+    fixture.until("listens", "muted true true").await;
+    fixture
         .run_job("deaf", json!({"command": ["sleep", "1000"]}))
         .await;
-    let answer = stage.control("deaf", "mute").await;
+    let answer = fixture.control("deaf", "mute").await;
     assert_eq!(answer["success"], json!(false));
     assert!(answer["reason"].as_str().unwrap().contains("stdinCommands"));
-    stage.until("deaf", "muted true false").await;
+    fixture.until("deaf", "muted true false").await;
 }
 
 #[tokio::test]
-async fn noops_end_as_they_are_told_and_a_thousand_of_them_take_no_time() {
-    let stage = Stage::with(AgentSettings::default(), |config| config.slots = 1000).await;
-    stage.offer("fails", json!({"failAfterMs": 10})).await;
-    assert_eq!(stage.end("fails").await.unwrap().code, "NOOP_FAILED");
-    stage.run_job("stays", json!({"executor": "noop"})).await;
-    stage.stop("stays", PATIENCE).await;
-    assert_eq!(stage.end("stays").await, None);
+async fn noops_end_as_configured_and_a_thousand_of_them_take_no_time() {
+    let fixture = Fixture::with(AgentSettings::default(), |config| config.slots = 1000).await;
+    fixture.offer("fails", json!({"failAfterMs": 10})).await;
+    assert_eq!(fixture.end("fails").await.unwrap().code, "NOOP_FAILED");
+    fixture.run_job("stays", json!({"executor": "noop"})).await;
+    fixture.stop("stays", TIMEOUT).await;
+    assert_eq!(fixture.end("stays").await, None);
     let begun = Instant::now();
     for number in 0..1000 {
-        stage
+        fixture
             .offer(&format!("n{number}"), json!({"durationMs": 1}))
             .await;
     }
     for number in 0..1000 {
-        assert_eq!(stage.end(&format!("n{number}")).await, None);
+        assert_eq!(fixture.end(&format!("n{number}")).await, None);
     }
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < TIMEOUT, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -285,32 +285,32 @@ async fn a_lost_owner_makes_the_agent_kill_what_may_run_elsewhere() {
         heartbeat_timeout_ms: 800,
         ..AgentSettings::default()
     };
-    let mut stage = Stage::with(settings, |_| {}).await;
-    stage
+    let mut fixture = Fixture::with(settings, |_| {}).await;
+    fixture
         .offer_as("elsewhere", shell("echo $$ > elsewhere; sleep 1000"), true)
         .await;
-    stage
+    fixture
         .run_job("only-here", shell("echo $$ > here; sleep 1000"))
         .await;
-    stage.until("elsewhere", "RUNNING").await;
-    let elsewhere = read_pid(&stage.folder.path().join("elsewhere")).await;
-    let here = read_pid(&stage.folder.path().join("here")).await;
-    // Somebody leads, and does not answer.
+    fixture.until("elsewhere", "RUNNING").await;
+    let elsewhere = read_pid(&fixture.folder.path().join("elsewhere")).await;
+    let here = read_pid(&fixture.folder.path().join("here")).await;
+    // A scheduler leads, and does not answer.
     let key = LeaseKey::Scheduler(PoolName::default());
     let holder = HolderId::parse("silent").unwrap();
-    let mut candidate = stage.bus.lease(key, holder, Duration::from_secs(5));
+    let mut candidate = fixture.bus.lease(key, holder, Duration::from_secs(5));
     let _lease = candidate.acquire().await.unwrap();
-    stage.fall_silent().await;
+    fixture.fall_silent().await;
     gone(&elsewhere).await;
-    assert!(lives(&here));
-    stage.forget_heartbeats();
-    stage.speak_again(settings).await;
-    wait_for("a heartbeat", PATIENCE, async || stage.heartbeats() > 0)
+    assert!(is_alive(&here));
+    fixture.forget_heartbeats();
+    fixture.speak_again(settings).await;
+    wait_for("a heartbeat", TIMEOUT, async || fixture.heartbeats() > 0)
         .await
         .unwrap();
-    assert_eq!(stage.listed(), ["only-here"]);
+    assert_eq!(fixture.listed(), ["only-here"]);
     assert_eq!(
-        stage.story("elsewhere").last().unwrap(),
+        fixture.story("elsewhere").last().unwrap(),
         "RUNNING",
         "its end is not reported"
     );
@@ -318,33 +318,35 @@ async fn a_lost_owner_makes_the_agent_kill_what_may_run_elsewhere() {
 
 #[tokio::test]
 async fn an_agent_that_is_asked_to_leave_stops_its_jobs_first() {
-    let mut stage = Stage::with(AgentSettings::default(), |config| {
+    let mut fixture = Fixture::with(AgentSettings::default(), |config| {
         config.drain_grace = Duration::from_millis(300);
     })
     .await;
-    stage
+    fixture
         .run_job("good", json!({"command": ["sleep", "1000"]}))
         .await;
-    stage
+    fixture
         .run_job("stubborn", shell(SHELL_WITH_GRANDCHILD))
         .await;
-    let grandchild = read_pid(&stage.folder.path().join("grandchild")).await;
-    stage.shut_down().await.unwrap();
-    assert_eq!(stage.end("good").await, None);
-    assert_eq!(stage.end("stubborn").await, None);
-    assert!(stage.heard_goodbye());
-    assert!(!lives(&grandchild));
+    let grandchild = read_pid(&fixture.folder.path().join("grandchild")).await;
+    fixture.shut_down().await.unwrap();
+    assert_eq!(fixture.end("good").await, None);
+    assert_eq!(fixture.end("stubborn").await, None);
+    assert!(fixture.heard_goodbye());
+    assert!(!is_alive(&grandchild));
 }
 
 #[tokio::test]
-async fn a_replaced_agent_kills_its_jobs_and_says_why_it_left() {
-    let mut stage = Stage::start().await;
-    stage.run_job("j", shell("echo $$ > pid; sleep 1000")).await;
-    let pid = read_pid(&stage.folder.path().join("pid")).await;
+async fn a_replaced_agent_kills_its_jobs_and_reports_why_it_left() {
+    let mut fixture = Fixture::start().await;
+    fixture
+        .run_job("j", shell("echo $$ > pid; sleep 1000"))
+        .await;
+    let pid = read_pid(&fixture.folder.path().join("pid")).await;
     let current = new_session();
-    stage.command(AgentCommand::Replaced { current }).await;
-    assert!(matches!(stage.left().await, Err(Error::Replaced { .. })));
-    assert!(!lives(&pid));
+    fixture.command(AgentCommand::Replaced { current }).await;
+    assert!(matches!(fixture.left().await, Err(Error::Replaced { .. })));
+    assert!(!is_alive(&pid));
 }
 
 const AGENT_OF: &str = "QUINTET_TEST_AGENT_URL";
@@ -366,30 +368,30 @@ async fn agent_process_of_the_test_that_kills_it() {
 
 #[tokio::test]
 async fn a_killed_agent_takes_its_children_and_grandchildren_along() {
-    let stage = Stage::without_agent(AgentSettings::default()).await;
+    let fixture = Fixture::without_agent(AgentSettings::default()).await;
     let mut agent = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
             "agent::children::agent_process_of_the_test_that_kills_it",
         ])
-        .env(AGENT_OF, stage.nats.url())
-        .env(AGENT_FOLDER, stage.folder.path())
+        .env(AGENT_OF, fixture.nats.url())
+        .env(AGENT_FOLDER, fixture.folder.path())
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    wait_for("a hello", PATIENCE, async || stage.hellos() > 0)
+    wait_for("a hello", TIMEOUT, async || fixture.hellos() > 0)
         .await
         .unwrap();
-    stage
+    fixture
         .run_job(
             "j",
             shell(&format!("echo $$ > child; {SHELL_WITH_GRANDCHILD}")),
         )
         .await;
-    let child = read_pid(&stage.folder.path().join("child")).await;
-    let grandchild = read_pid(&stage.folder.path().join("grandchild")).await;
-    assert!(lives(&child) && lives(&grandchild));
+    let child = read_pid(&fixture.folder.path().join("child")).await;
+    let grandchild = read_pid(&fixture.folder.path().join("grandchild")).await;
+    assert!(is_alive(&child) && is_alive(&grandchild));
     agent.kill().await.unwrap();
     gone(&child).await;
     gone(&grandchild).await;

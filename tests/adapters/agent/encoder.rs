@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use super::owner::{PATIENCE, Stage};
+use super::owner::{Fixture, TIMEOUT};
 
 const PICTURE_AND_TONE: &str = "testsrc=size=320x240:rate=25[out0];sine=frequency=440[out1]";
 
@@ -61,11 +61,11 @@ async fn silences(file: &Path) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Waits until the job's output has got this much further than `from`; gives where it is.
-async fn recorded(stage: &Stage, job: &str, from: f64, more: f64) -> f64 {
+/// Waits until the job's output has got this much further than `from`; returns where it is.
+async fn recorded(fixture: &Fixture, job: &str, from: f64, more: f64) -> f64 {
     let what = format!("{more} s more of {job}");
-    let at = wait_for(&what, PATIENCE, async || {
-        let at = position(stage, job);
+    let at = wait_for(&what, TIMEOUT, async || {
+        let at = position(fixture, job);
         if at >= from + more {
             Ok(at)
         } else {
@@ -75,26 +75,29 @@ async fn recorded(stage: &Stage, job: &str, from: f64, more: f64) -> f64 {
     at.await.unwrap()
 }
 
-fn position(stage: &Stage, job: &str) -> f64 {
-    let newest = stage.metadata(job).pop().unwrap_or_default();
+fn position(fixture: &Fixture, job: &str) -> f64 {
+    let newest = fixture.metadata(job).pop().unwrap_or_default();
     newest["progress"]["outTimeMs"].as_f64().unwrap_or_default() / 1000.0
 }
 
 #[tokio::test]
 async fn a_recording_is_silent_in_exactly_the_muted_span_and_playable_after_a_stop() {
-    let mut stage = Stage::start().await;
+    let mut fixture = Fixture::start().await;
     let config = json!({
         "streamUrl": PICTURE_AND_TONE, "inputOptions": ["-re", "-f", "lavfi"], "outputPath": "deep/down/tone.mp4",
     });
-    stage.run_job("j", config).await;
-    let begin = recorded(&stage, "j", 0.0, 0.5).await;
-    assert_eq!(stage.control("j", "mute").await, json!({"success": true}));
-    let muted = recorded(&stage, "j", begin, 2.5).await;
-    assert_eq!(stage.control("j", "unmute").await, json!({"success": true}));
-    recorded(&stage, "j", muted, 1.5).await;
-    stage.stop("j", PATIENCE).await;
-    assert_eq!(stage.end("j").await, None);
-    let story = stage.story("j");
+    fixture.run_job("j", config).await;
+    let begin = recorded(&fixture, "j", 0.0, 0.5).await;
+    assert_eq!(fixture.control("j", "mute").await, json!({"success": true}));
+    let muted = recorded(&fixture, "j", begin, 2.5).await;
+    assert_eq!(
+        fixture.control("j", "unmute").await,
+        json!({"success": true})
+    );
+    recorded(&fixture, "j", muted, 1.5).await;
+    fixture.stop("j", TIMEOUT).await;
+    assert_eq!(fixture.end("j").await, None);
+    let story = fixture.story("j");
     let wanted = [
         "accepted true",
         "STARTING",
@@ -105,7 +108,7 @@ async fn a_recording_is_silent_in_exactly_the_muted_span_and_playable_after_a_st
         "STOPPED",
     ];
     assert_eq!(story, wanted);
-    let file = stage.folder.path().join("deep/down/tone.mp4");
+    let file = fixture.folder.path().join("deep/down/tone.mp4");
     let length = seconds(&file).await;
     assert!(length > 3.5, "recorded {length} s");
     let silences = silences(&file).await;
@@ -116,56 +119,56 @@ async fn a_recording_is_silent_in_exactly_the_muted_span_and_playable_after_a_st
         to - from > 1.5 && from > 0.1 && to < length - 0.3,
         "silent from {from} to {to} of {length} s"
     );
-    let happenings = stage.happenings("j").await;
-    let kinds: Vec<&str> = happenings.iter().map(|event| event.kind.as_str()).collect();
+    let events = fixture.events("j").await;
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     assert!(
         ["progress", "mute", "unmute"]
             .iter()
             .all(|kind| kinds.contains(kind)),
         "{kinds:?}"
     );
-    stage.logged("j", "Output #0, mp4").await;
-    let log = stage.log("j").await;
+    fixture.logged("j", "Output #0, mp4").await;
+    let log = fixture.log("j").await;
     assert!(
         !log.iter()
             .any(|(_, line)| line.starts_with("Enter command")),
         "{log:?}"
     );
-    stage.shut_down().await.unwrap();
+    fixture.shut_down().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_recording_ends_by_itself_and_one_without_sound_cannot_be_muted() {
-    let stage = Stage::start().await;
+    let fixture = Fixture::start().await;
     let config = |file: &str, seconds: u32| {
         json!({
             "streamUrl": "testsrc=size=320x240:rate=25", "inputOptions": ["-re", "-f", "lavfi"], "outputPath": file,
             "durationSec": seconds,
         })
     };
-    stage.run_job("mute", config("mute.mkv", 60)).await;
-    let answer = stage.control("mute", "mute").await;
+    fixture.run_job("mute", config("mute.mkv", 60)).await;
+    let answer = fixture.control("mute", "mute").await;
     assert_eq!(
         answer,
         json!({"success": false, "reason": "the stream has no audio"})
     );
-    stage.until("mute", "muted true false").await;
-    stage.offer("short", config("short.mp4", 1)).await;
-    assert_eq!(stage.end("short").await, None);
-    let length = seconds(&stage.folder.path().join("short.mp4")).await;
+    fixture.until("mute", "muted true false").await;
+    fixture.offer("short", config("short.mp4", 1)).await;
+    assert_eq!(fixture.end("short").await, None);
+    let length = seconds(&fixture.folder.path().join("short.mp4")).await;
     assert!((0.8..1.2).contains(&length), "{length}");
-    let last = stage.metadata("short").pop().unwrap();
+    let last = fixture.metadata("short").pop().unwrap();
     assert_eq!(last["progress"]["frame"], json!(25), "{last}");
     assert!(last["progress"]["totalSize"].as_u64().unwrap() > 0);
 }
 
 #[tokio::test]
 async fn a_source_that_stands_still_ends_the_job_as_stalled() {
-    let stage = Stage::with(AgentSettings::default(), |config| {
+    let fixture = Fixture::with(AgentSettings::default(), |config| {
         config.stall_timeout = Duration::from_millis(1500);
     })
     .await;
-    let sample = stage.folder.path().join("sample.ts");
+    let sample = fixture.folder.path().join("sample.ts");
     let args = [
         "-v",
         "error",
@@ -196,21 +199,21 @@ async fn a_source_that_stands_still_ends_the_job_as_stalled() {
         drop(viewer);
     });
     let config = json!({"streamUrl": url, "outputPath": "stalled.ts", "videoCodec": "copy"});
-    stage.offer("j", config).await;
-    let error = stage.end("j").await.unwrap();
+    fixture.offer("j", config).await;
+    let error = fixture.end("j").await.unwrap();
     assert_eq!(error.code, "STALLED");
     assert_eq!(error.message, "no frame and no byte for 1500 ms");
-    let story = stage.story("j");
+    let story = fixture.story("j");
     assert_eq!(story.last().unwrap(), "FAILED STALLED");
-    let happenings = stage.happenings("j").await;
-    assert!(happenings.iter().any(|event| event.kind == "stalled"));
+    let events = fixture.events("j").await;
+    assert!(events.iter().any(|event| event.kind == "stalled"));
     serving.abort();
 }
 
 #[tokio::test]
 async fn an_encoder_that_waits_for_its_source_obeys_a_stop_and_keeps_what_it_has() {
-    let stage = Stage::start().await;
-    let sample = stage.folder.path().join("sample.ts");
+    let fixture = Fixture::start().await;
+    let sample = fixture.folder.path().join("sample.ts");
     let args = [
         "-v",
         "error",
@@ -240,21 +243,21 @@ async fn an_encoder_that_waits_for_its_source_obeys_a_stop_and_keeps_what_it_has
         drop(viewer);
     });
     let config = json!({"streamUrl": url, "outputPath": "waits.mp4", "videoCodec": "copy"});
-    stage.run_job("j", config).await;
-    stage.stop("j", PATIENCE).await;
-    assert_eq!(stage.end("j").await, None);
-    assert!(seconds(&stage.folder.path().join("waits.mp4")).await > 10.0);
+    fixture.run_job("j", config).await;
+    fixture.stop("j", TIMEOUT).await;
+    assert_eq!(fixture.end("j").await, None);
+    assert!(seconds(&fixture.folder.path().join("waits.mp4")).await > 10.0);
     serving.abort();
 }
 
 #[tokio::test]
 async fn an_encoder_that_cannot_write_fails_with_its_own_words() {
-    let stage = Stage::start().await;
+    let fixture = Fixture::start().await;
     let config = json!({
         "streamUrl": "testsrc", "inputOptions": ["-f", "lavfi"], "outputPath": "x.mp4", "videoCodec": "no_such_codec",
     });
-    stage.offer("j", config).await;
-    let error = stage.end("j").await.unwrap();
+    fixture.offer("j", config).await;
+    let error = fixture.end("j").await.unwrap();
     assert_eq!(error.code, "EXIT_STATUS");
     let tail = error.detail.unwrap()["stderrTail"].to_string();
     assert!(tail.contains("Unknown encoder"), "{tail}");
@@ -262,13 +265,13 @@ async fn an_encoder_that_cannot_write_fails_with_its_own_words() {
 
 #[tokio::test]
 async fn an_agent_without_ffmpeg_refuses_its_jobs() {
-    let stage = Stage::with(AgentSettings::default(), |config| {
+    let fixture = Fixture::with(AgentSettings::default(), |config| {
         config.ffmpeg = "/no/such/ffmpeg".into();
     })
     .await;
     let config: Value = json!({"streamUrl": "x", "outputPath": "y.mp4"});
-    stage.offer("j", config).await;
-    stage
+    fixture.offer("j", config).await;
+    fixture
         .until("j", "refused: this agent has no ffmpeg program")
         .await;
 }

@@ -1,4 +1,4 @@
-//! The agent with real processes, a real NATS, and an owner that says what the test wants.
+//! The agent with real processes, a real NATS, and an owner that the test scripts.
 
 mod children;
 mod encoder;

@@ -23,21 +23,21 @@ use tempfile::TempDir;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An owner, its NATS, and one agent.
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) nats: Nats,
     pub(crate) bus: Bus,
     pub(crate) folder: TempDir,
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<Received>>,
     serving: JoinSet<()>,
     shutdown: CancellationToken,
     agent: Option<JoinHandle<Result<(), Error>>>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct Received {
     reports: Vec<AgentReport>,
     heartbeats: Vec<Heartbeat>,
 }
@@ -60,7 +60,7 @@ pub(crate) fn placement(job: &str) -> JobAttempt {
     }
 }
 
-impl Stage {
+impl Fixture {
     /// An owner and an agent with four slots.
     pub(crate) async fn start() -> Self {
         Self::with(AgentSettings::default(), |_| {}).await
@@ -70,31 +70,31 @@ impl Stage {
         settings: AgentSettings,
         change: impl FnOnce(&mut AgentConfig),
     ) -> Self {
-        let mut stage = Self::without_agent(settings).await;
+        let mut fixture = Self::without_agent(settings).await;
         let mut config = AgentConfig::new(agent_id());
         config.slots = 4;
-        config.work_dir = stage.folder.path().to_owned();
+        config.work_dir = fixture.folder.path().to_owned();
         config.reaper = Some(quintet_tests::binary());
         change(&mut config);
-        let bus = connect(&stage.nats.url()).await;
-        stage.agent = Some(tokio::spawn(run(config, bus, stage.shutdown.clone())));
-        stage
+        let bus = connect(&fixture.nats.url()).await;
+        fixture.agent = Some(tokio::spawn(run(config, bus, fixture.shutdown.clone())));
+        fixture
     }
 
     pub(crate) async fn without_agent(settings: AgentSettings) -> Self {
         let nats = Nats::start().await.unwrap();
         let bus = connect(&nats.url()).await;
-        let mut stage = Self {
+        let mut fixture = Self {
             nats,
             bus,
             folder: TempDir::new().unwrap(),
-            heard: Arc::default(),
+            received: Arc::default(),
             serving: JoinSet::new(),
             shutdown: CancellationToken::new(),
             agent: None,
         };
-        stage.serve(settings).await;
-        stage
+        fixture.serve(settings).await;
+        fixture
     }
 
     async fn serve(&mut self, settings: AgentSettings) {
@@ -104,7 +104,7 @@ impl Stage {
             .serve::<AgentReporting>(filter, None)
             .await
             .unwrap();
-        let heard = self.heard.clone();
+        let received = self.received.clone();
         self.serving.spawn(async move {
             while let Some(request) = reports.next().await {
                 let reports = request.message.reports;
@@ -113,7 +113,7 @@ impl Stage {
                     start: reports.iter().filter_map(accepted).collect(),
                     ..ReportsReply::default()
                 };
-                heard.lock().unwrap().reports.extend(reports);
+                received.lock().unwrap().reports.extend(reports);
                 request.responder.ok(&reply).await;
             }
         });
@@ -123,16 +123,13 @@ impl Stage {
             .serve::<AgentHeartbeat>(filter, None)
             .await
             .unwrap();
-        let heard = self.heard.clone();
+        let received = self.received.clone();
         self.serving.spawn(async move {
             while let Some(request) = heartbeats.next().await {
-                heard.lock().unwrap().heartbeats.push(request.message);
-                let standing = SessionStatus::Current;
+                received.lock().unwrap().heartbeats.push(request.message);
+                let status = SessionStatus::Current;
                 let kill = Vec::new();
-                request
-                    .responder
-                    .ok(&HeartbeatReply { standing, kill })
-                    .await;
+                request.responder.ok(&HeartbeatReply { status, kill }).await;
             }
         });
         self.bus.flush().await.unwrap();
@@ -175,15 +172,18 @@ impl Stage {
 
     /// Every status and answer that was reported of a job, as words.
     pub(crate) fn story(&self, job: &str) -> Vec<String> {
-        let heard = self.heard.lock().unwrap();
-        let words = heard.reports.iter().filter_map(|report| word(report, job));
+        let received = self.received.lock().unwrap();
+        let words = received
+            .reports
+            .iter()
+            .filter_map(|report| word(report, job));
         words.collect()
     }
 
-    /// Waits until this was reported of the job; gives everything reported so far.
+    /// Waits until this was reported of the job; returns everything reported so far.
     pub(crate) async fn until(&self, job: &str, wanted: &str) -> Vec<String> {
         let what = format!("{wanted} of {job}");
-        let story = wait_for(&what, PATIENCE, async || {
+        let story = wait_for(&what, TIMEOUT, async || {
             let story = self.story(job);
             if story.iter().any(|word| word == wanted) {
                 Ok(story)
@@ -197,15 +197,15 @@ impl Stage {
     /// Waits for the end of a job: its error, if any.
     pub(crate) async fn end(&self, job: &str) -> Option<JobError> {
         let what = format!("the end of {job}");
-        let end = wait_for(&what, PATIENCE, async || {
-            let heard = self.heard.lock().unwrap();
-            let end = heard.reports.iter().find_map(|report| match report {
+        let end = wait_for(&what, TIMEOUT, async || {
+            let received = self.received.lock().unwrap();
+            let end = received.reports.iter().find_map(|report| match report {
                 AgentReport::JobStopped { job_id, error, .. } if job_id.as_str() == job => {
                     Some(error.clone())
                 }
                 _ => None,
             });
-            drop(heard);
+            drop(received);
             end.ok_or_else(|| format!("{:?}", self.story(job)))
         });
         end.await.unwrap()
@@ -213,8 +213,8 @@ impl Stage {
 
     /// Stream metadata that was reported of a job, newest last.
     pub(crate) fn metadata(&self, job: &str) -> Vec<Value> {
-        let heard = self.heard.lock().unwrap();
-        let news = heard.reports.iter().filter_map(|report| match report {
+        let received = self.received.lock().unwrap();
+        let news = received.reports.iter().filter_map(|report| match report {
             AgentReport::JobMetadata {
                 job_id, metadata, ..
             } if job_id.as_str() == job => Some(Value::Object(metadata.clone())),
@@ -224,22 +224,22 @@ impl Stage {
     }
 
     pub(crate) fn hellos(&self) -> usize {
-        let heard = self.heard.lock().unwrap();
-        let hellos = heard.reports.iter();
+        let received = self.received.lock().unwrap();
+        let hellos = received.reports.iter();
         hellos
             .filter(|report| matches!(report, AgentReport::Hello { .. }))
             .count()
     }
 
     pub(crate) fn heard_goodbye(&self) -> bool {
-        let heard = self.heard.lock().unwrap();
-        matches!(heard.reports.last(), Some(AgentReport::Goodbye { .. }))
+        let received = self.received.lock().unwrap();
+        matches!(received.reports.last(), Some(AgentReport::Goodbye { .. }))
     }
 
     /// The jobs of the newest heartbeat.
     pub(crate) fn listed(&self) -> Vec<String> {
-        let heard = self.heard.lock().unwrap();
-        let newest = heard
+        let received = self.received.lock().unwrap();
+        let newest = received
             .heartbeats
             .last()
             .and_then(|heartbeat| heartbeat.jobs.clone());
@@ -251,21 +251,18 @@ impl Stage {
     }
 
     pub(crate) fn forget_heartbeats(&self) {
-        self.heard.lock().unwrap().heartbeats.clear();
+        self.received.lock().unwrap().heartbeats.clear();
     }
 
     pub(crate) fn heartbeats(&self) -> usize {
-        self.heard.lock().unwrap().heartbeats.len()
+        self.received.lock().unwrap().heartbeats.len()
     }
 
     pub(crate) async fn command(&self, command: AgentCommand) -> CommandReply {
         let verb = CommandVerb::of(&command).unwrap();
         let agent = agent_id();
         let subject = CommandAgent { agent, verb };
-        self.bus
-            .request(&subject, &command, PATIENCE)
-            .await
-            .unwrap()
+        self.bus.request(&subject, &command, TIMEOUT).await.unwrap()
     }
 
     pub(crate) async fn stop(&self, job: &str, deadline: Duration) {
@@ -308,10 +305,10 @@ impl Stage {
         lines.map(|line| (line.stream, line.line)).collect()
     }
 
-    /// Waits until the log holds a line that contains this, and gives the line.
+    /// Waits until the log holds a line that contains this, and returns the line.
     pub(crate) async fn logged(&self, job: &str, wanted: &str) -> String {
         let what = format!("{wanted} in the log of {job}");
-        let line = wait_for(&what, PATIENCE, async || {
+        let line = wait_for(&what, TIMEOUT, async || {
             let log = self.log(job).await;
             let found = log.iter().find(|(_, line)| line.contains(wanted));
             found
@@ -321,7 +318,7 @@ impl Stage {
         line.await.unwrap()
     }
 
-    pub(crate) async fn happenings(&self, job: &str) -> Vec<JobEvent> {
+    pub(crate) async fn events(&self, job: &str) -> Vec<JobEvent> {
         let subject = JobEvents {
             job: JobId::parse(job).unwrap(),
         };
@@ -346,10 +343,7 @@ impl Stage {
 
     pub(crate) async fn left(&mut self) -> Result<(), Error> {
         let agent = self.agent.take().unwrap();
-        tokio::time::timeout(PATIENCE, agent)
-            .await
-            .unwrap()
-            .unwrap()
+        tokio::time::timeout(TIMEOUT, agent).await.unwrap().unwrap()
     }
 }
 

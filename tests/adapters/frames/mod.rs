@@ -1,7 +1,8 @@
-//! The frames service on a real NATS: workers on the bus, programs of its own, and a change of who drives the display.
+//! The frames service on a real NATS: workers on the bus, programs of its own, and a change of the service that drives
+//! the display.
 
+mod fixture;
 mod programs;
-mod reigns;
-mod stage;
+mod take_over;
 mod workers;
 mod writes;

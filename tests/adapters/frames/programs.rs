@@ -8,7 +8,7 @@ use quintet_testkit::wait_for;
 use quintet_worker::process::EnvironmentFilter;
 use tempfile::TempDir;
 
-use super::stage::{PATIENCE, Stage, frame, id};
+use super::fixture::{Fixture, TIMEOUT, frame, id};
 
 /// A program that writes down its number and what it was given, then waits; TERM ends it or not.
 fn spec(folder: &Path, name: &str, on_term: &str) -> ProcessSpec {
@@ -28,15 +28,19 @@ fn numbers(folder: &Path, name: &str) -> Vec<u32> {
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-fn lives(number: u32) -> bool {
+fn is_alive(number: u32) -> bool {
     // A process that has ended and was waited for has no entry.
     Path::new(&format!("/proc/{number}")).exists()
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
-    let held = wait_for(what, PATIENCE, async || {
-        if holds() { Ok(()) } else { Err("not yet") }
-    });
+    let held = wait_for(
+        what,
+        TIMEOUT,
+        async || {
+            if holds() { Ok(()) } else { Err("not yet") }
+        },
+    );
     held.await.unwrap();
 }
 
@@ -51,40 +55,40 @@ fn with(folder: &Path) -> impl FnOnce(&mut FramesConfig) {
 #[tokio::test]
 async fn programs_run_while_they_are_wanted_and_are_killed_when_they_do_not_end() {
     let folder = TempDir::new().unwrap();
-    let stage = Stage::open().await;
-    let service = stage.serve("one", with(folder.path())).await;
-    let look = stage.look().await;
-    assert_eq!(look.known, [id("deaf"), id("polite")]);
-    assert!(look.stats.running.is_empty());
-    stage.activate(Some("polite")).await.unwrap();
+    let fixture = Fixture::open().await;
+    let service = fixture.serve("one", with(folder.path())).await;
+    let status = fixture.status().await;
+    assert_eq!(status.known, [id("deaf"), id("polite")]);
+    assert!(status.stats.running.is_empty());
+    fixture.activate(Some("polite")).await.unwrap();
     until("the first program", || {
         numbers(folder.path(), "polite").len() == 1
     })
     .await;
-    stage
-        .until("it runs", |look| look.stats.running == [id("polite")])
+    fixture
+        .until("it runs", |status| status.stats.running == [id("polite")])
         .await;
     let environment = std::fs::read_to_string(folder.path().join("polite.env"));
     assert_eq!(environment.unwrap(), "polite yellow\n");
     // Twice is once.
-    stage.start("polite").await;
+    fixture.start("polite").await;
     // Another one is shown: the first is ended, the second started.
-    stage.activate(Some("deaf")).await.unwrap();
+    fixture.activate(Some("deaf")).await.unwrap();
     until("the second program", || {
         numbers(folder.path(), "deaf").len() == 1
     })
     .await;
     let polite = numbers(folder.path(), "polite");
     assert_eq!(polite.len(), 1);
-    until("the first one's end", || !lives(polite[0])).await;
-    // It does not hear SIGTERM.
-    stage.stop("deaf").await;
+    until("the first one's end", || !is_alive(polite[0])).await;
+    // It ignores SIGTERM.
+    fixture.stop("deaf").await;
     let deaf = numbers(folder.path(), "deaf")[0];
-    until("the second one's end", || !lives(deaf)).await;
-    let look = stage
-        .until("nothing runs", |look| look.stats.running.is_empty())
+    until("the second one's end", || !is_alive(deaf)).await;
+    let status = fixture
+        .until("nothing runs", |status| status.stats.running.is_empty())
         .await;
-    assert_eq!(look.stats.active, None);
+    assert_eq!(status.stats.active, None);
     service.end().await;
 }
 
@@ -95,7 +99,7 @@ async fn programs_inherit_no_variable_that_is_withheld_but_may_be_given_it() {
         "the test withholds HOME"
     );
     let folder = TempDir::new().unwrap();
-    let stage = Stage::open().await;
+    let fixture = Fixture::open().await;
     let script = "echo ${HOME-withheld} ${PATH:+inherited} > $QUINTET_WORKER_ID";
     let spec = |name: &str| ProcessSpec {
         id: id(name),
@@ -107,7 +111,7 @@ async fn programs_inherit_no_variable_that_is_withheld_but_may_be_given_it() {
     let home = ("HOME".to_owned(), "given".to_owned());
     given.environment.extend([home]);
     let processes = vec![spec("plain"), given];
-    let service = stage
+    let service = fixture
         .serve("one", |config| {
             config.processes = processes;
             config.environment = EnvironmentFilter::withhold(["HOME", "QUINTET_WORKER_ID"]);
@@ -117,7 +121,7 @@ async fn programs_inherit_no_variable_that_is_withheld_but_may_be_given_it() {
         ("plain", "withheld inherited\n"),
         ("given", "given inherited\n"),
     ] {
-        stage.start(name).await;
+        fixture.start(name).await;
         until(name, || {
             let found = std::fs::read_to_string(folder.path().join(name));
             found.is_ok_and(|found| found == wanted)
@@ -130,22 +134,22 @@ async fn programs_inherit_no_variable_that_is_withheld_but_may_be_given_it() {
 #[tokio::test]
 async fn programs_end_with_their_service_and_are_started_by_the_next() {
     let folder = TempDir::new().unwrap();
-    let stage = Stage::open().await;
-    let first = stage.serve("first", with(folder.path())).await;
-    stage.start("polite").await;
-    stage.start("deaf").await;
+    let fixture = Fixture::open().await;
+    let first = fixture.serve("first", with(folder.path())).await;
+    fixture.start("polite").await;
+    fixture.start("deaf").await;
     until("both", || {
         ["polite", "deaf"]
             .iter()
             .all(|name| numbers(folder.path(), name).len() == 1)
     })
     .await;
-    stage.send("polite", frame(1, 1)).await.unwrap();
+    fixture.send("polite", frame(1, 1)).await.unwrap();
     first.end().await;
     for name in ["polite", "deaf"] {
-        assert!(!lives(numbers(folder.path(), name)[0]), "{name}");
+        assert!(!is_alive(numbers(folder.path(), name)[0]), "{name}");
     }
-    let second = stage.serve("second", with(folder.path())).await;
+    let second = fixture.serve("second", with(folder.path())).await;
     until("both again", || {
         ["polite", "deaf"]
             .iter()
@@ -158,8 +162,8 @@ async fn programs_end_with_their_service_and_are_started_by_the_next() {
 #[tokio::test]
 async fn a_program_that_dies_is_started_again_while_it_is_the_active_one() {
     let folder = TempDir::new().unwrap();
-    let stage = Stage::open().await;
-    let service = stage
+    let fixture = Fixture::open().await;
+    let service = fixture
         .serve("one", |config| {
             config.processes = vec![ProcessSpec {
                 id: id("short"),
@@ -169,8 +173,11 @@ async fn a_program_that_dies_is_started_again_while_it_is_the_active_one() {
             }];
         })
         .await;
-    stage.activate(Some("short")).await.unwrap();
-    until("three lives", || numbers(folder.path(), "short").len() >= 3).await;
-    stage.activate(None).await.unwrap();
+    fixture.activate(Some("short")).await.unwrap();
+    until("three processes", || {
+        numbers(folder.path(), "short").len() >= 3
+    })
+    .await;
+    fixture.activate(None).await.unwrap();
     service.end().await;
 }

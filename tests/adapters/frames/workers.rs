@@ -11,51 +11,51 @@ use quintet_contract::subject::{
 };
 use serde_json::json;
 
-use super::stage::{PATIENCE, Stage, frame, id, next_tick, next_told};
+use super::fixture::{Fixture, TIMEOUT, frame, id, next_message, next_tick};
 
 #[tokio::test]
 async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
-    let stage = Stage::open().await;
-    let service = stage.serve("one", |_| {}).await;
-    stage.look().await;
-    let mut told = stage.listen("dot").await;
-    stage.beat("dot", "1", false).await;
+    let fixture = Fixture::open().await;
+    let service = fixture.serve("one", |_| {}).await;
+    fixture.status().await;
+    let mut messages = fixture.listen("dot").await;
+    fixture.beat("dot", "1", false).await;
     assert!(matches!(
-        next_told(&mut told).await,
+        next_message(&mut messages).await,
         FrameWorkerMessage::Hello { .. }
     ));
     assert!(
-        matches!(next_told(&mut told).await, FrameWorkerMessage::Config { data } if data.is_empty())
+        matches!(next_message(&mut messages).await, FrameWorkerMessage::Config { data } if data.is_empty())
     );
-    stage.activate(Some("dot")).await.unwrap();
-    assert_eq!(next_told(&mut told).await, FrameWorkerMessage::Start);
-    let first = next_tick(&mut told).await;
-    assert!(next_tick(&mut told).await > first);
+    fixture.activate(Some("dot")).await.unwrap();
+    assert_eq!(next_message(&mut messages).await, FrameWorkerMessage::Start);
+    let first = next_tick(&mut messages).await;
+    assert!(next_tick(&mut messages).await > first);
     let settings = json!({"speed": 3}).as_object().unwrap().clone();
     let configure = ConfigureFrameWorker {
         id: id("dot"),
         settings: settings.clone(),
     };
-    let done = stage
+    let done = fixture
         .bus
-        .request_until(&ConfigureFrameWorkers {}, &configure, PATIENCE);
+        .request_until(&ConfigureFrameWorkers {}, &configure, TIMEOUT);
     done.await.unwrap();
     let data = loop {
-        if let FrameWorkerMessage::Config { data } = next_told(&mut told).await {
+        if let FrameWorkerMessage::Config { data } = next_message(&mut messages).await {
             break data;
         }
     };
     assert_eq!(data, settings);
     // Published, and asked.
-    stage
+    fixture
         .bus
         .publish_raw(&WorkerFrame { worker: id("dot") }, frame(5, 5))
         .await
         .unwrap();
-    stage.until_shown(5, 5).await;
-    stage.send("dot", frame(6, 6)).await.unwrap();
-    stage.until_shown(6, 6).await;
-    let short = stage
+    fixture.until_shown(5, 5).await;
+    fixture.send("dot", frame(6, 6)).await.unwrap();
+    fixture.until_shown(6, 6).await;
+    let short = fixture
         .send("dot", Bytes::from_static(b"RB\x01\x00"))
         .await
         .unwrap_err();
@@ -64,19 +64,19 @@ async fn a_worker_on_the_bus_is_greeted_ticked_and_shown() {
         if reply.error == "short rbm header" && reply.code == ErrorCode::BadRequest),
         "{short}"
     );
-    let unknown = stage.activate(Some("nobody")).await.unwrap_err();
+    let unknown = fixture.activate(Some("unknown")).await.unwrap_err();
     assert!(matches!(&unknown, RequestError::Refused(reply) if reply.error == "unknown worker id"));
     service.end().await;
 }
 
 #[tokio::test]
-async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
-    let stage = Stage::open().await;
-    let service = stage.serve("one", |_| {}).await;
-    stage.look().await;
-    stage.send("script", frame(1, 1)).await.unwrap();
-    let prefix = stage.bus.prefix().clone();
-    let mut tapped = stage
+async fn ticks_are_json_for_every_subscriber_and_stats_are_published_every_second() {
+    let fixture = Fixture::open().await;
+    let service = fixture.serve("one", |_| {}).await;
+    fixture.status().await;
+    fixture.send("script", frame(1, 1)).await.unwrap();
+    let prefix = fixture.bus.prefix().clone();
+    let mut tapped = fixture
         .bus
         .tap(
             &FrameWorkerMessages {
@@ -86,9 +86,9 @@ async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
         )
         .await
         .unwrap();
-    stage.bus.flush().await.unwrap();
-    stage.activate(Some("script")).await.unwrap();
-    let first = tokio::time::timeout(PATIENCE, tapped.next())
+    fixture.bus.flush().await.unwrap();
+    fixture.activate(Some("script")).await.unwrap();
+    let first = tokio::time::timeout(TIMEOUT, tapped.next())
         .await
         .unwrap()
         .unwrap();
@@ -97,13 +97,13 @@ async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
         "{:?}",
         first.body
     );
-    let mut told = stage
+    let mut messages = fixture
         .bus
         .subscribe::<FrameStatsPublished>(FrameStatsPublished::filter(&prefix))
         .await
         .unwrap();
     for _ in 0..3 {
-        let stats = tokio::time::timeout(PATIENCE, told.next())
+        let stats = tokio::time::timeout(TIMEOUT, messages.next())
             .await
             .unwrap()
             .unwrap()
@@ -117,20 +117,20 @@ async fn ticks_are_json_for_everybody_and_what_goes_on_is_told_every_second() {
 }
 
 #[tokio::test]
-async fn a_full_display_refuses_what_is_sent_straight_to_it_and_says_for_how_long() {
-    let stage = Stage::open().await;
-    let service = stage
+async fn a_full_display_refuses_a_frame_that_is_sent_straight_to_it_and_answers_for_how_long() {
+    let fixture = Fixture::open().await;
+    let service = fixture
         .serve("one", |config| {
             config.display.buffer = std::time::Duration::from_millis(100)
         })
         .await;
-    stage.look().await;
+    fixture.status().await;
     let ingest = async |x: u16| {
         let mut bytes = frame(x, 0).to_vec();
         bytes[12..14].copy_from_slice(&60_000_u16.to_be_bytes());
-        stage
+        fixture
             .bus
-            .request_raw(&IngestFrame {}, bytes.into(), PATIENCE)
+            .request_raw(&IngestFrame {}, bytes.into(), TIMEOUT)
             .await
     };
     // One is shown for a minute, three wait.
@@ -152,12 +152,12 @@ async fn a_full_display_refuses_what_is_sent_straight_to_it_and_says_for_how_lon
 
 #[tokio::test]
 async fn the_status_is_served_under_its_former_subject_as_well() {
-    let stage = Stage::open().await;
-    let service = stage.serve("one", |_| {}).await;
-    let status = stage.look().await;
+    let fixture = Fixture::open().await;
+    let service = fixture.serve("one", |_| {}).await;
+    let status = fixture.status().await;
     let former = FormerFramesStatus {};
     let request = GetFramesStatus {};
-    let reply = stage.bus.request_until(&former, &request, PATIENCE).await;
+    let reply = fixture.bus.request_until(&former, &request, TIMEOUT).await;
     assert_eq!(reply.unwrap().config, status.config);
     service.end().await;
 }

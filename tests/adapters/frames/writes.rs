@@ -7,16 +7,16 @@ use quintet_contract::subject::{ConfigureFrameWorkers, FramesStatus, GetFrameWor
 use quintet_testkit::Nats;
 use serde_json::{Value, json};
 
-use super::stage::{PATIENCE, Stage, frame, id};
+use super::fixture::{Fixture, TIMEOUT, frame, id};
 
 #[tokio::test]
 async fn a_change_that_nats_rejects_fails_alone() {
     let nats = Nats::options().config("max_payload: 65536\n");
-    let stage = Stage::on(nats.start().await.unwrap()).await;
-    let service = stage.serve("one", |_| {}).await;
-    stage.look().await;
-    stage.send("dot", frame(0, 0)).await.unwrap();
-    stage.activate(Some("dot")).await.unwrap();
+    let fixture = Fixture::on(nats.start().await.unwrap()).await;
+    let service = fixture.serve("one", |_| {}).await;
+    fixture.status().await;
+    fixture.send("dot", frame(0, 0)).await.unwrap();
+    fixture.activate(Some("dot")).await.unwrap();
     // Each fits a message, both together do not.
     let configure = async |field: &str| {
         let settings = json!({ field: "x".repeat(40_000) });
@@ -25,7 +25,7 @@ async fn a_change_that_nats_rejects_fails_alone() {
             settings: settings.as_object().unwrap().clone(),
         };
         let subject = ConfigureFrameWorkers {};
-        stage.bus.request(&subject, &configure, PATIENCE).await
+        fixture.bus.request(&subject, &configure, TIMEOUT).await
     };
     configure("first").await.unwrap();
     let rejected = configure("second").await.unwrap_err();
@@ -35,27 +35,31 @@ async fn a_change_that_nats_rejects_fails_alone() {
         "{rejected}"
     );
     // Everything else is answered, at the first attempt, and holds.
-    let look = stage
+    let status = fixture
         .bus
-        .request(&FramesStatus {}, &GetFramesStatus {}, PATIENCE)
+        .request(&FramesStatus {}, &GetFramesStatus {}, TIMEOUT)
         .await
         .unwrap();
-    assert_eq!(look.stats.active, Some(id("dot")));
+    assert_eq!(status.stats.active, Some(id("dot")));
     let subject = GetFrameWorkerSettings {};
     let asked = FrameWorkerRef { id: id("dot") };
-    let found = stage.bus.request(&subject, &asked, PATIENCE).await.unwrap();
+    let found = fixture
+        .bus
+        .request(&subject, &asked, TIMEOUT)
+        .await
+        .unwrap();
     let names: Vec<&String> = found.settings.keys().collect();
     assert_eq!(names, ["first"]);
-    stage.set_fps(9.0).await;
+    fixture.set_fps(9.0).await;
     let small = json!({"speed": Value::from(1)});
     let configure = ConfigureFrameWorker {
         id: id("other"),
         settings: small.as_object().unwrap().clone(),
     };
     let subject = ConfigureFrameWorkers {};
-    stage
+    fixture
         .bus
-        .request(&subject, &configure, PATIENCE)
+        .request(&subject, &configure, TIMEOUT)
         .await
         .unwrap();
     service.end().await;

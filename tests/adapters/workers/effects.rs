@@ -1,4 +1,4 @@
-//! Effects on a real NATS, told by a test what the frames service would tell them.
+//! Effects on a real NATS; the test publishes what the frames service would.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::owner::{PATIENCE, connect};
+use super::owner::{TIMEOUT, connect};
 
 const CANVAS: Canvas = Canvas {
     width: 28,
     height: 14,
 };
 
-/// A frames service reduced to its ears and its mouth.
+/// A frames service reduced to its messages.
 struct Leader {
     bus: Bus,
     beats: Deliveries<FrameWorkerHeartbeats>,
@@ -81,29 +81,29 @@ impl Leader {
                 }
             }
         };
-        timeout(PATIENCE, found).await.expect("a beat in time")
+        timeout(TIMEOUT, found).await.expect("a beat in time")
     }
 
-    async fn tell(&self, worker: &str, told: FrameWorkerMessage) {
+    async fn publish(&self, worker: &str, message: FrameWorkerMessage) {
         let worker = WorkerId::parse(worker).unwrap();
         let subject = FrameWorkerMessages { worker };
-        self.bus.publish_json(&subject, &told).await.unwrap();
+        self.bus.publish_json(&subject, &message).await.unwrap();
     }
 
     async fn hello(&self, worker: &str) {
         let fps = Fps::new(30.0).unwrap();
         let canvas = CANVAS;
-        self.tell(worker, FrameWorkerMessage::Hello { fps, canvas })
+        self.publish(worker, FrameWorkerMessage::Hello { fps, canvas })
             .await;
     }
 
     async fn tick(&self, worker: &str, millis: i64) {
         let t = Thousandths(millis);
-        self.tell(worker, FrameWorkerMessage::Tick { t }).await;
+        self.publish(worker, FrameWorkerMessage::Tick { t }).await;
     }
 
     async fn frame(&mut self) -> (String, u32, Vec<u8>) {
-        let frame = timeout(PATIENCE, self.frames.next())
+        let frame = timeout(TIMEOUT, self.frames.next())
             .await
             .expect("a frame in time")
             .unwrap();
@@ -123,7 +123,7 @@ async fn every_effect_beats_draws_when_it_is_started_and_takes_settings_at_once(
         let beat = leader.beat(name, |_| true).await;
         assert!(!beat.running && !beat.leaves, "{beat:?}");
         leader.hello(name).await;
-        leader.tell(name, FrameWorkerMessage::Start).await;
+        leader.publish(name, FrameWorkerMessage::Start).await;
         leader.beat(name, |beat| beat.running).await;
     }
     let mut drawn = BTreeMap::new();
@@ -136,18 +136,18 @@ async fn every_effect_beats_draws_when_it_is_started_and_takes_settings_at_once(
     assert_eq!(drawn.values().collect::<BTreeSet<_>>().len(), 3);
     let data = json!({"invert": true}).as_object().cloned().unwrap();
     leader
-        .tell("wall-text", FrameWorkerMessage::Config { data })
+        .publish("wall-text", FrameWorkerMessage::Config { data })
         .await;
     leader.tick("wall-text", 2_000).await;
     let (_, seq, pixels) = leader.frame().await;
     assert_eq!(seq, 1);
     assert_eq!(pixels[0], !drawn["wall-text"][0]);
-    leader.tell("wall-text", FrameWorkerMessage::Stop).await;
+    leader.publish("wall-text", FrameWorkerMessage::Stop).await;
     leader.beat("wall-text", |beat| !beat.running).await;
     program.leave().await;
     let mut left = BTreeSet::new();
     while left.len() < names.len() {
-        let beat = timeout(PATIENCE, leader.beats.next()).await;
+        let beat = timeout(TIMEOUT, leader.beats.next()).await;
         let beat = beat.expect("the last beats in time").unwrap();
         if beat.message.leaves {
             left.insert(beat.subject.worker.to_string());
@@ -165,7 +165,7 @@ async fn of_two_programs_with_the_same_names_the_later_draws_and_the_other_takes
     let late = leader.beat("text", |beat| beat.session != early).await;
     assert!(late.session > early);
     leader.hello("text").await;
-    leader.tell("text", FrameWorkerMessage::Start).await;
+    leader.publish("text", FrameWorkerMessage::Start).await;
     leader.beat("text", |beat| beat.running).await;
     for tick in 0..3 {
         leader.tick("text", tick * 1_000).await;
@@ -177,7 +177,7 @@ async fn of_two_programs_with_the_same_names_the_later_draws_and_the_other_takes
     let back = leader.beat("text", |beat| beat.session > late.session);
     assert!(!back.await.running);
     leader.hello("text").await;
-    leader.tell("text", FrameWorkerMessage::Start).await;
+    leader.publish("text", FrameWorkerMessage::Start).await;
     leader.tick("text", 0).await;
     assert_eq!(leader.frame().await.1, 0);
     first.leave().await;

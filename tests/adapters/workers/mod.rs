@@ -1,4 +1,4 @@
-//! Workers on a real NATS: the run worker with real programs and an owner that says what the test wants, and effects.
+//! Workers on a real NATS: the run worker with real programs and an owner that the test scripts, and effects.
 
 mod effects;
 mod handlers;

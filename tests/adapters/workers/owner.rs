@@ -24,13 +24,13 @@ use tempfile::TempDir;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A short time until a task is given to somebody else.
+/// A short time until a task is redelivered to another worker.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(1);
 
 /// An owner and its NATS, and workers as the test starts them.
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) nats: Nats,
     pub(crate) bus: Bus,
     pub(crate) folder: TempDir,
@@ -38,7 +38,7 @@ pub(crate) struct Stage {
     serving: JoinSet<()>,
 }
 
-/// A worker that runs; dropped, it is gone without a word.
+/// A worker that runs; dropped, it ends without a goodbye.
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     shutdown: CancellationToken,
@@ -50,7 +50,7 @@ pub(crate) struct Worker {
 struct Owner {
     nodes: BTreeMap<NodeId, Node>,
     /// Every report in the order in which it came, repetitions included.
-    heard: Vec<RunReport>,
+    received: Vec<RunReport>,
     messages: Vec<usize>,
     is_deaf: bool,
 }
@@ -79,9 +79,9 @@ pub(crate) fn node(name: &str) -> NodeId {
 }
 
 impl Owner {
-    /// What the runner would say, by the same rules.
+    /// The answer that the runner would give, by the same rules.
     fn judge(&mut self, report: RunReport) -> Verdict {
-        self.heard.push(report.clone());
+        self.received.push(report.clone());
         let gone = |reason: &str| Verdict::Gone {
             reason: reason.to_owned(),
         };
@@ -128,19 +128,19 @@ impl Owner {
     }
 }
 
-impl Stage {
+impl Fixture {
     pub(crate) async fn start() -> Self {
         let nats = Nats::start().await.unwrap();
         let bus = connect(&nats.url()).await;
-        let mut stage = Self {
+        let mut fixture = Self {
             nats,
             bus,
             folder: TempDir::new().unwrap(),
             owner: Arc::default(),
             serving: JoinSet::new(),
         };
-        stage.serve().await;
-        stage
+        fixture.serve().await;
+        fixture
     }
 
     async fn serve(&mut self) {
@@ -158,7 +158,7 @@ impl Stage {
                 };
                 let is_deaf = owner.lock().unwrap().is_deaf;
                 if is_deaf {
-                    // The answer is lost on its way, though everything was stored.
+                    // The answer is lost in transit, though everything was stored.
                     std::mem::forget(request.responder);
                     continue;
                 }
@@ -168,7 +168,7 @@ impl Stage {
         self.bus.flush().await.unwrap();
     }
 
-    /// Answers nothing any more, as if nobody were there.
+    /// Answers nothing any more, as if no runner led.
     pub(crate) async fn fall_silent(&mut self) {
         self.serving.shutdown().await;
         self.bus.flush().await.unwrap();
@@ -284,7 +284,7 @@ impl Stage {
         stored.unwrap().await.unwrap();
     }
 
-    /// Tells a worker to stop an attempt.
+    /// Commands a worker to stop an attempt.
     pub(crate) async fn cancel(&self, worker: &Worker, run_id: RunId, name: &str, attempt: u32) {
         let command = WorkerCommand::Cancel {
             run_id,
@@ -293,7 +293,7 @@ impl Stage {
         };
         let worker = worker.id.clone();
         let subject = CommandWorker { worker };
-        let done = self.bus.request_until(&subject, &command, PATIENCE).await;
+        let done = self.bus.request_until(&subject, &command, TIMEOUT).await;
         assert_eq!(done.unwrap(), Done { ok: true });
     }
 
@@ -307,7 +307,7 @@ impl Stage {
         change(owner.nodes.get_mut(&node(name)).unwrap())
     }
 
-    /// What was stored of a node, with the attempt of each.
+    /// Everything stored of a node, with the attempt of each.
     pub(crate) fn facts(&self, name: &str) -> Vec<(u32, WorkerEvent)> {
         self.with(name, |node| node.facts.clone())
     }
@@ -321,10 +321,10 @@ impl Stage {
     }
 
     /// How many reports of a kind came of a node, repetitions included.
-    pub(crate) fn heard(&self, name: &str, wanted: impl Fn(&WorkerEvent) -> bool) -> usize {
+    pub(crate) fn received(&self, name: &str, wanted: impl Fn(&WorkerEvent) -> bool) -> usize {
         let owner = self.owner.lock().unwrap();
         let of_node = owner
-            .heard
+            .received
             .iter()
             .filter(|report| report.node_id == node(name));
         of_node.filter(|report| wanted(&report.event)).count()
@@ -348,7 +348,7 @@ impl Stage {
     /// Waits for a line of output of a node.
     pub(crate) async fn logged(&self, name: &str, wanted: &str) {
         let what = format!("the line {wanted:?} of {name}");
-        let logged = wait_for(&what, PATIENCE, async || {
+        let logged = wait_for(&what, TIMEOUT, async || {
             let log = self.log(name);
             let found = log.iter().any(|(_, line)| line.contains(wanted));
             found.then_some(()).ok_or(format!("{log:?}"))
@@ -359,7 +359,7 @@ impl Stage {
     /// Waits for the end of a node; the failure with whether it may be tried again, if it failed.
     pub(crate) async fn ended(&self, name: &str) -> Option<(String, bool)> {
         let what = format!("the end of {name}");
-        let ended = wait_for(&what, PATIENCE, async || {
+        let ended = wait_for(&what, TIMEOUT, async || {
             let facts = self.facts(name);
             match facts.last() {
                 Some((_, WorkerEvent::Succeeded { .. })) => Ok(None),
@@ -372,9 +372,9 @@ impl Stage {
         ended.await.unwrap()
     }
 
-    /// Waits until a queue holds nothing, given out or not.
+    /// Waits until a queue holds nothing, neither pending nor in flight.
     pub(crate) async fn until_empty(&self, queue: &QueueName) {
-        let empty = wait_for("an empty queue", PATIENCE, async || {
+        let empty = wait_for("an empty queue", TIMEOUT, async || {
             let state = self.bus.queue_state(queue).await.unwrap().unwrap();
             let is_empty = state.ack_pending == 0 && state.pending == 0;
             is_empty.then_some(()).ok_or(format!("{state:?}"))
@@ -388,7 +388,7 @@ impl Worker {
     pub(crate) async fn shut_down(mut self) {
         self.shutdown.cancel();
         let running = &mut self.running;
-        let ended = tokio::time::timeout(PATIENCE, running).await;
+        let ended = tokio::time::timeout(TIMEOUT, running).await;
         ended.expect("an end in time").unwrap().unwrap();
     }
 

@@ -15,14 +15,14 @@ use serde_json::json;
 
 use crate::{Measured, TIMEOUT, per_second, percentiles, push, spinner};
 
-/// Requests on their way at once.
+/// Requests in flight at once.
 const IN_FLIGHT: usize = 128;
 
 /// What the bus does without us.
 pub(crate) struct Baseline {
     /// Time of one request and its answer, the median.
     pub(crate) request_p50_ms: f64,
-    /// Writes by compare and swap, many on their way at once.
+    /// Writes by compare and swap, many in flight at once.
     pub(crate) writes_per_second: f64,
 }
 

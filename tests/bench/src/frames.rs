@@ -34,12 +34,12 @@ const WORKER: &str = "bench";
 const FPS: f64 = 60.0;
 /// Ticks and frames whose time is measured.
 const TIMED: usize = 600;
-/// Frames over HTTP, and how many on their way at once.
+/// Frames over HTTP, and how many in flight at once.
 const POSTED: usize = 50_000;
 const IN_FLIGHT: usize = 64;
-/// Pictures that are fetched one by one.
-const PICTURES: usize = 500;
-/// Bytes that two panels of 28 columns are written for one picture.
+/// Images that are fetched one by one.
+const IMAGES: usize = 500;
+/// Bytes that two panels of 28 columns are written for one image.
 const PACKETS: usize = 64;
 
 /// Frames of one size that are sent over the bus.
@@ -92,7 +92,7 @@ pub(crate) async fn measure(
     bench.post(results).await?;
     bench.jitter(results).await?;
     bench.latency(panels, results).await?;
-    bench.pictures(raw_request_p50_ms, results).await?;
+    bench.images(raw_request_p50_ms, results).await?;
     stop(system).await;
     Ok(())
 }
@@ -137,25 +137,25 @@ fn http(system: &System) -> anyhow::Result<Http> {
 }
 
 /// Frames of which no two in a row are the same.
-fn pictures(canvas: Canvas) -> Vec<Bytes> {
-    let picture = |x: u16| {
+fn images(canvas: Canvas) -> Vec<Bytes> {
+    let image = |x: u16| {
         let mut bitmap = Bitmap::dark(canvas);
         for y in 0..canvas.height {
             bitmap.set(x.wrapping_add(y) % canvas.width, y, true);
         }
         bitmap.to_rbm(x.into(), 0).into()
     };
-    (0..canvas.width.min(64)).map(picture).collect()
+    (0..canvas.width.min(64)).map(image).collect()
 }
 
-/// Sends frames over the bus as fast as they are taken, and gives how many a second.
+/// Sends frames over the bus as fast as they are taken, and returns how many a second.
 async fn send(worker: &Bus, size: &Size) -> anyhow::Result<f64> {
-    let pictures = pictures(size.canvas);
+    let images = images(size.canvas);
     let subject = WorkerFrame {
         worker: worker_id()?,
     };
     let began = Instant::now();
-    let mut next = pictures.iter().cycle().cloned();
+    let mut next = images.iter().cycle().cloned();
     for _ in 0..size.count / size.window {
         for frame in next.by_ref().take(size.window - 1) {
             worker.publish_raw(&subject, frame).await?;
@@ -166,7 +166,7 @@ async fn send(worker: &Bus, size: &Size) -> anyhow::Result<f64> {
     Ok(per_second(size.count, began))
 }
 
-/// The same frames to somebody who only answers, and to the frames service.
+/// The same frames to a responder that does nothing else, and to the frames service.
 async fn ingest(
     settings: &BusSettings,
     size: &Size,
@@ -208,7 +208,7 @@ async fn ingest(
 async fn received(http: &Http) -> anyhow::Result<f64> {
     let stats = http.get("/stats").await?;
     let received = stats["counts"]["received"].as_f64();
-    received.context("the statistics say nothing about frames")
+    received.context("the statistics hold nothing about frames")
 }
 
 /// Makes the worker known, and the active one.
@@ -216,7 +216,7 @@ async fn activate(http: &Http, worker: &Bus, canvas: Canvas) -> anyhow::Result<(
     let subject = WorkerFrame {
         worker: worker_id()?,
     };
-    let frame = pictures(canvas).swap_remove(0);
+    let frame = images(canvas).swap_remove(0);
     worker.request_raw(&subject, frame, TIMEOUT).await?;
     post(http, "/active", &json!({"id": WORKER})).await
 }
@@ -237,12 +237,12 @@ impl Bench {
     async fn post(&self, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("frames over HTTP");
         activate(&self.http, &self.worker, SIZES[0].canvas).await?;
-        let pictures = pictures(SIZES[0].canvas);
+        let images = images(SIZES[0].canvas);
         let path = format!("/workers/{WORKER}/frame");
         let began = Instant::now();
         futures::stream::iter(0..POSTED)
             .map(|number| {
-                let body = pictures[number % pictures.len()].clone();
+                let body = images[number % images.len()].clone();
                 let request = self.http.request(Method::POST, &path).body(body);
                 async move { self.http.send(request).await.map(drop) }
             })
@@ -257,20 +257,20 @@ impl Bench {
 
     async fn listen(&self) -> anyhow::Result<Deliveries<FrameWorkerMessages>> {
         let filter = FrameWorkerMessages::filter(self.worker.prefix(), Some(&worker_id()?));
-        let told = self.worker.subscribe(filter).await?;
+        let messages = self.worker.subscribe(filter).await?;
         self.worker.flush().await?;
-        Ok(told)
+        Ok(messages)
     }
 
     /// How far the time between two ticks is from what it should be.
     async fn jitter(&self, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("ticks");
-        let mut told = self.listen().await?;
-        tick(&mut told).await?;
+        let mut messages = self.listen().await?;
+        tick(&mut messages).await?;
         let mut last = Instant::now();
         let mut off = Vec::new();
         for _ in 0..TIMED {
-            tick(&mut told).await?;
+            tick(&mut messages).await?;
             let now = Instant::now();
             off.push((now - last).abs_diff(Duration::from_secs_f64(1.0 / FPS)));
             last = now;
@@ -299,18 +299,18 @@ impl Bench {
         let bar = spinner("frames to the panels");
         let (written, shown) = mpsc::channel();
         let reading = std::thread::spawn(move || read(panels, &written));
-        let mut told = self.listen().await?;
-        let pictures = pictures(SIZES[0].canvas);
+        let mut messages = self.listen().await?;
+        let images = images(SIZES[0].canvas);
         let subject = WorkerFrame {
             worker: worker_id()?,
         };
         let mut times = Vec::new();
         for number in 0..TIMED {
-            tick(&mut told).await?;
+            tick(&mut messages).await?;
             // What the panels were written before does not count.
             while shown.try_recv().is_ok() {}
             let began = Instant::now();
-            let frame = pictures[number % pictures.len()].clone();
+            let frame = images[number % images.len()].clone();
             self.worker.publish_raw(&subject, frame).await?;
             let waited = tokio::task::block_in_place(|| shown.recv_timeout(TIMEOUT))?;
             times.push(waited.duration_since(began));
@@ -332,23 +332,23 @@ impl Bench {
             None,
         );
         bar.finish_and_clear();
-        // It ends with the next picture, or with the panels.
+        // It ends with the next image, or with the panels.
         drop(reading);
         Ok(())
     }
 
-    async fn pictures(
+    async fn images(
         &self,
         raw_request_p50_ms: f64,
         results: &mut Vec<Measured>,
     ) -> anyhow::Result<()> {
-        let bar = spinner("pictures");
+        let bar = spinner("images");
         let mut times = Vec::new();
-        for _ in 0..PICTURES {
+        for _ in 0..IMAGES {
             let began = Instant::now();
             let request = self.http.request(Method::GET, "/frame.png?scale=10");
-            let picture = self.http.send(request).await?.bytes().await?;
-            anyhow::ensure!(picture.starts_with(b"\x89PNG"), "this is no picture");
+            let image = self.http.send(request).await?.bytes().await?;
+            anyhow::ensure!(image.starts_with(b"\x89PNG"), "this is no image");
             times.push(began.elapsed());
         }
         let (p50, _) = percentiles(&mut times);
@@ -366,9 +366,9 @@ impl Bench {
 }
 
 /// Waits for a tick.
-async fn tick(told: &mut Deliveries<FrameWorkerMessages>) -> anyhow::Result<()> {
+async fn tick(messages: &mut Deliveries<FrameWorkerMessages>) -> anyhow::Result<()> {
     let next = async {
-        while let Some(delivery) = told.next().await {
+        while let Some(delivery) = messages.next().await {
             if matches!(delivery.message, FrameWorkerMessage::Tick { .. }) {
                 return Ok(());
             }
@@ -378,7 +378,7 @@ async fn tick(told: &mut Deliveries<FrameWorkerMessages>) -> anyhow::Result<()> 
     timeout(TIMEOUT, next).await.context("no ticks come")?
 }
 
-/// Says when the packets of each picture are whole.
+/// Reports when the packets of each image are complete.
 fn read(mut panels: SerialPort, written: &mpsc::Sender<Instant>) {
     let mut packets = [0; PACKETS];
     let _ = panels.set_read_timeout(TIMEOUT);

@@ -16,7 +16,7 @@ use crate::{Measured, TIMEOUT, per_second, percentiles, push, spinner};
 
 /// Jobs per request of the batch measurement.
 const BATCH: usize = 1000;
-/// Such requests on their way at once.
+/// Such requests in flight at once.
 const BATCHES_AT_ONCE: usize = 4;
 
 /// Counts jobs that reach their end, as every watcher of the bucket sees it.

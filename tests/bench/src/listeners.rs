@@ -1,9 +1,9 @@
-//! Thousands of listeners on one edge: how late they are told, and what each of them costs it.
+//! Thousands of listeners on one edge: the latency of delivery, and the cost of each.
 //!
-//! Scheduler or runner, and the edge, are processes of their own. What an update says holds the moment of its cause, before the request
-//! that makes it is sent; a listener is late by what has passed since then when its bytes were read, on the same clock.
-//! Every message of every listener counts. The listeners read bytes and look for that mark alone, so that it is the edge
-//! that is measured.
+//! Scheduler or runner, and the edge, are processes of their own. An update holds the moment of its cause, before the
+//! request that makes it is sent; a listener is late by what has passed since then when its bytes were read, on the
+//! same clock. Every message of every listener counts. The listeners read bytes and look for that mark alone, so that
+//! it is the edge that is measured.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -37,11 +37,11 @@ const FEW: usize = 50;
 const RATE: u32 = 100;
 /// Checkpoints per second of a run.
 const RUN_RATE: u32 = 20;
-/// How long updates go on before they are measured.
+/// How long updates continue before they are measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// How long they are measured.
 const MEASURED: Duration = Duration::from_secs(10);
-/// After this a listener has been told, or never is.
+/// After this a listener has received an update, or never will.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// Connections that are opened at once.
 const IN_FLIGHT: usize = 64;
@@ -160,30 +160,30 @@ async fn measure_kind(
     let pid = edge.id().context("the edge has ended")?;
     let http = Http::new(&format!("http://{address}"), None)?;
     let source = Source::new(kind, bus, http).await?;
-    let mut hall = Hall::default();
-    hall.fill(kind, address, &source.id, FEW).await?;
-    source.tell(WARM_UP).await?;
+    let mut listeners = Listeners::default();
+    listeners.fill(kind, address, &source.id, FEW).await?;
+    source.publish(WARM_UP).await?;
     let base = resident(pid)?;
-    hall.fill(kind, address, &source.id, count).await?;
-    source.tell(WARM_UP).await?;
+    listeners.fill(kind, address, &source.id, count).await?;
+    source.publish(WARM_UP).await?;
     let (began, used, from) = (Instant::now(), processor_time(pid)?, micros());
-    hall.heard.from.store(from, Ordering::Relaxed);
-    let told = source.tell(MEASURED).await?;
+    listeners.latencies.from.store(from, Ordering::Relaxed);
+    let published = source.publish(MEASURED).await?;
     let took = began.elapsed().as_secs_f64();
-    hall.until_told(told).await;
+    listeners.until_received(published).await;
     let used = (processor_time(pid)? - used).as_secs_f64();
     let each = (resident(pid)? - base) * 1024.0 / (count - FEW) as f64;
     let name = format!("{count} {}", kind.name());
-    let (p50, p99) = hall.heard.percentiles();
-    let worst = hall.least() as f64 / took;
-    let mut say =
+    let (p50, p99) = listeners.latencies.percentiles();
+    let worst = listeners.least() as f64 / took;
+    let mut report =
         |what: &str, value, unit| push(results, &format!("{name}, {what}"), value, unit, None);
-    say("told per second, the least of all", worst, "1/s");
-    say("cause to arrival, p50", p50, "ms");
-    say("cause to arrival, p99", p99, "ms");
-    say("memory of the edge per listener", each, "KiB");
-    let messages = hall.heard.count() as f64;
-    say(
+    report("delivered per second, the least of all", worst, "1/s");
+    report("cause to arrival, p50", p50, "ms");
+    report("cause to arrival, p99", p99, "ms");
+    report("memory of the edge per listener", each, "KiB");
+    let messages = listeners.latencies.count() as f64;
+    report(
         "processor time of the edge per message",
         used * 1e6 / messages,
         "us",
@@ -205,7 +205,7 @@ impl<'a> Source<'a> {
         let (path, body) = match kind {
             Kind::Ui | Kind::Sse => (
                 "/v1/jobs",
-                json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "nobody"}}}),
+                json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "no agent"}}}),
             ),
             Kind::Run => ("/v1/runs?mode=queue", json!({"name": "bench"})),
         };
@@ -228,7 +228,7 @@ impl<'a> Source<'a> {
     }
 
     /// Makes updates for this long, evenly; how many.
-    async fn tell(&self, time: Duration) -> anyhow::Result<u64> {
+    async fn publish(&self, time: Duration) -> anyhow::Result<u64> {
         let rate = self.kind.rate();
         let mut ticks = interval(Duration::from_secs(1) / rate);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -275,21 +275,21 @@ impl<'a> Source<'a> {
     }
 }
 
-/// All listeners, and what they heard.
+/// All listeners, and what they received.
 #[derive(Default)]
-struct Hall {
-    heard: Arc<Heard>,
+struct Listeners {
+    latencies: Arc<Latencies>,
     counts: Vec<Arc<AtomicU64>>,
     listening: JoinSet<()>,
 }
 
 /// Lateness in whole milliseconds, of what was caused from a moment on.
-struct Heard {
+struct Latencies {
     from: AtomicU64,
     late: Vec<AtomicU64>,
 }
 
-impl Default for Heard {
+impl Default for Latencies {
     fn default() -> Self {
         Self {
             from: AtomicU64::new(u64::MAX),
@@ -300,7 +300,7 @@ impl Default for Heard {
     }
 }
 
-impl Heard {
+impl Latencies {
     fn note(&self, cause: u64, now: u64) -> bool {
         if cause < self.from.load(Ordering::Relaxed) {
             return false;
@@ -332,7 +332,7 @@ impl Heard {
     }
 }
 
-impl Hall {
+impl Listeners {
     /// Opens connections until there are so many.
     async fn fill(
         &mut self,
@@ -349,7 +349,7 @@ impl Hall {
             let count = Arc::new(AtomicU64::new(0));
             self.counts.push(count.clone());
             self.listening
-                .spawn(listen(stream, self.heard.clone(), count));
+                .spawn(listen(stream, self.latencies.clone(), count));
         }
         Ok(())
     }
@@ -362,11 +362,11 @@ impl Hall {
         counts.min().unwrap_or_default()
     }
 
-    /// Waits until all have heard so much, or will not.
-    async fn until_told(&self, told: u64) {
+    /// Waits until all have received so much, or until the time is over.
+    async fn until_received(&self, published: u64) {
         let told_all = async {
             let mut ticks = interval(Duration::from_millis(50));
-            while self.least() < told {
+            while self.least() < published {
                 ticks.tick().await;
             }
         };
@@ -398,14 +398,14 @@ thread_local! {
 }
 
 /// Reads until the other end closes.
-async fn listen(stream: TcpStream, heard: Arc<Heard>, count: Arc<AtomicU64>) {
-    let mut ear = Ear::default();
+async fn listen(stream: TcpStream, latencies: Arc<Latencies>, count: Arc<AtomicU64>) {
+    let mut parser = Parser::default();
     while stream.readable().await.is_ok() {
         let read = BYTES.with_borrow_mut(|bytes| {
             let read = stream.try_read(bytes)?;
             let now = micros();
-            ear.hear(&bytes[..read], |cause| {
-                count.fetch_add(u64::from(heard.note(cause, now)), Ordering::Relaxed);
+            parser.feed(&bytes[..read], |cause| {
+                count.fetch_add(u64::from(latencies.note(cause, now)), Ordering::Relaxed);
             });
             Ok(read)
         });
@@ -420,13 +420,13 @@ async fn listen(stream: TcpStream, heard: Arc<Heard>, count: Arc<AtomicU64>) {
 
 /// Finds marks in a stream of bytes.
 #[derive(Default)]
-struct Ear {
-    /// Digits of a mark that go on in the next read; none while not in a mark.
+struct Parser {
+    /// Digits of a mark that continue in the next read; none while not in a mark.
     begun: Option<(u64, usize)>,
 }
 
-impl Ear {
-    fn hear(&mut self, mut bytes: &[u8], mut found: impl FnMut(u64)) {
+impl Parser {
+    fn feed(&mut self, mut bytes: &[u8], mut found: impl FnMut(u64)) {
         loop {
             let (mut cause, mut digits) = match self.begun.take() {
                 Some(begun) => begun,
@@ -472,9 +472,9 @@ mod tests {
     fn marks_are_found_wherever_a_read_ends() {
         let text = b"xx`0001700000000001y`0y``0001700000000002";
         for cut in 0..text.len() {
-            let (mut ear, mut causes) = (Ear::default(), Vec::new());
-            ear.hear(&text[..cut], |cause| causes.push(cause));
-            ear.hear(&text[cut..], |cause| causes.push(cause));
+            let (mut parser, mut causes) = (Parser::default(), Vec::new());
+            parser.feed(&text[..cut], |cause| causes.push(cause));
+            parser.feed(&text[cut..], |cause| causes.push(cause));
             assert_eq!(
                 causes,
                 [1_700_000_000_001, 1_700_000_000_002],

@@ -5,7 +5,7 @@
 //! - [`bus_baseline`]: the bus alone: request and answer, compare and swap.
 //! - [`jobs`]: from a batch over REST to their last status, one by one, and at a fixed rate.
 //! - [`retention`]: what jobs that have ended cost those that come, and a start.
-//! - [`many_agents`]: thousands of agents that only say that they are there.
+//! - [`many_agents`]: thousands of agents that only send heartbeats.
 //! - [`listeners`]: thousands of UI sockets and event streams on one edge.
 //! - [`runs`]: ten-step runs, checkpoints, and a long log that is read again; also thousands of listeners of one run.
 //! - [`sleeping_runs`]: a hundred thousand runs that sleep.
@@ -111,7 +111,7 @@ enum Measurement {
     Listeners,
     /// Runs, their checkpoints and listeners, and many that sleep.
     Runs,
-    /// Frames, ticks and pictures.
+    /// Frames, ticks and images.
     Frames,
     /// A system with nothing to do.
     Idle,

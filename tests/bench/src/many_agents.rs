@@ -1,5 +1,5 @@
-//! Thousands of agents that only say that they are there: what they cost the scheduler, and how soon one that falls silent
-//! is missed. The scheduler is a process of its own here, so that its processor time can be told from ours.
+//! Thousands of agents that only send heartbeats: what they cost the scheduler, and how soon one that falls silent
+//! is missed. The scheduler is a process of its own here, so that its processor time can be measured apart from ours.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ use crate::{Measured, TIMEOUT, push, spinner};
 
 /// How many there are.
 const AGENTS: usize = 10_000;
-/// How often each says that it is there.
+/// How often each sends a heartbeat.
 const EVERY: Duration = Duration::from_secs(3);
 /// How many rounds of heartbeats are measured.
 const ROUNDS: u32 = 4;
 /// Silence after which an agent is lost, as configured by default.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Hellos on their way at once.
+/// Hellos in flight at once.
 const IN_FLIGHT: usize = 256;
 
 struct ManyAgents<'a> {
@@ -53,7 +53,7 @@ pub(crate) async fn measure(
     let (before, began) = (processor_time(pid)?, Instant::now());
     let mut silent_since = began;
     for round in 0..ROUNDS {
-        // In the last round the first agent says nothing any more.
+        // In the last round the first agent sends nothing any more.
         let skip = usize::from(round + 1 == ROUNDS);
         agents.round(round, skip).await?;
         if skip == 0 {
@@ -113,7 +113,7 @@ impl ManyAgents<'_> {
         let subject = SubmitJobs {
             pool: PoolName::default(),
         };
-        let wanted = json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "nobody"}}});
+        let wanted = json!({"inlineConfig": {"executor": "noop"}, "requirements": {"labels": {"for": "no agent"}}});
         let submit: SubmitJob = serde_json::from_value(wanted)?;
         self.bus.request_until(&subject, &submit, TIMEOUT).await?;
         Ok(())
@@ -150,7 +150,7 @@ impl ManyAgents<'_> {
         Ok(())
     }
 
-    /// How long after its last heartbeat the first agent is shown as offline; the others go on meanwhile.
+    /// How long after its last heartbeat the first agent is shown as offline; the others continue meanwhile.
     async fn until_missed(&self, silent_since: Instant, rounds: u32) -> anyhow::Result<Duration> {
         let subject = GetAgent {
             pool: PoolName::default(),

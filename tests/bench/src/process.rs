@@ -1,5 +1,5 @@
-//! Parts of the system as processes of their own, so that their cost can be told from ours, and what the kernel says of
-//! processes.
+//! Parts of the system as processes of their own, so that their cost can be measured apart from ours, and what the
+//! kernel reports of processes.
 
 use std::path::Path;
 use std::process::Stdio;

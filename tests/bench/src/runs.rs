@@ -31,7 +31,7 @@ use crate::{BenchCommand, Measured, TIMEOUT, per_second, percentiles, push, spin
 
 /// Tasks of one run, one after the other.
 const STEPS: usize = 10;
-/// Runs, and requests, on their way at once.
+/// Runs, and requests, in flight at once.
 const IN_FLIGHT: usize = 64;
 /// The queue of the tasks.
 const QUEUE: &str = "bench";
@@ -88,7 +88,7 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// A worker that has nothing to do but to say so.
+/// A worker whose tasks succeed at once.
 async fn worker(
     settings: &BusSettings,
 ) -> anyhow::Result<(
@@ -174,7 +174,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Ten-step runs one after the other, from REST until their last event is told.
+    /// Ten-step runs one after the other, from REST until their last event is delivered.
     async fn singles(&self, results: &mut Vec<Measured>) -> anyhow::Result<()> {
         let bar = spinner("single ten-step runs");
         let filter = LiveRunEvents::filter(self.client.prefix(), None);
@@ -275,7 +275,7 @@ impl Bench<'_> {
             };
             timeout(TIMEOUT, all)
                 .await
-                .context("the log is not told")??;
+                .context("the log was not delivered")??;
             times.push(began.elapsed());
         }
         let first = times
@@ -295,7 +295,7 @@ impl Bench<'_> {
 #[derive(Clone, Default)]
 struct Ends(Arc<Mutex<HashMap<RunId, End>>>);
 
-/// An end that was seen, or that somebody waits for.
+/// An end that was seen, or that a client waits for.
 enum End {
     Seen(RunStatus),
     Awaited(oneshot::Sender<RunStatus>),

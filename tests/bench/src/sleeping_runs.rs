@@ -12,7 +12,7 @@ use crate::idle::Up;
 use crate::process::{processor_time, proportional};
 use crate::{Measured, TIMEOUT, per_second, push, spinner};
 
-/// Requests on their way at once.
+/// Requests in flight at once.
 const IN_FLIGHT: usize = 64;
 /// How long the processors are observed.
 const OBSERVED: Duration = Duration::from_secs(10);
@@ -43,19 +43,19 @@ pub(crate) async fn measure(
     until_quiet(&up).await?;
     let (after, used_after) = (memory(&up)?, share(&up, OBSERVED).await?);
     let name = format!("{count} sleeping runs");
-    let mut say =
+    let mut report =
         |what: &str, value, unit| push(results, &format!("{name}, {what}"), value, unit, None);
-    say("made, 64 in flight", made, "1/s");
-    say("memory of the program before", before[0], "MiB");
-    say("memory of the program", after[0], "MiB");
-    say("more than before", after[0] - before[0], "MiB");
-    say(
+    report("made, 64 in flight", made, "1/s");
+    report("memory of the program before", before[0], "MiB");
+    report("memory of the program", after[0], "MiB");
+    report("more than before", after[0] - before[0], "MiB");
+    report(
         "with nats-server, more than before",
         after[1] - before[1],
         "MiB",
     );
-    say("share of a core before", used_before * 100.0, "%");
-    say("share of a core", used_after * 100.0, "%");
+    report("share of a core before", used_before * 100.0, "%");
+    report("share of a core", used_after * 100.0, "%");
     up.kill().await?;
     bar.finish_and_clear();
     Ok(())

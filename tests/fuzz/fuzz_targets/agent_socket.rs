@@ -1,4 +1,4 @@
-//! Frames of an agent on a WebSocket: no frame, in whatever order, makes the edge panic or say nonsense.
+//! Frames of an agent on a WebSocket: no frame, in whatever order, makes the edge panic or send an invalid message.
 
 #![no_main]
 

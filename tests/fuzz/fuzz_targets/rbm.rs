@@ -1,4 +1,4 @@
-//! Frames from arbitrary bytes: reading never panics, and what is read says what its bytes say.
+//! Frames from arbitrary bytes: reading never panics, and what is read equals its bytes.
 
 #![no_main]
 
@@ -59,7 +59,7 @@ fuzz_target!(|bytes: &[u8]| {
     for canvas in DISPLAYS {
         read_for(canvas, bytes);
     }
-    // Whatever size a frame says, as long as it is not larger than what is there.
+    // Whatever size a frame claims, as long as it is not larger than what is there.
     if let Some(canvas) = Rbm::canvas_of(bytes)
         && canvas.frame_bytes() <= bytes.len()
     {

@@ -34,7 +34,7 @@ fn same_key<B: Bucket>(text: &str) {
     }
 }
 
-/// A name is shown as it was given, and has one token that says it.
+/// A name is shown as it was given, and has one token.
 fn same_name<N: FromStr + Display + Token + PartialEq>(text: &str) {
     let Ok(name) = text.parse::<N>() else {
         return;

@@ -1,8 +1,8 @@
 //! Runs under faults, simulated: two runners that want to lead a shard, with the real core; three run workers; clients that
 //! ask until they are answered; a queue that gives a task again when its worker is silent; and a bus that loses, doubles,
-//! delays and reorders, while anybody crashes or freezes and comes back.
+//! delays and reorders, while any process crashes or freezes and comes back.
 //!
-//! What a runner writes reaches the store late, and perhaps after another one leads; what it is told of it may be lost.
+//! What a runner writes reaches the store late, and perhaps after another one leads; the confirmation may be lost.
 
 mod plans;
 mod rules;
@@ -29,7 +29,7 @@ use runners::Runner;
 use store::{Applied, Store, StoreWrite};
 use workers::Worker;
 
-/// Milliseconds of simulated time.
+/// Simulated time in milliseconds.
 type Millis = i64;
 
 const START: Millis = 1_000_000;
@@ -46,15 +46,15 @@ fn at(millis: Millis) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-/// Who gets the answer to a request.
+/// The sender of a request, which gets the answer.
 #[derive(Clone, Debug)]
-enum Asker {
+enum Requester {
     Client(usize),
     /// A worker as it was started that time, and which of its reports.
     Worker(usize, u64, u64),
 }
 
-/// What a client wants until it is answered.
+/// The request that a client repeats until it is answered.
 #[derive(Clone, Debug)]
 enum ClientRequest {
     Create(Box<CreateRun>),
@@ -66,25 +66,25 @@ enum ClientRequest {
 
 #[derive(Clone, Debug)]
 struct Client {
-    wish: ClientRequest,
+    request: ClientRequest,
     is_answered: bool,
-    /// Approvals are wished for again and again: the gate may not wait yet.
+    /// Approvals are repeated: the gate may not wait yet.
     refusals: u32,
 }
 
 #[derive(Clone, Debug)]
-enum What {
+enum SimEvent {
     /// A runner looks at its lease, its timers.
     RunnerTick(usize, u64),
-    /// Something for a runner that led when it was sent: reaches whichever part then thinks that they lead.
-    Ask(Asker, Box<dyn Asked>),
+    /// A request for the leader: reaches every runner that then believes that it leads.
+    Request(Requester, Box<dyn ToEvent>),
     /// A write arrives at the store.
     Apply(usize, u64, StoreWrite),
-    /// What became of it, or that nothing was heard.
+    /// The outcome of a write, or that its confirmation was lost.
     Applied(usize, u64, Option<Applied>),
     Dispatch(usize, u64, Box<Task>),
-    /// A task that was looked for is not there.
-    Looked(usize, u64, RunId, NodeId, u64),
+    /// A task is not in its queue.
+    TaskMissing(usize, u64, RunId, NodeId, u64),
     WorkerTick(usize, u64),
     Verdict(usize, u64, u64, Option<Verdict>),
     CancelWorker(usize, RunId, NodeId, u32),
@@ -93,19 +93,19 @@ enum What {
     Fault,
 }
 
-/// An event that is made for whichever part takes it in.
-trait Asked: std::fmt::Debug + Send {
+/// A message that becomes an event of the core that receives it.
+trait ToEvent: std::fmt::Debug + Send {
     fn event(&self, number: u64) -> Event;
-    fn boxed(&self) -> Box<dyn Asked>;
+    fn boxed(&self) -> Box<dyn ToEvent>;
 }
 
-impl Clone for Box<dyn Asked> {
+impl Clone for Box<dyn ToEvent> {
     fn clone(&self) -> Self {
         self.boxed()
     }
 }
 
-impl Asked for ClientRequest {
+impl ToEvent for ClientRequest {
     fn event(&self, number: u64) -> Event {
         match self.clone() {
             Self::Create(create) => Event::Create(RequestId::new(number), create, None),
@@ -133,17 +133,17 @@ impl Asked for ClientRequest {
         }
     }
 
-    fn boxed(&self) -> Box<dyn Asked> {
+    fn boxed(&self) -> Box<dyn ToEvent> {
         Box::new(self.clone())
     }
 }
 
-impl Asked for (RunReport, CheckpointId) {
+impl ToEvent for (RunReport, CheckpointId) {
     fn event(&self, number: u64) -> Event {
         Event::Reported(RequestId::new(number), vec![self.clone()])
     }
 
-    fn boxed(&self) -> Box<dyn Asked> {
+    fn boxed(&self) -> Box<dyn ToEvent> {
         Box::new(self.clone())
     }
 }
@@ -159,11 +159,11 @@ struct Queued {
 
 pub(crate) struct World {
     rng: StdRng,
-    tells: bool,
+    verbose: bool,
     now: Millis,
     ties: u64,
     events: BinaryHeap<Reverse<(Millis, u64, usize)>>,
-    whats: BTreeMap<usize, What>,
+    whats: BTreeMap<usize, SimEvent>,
     next: usize,
     store: Store,
     runners: Vec<Runner>,
@@ -174,10 +174,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, tells: bool) -> Self {
+    pub(crate) fn new(seed: u64, verbose: bool) -> Self {
         let mut world = Self {
             rng: StdRng::seed_from_u64(seed),
-            tells,
+            verbose,
             now: START,
             ties: 0,
             events: BinaryHeap::new(),
@@ -191,15 +191,15 @@ impl World {
             rules: rules::Rules::default(),
         };
         for runner in 0..RUNNERS {
-            world.after(0, What::RunnerTick(runner, 0));
+            world.after(0, SimEvent::RunnerTick(runner, 0));
         }
         for worker in 0..WORKERS {
-            world.after(100, What::WorkerTick(worker, 0));
+            world.after(100, SimEvent::WorkerTick(worker, 0));
         }
         for _ in 0..RUNS {
             world.invent_run();
         }
-        world.after(2_000, What::Fault);
+        world.after(2_000, SimEvent::Fault);
         world
     }
 
@@ -217,7 +217,7 @@ impl World {
                 break;
             }
         }
-        self.tell(|| {
+        self.trace(|| {
             let held = self.workers.iter().map(Worker::shown);
             format!(
                 "queue {:?}, held {:?}",
@@ -234,13 +234,13 @@ impl World {
             && self.clients.iter().all(|client| client.is_answered)
     }
 
-    fn tell(&self, text: impl FnOnce() -> String) {
-        if self.tells {
+    fn trace(&self, text: impl FnOnce() -> String) {
+        if self.verbose {
             println!("{:>7} {}", self.now - START, text());
         }
     }
 
-    fn after(&mut self, wait: Millis, what: What) {
+    fn after(&mut self, wait: Millis, what: SimEvent) {
         self.ties += 1;
         let key = self.next;
         self.next += 1;
@@ -254,7 +254,7 @@ impl World {
     }
 
     /// Sends something over the bus: it may be lost, doubled or late.
-    fn send(&mut self, what: What) {
+    fn send(&mut self, what: SimEvent) {
         let copies = match self.rng.random_range(0..20) {
             0 if self.has_faults() => 0,
             1 if self.has_faults() => 2,
@@ -295,10 +295,10 @@ impl World {
             retry_of: None,
             finished: BTreeMap::new(),
         };
-        self.wish(when, ClientRequest::Create(Box::new(create)));
+        self.send_request(when, ClientRequest::Create(Box::new(create)));
         if self.rng.random_bool(0.15) {
             let later = when + self.rng.random_range(2_000..30_000);
-            self.wish(later, ClientRequest::Cancel(id));
+            self.send_request(later, ClientRequest::Cancel(id));
         } else if is_outside {
             for count in 0..4 {
                 let add = AddCheckpoint {
@@ -309,35 +309,35 @@ impl World {
                     blob: None,
                 };
                 let later = when + self.rng.random_range(5_000..30_000);
-                self.wish(later, ClientRequest::Checkpoint(add));
+                self.send_request(later, ClientRequest::Checkpoint(add));
             }
-            self.wish(when + 80_000, ClientRequest::Complete(id));
+            self.send_request(when + 80_000, ClientRequest::Complete(id));
         }
         if let Ok(gate) = NodeId::parse("gate")
             && plans::has_gate(shape)
         {
             let later = when + self.rng.random_range(1_000..40_000);
-            self.wish(later, ClientRequest::Approve(id, gate));
+            self.send_request(later, ClientRequest::Approve(id, gate));
         }
     }
 
-    fn wish(&mut self, when: Millis, wish: ClientRequest) {
+    fn send_request(&mut self, when: Millis, request: ClientRequest) {
         self.clients.push(Client {
-            wish,
+            request,
             is_answered: false,
             refusals: 0,
         });
         let client = self.clients.len() - 1;
-        self.after(when, What::ClientAsks(client));
+        self.after(when, SimEvent::ClientAsks(client));
     }
 
-    fn handle(&mut self, what: What) {
+    fn handle(&mut self, what: SimEvent) {
         match what {
-            What::RunnerTick(runner, life) => self.runner_tick(runner, life),
-            What::Ask(asker, asked) => self.runners_asked(&asker, &*asked),
-            What::Apply(runner, life, write) => self.apply(runner, life, write),
-            What::Applied(runner, life, applied) => self.applied(runner, life, applied),
-            What::Dispatch(runner, life, task) => {
+            SimEvent::RunnerTick(runner, life) => self.runner_tick(runner, life),
+            SimEvent::Request(requester, request) => self.deliver_request(&requester, &*request),
+            SimEvent::Apply(runner, life, write) => self.apply(runner, life, write),
+            SimEvent::Applied(runner, life, applied) => self.applied(runner, life, applied),
+            SimEvent::Dispatch(runner, life, task) => {
                 let key = self.rng.random();
                 let visible_at = self.now;
                 let event = Event::Dispatched(task.run_id, task.node_id.clone(), key);
@@ -347,21 +347,21 @@ impl World {
                     visible_at,
                     delivered: 0,
                 });
-                self.heard(runner, life, event);
+                self.task_finished(runner, life, event);
             }
-            What::Looked(runner, life, run, node, key) => {
-                self.heard(runner, life, Event::TaskMissing(run, node, key));
+            SimEvent::TaskMissing(runner, life, run, node, key) => {
+                self.task_finished(runner, life, Event::TaskMissing(run, node, key));
             }
-            What::WorkerTick(worker, life) => self.worker_tick(worker, life),
-            What::Verdict(worker, life, report, verdict) => {
+            SimEvent::WorkerTick(worker, life) => self.worker_tick(worker, life),
+            SimEvent::Verdict(worker, life, report, verdict) => {
                 self.verdict(worker, life, report, verdict);
             }
-            What::CancelWorker(worker, run, node, attempt) => {
+            SimEvent::CancelWorker(worker, run, node, attempt) => {
                 self.workers[worker].cancel(run, &node, attempt);
             }
-            What::ClientAsks(client) => self.client_asks(client),
-            What::Answered(client, is_ok) => self.client_answered(client, is_ok),
-            What::Fault => self.fault(),
+            SimEvent::ClientAsks(client) => self.client_asks(client),
+            SimEvent::Answered(client, is_ok) => self.client_answered(client, is_ok),
+            SimEvent::Fault => self.fault(),
         }
     }
 
@@ -369,20 +369,23 @@ impl World {
         if self.clients[client].is_answered {
             return;
         }
-        let wish = self.clients[client].wish.clone();
-        self.send(What::Ask(Asker::Client(client), Box::new(wish)));
-        self.after(ASK_AGAIN, What::ClientAsks(client));
+        let request = self.clients[client].request.clone();
+        self.send(SimEvent::Request(
+            Requester::Client(client),
+            Box::new(request),
+        ));
+        self.after(ASK_AGAIN, SimEvent::ClientAsks(client));
     }
 
     fn client_answered(&mut self, client: usize, is_ok: bool) {
         let created = |world: &Self, run: RunId| {
             world.clients.iter().any(|other| {
                 other.is_answered
-                    && matches!(&other.wish, ClientRequest::Create(create) if create.run_id == run)
+                    && matches!(&other.request, ClientRequest::Create(create) if create.run_id == run)
             })
         };
-        let wish = self.clients[client].wish.clone();
-        let is_answered = match &wish {
+        let request = self.clients[client].request.clone();
+        let is_answered = match &request {
             ClientRequest::Create(_) => is_ok,
             // Before the run is there, or the gate waits, the answer is no.
             ClientRequest::Approve(run, _)
@@ -396,57 +399,57 @@ impl World {
         client.refusals += u32::from(!is_ok);
         if is_answered && !client.is_answered {
             client.is_answered = true;
-            if let (ClientRequest::Checkpoint(add), true) = (&wish, is_ok) {
+            if let (ClientRequest::Checkpoint(add), true) = (&request, is_ok) {
                 self.rules.acknowledged(add.run_id, add.checkpoint_id);
             }
         }
     }
 
-    /// Something befalls somebody.
+    /// Injects a fault.
     fn fault(&mut self) {
         if !self.has_faults() {
             return;
         }
         let next = self.rng.random_range(500..6_000);
-        self.after(next, What::Fault);
+        self.after(next, SimEvent::Fault);
         let away = self.rng.random_range(100..15_000);
         match self.rng.random_range(0..5) {
             0 | 1 => {
                 let runner = self.rng.random_range(0..RUNNERS);
-                self.tell(|| format!("runner {runner} crashes"));
+                self.trace(|| format!("runner {runner} crashes"));
                 let life = self.runners[runner].crash();
-                self.after(away, What::RunnerTick(runner, life));
+                self.after(away, SimEvent::RunnerTick(runner, life));
             }
             2 => {
                 let runner = self.rng.random_range(0..RUNNERS);
-                self.tell(|| format!("runner {runner} freezes for {away}"));
+                self.trace(|| format!("runner {runner} freezes for {away}"));
                 self.runners[runner].frozen_until = self.now + away;
             }
             3 => {
                 let worker = self.rng.random_range(0..WORKERS);
-                self.tell(|| format!("worker {worker} crashes"));
+                self.trace(|| format!("worker {worker} crashes"));
                 let life = self.workers[worker].crash();
-                self.after(away, What::WorkerTick(worker, life));
+                self.after(away, SimEvent::WorkerTick(worker, life));
             }
             _ => {
                 let worker = self.rng.random_range(0..WORKERS);
-                self.tell(|| format!("worker {worker} freezes for {away}"));
+                self.trace(|| format!("worker {worker} freezes for {away}"));
                 self.workers[worker].frozen_until = self.now + away;
             }
         }
     }
 
-    /// What a client or a worker is told.
-    fn answer(&mut self, asker: &Asker, answer: Answer) {
-        let what = match (asker, answer) {
-            (Asker::Client(client), Answer::Refused(_)) => What::Answered(*client, false),
-            (Asker::Client(client), _) => What::Answered(*client, true),
-            (Asker::Worker(worker, life, report), Answer::Reports(reply)) => {
+    /// Sends an answer to a client or a worker.
+    fn answer(&mut self, requester: &Requester, answer: Answer) {
+        let what = match (requester, answer) {
+            (Requester::Client(client), Answer::Refused(_)) => SimEvent::Answered(*client, false),
+            (Requester::Client(client), _) => SimEvent::Answered(*client, true),
+            (Requester::Worker(worker, life, report), Answer::Reports(reply)) => {
                 let mut verdicts = reply.verdicts;
-                self.tell(|| format!("worker {worker}: report {report} is answered {verdicts:?}"));
-                What::Verdict(*worker, *life, *report, verdicts.pop())
+                self.trace(|| format!("worker {worker}: report {report} is answered {verdicts:?}"));
+                SimEvent::Verdict(*worker, *life, *report, verdicts.pop())
             }
-            (Asker::Worker(..), other) => panic!("a worker was answered {other:?}"),
+            (Requester::Worker(..), other) => panic!("a worker was answered {other:?}"),
         };
         self.send(what);
     }

@@ -15,7 +15,7 @@ use super::{Client, ClientRequest, Millis, at};
 
 #[derive(Default)]
 pub(crate) struct Rules {
-    /// Who holds the lease until when; kept here since it is no rule of its own.
+    /// The holder of the lease and its end; kept here since it is no rule of its own.
     pub(crate) lease: Option<(usize, Millis)>,
     runs: BTreeMap<RunId, Seen>,
     acknowledged: Vec<(RunId, CheckpointId)>,
@@ -135,7 +135,7 @@ impl Rules {
         }
     }
 
-    /// A record with what the log holds after it, and the first record with the whole log, tell the same.
+    /// A record with what the log holds after it, and the first record with the whole log, agree.
     pub(crate) fn replays_alike(&self, store: &Store, now: Millis) {
         let config = || CoreConfig {
             prefix: Prefix::default(),
@@ -184,8 +184,9 @@ impl Rules {
 
     pub(crate) fn at_the_end(&self, store: &Store, clients: &[Client]) {
         for client in clients {
-            assert!(client.is_answered, "never answered: {:?}", client.wish);
-            let (ClientRequest::Create(create), true) = (&client.wish, client.is_answered) else {
+            assert!(client.is_answered, "never answered: {:?}", client.request);
+            let (ClientRequest::Create(create), true) = (&client.request, client.is_answered)
+            else {
                 continue;
             };
             let status = store.status(create.run_id);
@@ -197,7 +198,7 @@ impl Rules {
             assert_eq!(
                 status,
                 self.runs.get(&create.run_id).map(|seen| seen.status),
-                "the last record says what the log says"
+                "the last record agrees with the log"
             );
         }
         for (run, checkpoint) in &self.acknowledged {

@@ -1,4 +1,4 @@
-//! The runners: who leads, what they write, what they are told of it.
+//! The runners: their leases, their writes, and the results of these.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use quintet_runner::core::{
 use rand::Rng;
 
 use super::store::{Applied, StoreWrite};
-use super::{Asked, Asker, Millis, What, World, at};
+use super::{Millis, Requester, SimEvent, ToEvent, World, at};
 
 const LEASE: Millis = 2_000;
 const TICK: Millis = 200;
@@ -22,17 +22,17 @@ const WRITE_DEADLINE: Millis = 5_000;
 
 #[derive(Default)]
 pub(crate) struct Runner {
-    /// Counts starts and loads: what was meant for an earlier one is not heard.
+    /// Counts starts and loads: messages for an earlier one are dropped.
     life: u64,
     core: Option<Core>,
     /// By its own clock.
     leads_until: Millis,
     pub(crate) frozen_until: Millis,
     places: BTreeMap<RunId, (u64, u64)>,
-    askers: BTreeMap<u64, Asker>,
+    requesters: BTreeMap<u64, Requester>,
     requests: u64,
     /// What comes while it is frozen.
-    missed: VecDeque<What>,
+    missed: VecDeque<SimEvent>,
     /// When its last write arrives: they keep their order.
     writes_until: Millis,
     /// What is done once the writes of these runs are confirmed.
@@ -53,7 +53,7 @@ impl Runner {
         self.life += 1;
         self.core = None;
         self.places.clear();
-        self.askers.clear();
+        self.requesters.clear();
         self.waiting.clear();
     }
 
@@ -75,10 +75,10 @@ impl World {
     pub(super) fn runner_tick(&mut self, index: usize, life: u64) {
         let now = self.now;
         let runner = &mut self.runners[index];
-        // A load makes a new life; the clock goes on with it, but not with a crash.
+        // A load makes a new life; the clock continues with it, but not with a crash.
         if life > runner.life || runner.frozen_until > now {
             let wait = (runner.frozen_until - now).max(TICK);
-            self.after(wait, What::RunnerTick(index, life));
+            self.after(wait, SimEvent::RunnerTick(index, life));
             return;
         }
         if life != runner.life {
@@ -92,7 +92,7 @@ impl World {
             self.load(index);
         }
         if !leads && self.runners[index].core.is_some() {
-            self.tell(|| format!("runner {index} is deposed"));
+            self.trace(|| format!("runner {index} is deposed"));
             self.runners[index].forget();
         }
         self.settle(index);
@@ -102,10 +102,10 @@ impl World {
             runner.core.as_ref().and_then(|core| core.next_due()),
         );
         let wait = due.map_or(TICK, |due| (due.as_millis() - now).clamp(1, TICK));
-        self.after(wait, What::RunnerTick(index, life));
+        self.after(wait, SimEvent::RunnerTick(index, life));
     }
 
-    /// The lease is in the store: a key that lives for two seconds.
+    /// The lease is in the store: a key with a TTL of two seconds.
     fn try_lease(&mut self, index: usize) -> bool {
         let now = self.now;
         let free = match self.rules.lease {
@@ -145,13 +145,13 @@ impl World {
         runner.life += 1;
         runner.core = Some(core);
         runner.places = places;
-        runner.askers.clear();
-        self.tell(|| format!("runner {index} leads"));
+        runner.requesters.clear();
+        self.trace(|| format!("runner {index} leads"));
         self.act(index, effects);
     }
 
-    /// Reaches everybody who thinks that they lead.
-    pub(super) fn runners_asked(&mut self, asker: &Asker, asked: &dyn Asked) {
+    /// Delivers a request to every runner that believes that it leads.
+    pub(super) fn deliver_request(&mut self, requester: &Requester, request: &dyn ToEvent) {
         for index in 0..self.runners.len() {
             let runner = &mut self.runners[index];
             if runner.core.is_none() {
@@ -160,18 +160,18 @@ impl World {
             if runner.frozen_until > self.now {
                 runner
                     .missed
-                    .push_back(What::Ask(asker.clone(), asked.boxed()));
+                    .push_back(SimEvent::Request(requester.clone(), request.boxed()));
                 continue;
             }
             runner.requests += 1;
             let number = runner.requests;
-            runner.askers.insert(number, asker.clone());
-            self.step(index, asked.event(number));
+            runner.requesters.insert(number, requester.clone());
+            self.step(index, request.event(number));
         }
     }
 
-    /// What this process did beside its loop came to an end.
-    pub(super) fn heard(&mut self, index: usize, life: u64, event: Event) {
+    /// A task that ran beside the event loop has finished.
+    pub(super) fn task_finished(&mut self, index: usize, life: u64, event: Event) {
         let runner = &self.runners[index];
         if runner.life == life && runner.frozen_until <= self.now {
             self.step(index, event);
@@ -203,7 +203,7 @@ impl World {
         if self.runners[index].leads_until <= self.now {
             self.runners[index].forget();
             let life = self.runners[index].life;
-            self.after(TICK, What::RunnerTick(index, life));
+            self.after(TICK, SimEvent::RunnerTick(index, life));
             return;
         }
         let runs: BTreeSet<RunId> = effects.writes.iter().map(|RunWrite(run, _)| *run).collect();
@@ -232,7 +232,7 @@ impl World {
                         let wait = self.delay();
                         self.after(
                             wait,
-                            What::Dispatch(index, self.runners[index].life, task.clone()),
+                            SimEvent::Dispatch(index, self.runners[index].life, task.clone()),
                         );
                     }
                 }
@@ -240,7 +240,7 @@ impl World {
                     let is_there = self.queue.iter().any(|queued| queued.key == sequence);
                     if !is_there {
                         let (wait, life) = (self.delay(), self.runners[index].life);
-                        let gone = What::Looked(index, life, run, node, sequence);
+                        let gone = SimEvent::TaskMissing(index, life, run, node, sequence);
                         self.after(wait, gone);
                     }
                 }
@@ -250,13 +250,13 @@ impl World {
                         .strip_prefix('w')
                         .and_then(|w| w.split('.').next()?.parse().ok())
                     {
-                        self.send(What::CancelWorker(worker, run, node, attempt.0));
+                        self.send(SimEvent::CancelWorker(worker, run, node, attempt.0));
                     }
                 }
                 Action::Reply(reply) => {
                     let (id, answer) = reply.into_parts();
-                    if let Some(asker) = self.runners[index].askers.remove(&id) {
-                        self.answer(&asker, answer);
+                    if let Some(requester) = self.runners[index].requesters.remove(&id) {
+                        self.answer(&requester, answer);
                     }
                 }
                 Action::Forget(run) => {
@@ -268,14 +268,14 @@ impl World {
                         .records
                         .get(&run)
                         .map(|(_, record)| record.clone());
-                    let asker = self.runners[index].askers.remove(&id.number());
-                    if let (Some(asker), Some(record)) = (asker, record) {
+                    let requester = self.runners[index].requesters.remove(&id.number());
+                    if let (Some(requester), Some(record)) = (requester, record) {
                         let entries = record.private.entries;
                         let reply = RunReply {
                             run: record.run,
                             entries,
                         };
-                        self.answer(&asker, Answer::from(reply));
+                        self.answer(&requester, Answer::from(reply));
                     }
                 }
                 Action::List(..)
@@ -314,10 +314,10 @@ impl World {
         let life = self.runners[index].life;
         // A cut connection loses it.
         if self.has_faults() && self.rng.random_bool(0.01) {
-            self.after(WRITE_DEADLINE, What::Applied(index, life, None));
+            self.after(WRITE_DEADLINE, SimEvent::Applied(index, life, None));
             return;
         }
-        self.after(arrives - self.now, What::Apply(index, life, write));
+        self.after(arrives - self.now, SimEvent::Apply(index, life, write));
     }
 
     pub(super) fn apply(&mut self, index: usize, life: u64, write: StoreWrite) {
@@ -326,7 +326,7 @@ impl World {
             && !matches!(applied, Applied::Refused)
         {
             for entry in &events.entries {
-                self.tell(|| format!("log of {run}: {} {:?}", entry.n, entry.fact));
+                self.trace(|| format!("log of {run}: {} {:?}", entry.n, entry.fact));
                 self.rules.logged(*run, entry);
             }
         }
@@ -335,7 +335,7 @@ impl World {
             true => (WRITE_DEADLINE, None),
             false => (self.delay(), Some(applied)),
         };
-        self.after(wait, What::Applied(index, life, applied));
+        self.after(wait, SimEvent::Applied(index, life, applied));
     }
 
     pub(super) fn applied(&mut self, index: usize, life: u64, applied: Option<Applied>) {
@@ -344,7 +344,9 @@ impl World {
             return;
         }
         if runner.frozen_until > self.now {
-            runner.missed.push_back(What::Applied(index, life, applied));
+            runner
+                .missed
+                .push_back(SimEvent::Applied(index, life, applied));
             return;
         }
         match applied {
@@ -362,12 +364,12 @@ impl World {
                 self.perform(index, ready);
                 self.step(index, Event::Written(run, sequence));
             }
-            // Not sure what is stored: everything is loaded again.
+            // A write is indeterminate: the state is reloaded.
             Some(Applied::Refused) | None => {
                 runner.forget();
-                self.tell(|| format!("runner {index} is not sure what is stored: {applied:?}"));
+                self.trace(|| format!("runner {index} reloads: {applied:?}"));
                 let life = self.runners[index].life;
-                self.after(TICK, What::RunnerTick(index, life));
+                self.after(TICK, SimEvent::RunnerTick(index, life));
             }
         }
     }

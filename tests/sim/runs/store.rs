@@ -6,7 +6,7 @@ use quintet_contract::id::RunId;
 use quintet_contract::run::RunEvent;
 use quintet_contract::run::{LogEntry, RunLogBatch, RunRecord, RunStatus};
 
-/// A write on its way.
+/// A write in flight.
 #[derive(Clone, Debug)]
 pub(crate) enum StoreWrite {
     Record {
@@ -21,7 +21,7 @@ pub(crate) enum StoreWrite {
     },
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Debug)]
 pub(crate) enum Applied {
     Record(RunId, u64),
@@ -83,7 +83,7 @@ impl Store {
             .flat_map(|(sequence, events)| events.entries.iter().map(|entry| (*sequence, entry)))
     }
 
-    /// Whether the log of a run tells its end.
+    /// Whether the log of a run holds its end.
     pub(crate) fn has_ended(&self, run: RunId) -> bool {
         let is_end = |entry: &LogEntry| matches!(&entry.fact, RunEvent::Status { status, .. } if status.is_final());
         self.entries(run).any(|(_, entry)| is_end(entry))

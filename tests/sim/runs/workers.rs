@@ -6,10 +6,10 @@ use quintet_contract::task::{RunReport, Task, Verdict, WorkerEvent};
 use rand::Rng;
 use serde_json::json;
 
-use super::{Asker, Millis, What, World};
+use super::{Millis, Requester, SimEvent, World};
 
 const TICK: Millis = 150;
-const ROOM: usize = 2;
+const CAPACITY: usize = 2;
 const ACK_WAIT: Millis = 10_000;
 const REPORT_AGAIN: Millis = 1_000;
 
@@ -17,19 +17,19 @@ pub(crate) struct Worker {
     index: usize,
     life: u64,
     pub(crate) frozen_until: Millis,
-    held: Vec<Held>,
+    held: Vec<HeldTask>,
     reports: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Held {
+struct HeldTask {
     key: u64,
     task: Task,
     delivered: u32,
     attempt: u32,
     seq: u64,
     steps_left: u32,
-    /// The report that is on its way: its number here, when it was sent, what it says.
+    /// The report that is in flight: its number here, when it was sent, its content.
     open: Option<(u64, Millis, RunReport, CheckpointId)>,
     /// Its last report was answered, or it is no longer ours.
     is_over: bool,
@@ -62,7 +62,7 @@ impl Worker {
         }
     }
 
-    /// What it has in hand, for people.
+    /// Its tasks in flight, for messages.
     pub(crate) fn shown(&self) -> String {
         format!("{:?}", self.held)
     }
@@ -79,13 +79,13 @@ impl World {
         }
         let frozen = self.workers[index].frozen_until - self.now;
         if frozen > 0 {
-            self.after(frozen, What::WorkerTick(index, life));
+            self.after(frozen, SimEvent::WorkerTick(index, life));
             return;
         }
-        self.after(TICK, What::WorkerTick(index, life));
+        self.after(TICK, SimEvent::WorkerTick(index, life));
         let mut held = std::mem::take(&mut self.workers[index].held);
         for one in &mut held {
-            self.go_on(index, one);
+            self.advance(index, one);
         }
         for one in held.iter().filter(|one| one.is_over) {
             // The acknowledgement may be lost: then the task comes again.
@@ -94,7 +94,7 @@ impl World {
             }
         }
         held.retain(|one| !one.is_over);
-        while held.len() < ROOM {
+        while held.len() < CAPACITY {
             let now = self.now;
             let Some(queued) = self
                 .queue
@@ -105,7 +105,7 @@ impl World {
             };
             queued.visible_at = now + ACK_WAIT;
             queued.delivered += 1;
-            held.push(Held {
+            held.push(HeldTask {
                 key: queued.key,
                 task: queued.task.clone(),
                 delivered: queued.delivered,
@@ -119,7 +119,7 @@ impl World {
         self.workers[index].held = held;
     }
 
-    fn go_on(&mut self, index: usize, held: &mut Held) {
+    fn advance(&mut self, index: usize, held: &mut HeldTask) {
         if held.is_over {
             return;
         }
@@ -146,7 +146,7 @@ impl World {
                 event,
             };
             let id = CheckpointId::from_uuid(self.id());
-            self.tell(|| {
+            self.trace(|| {
                 let number = self.workers[index].reports;
                 let RunReport { node_id, attempt, seq, event, .. } = &report;
                 format!("worker {index}: report {number} of task {}: {node_id} {attempt}.{seq} {event:?}", held.key)
@@ -155,13 +155,13 @@ impl World {
         }
         if let Some((number, sent, report, id)) = &mut held.open {
             *sent = self.now;
-            let asker = Asker::Worker(index, self.workers[index].life, *number);
-            let asked = Box::new((report.clone(), *id));
-            self.send(What::Ask(asker, asked));
+            let requester = Requester::Worker(index, self.workers[index].life, *number);
+            let request = Box::new((report.clone(), *id));
+            self.send(SimEvent::Request(requester, request));
         }
     }
 
-    fn next_event(&mut self, held: &mut Held) -> WorkerEvent {
+    fn next_event(&mut self, held: &mut HeldTask) -> WorkerEvent {
         if held.attempt == 0 {
             return WorkerEvent::Take {
                 delivered: held.delivered,

@@ -1,15 +1,16 @@
-//! The clients: what they want, again and again until they are answered.
+//! The clients: each repeats its request until it is answered.
 
 use super::*;
 
 impl World {
-    pub(super) fn wish(&mut self, index: usize) {
+    pub(super) fn send_request(&mut self, index: usize) {
         let question: Arc<dyn Fn(u64) -> Question + Send + Sync> =
-            match self.clients[index].wish.clone() {
+            match self.clients[index].request.clone() {
                 ClientRequest::Submit(id, key) => {
                     let millis = self.dice.random_range(500..40_000);
                     let again = self.dice.random_bool(0.6);
-                    // What is asked again must be the same; what a key stands for is decided by whichever part comes first.
+                    // A repeated request must be the same; the first request with a key decides what the key stands
+                    // for.
                     let seed = id.as_str().len() as i64 + index as i64;
                     let config = json!({"executor": "noop", "durationMs": millis.max(seed)});
                     let submit = Box::new(SubmitJob {
@@ -38,17 +39,22 @@ impl World {
                 }
             };
         let call = Call::Client(index);
-        self.call(Who::World, call, CLIENT_DEADLINE, Ask::Question(question));
+        self.call(
+            Who::World,
+            call,
+            CLIENT_DEADLINE,
+            Request::Question(question),
+        );
     }
 
     pub(super) fn client_answered(&mut self, index: usize, answer: Answer) {
         self.clients[index].done = true;
         if let Answer::Refused(error) = &answer {
             // Of all things that are wanted here only an agent may never have been seen.
-            let is_drain = matches!(self.clients[index].wish, ClientRequest::Drain(..));
+            let is_drain = matches!(self.clients[index].request, ClientRequest::Drain(..));
             assert!(is_drain && error.code == ErrorCode::NotFound, "{error:?}");
         }
-        match (self.clients[index].wish.clone(), answer) {
+        match (self.clients[index].request.clone(), answer) {
             (ClientRequest::Submit(id, key), Answer::Submitted(reply)) => {
                 let made = reply.job.id;
                 if let Some(key) = key {
@@ -68,7 +74,7 @@ impl World {
                     .clients
                     .iter()
                     .rev()
-                    .find_map(|client| match &client.wish {
+                    .find_map(|client| match &client.request {
                         ClientRequest::Drain(other, drain) if *other == id => Some(*drain),
                         _ => None,
                     });

@@ -1,24 +1,24 @@
-//! What befalls the world.
+//! Faults.
 
 use super::*;
 
 impl World {
-    /// What befalls the world, every tenth of a second.
-    pub(super) fn fate(&mut self) {
+    /// Injects faults, every tenth of a second.
+    pub(super) fn fault(&mut self) {
         if !self.is_faulty() {
-            // The end: nobody is drained for ever, or jobs could not end.
+            // The end: no agent stays drained, or jobs could not end.
             for index in 0..AGENTS {
                 let id = AgentId::parse(format!("agent-{index}")).unwrap();
-                self.want(ClientRequest::Drain(id, false));
+                self.add_client(ClientRequest::Drain(id, false));
             }
             for index in 0..SCHEDULERS {
                 self.start(index);
             }
             return;
         }
-        self.plan(100, What::Fate);
+        self.plan(100, SimEvent::Fault);
         if self.dice.random_bool(0.03) {
-            self.want_something();
+            self.add_random_client();
         }
         for index in 0..SCHEDULERS {
             let who = (false, index);
@@ -37,11 +37,11 @@ impl World {
                 self.kill(index);
             } else if self.dice.random_bool(0.003) {
                 let until = self.now + self.dice.random_range(100..15_000);
-                self.tell(|| format!("scheduler {index} is frozen until {}", until - START));
+                self.trace(|| format!("scheduler {index} is frozen until {}", until - START));
                 self.frozen_until.insert(who, until);
             } else if self.dice.random_bool(0.003) {
                 let until = self.now + self.dice.random_range(100..10_000);
-                self.tell(|| format!("scheduler {index} is cut off until {}", until - START));
+                self.trace(|| format!("scheduler {index} is cut off until {}", until - START));
                 self.cut_until.insert(who, until);
             }
         }
@@ -51,59 +51,62 @@ impl World {
                 continue;
             }
             if self.dice.random_bool(0.002) {
-                self.tell(|| format!("agent {index} dies and comes back"));
+                self.trace(|| format!("agent {index} dies and comes back"));
                 self.machines[index] = self.machine(index);
                 self.open(index);
             } else if self.dice.random_bool(0.002) {
                 let until = self.now + self.dice.random_range(1_000..60_000);
-                self.tell(|| format!("agent {index} is cut off until {}", until - START));
+                self.trace(|| format!("agent {index} is cut off until {}", until - START));
                 self.cut_until.insert(who, until);
                 let boot = self.machines[index].boot;
-                let news = News::Link(link::Event::Reconnected);
+                let delivery = Delivery::Link(link::Event::Reconnected);
                 let back = until.min(FAULTS_END) - self.now + 1;
-                self.plan(back, What::Reach(index, boot, news));
+                self.plan(back, SimEvent::Reach(index, boot, delivery));
             } else if self.dice.random_bool(0.001) {
                 let until = self.now + self.dice.random_range(1_000..40_000);
-                self.tell(|| format!("agent {index} is frozen until {}", until - START));
+                self.trace(|| format!("agent {index} is frozen until {}", until - START));
                 self.frozen_until.insert(who, until);
                 self.machines[index].thawed_at = until.min(FAULTS_END);
             }
         }
     }
 
-    pub(super) fn want_something(&mut self) {
+    pub(super) fn add_random_client(&mut self) {
         let number = self.clients.len();
         let agent = self.dice.random_range(0..AGENTS);
         let agent = AgentId::parse(format!("agent-{agent}")).unwrap();
         let known = self.submitted.iter().next_back().cloned();
-        let wishes = self.clients.iter();
-        let submissions = wishes
-            .filter(|client| matches!(client.wish, ClientRequest::Submit(..)))
+        let requests = self.clients.iter();
+        let submissions = requests
+            .filter(|client| matches!(client.request, ClientRequest::Submit(..)))
             .count();
         let dice = self.dice.random_range(0..100);
         match (dice, known) {
-            (0..8, Some(id)) => self.want(ClientRequest::Stop(id)),
-            (8..14, _) => self.want(ClientRequest::Drain(agent, true)),
-            (14..20, _) => self.want(ClientRequest::Drain(agent, false)),
+            (0..8, Some(id)) => self.add_client(ClientRequest::Stop(id)),
+            (8..14, _) => self.add_client(ClientRequest::Drain(agent, true)),
+            (14..20, _) => self.add_client(ClientRequest::Drain(agent, false)),
             _ if submissions < JOBS => {
                 let id = JobId::parse(format!("job-{number}")).unwrap();
                 let key = (dice % 3 == 0)
                     .then(|| IdempotencyKey::parse(format!("key-{}", dice % 5)).unwrap());
-                self.want(ClientRequest::Submit(id, key));
+                self.add_client(ClientRequest::Submit(id, key));
             }
             _ => {}
         }
     }
 
-    pub(super) fn want(&mut self, wish: ClientRequest) {
-        self.clients.push(Client { wish, done: false });
+    pub(super) fn add_client(&mut self, request: ClientRequest) {
+        self.clients.push(Client {
+            request,
+            done: false,
+        });
         let index = self.clients.len() - 1;
-        self.plan(1, What::Client(index));
+        self.plan(1, SimEvent::Client(index));
     }
 
     pub(super) fn kill(&mut self, index: usize) {
         let lost = self.now + self.dice.random_range(0..20);
-        self.tell(|| format!("scheduler {index} is killed"));
+        self.trace(|| format!("scheduler {index} is killed"));
         let scheduler = &mut self.schedulers[index];
         scheduler.died_at.insert(scheduler.term, lost);
         scheduler.state = State::Down;

@@ -1,4 +1,4 @@
-//! The agents: what reaches them, and what they want of the world.
+//! The agents: the messages to them, and their effects.
 
 use super::*;
 
@@ -28,21 +28,21 @@ impl World {
         self.agent_did(index, effects);
     }
 
-    pub(super) fn hear(&mut self, index: usize, event: link::Event) {
+    pub(super) fn link_event(&mut self, index: usize, event: link::Event) {
         let (moment, wall) = (moment(self.now), at(self.now));
         if !matches!(event, link::Event::Woken) {
-            self.tell(|| format!("agent {index} hears {event:?}"));
+            self.trace(|| format!("agent {index} receives {event:?}"));
         }
-        let effects = self.machines[index].agent.heard(event, moment, wall);
+        let effects = self.machines[index].agent.link_event(event, moment, wall);
         self.agent_did(index, effects);
     }
 
-    pub(super) fn reach(&mut self, index: usize, boot: u64, news: News) {
+    pub(super) fn reach(&mut self, index: usize, boot: u64, delivery: Delivery) {
         if self.machines[index].boot != boot || self.is_cut(Who::Agent(index)) {
             return;
         }
-        match news {
-            News::Offer(offer) => self.hear(
+        match delivery {
+            Delivery::Offer(offer) => self.link_event(
                 index,
                 link::Event::Offered {
                     assignment: Box::new(offer.assignment),
@@ -50,14 +50,14 @@ impl World {
                     previous: Some(offer.previous),
                 },
             ),
-            News::Command(command) => {
-                self.tell(|| format!("agent {index} is commanded {command:?}"));
+            Delivery::Command(command) => {
+                self.trace(|| format!("agent {index} receives the command {command:?}"));
                 let (moment, wall) = (moment(self.now), at(self.now));
                 let agent = &mut self.machines[index].agent;
-                let effects = agent.commanded(command, moment, wall);
+                let effects = agent.command(command, moment, wall);
                 self.agent_did(index, effects);
             }
-            News::Link(event) => self.hear(index, event),
+            Delivery::Link(event) => self.link_event(index, event),
         }
     }
 
@@ -68,7 +68,7 @@ impl World {
             moment(self.now),
         );
         for effect in effects {
-            self.tell(|| format!("agent {index} does {effect:?}"));
+            self.trace(|| format!("agent {index} does {effect:?}"));
             match effect {
                 link::Effect::SendReports(reports) => {
                     let call = Call::Reports {
@@ -76,7 +76,7 @@ impl World {
                         boot,
                         sent,
                     };
-                    self.call(me, call, REPORTS_DEADLINE, Ask::Reports(index, reports));
+                    self.call(me, call, REPORTS_DEADLINE, Request::Reports(index, reports));
                 }
                 link::Effect::SendHeartbeat(heartbeat) => {
                     let session = heartbeat.session;
@@ -88,7 +88,7 @@ impl World {
                     };
                     let deadline = self.machines[index].agent.heartbeat_deadline();
                     let deadline = Millis::try_from(deadline.as_millis()).unwrap_or(Millis::MAX);
-                    self.call(me, call, deadline, Ask::Heartbeat(index, heartbeat));
+                    self.call(me, call, deadline, Request::Heartbeat(index, heartbeat));
                 }
                 link::Effect::ReadLease => {
                     let (after, leadership) = match (self.is_cut(me), self.store.holder(self.now)) {
@@ -96,11 +96,11 @@ impl World {
                         (false, Some(_)) => (5, link::Leadership::Held),
                         (false, None) => (5, link::Leadership::Vacant),
                     };
-                    let news = News::Link(link::Event::LeaseRead {
-                        asked: sent,
+                    let delivery = Delivery::Link(link::Event::LeaseRead {
+                        requested_at: sent,
                         leadership,
                     });
-                    self.plan(after, What::Reach(index, boot, news));
+                    self.plan(after, SimEvent::Reach(index, boot, delivery));
                 }
                 link::Effect::ReadQueue(from) => {
                     let (after, event) = match self.is_cut(me) {
@@ -118,14 +118,14 @@ impl World {
                             )
                         }
                     };
-                    self.plan(after, What::Reach(index, boot, News::Link(event)));
+                    self.plan(after, SimEvent::Reach(index, boot, Delivery::Link(event)));
                 }
                 _ => {}
             }
         }
         self.check_agent(index);
         if self.machines[index].agent.has_left() {
-            // Another process took its place, or so it was told; whichever part keeps it running starts it anew.
+            // It was replaced by another process, or received that; its supervisor restarts it.
             self.machines[index] = self.machine(index);
             self.open(index);
             return;
@@ -137,20 +137,20 @@ impl World {
             if machine.wakes_at.is_none_or(|planned| when < planned) {
                 machine.wakes_at = Some(when);
                 let boot = machine.boot;
-                self.plan(when - self.now, What::Wake(index, boot));
+                self.plan(when - self.now, SimEvent::Wake(index, boot));
             }
         }
     }
 
-    pub(super) fn call(&mut self, from: Who, call: Call, deadline: Millis, ask: Ask) {
+    pub(super) fn call(&mut self, from: Who, call: Call, deadline: Millis, request: Request) {
         self.count += 1;
         let number = self.count;
         self.calls.insert(number, call);
-        self.plan(deadline, What::GiveUp(number));
+        self.plan(deadline, SimEvent::GiveUp(number));
         let copies = if self.chance(0.05) { 2 } else { 1 };
         for _ in 0..copies {
             if let Some(after) = self.journey(from, Who::World) {
-                self.plan(after, What::Ask(number, ask.clone()));
+                self.plan(after, SimEvent::Request(number, request.clone()));
             }
         }
     }
@@ -164,7 +164,7 @@ impl World {
             Call::Reports { agent, .. } | Call::Heartbeat { agent, .. } => Who::Agent(*agent),
             Call::Client(_) => Who::World,
         };
-        if !matches!(reply, Reply::Nobody) && self.is_cut(who) {
+        if !matches!(reply, Reply::NoResponder) && self.is_cut(who) {
             return;
         }
         let Some(call) = self.calls.remove(&number) else {
@@ -177,7 +177,7 @@ impl World {
                     _ => link::Answer::None,
                 };
                 if self.machines[agent].boot == boot {
-                    self.hear(agent, link::Event::ReportsAnswered { sent, answer });
+                    self.link_event(agent, link::Event::ReportsAnswered { sent, answer });
                 }
             }
             (
@@ -194,7 +194,7 @@ impl World {
                     _ => link::Answer::None,
                 };
                 if self.machines[agent].boot == boot {
-                    self.hear(
+                    self.link_event(
                         agent,
                         link::Event::HeartbeatAnswered {
                             sent,
@@ -205,7 +205,7 @@ impl World {
                 }
             }
             (Call::Client(index), Reply::Client(answer)) => self.client_answered(index, answer),
-            (Call::Client(index), _) => self.plan(300, What::Client(index)),
+            (Call::Client(index), _) => self.plan(300, SimEvent::Client(index)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The schedulers: the lease, what they are asked, what they store and say.
+//! The schedulers: their lease, their requests, their writes and messages.
 
 use quintet_leader::Core as _;
 
@@ -15,7 +15,7 @@ impl World {
 
     pub(super) fn try_for_lease(&mut self, index: usize) {
         let jitter = self.dice.random_range(0..100);
-        self.plan(LEASE_EVERY + jitter, What::Lease(index));
+        self.plan(LEASE_EVERY + jitter, SimEvent::Lease(index));
         let now = self.now;
         if matches!(self.schedulers[index].state, State::Down) {
             return;
@@ -44,10 +44,10 @@ impl World {
 
     pub(super) fn turn_all_away(&mut self, index: usize) {
         if let State::Leading(leader) = &mut self.schedulers[index].state {
-            let calls = std::mem::take(&mut leader.askers);
+            let calls = std::mem::take(&mut leader.requesters);
             for call in calls.into_values() {
                 if let Some(after) = self.journey(Who::Scheduler(index), Who::World) {
-                    self.plan(after, What::Answered(call, Reply::Nobody));
+                    self.plan(after, SimEvent::Answered(call, Reply::NoResponder));
                 }
             }
         }
@@ -58,7 +58,7 @@ impl World {
         scheduler.state = State::Loading;
         scheduler.term += 1;
         let term = scheduler.term;
-        self.plan(after, What::Load(index, term));
+        self.plan(after, SimEvent::Load(index, term));
     }
 
     pub(super) fn load(&mut self, index: usize, term: u64) {
@@ -70,21 +70,21 @@ impl World {
             return self.depose(index);
         }
         if self.is_cut(Who::Scheduler(index)) {
-            return self.plan(RELOAD_PAUSE, What::Load(index, term));
+            return self.plan(RELOAD_PAUSE, SimEvent::Load(index, term));
         }
-        self.tell(|| format!("scheduler {index} leads"));
-        let (leader, wants) = Leader::load(&self.store, self.now);
+        self.trace(|| format!("scheduler {index} leads"));
+        let (leader, outputs) = Leader::load(&self.store, self.now);
         self.schedulers[index].state = State::Leading(Box::new(leader));
-        self.perform(index, wants);
+        self.perform(index, outputs);
     }
 
-    pub(super) fn unsure(&mut self, index: usize) {
+    pub(super) fn indeterminate(&mut self, index: usize) {
         self.turn_all_away(index);
         self.begin_load(index, RELOAD_PAUSE);
     }
 
-    pub(super) fn ask(&mut self, call: u64, ask: Ask) {
-        let mut heard = false;
+    pub(super) fn deliver_request(&mut self, call: u64, request: Request) {
+        let mut delivered = false;
         for index in 0..SCHEDULERS {
             if self.is_cut(Who::Scheduler(index)) {
                 continue;
@@ -92,11 +92,11 @@ impl World {
             let State::Leading(leader) = &mut self.schedulers[index].state else {
                 continue;
             };
-            heard = true;
+            delivered = true;
             let number = leader.enter(call);
             let agent = |index: usize| AgentId::parse(format!("agent-{index}")).unwrap();
-            let event = match ask.clone() {
-                Ask::Reports(index, reports) => {
+            let event = match request.clone() {
+                Request::Reports(index, reports) => {
                     let agent = agent(index);
                     Event::Reported {
                         from: RequestId::new(number),
@@ -104,7 +104,7 @@ impl World {
                         reports,
                     }
                 }
-                Ask::Heartbeat(index, heartbeat) => {
+                Request::Heartbeat(index, heartbeat) => {
                     let agent = agent(index);
                     Event::HeartbeatReceived {
                         from: RequestId::new(number),
@@ -112,9 +112,9 @@ impl World {
                         heartbeat,
                     }
                 }
-                Ask::Question(question) => {
+                Request::Question(question) => {
                     let traceparent = None;
-                    Event::Asked {
+                    Event::RequestReceived {
                         question: question(number),
                         traceparent,
                     }
@@ -123,55 +123,55 @@ impl World {
             // A frozen process finds it in its socket when it thaws.
             match self.until(&self.frozen_until, Who::Scheduler(index)) > self.now {
                 true => leader_inbox(&mut self.schedulers[index], event),
-                false => self.take_in(index, Some(event)),
+                false => self.step(index, Some(event)),
             }
         }
-        if !heard {
-            self.plan(5, What::Answered(call, Reply::Nobody));
+        if !delivered {
+            self.plan(5, SimEvent::Answered(call, Reply::NoResponder));
         }
     }
 
-    pub(super) fn take_in(&mut self, index: usize, event: Option<Event>) {
+    pub(super) fn step(&mut self, index: usize, event: Option<Event>) {
         let now = self.now;
         // Found out before anything is written.
         if self.schedulers[index].lease_until <= now {
             return self.depose(index);
         }
         if let State::Leading(leader) = &mut self.schedulers[index].state {
-            let wants = leader.take_in(event, now);
-            self.perform(index, wants);
+            let outputs = leader.step(event, now);
+            self.perform(index, outputs);
         }
     }
 
-    pub(super) fn perform(&mut self, index: usize, wants: Wants) {
+    pub(super) fn perform(&mut self, index: usize, outputs: Outputs) {
         let term = self.schedulers[index].term;
-        if wants.unsure {
-            return self.unsure(index);
+        if outputs.indeterminate {
+            return self.indeterminate(index);
         }
         let mut commits = BTreeSet::new();
-        for (commit, write) in wants.writes {
+        for (commit, write) in outputs.writes {
             self.send(index, commit, write);
             commits.insert(commit);
         }
         for commit in commits {
-            self.plan(WRITE_DEADLINE, What::NotStored(index, term, commit));
+            self.plan(WRITE_DEADLINE, SimEvent::NotStored(index, term, commit));
         }
-        for act in wants.acts {
+        for act in outputs.acts {
             self.act(index, act);
         }
         let now = self.now;
-        let mut settle = None;
+        let mut planned = None;
         if let Some(leader) = self.leader(index, term)
             && let Some(due) = leader.core.next_due()
         {
             let due = due.as_millis().max(now) + 1;
-            if leader.settles_at.is_none_or(|planned| due < planned) {
-                leader.settles_at = Some(due);
-                settle = Some(due);
+            if leader.due_at.is_none_or(|planned| due < planned) {
+                leader.due_at = Some(due);
+                planned = Some(due);
             }
         }
-        if let Some(due) = settle {
-            self.plan(due - now, What::Settle(index, term));
+        if let Some(due) = planned {
+            self.plan(due - now, SimEvent::Due(index, term));
         }
     }
 
@@ -183,7 +183,7 @@ impl World {
         let scheduler = &mut self.schedulers[index];
         scheduler.sent_until = scheduler.sent_until.max(now + delay);
         let (after, term) = (scheduler.sent_until - now, scheduler.term);
-        self.plan(after, What::Write(index, term, commit, write));
+        self.plan(after, SimEvent::Write(index, term, commit, write));
     }
 
     pub(super) fn act(&mut self, index: usize, act: Action) {
@@ -194,7 +194,7 @@ impl World {
                 let State::Leading(leader) = &mut self.schedulers[index].state else {
                     return;
                 };
-                let Some(call) = leader.askers.remove(&to) else {
+                let Some(call) = leader.requesters.remove(&to) else {
                     return;
                 };
                 let reply = match answer {
@@ -203,7 +203,7 @@ impl World {
                     Answer::Refused(error) if error.retry == Retry::Never => {
                         Reply::Client(Answer::Refused(error))
                     }
-                    Answer::Refused(_) => Reply::Nobody,
+                    Answer::Refused(_) => Reply::NoResponder,
                     answer => Reply::Client(answer),
                 };
                 if let (Reply::Reports(reply), Some(Call::Reports { agent, .. })) =
@@ -220,7 +220,7 @@ impl World {
                     }
                 }
                 if let Some(after) = self.journey(me, Who::World) {
-                    self.plan(after, What::Answered(call, reply));
+                    self.plan(after, SimEvent::Answered(call, reply));
                 }
             }
             Action::Offer {
@@ -231,11 +231,11 @@ impl World {
             Action::Command { agent, command, .. } => {
                 let to = index_of(&agent);
                 let boot = self.machines[to].boot;
-                // Sent again when nobody confirms it; here, whether or not.
+                // Sent again when the agent does not confirm it; here, in any case.
                 for again in [0, 1_000] {
                     if let Some(after) = self.journey(me, Who::Agent(to)) {
-                        let news = News::Command(command.clone());
-                        self.plan(again + after, What::Reach(to, boot, news));
+                        let delivery = Delivery::Command(command.clone());
+                        self.plan(again + after, SimEvent::Reach(to, boot, delivery));
                     }
                 }
             }
@@ -248,7 +248,10 @@ impl World {
                 if let Some(leader) = self.leader(index, term) {
                     leader.claims.insert(key.clone());
                 }
-                self.plan(WRITE_DEADLINE, What::ClaimLost(index, term, key.clone()));
+                self.plan(
+                    WRITE_DEADLINE,
+                    SimEvent::ClaimLost(index, term, key.clone()),
+                );
                 self.send(index, 0, Write::Claim(key, record, replaces));
             }
             _ => {}
@@ -264,7 +267,7 @@ impl World {
         if died || self.is_cut(Who::Scheduler(index)) {
             return;
         }
-        self.tell(|| format!("scheduler {index} of term {term} writes {write}"));
+        self.trace(|| format!("scheduler {index} of term {term} writes {write}"));
         let changed = match &write {
             Write::Job(record, _) | Write::LastOfKey(record, _) => Some(record.job.id.clone()),
             _ => None,
@@ -275,7 +278,7 @@ impl World {
             .cloned();
         let outcome = self.store.write(write);
         if let Outcome::Conflict = outcome {
-            self.tell(|| "  which is refused: there is a newer one".to_owned());
+            self.trace(|| "  which is refused: there is a newer one".to_owned());
         } else if let Some(id) = changed {
             self.check_change(index, before.map(|(_, record)| record).as_ref(), &id);
         }
@@ -283,12 +286,12 @@ impl World {
             let to = offer.agent;
             let boot = self.machines[to].boot;
             if let Some(after) = self.journey(Who::World, Who::Agent(to)) {
-                self.plan(after, What::Reach(to, boot, News::Offer(offer)));
+                self.plan(after, SimEvent::Reach(to, boot, Delivery::Offer(offer)));
             }
             return;
         }
         if let Some(after) = self.journey(Who::World, Who::Scheduler(index)) {
-            self.plan(after, What::Stored(index, term, commit, outcome));
+            self.plan(after, SimEvent::Stored(index, term, commit, outcome));
         }
     }
 
@@ -301,8 +304,8 @@ impl World {
             return self.depose(index);
         }
         if let Some(leader) = self.leader(index, term) {
-            let wants = leader.stored(commit, outcome, now);
-            self.perform(index, wants);
+            let outputs = leader.stored(commit, outcome, now);
+            self.perform(index, outputs);
         }
     }
 
@@ -311,7 +314,7 @@ impl World {
             .leader(index, term)
             .is_some_and(|leader| leader.claims.remove(&key));
         if waits {
-            self.take_in(index, Some(Event::KeyClaimed { key, outcome }));
+            self.step(index, Some(Event::KeyClaimed { key, outcome }));
         }
     }
 }

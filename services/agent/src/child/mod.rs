@@ -1,6 +1,6 @@
-//! Looks after one child process from its start to its end.
+//! Child supervisor: one child process from its start to its end.
 //!
-//! One task per child owns its process group, so that nobody signals a group that is gone. Readers drain its
+//! One task per child owns its process group, so that no task signals a group that is gone. Readers drain its
 //! output, stdin passes live commands on; what matters comes back to the driver as events.
 
 mod output;
@@ -35,9 +35,9 @@ use stdin::Language;
 const COMMANDS: usize = 16;
 /// How often progress is reported.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
-/// How often an encoder is looked at, at most; a fourth of the stall timeout when that is shorter.
-const LOOK_PERIOD: Duration = Duration::from_millis(250);
-/// An encoder that waits for its source obeys a second request only.
+/// How often an encoder is checked, at most; a fourth of the stall timeout when that is shorter.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// An encoder that waits for its source handles a second request only.
 const SECOND_TERM_AFTER: Duration = Duration::from_secs(2);
 /// How long the last output may take to be read after the end, and how long to be stored.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ pub(crate) enum Work {
     Ffmpeg(FfmpegPlan),
 }
 
-/// How a child is told things.
+/// The inputs of a child.
 #[derive(Debug)]
 pub(crate) struct Handle {
     stop_level: watch::Sender<StopLevel>,
@@ -77,7 +77,7 @@ enum StopLevel {
     Kill,
 }
 
-/// A live command on its way to a child.
+/// A live command in flight to a child.
 #[derive(Debug)]
 pub(crate) struct LiveCommand {
     pub(crate) command: String,
@@ -111,13 +111,13 @@ impl Handle {
             .map_err(|error| error.into_inner())
     }
 
-    /// Says something in the child's log.
+    /// Writes a note to the child's log.
     pub(crate) fn note(&self, line: &str) {
-        self.notes.say(line);
+        self.notes.write(line);
     }
 }
 
-/// Starts a child; what becomes of it comes as events, [`Event::Exited`] last and always.
+/// Starts a child; its progress arrives as events, [`Event::Exited`] last and always.
 pub(crate) fn start(
     context: &Context,
     placement: JobAttempt,
@@ -125,7 +125,7 @@ pub(crate) fn start(
     restartable: bool,
 ) -> Handle {
     let (stop_level, stop_requested) = watch::channel(StopLevel::None);
-    let (commands, asked) = mpsc::channel(COMMANDS);
+    let (commands, receiver) = mpsc::channel(COMMANDS);
     let (sink, shipment, shipped) = logs::channel(context.log_limits);
     let handle = Handle {
         stop_level,
@@ -139,16 +139,16 @@ pub(crate) fn start(
         ExitPolicy::Optional,
         shipping.instrument(span.clone()),
     );
-    let tender = ChildSupervisor {
+    let supervisor = ChildSupervisor {
         context: context.clone(),
         placement,
         restartable,
         stop_requested,
     };
-    let tending = tender.run(work, sink, asked, shipped);
+    let supervision = supervisor.run(work, sink, receiver, shipped);
     context
         .tasks
-        .spawn("child", ExitPolicy::Optional, tending.instrument(span));
+        .spawn("child", ExitPolicy::Optional, supervision.instrument(span));
     handle
 }
 
@@ -164,17 +164,17 @@ impl ChildSupervisor {
         mut self,
         work: Work,
         sink: LogSink,
-        asked: mpsc::Receiver<LiveCommand>,
+        commands: mpsc::Receiver<LiveCommand>,
         shipped: oneshot::Receiver<()>,
     ) -> Result<(), Infallible> {
         let exit = match work {
-            Work::Exec(plan) => self.exec(plan, &sink, asked).await,
-            Work::Ffmpeg(plan) => self.ffmpeg(plan, &sink, asked).await,
+            Work::Exec(plan) => self.exec(plan, &sink, commands).await,
+            Work::Ffmpeg(plan) => self.ffmpeg(plan, &sink, commands).await,
         };
         drop(sink);
-        // Whoever sees the end of a job finds its whole log, unless the bus is slow or away.
+        // When the end of a job is visible its whole log is stored, unless the bus is slow or away.
         let _ = timeout(LAST_WORDS, shipped).await;
-        self.say(Event::Exited(self.placement.clone(), exit)).await;
+        self.send(Event::Exited(self.placement.clone(), exit)).await;
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl ChildSupervisor {
         &mut self,
         plan: ExecPlan,
         sink: &LogSink,
-        asked: mpsc::Receiver<LiveCommand>,
+        commands: mpsc::Receiver<LiveCommand>,
     ) -> Exit {
         if !plan.cwd.is_dir() {
             let reason = format!("the folder {} does not exist", plan.cwd.display());
@@ -203,8 +203,8 @@ impl ChildSupervisor {
             Err(exit) => return exit,
         };
         let readers = Readers::of_program(&mut child, sink);
-        self.open_desk(&mut child, Language::Json, asked);
-        self.say(Event::Working(self.placement.clone())).await;
+        self.open_stdin(&mut child, Language::Json, commands);
+        self.send(Event::Working(self.placement.clone())).await;
         let status = loop {
             // Both are cancel-safe: a watch keeps what is unseen, and waiting for a child only looks.
             tokio::select! {
@@ -222,7 +222,7 @@ impl ChildSupervisor {
         &mut self,
         plan: FfmpegPlan,
         sink: &LogSink,
-        asked: mpsc::Receiver<LiveCommand>,
+        commands: mpsc::Receiver<LiveCommand>,
     ) -> Exit {
         if let Err(reason) = make_folder(&plan.output).await {
             return Exit::NotStarted { reason };
@@ -241,8 +241,8 @@ impl ChildSupervisor {
         };
         let (dialog, progress, replies) = Dialog::new();
         let readers = Readers::of_ffmpeg(&mut child, sink, dialog);
-        self.open_desk(&mut child, Language::Ffmpeg(replies), asked);
-        let mut look = Look::new(progress, self.context.stall_timeout);
+        self.open_stdin(&mut child, Language::Ffmpeg(replies), commands);
+        let mut watch = EncoderWatch::new(progress, self.context.stall_timeout);
         let mut second_term = None;
         let status = loop {
             // All are cancel-safe: a watch keeps what is unseen, an interval and a wait only look.
@@ -253,20 +253,20 @@ impl ChildSupervisor {
                     second_term = Some(Instant::now() + SECOND_TERM_AFTER);
                 }
                 status = child.wait() => break status,
-                _ = look.interval.tick() => {
+                _ = watch.interval.tick() => {
                     if second_term.take_if(|at| *at <= Instant::now()).is_some() {
                         group.signal(Signal::TERM);
                     }
-                    for event in look.look(&self.placement) {
-                        self.say(event).await;
+                    for event in watch.observe(&self.placement) {
+                        self.send(event).await;
                     }
                 }
             }
         };
         drop(group);
         let tail = readers.finish(LAST_WORDS).await;
-        for event in look.last_look(&self.placement) {
-            self.say(event).await;
+        for event in watch.last_observation(&self.placement) {
+            self.send(event).await;
         }
         exit_of(status, tail)
     }
@@ -279,17 +279,22 @@ impl ChildSupervisor {
         })
     }
 
-    fn open_desk(&self, child: &mut Child, language: Language, asked: mpsc::Receiver<LiveCommand>) {
-        let desk = stdin::serve(
+    fn open_stdin(
+        &self,
+        child: &mut Child,
+        language: Language,
+        commands: mpsc::Receiver<LiveCommand>,
+    ) {
+        let commands = stdin::serve(
             self.placement.clone(),
             child.stdin.take(),
             language,
-            asked,
+            commands,
             self.context.events.clone(),
         );
         self.context
             .tasks
-            .spawn("commands", ExitPolicy::Optional, desk.in_current_span());
+            .spawn("commands", ExitPolicy::Optional, commands.in_current_span());
     }
 
     fn escalate(&mut self, group: &Group) {
@@ -300,14 +305,14 @@ impl ChildSupervisor {
         }
     }
 
-    async fn say(&self, event: Event) {
-        // Fails when the driver is gone; then there is nobody who would want to know.
+    async fn send(&self, event: Event) {
+        // Fails when the driver is gone; then no receiver is left.
         let _ = self.context.events.send(event).await;
     }
 }
 
 /// Looks at an encoder's progress now and then.
-struct Look {
+struct EncoderWatch {
     progress: watch::Receiver<Progress>,
     interval: Interval,
     started: Instant,
@@ -317,9 +322,9 @@ struct Look {
     reported: Option<Instant>,
 }
 
-impl Look {
+impl EncoderWatch {
     fn new(progress: watch::Receiver<Progress>, stall_timeout: Duration) -> Self {
-        let period = LOOK_PERIOD
+        let period = POLL_INTERVAL
             .min(stall_timeout / 4)
             .max(Duration::from_millis(1));
         let mut interval = tokio::time::interval(period);
@@ -335,7 +340,7 @@ impl Look {
         }
     }
 
-    fn look(&mut self, placement: &JobAttempt) -> Vec<Event> {
+    fn observe(&mut self, placement: &JobAttempt) -> Vec<Event> {
         let progress = self.progress.borrow().clone();
         let mut events = Vec::new();
         if !self.works && progress.has_output() {
@@ -357,7 +362,7 @@ impl Look {
     }
 
     /// After the end: the last numbers, and that it worked if it was too quick to be seen.
-    fn last_look(&mut self, placement: &JobAttempt) -> Vec<Event> {
+    fn last_observation(&mut self, placement: &JobAttempt) -> Vec<Event> {
         let progress = self.progress.borrow().clone();
         if !progress.has_output() {
             return Vec::new();

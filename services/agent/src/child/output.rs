@@ -1,4 +1,4 @@
-//! Reading what a child writes: always, and faster than anything is done with it.
+//! Output of a child: read always, and faster than it is processed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ pub(super) struct Replies {
     pub(super) refused: u64,
 }
 
-/// What is heard from ffmpeg beside its log.
+/// Output of ffmpeg beside its log.
 pub(super) struct Dialog {
     progress: watch::Sender<Progress>,
     replies: watch::Sender<Replies>,
@@ -108,7 +108,7 @@ impl Readers {
     }
 
     /// Waits for the last output, but not for ever: a process that left the group may hold the pipes open.
-    /// Gives the last lines of standard error.
+    /// Returns the last lines of standard error.
     pub(super) async fn finish(mut self, patience: Duration) -> Vec<String> {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(patience, all).await.is_err() {

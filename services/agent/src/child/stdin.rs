@@ -1,4 +1,4 @@
-//! Passes live commands to a child's standard input, one after the other, and learns whether they were obeyed.
+//! Standard input of a child: live commands, one after the other, and whether they were handled.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -35,21 +35,21 @@ pub(super) async fn serve(
     placement: JobAttempt,
     mut stdin: Option<ChildStdin>,
     mut language: Language,
-    mut asked: mpsc::Receiver<LiveCommand>,
+    mut commands: mpsc::Receiver<LiveCommand>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), Infallible> {
-    while let Some(asked) = asked.recv().await {
+    while let Some(command) = commands.recv().await {
         let outcome = match (&mut stdin, &mut language) {
             (None, _) => Err("the program takes no commands".to_owned()),
-            (Some(stdin), Language::Json) => write(stdin, &json_line(&asked)).await,
+            (Some(stdin), Language::Json) => write(stdin, &json_line(&command)).await,
             (Some(stdin), Language::Ffmpeg(replies)) => {
-                set_volume(stdin, replies, asked.command == "mute").await
+                set_volume(stdin, replies, command.command == "mute").await
             }
         };
         let event = Event::Controlled {
             placement: placement.clone(),
-            command: asked.command,
-            answer: asked.answer,
+            command: command.command,
+            answer: command.answer,
             outcome,
         };
         if events.send(event).await.is_err() {
@@ -59,8 +59,8 @@ pub(super) async fn serve(
     Ok(())
 }
 
-fn json_line(asked: &LiveCommand) -> String {
-    let line = json!({"command": asked.command, "args": asked.args});
+fn json_line(command: &LiveCommand) -> String {
+    let line = json!({"command": command.command, "args": command.args});
     format!("{line}\n")
 }
 

@@ -1,4 +1,4 @@
-//! What the owner asks of a job: every question is answered, whatever becomes of it.
+//! Commands of the owner: every command is answered, whatever its outcome.
 
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{AgentReport, CommandReply};
@@ -12,7 +12,12 @@ use super::job::EndReason;
 use crate::executors::Verdict;
 
 impl Core {
-    pub(super) fn asked(&mut self, placement: JobAttempt, request: Request, answer: AnswerId) {
+    pub(super) fn command_received(
+        &mut self,
+        placement: JobAttempt,
+        request: Request,
+        answer: AnswerId,
+    ) {
         if !self.jobs.contains_key(&placement) {
             let text = format!(
                 "this agent does not have attempt {} of job {}",
@@ -22,7 +27,7 @@ impl Core {
         }
         match request {
             Request::Stop { deadline } => {
-                self.stop(placement, EndReason::Asked, deadline);
+                self.stop(placement, EndReason::Requested, deadline);
                 self.reply(answer, JsonObject::new());
             }
             Request::Kill => {
@@ -94,7 +99,7 @@ impl Core {
             } else {
                 ("unmute", "the sound is on")
             };
-            self.happened(placement, kind, message.to_owned(), None);
+            self.record_event(placement, kind, message.to_owned(), None);
         }
         let mut fields = JsonObject::new();
         fields.insert("success".to_owned(), Value::Bool(outcome.is_ok()));

@@ -1,4 +1,4 @@
-//! How jobs are brought to an end: asked to stop, killed, silenced because they may run elsewhere, drained.
+//! Ends of jobs: stopped, killed, revoked because they may run elsewhere, drained.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use quintet_contract::job::{JobAttempt, JobStatus};
 
 use super::Core;
 use super::event::{Deadline, Effect, Leaving};
-use super::job::{EndReason, Job, Stage, StopLevel};
+use super::job::{EndReason, Job, JobPhase, StopLevel};
 
 impl Core {
     /// Begins to stop a job; only what was not under way before has effects.
@@ -14,23 +14,23 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&placement) else {
             return;
         };
-        match &mut job.stage {
-            Stage::Accepted if why == EndReason::Shutdown => {
+        match &mut job.phase {
+            JobPhase::Accepted if why == EndReason::Shutdown => {
                 self.rescind_acceptance(placement, "this agent is about to leave");
             }
-            Stage::Accepted => {
+            JobPhase::Accepted => {
                 let ended = why.end_unstarted();
                 self.end(placement, ended);
             }
-            Stage::Live {
+            JobPhase::Live {
                 status,
-                fate,
+                end_reason,
                 stop_level,
             } => {
-                if *fate == EndReason::Own
-                    || (*fate == EndReason::Shutdown && why == EndReason::Asked)
+                if *end_reason == EndReason::Own
+                    || (*end_reason == EndReason::Shutdown && why == EndReason::Requested)
                 {
-                    *fate = why;
+                    *end_reason = why;
                 }
                 if *status == JobStatus::Stopping || *stop_level == StopLevel::Killed {
                     return;
@@ -42,26 +42,26 @@ impl Core {
                 self.effects
                     .push(Effect::Schedule(placement, Deadline::Stop, grace));
             }
-            Stage::Ended { .. } => {}
+            JobPhase::Ended { .. } => {}
         }
     }
 
     pub(super) fn kill(&mut self, placement: JobAttempt) {
-        match self.jobs.get_mut(&placement).map(|job| &mut job.stage) {
-            Some(Stage::Accepted) => self.end(placement, EndReason::Asked.end_unstarted()),
-            Some(Stage::Live { fate, .. }) => {
-                if matches!(fate, EndReason::Own | EndReason::Shutdown) {
-                    *fate = EndReason::Asked;
+        match self.jobs.get_mut(&placement).map(|job| &mut job.phase) {
+            Some(JobPhase::Accepted) => self.end(placement, EndReason::Requested.end_unstarted()),
+            Some(JobPhase::Live { end_reason, .. }) => {
+                if matches!(end_reason, EndReason::Own | EndReason::Shutdown) {
+                    *end_reason = EndReason::Requested;
                 }
-                self.press_kill(&placement);
+                self.escalate_to_kill(&placement);
             }
-            Some(Stage::Ended { .. }) | None => {}
+            Some(JobPhase::Ended { .. }) | None => {}
         }
     }
 
-    pub(super) fn press_kill(&mut self, placement: &JobAttempt) {
+    pub(super) fn escalate_to_kill(&mut self, placement: &JobAttempt) {
         if let Some(Job {
-            stage: Stage::Live { stop_level, .. },
+            phase: JobPhase::Live { stop_level, .. },
             ..
         }) = self.jobs.get_mut(placement)
             && *stop_level != StopLevel::Killed
@@ -72,25 +72,25 @@ impl Core {
     }
 
     pub(super) fn stop_overdue(&mut self, placement: &JobAttempt) {
-        if let Some(Stage::Live {
+        if let Some(JobPhase::Live {
             stop_level: StopLevel::Terminated,
             ..
-        }) = self.stage_of(placement)
+        }) = self.phase_of(placement)
         {
             let line = "the job did not stop in time and is killed".to_owned();
             self.effects.push(Effect::Note(placement.clone(), line));
-            self.press_kill(placement);
+            self.escalate_to_kill(placement);
         }
     }
 
     /// The job must not be here any more: kill it, list it no longer, report nothing.
-    pub(super) fn silence(&mut self, placement: &JobAttempt) {
-        match self.jobs.get_mut(placement).map(|job| &mut job.stage) {
-            Some(Stage::Live { fate, .. }) => {
-                *fate = EndReason::Silenced;
-                self.press_kill(placement);
+    pub(super) fn revoke(&mut self, placement: &JobAttempt) {
+        match self.jobs.get_mut(placement).map(|job| &mut job.phase) {
+            Some(JobPhase::Live { end_reason, .. }) => {
+                *end_reason = EndReason::Revoked;
+                self.escalate_to_kill(placement);
             }
-            Some(Stage::Accepted | Stage::Ended { .. }) => {
+            Some(JobPhase::Accepted | JobPhase::Ended { .. }) => {
                 self.jobs.remove(placement);
             }
             None => {}
@@ -109,7 +109,7 @@ impl Core {
             let line = "no contact with the scheduler: the job may be started elsewhere and is killed here";
             self.effects
                 .push(Effect::Note(placement.clone(), line.to_owned()));
-            self.silence(&placement);
+            self.revoke(&placement);
         }
     }
 
@@ -120,7 +120,7 @@ impl Core {
         }
         let all: Vec<JobAttempt> = self.jobs.keys().cloned().collect();
         for placement in all {
-            self.silence(&placement);
+            self.revoke(&placement);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What can happen to an agent, and what it does about it.
+//! Events and effects of an agent.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::executors::Plan;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AnswerId(pub(crate) u64);
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// The owner takes us; its timings.
@@ -24,15 +24,15 @@ pub(crate) enum Event {
     /// An acceptance is stored: the job may start.
     Confirmed(JobAttempt),
     /// The owner does not want this placement here any more.
-    Unwanted(JobAttempt),
+    Revoked(JobAttempt),
     /// The owner asks something of a job.
-    Asked {
+    CommandReceived {
         placement: JobAttempt,
         request: Request,
         answer: AnswerId,
     },
     /// The owner asks something that this version does not know.
-    NotUnderstood { answer: AnswerId },
+    UnknownCommand { answer: AnswerId },
     /// The job does what it is for.
     Working(JobAttempt),
     /// The job is this far.
@@ -100,7 +100,7 @@ pub(crate) enum Leaving {
 pub(crate) enum Effect {
     /// Report to the owner.
     Report(AgentReport),
-    /// Start the job; the flag says whether it may be started elsewhere when this agent is not heard any more.
+    /// Start the job; the flag is whether it may be started elsewhere when this agent loses contact.
     Start(JobAttempt, Plan, bool),
     /// Ask the job's processes to end.
     Terminate(JobAttempt),
@@ -117,14 +117,14 @@ pub(crate) enum Effect {
     Schedule(JobAttempt, Deadline, Duration),
     /// Answer a command.
     Answer(AnswerId, Result<CommandReply, ErrorReply>),
-    /// Keep a happening of the job.
-    Happened {
+    /// Store an event of the job.
+    RecordEvent {
         placement: JobAttempt,
         kind: &'static str,
         message: String,
         data: Option<Value>,
     },
-    /// Say something in the job's log.
+    /// Write a note to the job's log.
     Note(JobAttempt, String),
     /// Leave.
     Leave(Leaving),
@@ -146,7 +146,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// What the exit says about the job.
+    /// The outcome of the job by its exit.
     pub(super) fn into_result(self) -> Result<(), JobError> {
         let (code, message) = match &self {
             Self::Success => return Ok(()),

@@ -1,4 +1,4 @@
-//! One placement on this agent, and the stages of its life here.
+//! A job: one placement on this agent, and its phases.
 
 use quintet_contract::job::{JobError, JobStatus};
 
@@ -8,14 +8,14 @@ use crate::executors::Plan;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) plan: Plan,
-    /// Whether the owner may start it elsewhere when it does not hear this agent.
+    /// Whether the owner may start it elsewhere when this agent loses contact.
     pub(super) restartable: bool,
-    pub(super) stage: Stage,
+    pub(super) phase: JobPhase,
 }
 
 /// How far it is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Stage {
+pub(super) enum JobPhase {
     /// Waits for the confirmation; nothing was started.
     Accepted,
     /// Started, and not known to be gone.
@@ -23,11 +23,11 @@ pub(super) enum Stage {
         /// STARTING, RUNNING or STOPPING.
         status: JobStatus,
         /// What its end will mean.
-        fate: EndReason,
+        end_reason: EndReason,
         /// What was done to end it.
         stop_level: StopLevel,
     },
-    /// Gone; its end is on its way to the owner.
+    /// Gone; its end is in flight to the owner.
     Ended {
         /// How it was listed last.
         last: JobStatus,
@@ -37,16 +37,16 @@ pub(super) enum Stage {
 /// What the end of a process will mean.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum EndReason {
-    /// What its exit says.
+    /// Its outcome by its exit.
     Own,
     /// It was asked to stop: that it ended is well.
-    Asked,
+    Requested,
     /// The agent leaves.
     Shutdown,
     /// It failed already.
     Failed(JobError),
-    /// Nobody is to hear of it.
-    Silenced,
+    /// Its end is not reported.
+    Revoked,
 }
 
 /// What was done to end a process.
@@ -57,19 +57,19 @@ pub(super) enum StopLevel {
     Killed,
 }
 
-impl Stage {
+impl JobPhase {
     /// Just started.
     pub(super) const fn live() -> Self {
         Self::Live {
             status: JobStatus::Starting,
-            fate: EndReason::Own,
+            end_reason: EndReason::Own,
             stop_level: StopLevel::None,
         }
     }
 }
 
 impl EndReason {
-    /// How a job ends that was not started or whose exit says nothing.
+    /// The end of a job that was not started or whose exit decides nothing.
     pub(super) fn end_unstarted(&self) -> Result<(), JobError> {
         match self {
             Self::Shutdown => Err(JobError::new(
@@ -77,7 +77,7 @@ impl EndReason {
                 "the agent was shut down before the job was done",
             )),
             Self::Failed(error) => Err(error.clone()),
-            Self::Own | Self::Asked | Self::Silenced => Ok(()),
+            Self::Own | Self::Requested | Self::Revoked => Ok(()),
         }
     }
 }
@@ -85,30 +85,30 @@ impl EndReason {
 impl Job {
     /// How hellos and heartbeats list it; `None` when they must not.
     pub(super) fn listed_status(&self) -> Option<JobStatus> {
-        match &self.stage {
-            Stage::Accepted => Some(JobStatus::Accepted),
-            Stage::Live {
-                fate: EndReason::Silenced,
+        match &self.phase {
+            JobPhase::Accepted => Some(JobStatus::Accepted),
+            JobPhase::Live {
+                end_reason: EndReason::Revoked,
                 ..
             } => None,
-            Stage::Live { status, .. } => Some(*status),
-            Stage::Ended { last } => Some(*last),
+            JobPhase::Live { status, .. } => Some(*status),
+            JobPhase::Ended { last } => Some(*last),
         }
     }
 
     /// Whether it takes a slot: until its process is gone.
     pub(super) fn takes_slot(&self) -> bool {
-        match self.stage {
-            Stage::Accepted | Stage::Live { .. } => true,
-            Stage::Ended { .. } => false,
+        match self.phase {
+            JobPhase::Accepted | JobPhase::Live { .. } => true,
+            JobPhase::Ended { .. } => false,
         }
     }
 
     /// Whether it can take live commands.
     pub(super) fn is_running(&self) -> bool {
-        match self.stage {
-            Stage::Live { status, .. } => status == JobStatus::Running,
-            Stage::Accepted | Stage::Ended { .. } => false,
+        match self.phase {
+            JobPhase::Live { status, .. } => status == JobStatus::Running,
+            JobPhase::Accepted | JobPhase::Ended { .. } => false,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What an agent does when: pure, synchronous, total. Events in, effects out.
+//! The core of an agent: pure, synchronous, total. Events in, effects out.
 //!
-//! Each placement is a [`job::Job`] with a stage. A job that may run elsewhere is *silenced*: killed, no
+//! Each placement is a [`job::Job`] with a phase. A job that may run elsewhere is *silenced*: killed, no
 //! longer listed, its end not reported; its slot is free only when its process is gone.
 
 mod command;
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::executors::Abilities;
 pub(crate) use event::{AnswerId, Deadline, Effect, Event, Exit, Leaving, Request};
-use job::{EndReason, Job, Stage};
+use job::{EndReason, Job, JobPhase};
 
 /// Placements that are remembered after they were answered, so that an offer that comes again is one job.
 const REMEMBERED: usize = 4096;
@@ -92,13 +92,13 @@ impl Core {
             Event::Welcome(settings) => self.settings = settings,
             Event::Assigned(assignment) => self.assigned(*assignment),
             Event::Confirmed(placement) => self.confirmed(placement),
-            Event::Unwanted(placement) => self.silence(&placement),
-            Event::Asked {
+            Event::Revoked(placement) => self.revoke(&placement),
+            Event::CommandReceived {
                 placement,
                 request,
                 answer,
-            } => self.asked(placement, request, answer),
-            Event::NotUnderstood { answer } => {
+            } => self.command_received(placement, request, answer),
+            Event::UnknownCommand { answer } => {
                 let text = "this agent does not know that command; a newer version may";
                 self.refuse(answer, ErrorReply::new(ErrorCode::UnknownCommand, text));
             }
@@ -141,7 +141,7 @@ impl Core {
         }
         // A newer attempt means that the owner gave up the older ones.
         for older in self.older_attempts(&placement) {
-            self.silence(&older);
+            self.revoke(&older);
         }
         if self.leaving.is_some() {
             return self.reject(placement, "this agent is about to leave".to_owned());
@@ -156,7 +156,7 @@ impl Core {
         let job = Job {
             plan,
             restartable: assignment.restartable,
-            stage: Stage::Accepted,
+            phase: JobPhase::Accepted,
         };
         self.jobs.insert(placement.clone(), job);
         self.effects.push(Effect::Report(AgentReport::AssignAck {
@@ -206,10 +206,10 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&placement) else {
             return;
         };
-        if job.stage != Stage::Accepted {
+        if job.phase != JobPhase::Accepted {
             return;
         }
-        job.stage = Stage::live();
+        job.phase = JobPhase::live();
         let (plan, restartable) = (job.plan.clone(), job.restartable);
         self.update(&placement, JobStatus::Starting);
         self.effects
@@ -221,13 +221,13 @@ impl Core {
         self.rescind_acceptance(placement, text);
     }
 
-    /// Takes an acceptance back: the job was not started, and may go to somebody else whatever its policy says. It is
+    /// Rescinds an acceptance: the job was not started, and may go to another agent whatever its policy is. It is
     /// listed until the owner has stored that, or it would be missed.
     fn rescind_acceptance(&mut self, placement: JobAttempt, why: &str) {
         if let Some(job) = self.jobs.get_mut(&placement)
-            && job.stage == Stage::Accepted
+            && job.phase == JobPhase::Accepted
         {
-            job.stage = Stage::Ended {
+            job.phase = JobPhase::Ended {
                 last: JobStatus::Accepted,
             };
             self.reject(placement, why.to_owned());
@@ -242,7 +242,7 @@ impl Core {
 
     fn working(&mut self, placement: JobAttempt) {
         if let Some(Job {
-            stage: Stage::Live { status, .. },
+            phase: JobPhase::Live { status, .. },
             ..
         }) = self.jobs.get_mut(&placement)
             && *status == JobStatus::Starting
@@ -263,10 +263,10 @@ impl Core {
                 attempt: Some(placement.attempt),
                 metadata,
             }));
-            self.happened(
+            self.record_event(
                 placement,
                 "progress",
-                "encoding goes on".to_owned(),
+                "encoding continues".to_owned(),
                 Some(data),
             );
         }
@@ -274,18 +274,18 @@ impl Core {
 
     fn stalled(&mut self, placement: JobAttempt, after: Duration) {
         if let Some(Job {
-            stage:
-                Stage::Live {
-                    fate: fate @ EndReason::Own,
+            phase:
+                JobPhase::Live {
+                    end_reason: end_reason @ EndReason::Own,
                     ..
                 },
             ..
         }) = self.jobs.get_mut(&placement)
         {
             let text = format!("no frame and no byte for {} ms", after.as_millis());
-            *fate = EndReason::Failed(JobError::new("STALLED", text.clone()));
-            self.happened(placement.clone(), "stalled", text, None);
-            self.press_kill(&placement);
+            *end_reason = EndReason::Failed(JobError::new("STALLED", text.clone()));
+            self.record_event(placement.clone(), "stalled", text, None);
+            self.escalate_to_kill(&placement);
         }
     }
 
@@ -294,18 +294,18 @@ impl Core {
             return;
         };
         let restartable = job.restartable;
-        let Stage::Live { fate, .. } = &job.stage else {
+        let JobPhase::Live { end_reason, .. } = &job.phase else {
             return;
         };
-        let ended = match fate {
-            EndReason::Silenced => {
+        let ended = match end_reason {
+            EndReason::Revoked => {
                 self.jobs.remove(&placement);
                 return;
             }
             EndReason::Own => exit.into_result(),
-            EndReason::Asked => Ok(()),
+            EndReason::Requested => Ok(()),
             EndReason::Failed(error) => Err(exit.explain(error.clone())),
-            // Its owner starts it again elsewhere, if its policy says so; that needs a failure.
+            // Its owner starts it again elsewhere, if its policy allows it; that needs a failure.
             EndReason::Shutdown if restartable => EndReason::Shutdown.end_unstarted(),
             EndReason::Shutdown => Ok(()),
         };
@@ -317,7 +317,7 @@ impl Core {
             return;
         };
         let last = job.listed_status().unwrap_or(JobStatus::Stopping);
-        job.stage = Stage::Ended { last };
+        job.phase = JobPhase::Ended { last };
         let (status, error) = match ended {
             Ok(()) => (JobStatus::Stopped, None),
             Err(error) => (JobStatus::Failed, Some(error)),
@@ -331,19 +331,19 @@ impl Core {
     }
 
     fn final_stored(&mut self, placement: &JobAttempt) {
-        if let Some(Stage::Ended { .. }) = self.stage_of(placement) {
+        if let Some(JobPhase::Ended { .. }) = self.phase_of(placement) {
             self.jobs.remove(placement);
         }
     }
 
-    fn stage_of(&self, placement: &JobAttempt) -> Option<&Stage> {
-        self.jobs.get(placement).map(|job| &job.stage)
+    fn phase_of(&self, placement: &JobAttempt) -> Option<&JobPhase> {
+        self.jobs.get(placement).map(|job| &job.phase)
     }
 
     /// Whether the job runs here and may be spoken of.
     fn is_speaking(&self, placement: &JobAttempt) -> bool {
-        let stage = self.stage_of(placement);
-        matches!(stage, Some(Stage::Live { fate, .. }) if *fate != EndReason::Silenced)
+        let phase = self.phase_of(placement);
+        matches!(phase, Some(JobPhase::Live { end_reason, .. }) if *end_reason != EndReason::Revoked)
     }
 
     fn update(&mut self, placement: &JobAttempt, status: JobStatus) {
@@ -356,14 +356,14 @@ impl Core {
         }
     }
 
-    fn happened(
+    fn record_event(
         &mut self,
         placement: JobAttempt,
         kind: &'static str,
         message: String,
         data: Option<Value>,
     ) {
-        self.effects.push(Effect::Happened {
+        self.effects.push(Effect::RecordEvent {
             placement,
             kind,
             message,

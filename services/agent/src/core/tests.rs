@@ -53,7 +53,7 @@ fn running(restartable: bool) -> (Core, JobAttempt) {
 }
 
 fn stop(job: &JobAttempt, answer: u64) -> Event {
-    Event::Asked {
+    Event::CommandReceived {
         placement: job.clone(),
         request: Request::Stop { deadline: GRACE },
         answer: AnswerId(answer),
@@ -190,7 +190,7 @@ fn a_job_that_is_stopped_before_it_started_is_never_started() {
 }
 
 #[test]
-fn an_end_that_nobody_asked_for_says_why() {
+fn an_unrequested_end_reports_its_reason() {
     for (exit, code) in [
         (failed(), "FAILED EXIT_STATUS"),
         (
@@ -236,7 +236,7 @@ fn an_encoder_that_stalls_is_killed_and_fails() {
     assert!(effects.contains(&Effect::Kill(job.clone())));
     assert!(effects.iter().any(|effect| matches!(
         effect,
-        Effect::Happened {
+        Effect::RecordEvent {
             kind: "stalled",
             ..
         }
@@ -290,7 +290,7 @@ fn a_newer_attempt_ends_the_older_one_in_silence() {
     assert_eq!(reported(&effects), ["accepted: true"]);
     assert_eq!(core.step(Event::Exited(old, failed())), []);
     let (mut core, job) = running(false);
-    let effects = core.step(Event::Unwanted(job.clone()));
+    let effects = core.step(Event::Revoked(job.clone()));
     assert_eq!(effects, [Effect::Kill(job)]);
 }
 
@@ -331,7 +331,7 @@ fn a_replaced_agent_kills_everything_without_a_word() {
 #[test]
 fn commands_are_answered_whatever_becomes_of_them() {
     let (mut core, job) = running(false);
-    let control = |job: &JobAttempt, command: &str| Event::Asked {
+    let control = |job: &JobAttempt, command: &str| Event::CommandReceived {
         placement: job.clone(),
         request: Request::Control {
             command: command.to_owned(),
@@ -383,7 +383,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 | 4 => Event::Confirmed(job),
         5 => Event::Working(job),
         6 => stop(&job, 1),
-        7 => Event::Asked {
+        7 => Event::CommandReceived {
             placement: job,
             request: Request::Kill,
             answer: AnswerId(2),
@@ -400,7 +400,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         ),
         11 => Event::FinalStored(job),
         12 if flag => Event::Fenced,
-        12 => Event::Unwanted(job),
+        12 => Event::Revoked(job),
         _ if flag => Event::DrainAsked { grace: GRACE },
         _ => Event::Welcome(AgentSettings::default()),
     })

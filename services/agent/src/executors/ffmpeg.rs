@@ -18,7 +18,7 @@ pub(crate) struct FfmpegPlan {
     pub(crate) source: String,
     /// Where to write.
     pub(crate) output: Output,
-    /// The container, where its name does not say it.
+    /// The container, where its name does not imply it.
     pub(crate) format: Option<String>,
     /// The video encoder, `copy` or `none`.
     pub(crate) video_codec: Option<String>,

@@ -1,8 +1,8 @@
-//! What a job's configuration asks for, read once: a [`Plan`], or a sentence that says what is wrong with it.
+//! What a job's configuration asks for, read once: a [`Plan`], or a sentence with the problem.
 //!
 //! The executor is named, or follows from the fields: `command` is exec, `streamUrl` ffmpeg, `durationMs` or
 //! `failAfterMs` noop. Fields that an executor does not know are left alone: configurations are shared with
-//! other people's agents.
+//! third-party agents.
 
 mod exec;
 mod ffmpeg;
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_in_a_sentence() {
+    fn an_invalid_configuration_is_reported_in_a_sentence() {
         let cases = [
             (json!({}), "names no executor"),
             (json!({"templateId": "t"}), "names no executor"),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_without_ffmpeg_says_so() {
+    fn an_agent_without_ffmpeg_reports_it() {
         let abilities = Abilities {
             allowed: Executor::ALL.into(),
             ffmpeg: false,
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_go_only_where_they_can_be_obeyed() {
+    fn commands_go_only_to_programs_that_can_handle_them() {
         let verdict = |config, command| plan(config).unwrap().verdict(command);
         let exec = json!({"command": ["a"]});
         assert!(matches!(verdict(exec, "mute"), Verdict::Decline(_)));

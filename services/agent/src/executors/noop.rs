@@ -35,7 +35,7 @@ pub(super) fn plan(config: &JsonObject) -> Result<NoopPlan, String> {
 }
 
 impl NoopEnd {
-    /// What the core hears of it.
+    /// The event of it for the core.
     pub(crate) fn exit(self) -> Exit {
         match self {
             Self::Done => Exit::Success,

@@ -45,7 +45,7 @@ pub(crate) fn arguments(plan: &FfmpegPlan) -> Vec<OsString> {
     video(plan, container.as_deref(), &mut add);
     audio(plan, container.as_deref(), &mut add);
     if container.is_some_and(|name| INDEX_LAST.contains(&name.as_str())) {
-        // Before the job's own options, which may say otherwise.
+        // Before the job's own options, which may override them.
         add(&FRAGMENTS);
     }
     add(&plan
@@ -102,7 +102,7 @@ fn audio(plan: &FfmpegPlan, container: Option<&str>, add: &mut impl FnMut(&[&str
     }
 }
 
-/// What the format field, the address or the extension says.
+/// The container by the format field, the address or the extension.
 fn container(plan: &FfmpegPlan) -> Option<String> {
     if let Some(format) = &plan.format {
         return Some(format.clone());

@@ -1,8 +1,8 @@
-//! How to talk with ffmpeg: its arguments, its progress, its answers to commands. All pure.
+//! The protocol of ffmpeg: its arguments, its progress, its answers to commands. All pure.
 //!
 //! ffmpeg reads commands from its standard input also when that is a pipe: a `c`, then a line with the filter,
 //! the time (`-1` is now), the filter's command and its argument. It answers on standard error with one
-//! line per filter graph, of which only the one that has our filter says `ret:0`.
+//! line per filter graph, of which only the one that has our filter answers `ret:0`.
 
 mod args;
 mod progress;
@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) use args::arguments;
 pub(crate) use progress::{Progress, ProgressReader, StallWatch};
 
-/// How often ffmpeg says how far it is.
+/// How often ffmpeg prints its progress.
 const STATS_PERIOD: Duration = Duration::from_millis(500);
 
 /// The line that sets the volume of our filter.
@@ -37,7 +37,7 @@ pub(crate) enum StderrLine {
     Talk,
 }
 
-/// Tells answers to commands from talk.
+/// Distinguishes answers to commands from other output.
 pub(crate) fn parse(line: &str) -> StderrLine {
     if let Some(reply) = line.strip_prefix("Command reply for stream ") {
         return match reply.split_once("ret:") {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_from_talk() {
+    fn answers_are_distinguished_from_other_output() {
         assert_eq!(
             parse("Command reply for stream 1: ret:0 res:"),
             StderrLine::Obeyed

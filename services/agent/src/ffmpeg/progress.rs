@@ -57,7 +57,7 @@ pub(crate) struct ProgressReader {
 }
 
 impl ProgressReader {
-    /// Takes a line; gives the block that it ends.
+    /// Takes a line; returns the block that it ends.
     pub(crate) fn line(&mut self, line: &str) -> Option<Progress> {
         let (name, value) = line.split_once('=')?;
         let value = value.trim();

@@ -3,7 +3,7 @@
 //! ```text
 //!   pipe ──reader──▶ lines ──limit──▶ [ queue ] ──shipper──▶ batches ──▶ stream of events
 //!                              │           │ full
-//!                              └──▶ counted ◀┘  said in the log as one line of the agent's own
+//!                              └──▶ counted ◀┘  noted in the log as one line of the agent's own
 //! ```
 //!
 //! The reader never waits for the queue, so a child can always write; what does not fit is dropped.
@@ -30,7 +30,7 @@ pub(crate) struct LogSink {
     shared: Arc<Shared>,
 }
 
-/// Says something in a job's log as long as the job lives, without keeping the log open.
+/// Writes notes to a job's log as long as the job runs, without keeping the log open.
 #[derive(Clone, Debug)]
 pub(crate) struct NoteSink(mpsc::WeakSender<LogLine>);
 
@@ -78,10 +78,10 @@ impl LogSink {
 }
 
 impl NoteSink {
-    /// Says something, if the log is open and has room.
-    pub(crate) fn say(&self, line: &str) {
+    /// Writes a note, if the log is open and has room.
+    pub(crate) fn write(&self, line: &str) {
         if let Some(lines) = self.0.upgrade() {
-            // A full queue means that the log is in trouble already, and says so itself.
+            // A full queue means that the log is in trouble already, and reports that itself.
             let _ = lines.try_send(log_line(LogStream::Agent, line));
         }
     }

@@ -1,4 +1,4 @@
-//! Lines to the bus: in batches, in order, repeated while the bus is away.
+//! Log shipping: lines go to the bus in batches, in order, repeated while the bus is away.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// How long the first line of a batch waits for company.
 const BATCH_WAIT: Duration = Duration::from_millis(200);
 /// How long a batch is tried; then its lines count as dropped.
-const GIVE_UP: Duration = Duration::from_secs(30);
+const SHIP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Waits between two tries of a batch.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -72,7 +72,7 @@ pub(crate) async fn ship(
             }
         }
     }
-    // Fails when nobody waits for the end.
+    // Fails when no caller waits for the end.
     let _ = shipment.done.send(());
     Ok(())
 }
@@ -98,7 +98,7 @@ async fn next_batch(queue: &mut mpsc::Receiver<LogLine>) -> Vec<LogLine> {
 }
 
 async fn store(bus: &Bus, subject: &JobLogged, log: &JobLog) -> Result<(), PublishError> {
-    let end = Instant::now() + GIVE_UP;
+    let end = Instant::now() + SHIP_TIMEOUT;
     loop {
         let error = match try_store(bus, subject, log).await {
             Ok(()) => return Ok(()),

@@ -1,7 +1,8 @@
-//! Authentication: whose a request is, by its key, its ticket or its session.
+//! Authentication: the caller of a request, by its key, its ticket or its session.
 //!
-//! A header is looked at first, then the token in the address where the route takes one, then the cookies. What is given and
-//! wrong is refused, also when something behind it would be right: a client that means one key must not act by another.
+//! A header is checked first, then the token in the address where the route takes one, then the cookies. What is given
+//! and wrong is refused, also when something behind it would be right: a client that means one key must not act by
+//! another.
 
 use std::net::IpAddr;
 use std::sync::Once;
@@ -29,7 +30,7 @@ pub(crate) struct Authenticator {
     open_to: OpenTo,
 }
 
-/// What stands after `?token=` of a route that takes it.
+/// The value of `?token=` of a route that takes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum QueryToken<'q> {
     /// Nothing, or the route takes none.

@@ -64,7 +64,7 @@ impl Network {
 }
 
 /// The address of the client: that of the connection, or, when a trusted proxy holds it, the last one before the trusted
-/// ones that the proxy was asked by. What stands before that was said by the client itself, and counts for nothing.
+/// ones that the proxy was asked by. What stands before that was sent by the client itself, and counts for nothing.
 pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
@@ -76,7 +76,7 @@ pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Netwo
     let mut client = peer;
     for hop in hops {
         let Some(address) = hop_address(hop.trim()) else {
-            // Whoever wrote that is the client, as far as is known.
+            // The sender of that is the client, as far as is known.
             return client;
         };
         client = address;
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_say_who_the_client_is() {
+    fn only_trusted_proxies_set_the_address_of_the_client() {
         let trusted = networks(&["10.0.0.0/8", "::1"]);
         let of = |peer: &str, lines: &[&str]| {
             let mut headers = HeaderMap::new();

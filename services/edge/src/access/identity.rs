@@ -1,10 +1,10 @@
-//! Identities: who a caller is, and what it may do.
+//! Identities: a caller's name and permissions.
 
 use std::sync::Arc;
 
 use quintet_contract::access::{KeyHash, Permissions};
 
-/// Who asks where no key is set.
+/// The caller where no key is set.
 const ANONYMOUS: &str = "anonymous";
 
 /// A set of permissions that has a name.
@@ -34,17 +34,17 @@ impl Role {
     }
 }
 
-/// Who is served while there is no key.
+/// The clients that are served while there is no key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OpenTo {
     /// Clients on this machine.
     #[default]
     ThisMachine,
-    /// Whoever reaches the edge; for development.
+    /// Any client; for development.
     Everyone,
 }
 
-/// Who asks.
+/// The caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// The name of its key; what it does is recorded under it.
@@ -55,7 +55,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Who asks with a key.
+    /// A caller with a key.
     pub(crate) fn of_key(name: &str, permissions: Permissions, key: KeyHash) -> Self {
         Self {
             name: name.into(),
@@ -64,7 +64,7 @@ impl Caller {
         }
     }
 
-    /// Who asks where no key is set: it may do everything.
+    /// The caller where no key is set: it may do everything.
     pub(crate) fn anonymous() -> Self {
         Self {
             name: ANONYMOUS.into(),

@@ -97,7 +97,7 @@ impl KeyTable {
             .iter()
             .filter(|(name, _)| !self.is_configured(name.as_str()))
             .filter_map(|(_, stored)| stored.entry.as_ref());
-        // Every key is compared, so that the time says nothing about which one was nearly right.
+        // Every key is compared, so that the time does not reveal which one was nearly right.
         let found = self
             .0
             .configured
@@ -170,7 +170,7 @@ impl KeyTable {
 
     /// Waits until the bucket was read once. Cancel-safe.
     pub(crate) async fn loaded(&self) {
-        // The sender lives as long as this table.
+        // The sender exists as long as this table.
         let _ = self
             .0
             .is_loaded

@@ -17,7 +17,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// A key as it was given out.
+    /// A key as it was issued.
     pub fn new(name: impl Into<String>, role: Role, key: &str) -> Self {
         Self {
             name: name.into(),
@@ -53,8 +53,8 @@ pub enum ApiKeyError {
     },
 }
 
-/// Reads a list such as `eve:viewer:SECRET,oz:operator:SECRET`, or a JSON array of such texts, in which a key may hold commas
-/// and begin or end with spaces.
+/// Reads a list such as `eve:viewer:SECRET,oz:operator:SECRET`, or a JSON array of such texts, in which a key may hold
+/// commas and begin or end with spaces.
 ///
 /// # Errors
 /// The first entry that cannot be read.
@@ -90,7 +90,7 @@ fn parse_api_key(entry: &str, position: usize) -> Result<ApiKey, ApiKeyError> {
     Ok(ApiKey::new(name, role, key))
 }
 
-/// Whether two secrets are the same, without telling by time how far.
+/// Whether two secrets are the same, in constant time.
 pub(crate) fn same_secret(given: &str, expected: &str) -> bool {
     let (given, expected) = (hash_of(given.as_bytes()), hash_of(expected.as_bytes()));
     given.0.ct_eq(&expected.0).into()

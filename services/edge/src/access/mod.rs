@@ -1,4 +1,4 @@
-//! Who may do what and how often: identities, keys, tickets, limits and origins.
+//! Access: identities, keys, tickets, limits and origins.
 
 pub(crate) mod authenticate;
 pub(crate) mod client_address;
@@ -23,7 +23,7 @@ pub(crate) struct AccessState {
     pub(crate) keys: Authenticator,
     /// Which hosts are served, and which pages may change anything.
     pub(crate) origins: OriginPolicy,
-    /// Proxies whose word about the address of a client counts.
+    /// Proxies that are trusted about the address of a client.
     pub(crate) trusted_proxies: Vec<Network>,
     /// Requests per second of this edge.
     pub(crate) local: Option<LocalRateLimit>,

@@ -114,7 +114,7 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
 }
 
 fn authority(host: &HeaderValue) -> Option<Authority> {
-    // A browser sends no user with a host; who does is up to no good.
+    // A browser sends no user with a host; a client that does is malicious.
     let host = host.to_str().ok().filter(|host| !host.contains('@'))?;
     host.parse().ok()
 }

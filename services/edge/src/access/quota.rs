@@ -24,7 +24,7 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// One of them; given back when dropped.
+/// One of them; released when dropped.
 #[derive(Debug)]
 pub(crate) struct QuotaPermit {
     all: ConnectionQuota,

@@ -55,7 +55,7 @@ pub(crate) fn cookie_value<'h>(headers: &'h HeaderMap, wanted: &str) -> Option<&
     })
 }
 
-/// What a page is told of its session.
+/// What a page gets of its session.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Session {

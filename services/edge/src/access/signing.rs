@@ -28,7 +28,7 @@ use tracing::{info, warn};
 const SECRET_BYTES: usize = 32;
 /// Wait before the secret is read again after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Longest token that is looked at.
+/// Longest token that is checked.
 const MAX_TOKEN_BYTES: usize = 256;
 
 type Signature = Hmac<Sha256>;
@@ -118,9 +118,9 @@ impl Signer {
                     self.put(&secret);
                     return;
                 }
-                // Once: who runs an older NATS configuration would read it every second.
+                // Once: with an older NATS configuration it would be logged every second.
                 Err(error) if !is_reported => {
-                    warn!(error = %chain(&error), "has no secret to sign with yet, so that there are no tickets and sessions");
+                    warn!(error = %chain(&error), "no signing secret yet: tickets and sessions are unavailable");
                     is_reported = true;
                 }
                 Err(_) => {}

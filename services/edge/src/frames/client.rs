@@ -1,5 +1,5 @@
 //! The client of the frames service: one function per request. One instance leads; when none
-//! does, questions wait for it, frames do not.
+//! does, requests wait for it, frames do not.
 
 use axum::extract::FromRef;
 use bytes::Bytes;

@@ -1,6 +1,6 @@
-//! Frames: what drives the display, who draws for it, and what it shows.
+//! Frames: the display, its workers, and its image.
 //!
-//! Many clients of these routes are small programs, so bodies are read whatever type they are said to be of, and whatever
+//! Many clients of these routes are small programs, so bodies are read whatever their content type is, and whatever
 //! is wrong with a request is answered 400. What a rate or an id must be is decided by the service; its texts are passed on.
 
 mod client;
@@ -127,8 +127,9 @@ pub(crate) fn kind() -> Kind<App> {
             worker_socket::connect,
         );
     // An empty id is no part of a path that could be matched.
-    let nobody = ["start", "stop", "config", "frame", "ws"].map(|rest| format!("/workers//{rest}"));
-    let routes = nobody.into_iter().fold(routes, |routes, path| {
+    let without_id =
+        ["start", "stop", "config", "frame", "ws"].map(|rest| format!("/workers//{rest}"));
+    let routes = without_id.into_iter().fold(routes, |routes, path| {
         routes.any(path, Access::Write, async || unknown_worker())
     });
     Kind::new("frames", routes)

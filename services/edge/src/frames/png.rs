@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError, Filter, StreamWriter};
 use quintet_contract::frame::Bitmap;
 
-/// Most pixels of a picture for one of the bitmap, in each direction.
+/// Most pixels of an image for one of the bitmap, in each direction.
 pub(crate) const MAX_SCALE: u16 = 64;
 /// Bytes of the file from which on they are given away.
 const PART_BYTES: usize = 16 * 1024;
@@ -78,7 +78,7 @@ impl PngDrawing {
         })
     }
 
-    /// Pixels of the picture.
+    /// Pixels of the image.
     pub(crate) fn pixels(&self) -> u64 {
         let canvas = self.bitmap.canvas();
         let area = u64::from(canvas.width) * u64::from(canvas.height);
@@ -116,7 +116,7 @@ impl PngDrawing {
     }
 }
 
-/// A row of the bitmap as a row of the picture.
+/// A row of the bitmap as a row of the image.
 fn line(bitmap: &Bitmap, row: u16, scale: u16) -> Vec<u8> {
     let width = bitmap.canvas().width;
     let mut line = Vec::with_capacity(usize::from(width) * usize::from(scale));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_picture_is_given_away_in_small_parts() {
+    fn a_large_image_is_sent_in_small_parts() {
         let mut drawing = PngDrawing::new(checkered(512, 64), 32).unwrap();
         assert_eq!(drawing.pixels(), 512 * 64 * 32 * 32);
         let (mut parts, mut largest, mut last) = (0, 0, Vec::new());

@@ -48,7 +48,7 @@ struct StatsFeed {
     messages: Topic<Bytes>,
 }
 
-/// One subscriber; counted as long as it lives.
+/// One subscriber; counted until it is dropped.
 pub(crate) struct StatsSubscription {
     messages: Subscription<Bytes>,
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_listen_misses_what_is_old_and_is_told_the_next() {
+    async fn a_slow_subscriber_misses_old_messages_and_receives_the_next() {
         let feed = feed();
         let mut slow = feed.listen();
         let messages = |text: &str| FeedItem::Message(Bytes::copy_from_slice(text.as_bytes()));

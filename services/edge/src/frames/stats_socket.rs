@@ -1,4 +1,4 @@
-//! The socket for who looks on at frames: how things are, then every change.
+//! The socket for watchers of frames: the present state, then every change.
 //!
 //! A client that does not read misses what is old and gets the newest again; nothing is kept for it but its place in
 //! the feed.
@@ -34,24 +34,24 @@ pub(crate) async fn connect(State(app): State<App>, upgrade: SocketUpgrade) -> R
 
 /// Whether a client requests the statistics.
 fn is_stats_request(text: &str) -> bool {
-    serde_json::from_str::<Value>(text).is_ok_and(|said| said["type"] == "stats")
+    serde_json::from_str::<Value>(text).is_ok_and(|message| message["type"] == "stats")
 }
 
 /// Why a connection ends.
-enum End {
+enum CloseReason {
     /// The other end closed, is gone or does not read.
     Gone,
     /// We close, with this code and reason.
     Close(u16, &'static str),
 }
 
-const SHUTTING_DOWN: End = End::Close(CLOSE_LEAVING, "this server is leaving");
-const UNAVAILABLE: End = End::Close(CLOSE_TOO_SLOW, "try again later");
+const SHUTTING_DOWN: CloseReason = CloseReason::Close(CLOSE_LEAVING, "this server is leaving");
+const UNAVAILABLE: CloseReason = CloseReason::Close(CLOSE_TOO_SLOW, "try again later");
 
 async fn run(app: App, mut socket: RawSocket) {
     match pump(&app, &mut socket).await {
-        Err(End::Gone) => {}
-        Err(End::Close(code, reason)) => {
+        Err(CloseReason::Gone) => {}
+        Err(CloseReason::Close(code, reason)) => {
             // A failed write has no receiver for its error.
             let _ = raw::close_in_time(&mut socket, code, reason).await;
         }
@@ -59,7 +59,7 @@ async fn run(app: App, mut socket: RawSocket) {
     }
 }
 
-async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
+async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, CloseReason> {
     let mut subscription = app
         .live
         .part::<StatsFeeds>()
@@ -78,7 +78,7 @@ async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
             message = socket.recv() => {
                 match message {
                     Some(Ok(Message::Text(text))) if is_stats_request(&text) => answer(app, socket, &subscription).await?,
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(CloseReason::Gone),
                     Some(Ok(_)) => {}
                 }
                 continue;
@@ -94,7 +94,7 @@ async fn pump(app: &App, socket: &mut RawSocket) -> Result<Infallible, End> {
 }
 
 /// The statistics; none when the frames service does not answer.
-async fn status(app: &App) -> Result<Option<FrameStats>, End> {
+async fn status(app: &App) -> Result<Option<FrameStats>, CloseReason> {
     let client = FramesClient::from_ref(app);
     tokio::select! {
         biased;
@@ -108,19 +108,19 @@ async fn answer(
     app: &App,
     socket: &mut RawSocket,
     subscription: &StatsSubscription,
-) -> Result<(), End> {
+) -> Result<(), CloseReason> {
     match status(app).await? {
         Some(stats) => write(socket, subscription.frame(&stats)).await,
         None => Ok(()),
     }
 }
 
-async fn write(socket: &mut RawSocket, frame: Bytes) -> Result<(), End> {
+async fn write(socket: &mut RawSocket, frame: Bytes) -> Result<(), CloseReason> {
     let mut frames = Frames::default();
     frames.push(frame);
     raw::write_in_time(socket, frames, OPTIONS.kind)
         .await
-        .map_err(|raw::Gone| End::Gone)
+        .map_err(|raw::Gone| CloseReason::Gone)
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_question_for_stats_is_heard() {
+    fn only_the_request_for_stats_is_handled() {
         assert!(is_stats_request(r#"{"type":"stats"}"#));
         assert!(is_stats_request(r#"{"type":"stats","more":1}"#));
         for other in [

@@ -62,7 +62,7 @@ pub(crate) async fn connect(
 
 /// Why a socket ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum CloseReason {
     /// The other end closed, or is gone.
     Gone,
     /// It sent what is too large, or no message at all.
@@ -86,8 +86,8 @@ async fn serve(app: App, worker: WorkerId, socket: Socket) {
         .run(&mut stream, &queue)
         .await
         .unwrap_or_else(|error| {
-            debug!(%error, "cannot speak for a worker");
-            End::ShuttingDown
+            debug!(%error, "cannot act for a worker");
+            CloseReason::ShuttingDown
         });
     session.finish(end, stream, queue).await;
 }
@@ -106,7 +106,7 @@ impl Session {
         &self,
         stream: &mut SplitStream<Socket>,
         queue: &Queue,
-    ) -> Result<End, SubscribeError> {
+    ) -> Result<CloseReason, SubscribeError> {
         // Before the first heartbeat, so that its answer is received.
         let (mut messages, mut heartbeats) = self.subscribe().await?;
         let mut greeting = Greeting::default();
@@ -117,19 +117,19 @@ impl Session {
             // Cancel-safe: messages are taken only when they are returned; the other two resume where they were.
             tokio::select! {
                 biased;
-                () = self.app.shutdown.cancelled() => return Ok(End::ShuttingDown),
+                () = self.app.shutdown.cancelled() => return Ok(CloseReason::ShuttingDown),
                 heartbeat = heartbeats.next() => match heartbeat {
-                    Some(heartbeat) if is_newer(&heartbeat.message, &self.id) => return Ok(End::Replaced),
+                    Some(heartbeat) if is_newer(&heartbeat.message, &self.id) => return Ok(CloseReason::Replaced),
                     Some(_) => {}
-                    None => return Ok(End::ShuttingDown),
+                    None => return Ok(CloseReason::ShuttingDown),
                 },
                 message = messages.next() => match message {
                     Some(message) => greeting.forward(message.message, queue),
-                    None => return Ok(End::ShuttingDown),
+                    None => return Ok(CloseReason::ShuttingDown),
                 },
-                () = &mut heartbeating => return Ok(End::ShuttingDown),
+                () = &mut heartbeating => return Ok(CloseReason::ShuttingDown),
                 due = pings.due(&self.activity) => match due {
-                    Due::Gone => return Ok(End::Gone),
+                    Due::Gone => return Ok(CloseReason::Gone),
                     Due::Ping => queue.ping(),
                 },
                 end = &mut reading => return Ok(end),
@@ -154,18 +154,18 @@ impl Session {
     }
 
     /// Publishes what the worker sends, each when the bus has taken the one before; ends with the stream.
-    async fn read(&self, stream: &mut SplitStream<Socket>) -> End {
+    async fn read(&self, stream: &mut SplitStream<Socket>) -> CloseReason {
         let link = self.app.bus.link();
         let subject = WorkerFrame {
             worker: self.worker.clone(),
         };
         while let Some(read) = stream.next().await {
             let Ok(message) = read else {
-                return End::Unreadable;
+                return CloseReason::Unreadable;
             };
             self.activity.record();
             match message {
-                // A picture that would be sent when the bus is back is of no use then.
+                // An image that would be sent when the bus is back is stale then.
                 Message::Binary(_) if *link.borrow() == LinkState::Disconnected => {
                     metrics::ignored_frame("bus_away");
                 }
@@ -175,15 +175,15 @@ impl Session {
                         debug!(%error, "cannot publish a frame");
                     }
                 }
-                Message::Close(_) => return End::Gone,
+                Message::Close(_) => return CloseReason::Gone,
                 // A hello holds nothing that matters here, and no other text is known.
                 Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
-        End::Gone
+        CloseReason::Gone
     }
 
-    /// Says that the worker lives, at once and then every second; ends when the bus is closed.
+    /// Sends the worker's heartbeat, at once and then every second; ends when the bus is closed.
     async fn heartbeat(&self) {
         let mut pulse = interval(HEARTBEAT_INTERVAL);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,7 +196,7 @@ impl Session {
             )
             .await
             {
-                debug!(%error, "cannot say that a worker lives");
+                debug!(%error, "sending a worker's heartbeat failed");
                 return;
             }
         }
@@ -212,31 +212,32 @@ impl Session {
     }
 
     /// Publishes the end and closes the socket. A worker that is replaced has not left.
-    async fn finish(self, end: End, stream: SplitStream<Socket>, queue: Queue) {
+    async fn finish(self, end: CloseReason, stream: SplitStream<Socket>, queue: Queue) {
         let (code, reason) = match end {
-            End::Gone => (1000, "bye"),
-            End::Unreadable => (CLOSE_UNREADABLE, "a message is too large or none"),
-            End::Replaced => (CLOSE_REPLACED, "replaced by a newer socket"),
-            End::ShuttingDown => (CLOSE_LEAVING, "this server is leaving"),
+            CloseReason::Gone => (1000, "bye"),
+            CloseReason::Unreadable => (CLOSE_UNREADABLE, "a message is too large or none"),
+            CloseReason::Replaced => (CLOSE_REPLACED, "replaced by a newer socket"),
+            CloseReason::ShuttingDown => (CLOSE_LEAVING, "this server is leaving"),
         };
         let leaving = async {
-            if end != End::Replaced {
+            if end != CloseReason::Replaced {
                 let left = publish_heartbeat(
                     &self.app.bus,
                     &self.worker,
                     self.heartbeat_message(Leaves::Yes),
                 )
                 .await;
-                let _ = left.inspect_err(|error| debug!(%error, "cannot say that a worker left"));
+                let _ =
+                    left.inspect_err(|error| debug!(%error, "sending a worker's goodbye failed"));
             }
         };
         let closing = async {
             let closed = queue.close(code, reason);
-            // What is still on its way is read: a connection that is cut off before loses the reason for it.
+            // What is still in flight is read: a connection that is cut off before loses the reason for it.
             let read = stream.for_each(|_| std::future::ready(()));
             futures::future::join(closed, read).await
         };
-        // Whoever does not take them goes without.
+        // A client that does not take them misses them.
         let _ = timeout(CLOSE_TIMEOUT, futures::future::join(leaving, closing)).await;
     }
 }

@@ -57,7 +57,7 @@ pub(crate) async fn authorize(
         return next.run(request).await;
     };
     let client = client_address(address.ip(), request.headers(), &access.trusted_proxies);
-    // A wrong key makes no counter: who guesses keys could make as many of them as it likes.
+    // A wrong key makes no counter: a client that guesses keys could make as many of them as it likes.
     let caller = match authenticate(access, &guard, &request, client) {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
@@ -138,7 +138,7 @@ fn authenticate(
     let caller = access.keys.caller(request.headers(), token, client);
     caller.map_err(|error| match guard.errors {
         ErrorStyle::Word if error.reply.code == ErrorCode::Unauthorized => {
-            error.said("unauthorized")
+            error.with_error("unauthorized")
         }
         ErrorStyle::Word | ErrorStyle::Sentence => error,
     })

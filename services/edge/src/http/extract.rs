@@ -31,7 +31,7 @@ const BODY_DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimit(pub(crate) usize);
 
-/// A JSON object as the request's body, read as `T`; what is wrong with it is answered as the policy says.
+/// A JSON object as the request's body, read as `T`; errors are answered by the policy.
 pub(crate) struct JsonBody<T, P = Unprocessable>(pub(crate) T, pub(crate) PhantomData<P>);
 
 /// A JSON array as the request's body.

@@ -4,8 +4,8 @@
 //! 2. A panic becomes a 500 (a layer of tower-http).
 //! 3. [`access_log`] traces, measures and logs it.
 //! 4. Hosts and origins of strangers are refused ([`screen`]).
-//! 5. Pages of other origins are told what they may do ([`cors`]).
-//! 6. [`authorize`] finds out who asks, and whether they may and not too often.
+//! 5. CORS headers for pages of other origins ([`cors`]).
+//! 6. [`authorize`] authenticates the caller, checks its permissions and its rate limit.
 
 pub(crate) mod access_log;
 pub(crate) mod authorize;

@@ -1,5 +1,5 @@
-//! The id of a request: a client's own where it sent a sane one, else a new one. Its layers are the outermost of all, so that
-//! every response carries it, the error body too.
+//! The id of a request: a client's own where it sent a sane one, else a new one. Its layers are the outermost of all,
+//! so that every response carries it, the error body too.
 //!
 //! The layers are those of tower-http; here is what an id looks like.
 

@@ -1,4 +1,4 @@
-//! Screening: what every request passes before its route is looked at.
+//! Screening: the checks of every request before it is routed.
 
 use std::sync::Arc;
 

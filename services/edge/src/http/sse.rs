@@ -59,7 +59,7 @@ pub(crate) fn or_event_stream_content<T>(
     response
 }
 
-/// Says when to come back; the last event of a stream whose edge leaves.
+/// Sends the time to reconnect; the last event of a stream whose edge leaves.
 pub(crate) fn retry_event() -> Bytes {
     let wait = RECONNECT_DELAY.as_millis();
     format!("retry: {wait}\n: this server is leaving\n\n").into()

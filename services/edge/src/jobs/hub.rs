@@ -151,7 +151,7 @@ impl Hub {
                 },
             };
             let Some(reason) = failure else { continue };
-            warn!(reason, "watches jobs and agents again");
+            warn!(reason, "watching jobs and agents again");
             let again = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,

@@ -50,7 +50,7 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
                 .id("readJobLogs").summary("Read or follow a job's output")
                 .description(
                     "Lines of text, or server-sent events when `Accept` asks for them. `?tail=N` begins with the newest N \
-                     lines, `?follow=true` goes on until the job ends; events carry an `id` for `Last-Event-ID`.",
+                     lines, `?follow=true` continues until the job ends; events carry an `id` for `Last-Event-ID`.",
                 )
                 .tag("jobs")
                 .input::<Headers<LogHeaders>>()
@@ -62,7 +62,7 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LogParams {
-    /// True: go on until the job ends.
+    /// True: continue until the job ends.
     #[schemars(with = "Option<bool>")]
     follow: Option<Flag>,
     /// Begin with the newest so many lines, at most 100000.
@@ -148,7 +148,7 @@ enum LogItem {
 }
 
 fn text(lines: impl Stream<Item = LogItem> + Send + 'static) -> Response {
-    let lines = lines.filter_map(async |told| match told {
+    let lines = lines.filter_map(async |item| match item {
         LogItem::Line(placed) => Some(Ok::<_, Infallible>(Bytes::from(format!(
             "{}\n",
             placed.line.line
@@ -163,7 +163,7 @@ fn text(lines: impl Stream<Item = LogItem> + Send + 'static) -> Response {
 }
 
 fn events(lines: impl Stream<Item = LogItem> + Send + 'static) -> Response {
-    sse_response(lines.map(|told| match told {
+    sse_response(lines.map(|item| match item {
         LogItem::ShuttingDown => retry_event(),
         LogItem::Line(PlacedLine {
             sequence,
@@ -252,8 +252,8 @@ impl LogStream {
             }
             if !self.is_caught_up {
                 self.read_stored().await;
-            } else if let Some(told) = self.wait().await {
-                return Some(told);
+            } else if let Some(item) = self.wait().await {
+                return Some(item);
             }
         }
     }

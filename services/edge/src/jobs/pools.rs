@@ -1,4 +1,4 @@
-//! Which pools there are, and in which one a job or an agent lives.
+//! The pools, and the pool of a job or an agent.
 //!
 //! A pool is there when a scheduler leads it, which the bucket of leases shows; the default pool always counts. As long
 //! as there is only one, no lookup is needed.
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::HttpError;
 use crate::live::Part;
 
-/// Wait before the watch is made again after it ended.
+/// Wait before the watch is restarted after it ended.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_is_told_with_the_job_as_it_was_then_and_written_once() {
+    fn every_status_is_sent_with_the_job_as_it_was_then_and_encoded_once() {
         let rendered = RenderedJob::new(job());
         let events: Vec<Bytes> = rendered.events_after(8).collect();
         let text = std::str::from_utf8(&events[0]).unwrap();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_far_behind_misses_the_oldest_happenings_and_no_other() {
+    fn a_lagging_client_misses_the_oldest_events_and_no_other() {
         let mut latest = JobSnapshot::default();
         let event: JobEvent = serde_json::from_value(
             json!({"jobId": "j", "type": "t", "message": "m", "ts": "2026-01-01T00:00:00.000Z"}),

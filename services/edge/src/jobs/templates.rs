@@ -44,11 +44,11 @@ pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
 }
 
 /// A template as clients send it. Of one that was read here before, the id and the times are ignored: the path and the
-/// service say them.
+/// service report them.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewTemplate {
-    /// What people call it.
+    /// Its display name.
     name: Option<String>,
     /// The executor that runs it: `exec`, `ffmpeg`, `noop`, or one that an agent brings along.
     #[schemars(regex(pattern = r"\S"))]
@@ -79,7 +79,7 @@ pub(crate) async fn put(
     Ok((status, Json(reply.template)))
 }
 
-/// The template of a body, checked; the path says which it is.
+/// The template of a body, checked; the path holds its id.
 pub(crate) fn named(id: TemplateId, new: NewTemplate) -> Result<Template, HttpError> {
     let NewTemplate {
         name,

@@ -73,12 +73,16 @@ async fn run(app: App, mut socket: RawSocket) {
 }
 
 /// Why a connection ended: for the reader of the code, not for the client.
-enum End {
+enum CloseReason {
     Gone,
     Leaving,
 }
 
-async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Result<(), End> {
+async fn pump(
+    app: &App,
+    socket: &mut RawSocket,
+    interest: &mut Interest,
+) -> Result<(), CloseReason> {
     let mut pacer = app.live.pacer();
     loop {
         let Ok(snapshot) = app.live.part::<JobFeeds>().snapshot().await else {
@@ -102,11 +106,11 @@ async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Res
                     biased;
                     () = app.shutdown.cancelled() => {
                         close(socket, CLOSE_LEAVING, "this server is leaving").await?;
-                        return Err(End::Leaving);
+                        return Err(CloseReason::Leaving);
                     }
                     message = socket.recv() => match message {
                         Some(Ok(Message::Text(text))) => interest.subscribe(&text),
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(CloseReason::Gone),
                         Some(Ok(_)) => {}
                     },
                     update = async { pacer.ready().await; updates.recv().await } => break update,
@@ -122,7 +126,7 @@ async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Res
                         metrics::slow_client(OPTIONS.kind);
                         is_current = false;
                     }
-                    Err(RecvError::Closed) => return Err(End::Gone),
+                    Err(RecvError::Closed) => return Err(CloseReason::Gone),
                 }
                 if !is_current || frames.remaining() >= WRITE_BYTES {
                     break;
@@ -134,16 +138,16 @@ async fn pump(app: &App, socket: &mut RawSocket, interest: &mut Interest) -> Res
     }
 }
 
-async fn close(socket: &mut RawSocket, code: u16, reason: &'static str) -> Result<(), End> {
+async fn close(socket: &mut RawSocket, code: u16, reason: &'static str) -> Result<(), CloseReason> {
     raw::close_in_time(socket, code, reason)
         .await
-        .map_err(|raw::Gone| End::Gone)
+        .map_err(|raw::Gone| CloseReason::Gone)
 }
 
-async fn write(socket: &mut RawSocket, frames: Frames) -> Result<(), End> {
+async fn write(socket: &mut RawSocket, frames: Frames) -> Result<(), CloseReason> {
     raw::write_in_time(socket, frames, OPTIONS.kind)
         .await
-        .map_err(|raw::Gone| End::Gone)
+        .map_err(|raw::Gone| CloseReason::Gone)
 }
 
 #[cfg(test)]
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_narrows_widens_and_nothing_else_is_heard() {
+    fn a_subscription_narrows_widens_and_nothing_else_is_handled() {
         let mut interest = Interest::default();
         for nonsense in [
             "",

@@ -30,7 +30,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// A job was written: gives back every state that it went through since it was last seen, the newest last.
+    /// A job was written: returns every state that it went through since it was last seen, the newest last.
     pub(crate) fn put_job(&mut self, job: Job) -> Vec<Job> {
         let job = Arc::new(job);
         let states = match self.jobs.get(&job.id) {
@@ -122,7 +122,7 @@ impl View {
         watched.subscribe()
     }
 
-    /// Somebody stops looking; called while the one who stops still counts.
+    /// A watcher leaves; called while it still counts.
     pub(crate) fn unwatch(&mut self, id: &JobId) {
         if self
             .watched
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn who_looks_at_a_job_sees_its_newest_state_and_its_end() {
+    fn a_watcher_of_a_job_sees_its_newest_state_and_its_end() {
         let mut view = View::default();
         let mut latest = view.watch(&JobId::parse("j").unwrap());
         assert!(latest.borrow_and_update().job.is_none());

@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(
             unpoisoned(topic.backlog.lock()).bytes,
             0,
-            "nobody waits for the rest"
+            "no client waits for the rest"
         );
         topic.publish(3, 10);
         drop(topic);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_is_bounded_in_bytes_and_who_is_behind_it_is_told_so() {
+    fn a_backlog_is_bounded_in_bytes_and_a_lagging_subscriber_is_notified() {
         let topic = Topic::new(100);
         let (mut slow, mut fast) = (topic.subscribe(), topic.subscribe());
         for number in 0..1_000 {

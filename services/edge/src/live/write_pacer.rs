@@ -82,7 +82,7 @@ mod tests {
         pacer.ready().await;
         assert!(
             began.elapsed() - among_others < Duration::from_millis(2),
-            "who is gone does not count"
+            "a writer that is gone does not count"
         );
         among_others
     }

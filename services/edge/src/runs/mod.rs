@@ -1,6 +1,6 @@
 //! Runs, under `/runs` and the same under `/v1/runs`.
 //!
-//! The two differ in one thing: without `?mode=` the former only says what a plan would do, the latter makes a run.
+//! The two differ in one thing: without `?mode=` the former only plans, the latter creates a run.
 //! Bodies of the wrong shape are answered 400, but for a new run 422.
 
 mod client;

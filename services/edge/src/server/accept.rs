@@ -83,7 +83,7 @@ impl<A> ConnectionLimiter<A> {
     }
 }
 
-/// A connection that must begin to say what it wants.
+/// A connection that must send its request in time.
 #[derive(Debug)]
 pub(crate) struct FirstByteTimeout<S> {
     inner: S,

@@ -141,6 +141,6 @@ async fn infallible(work: impl Future<Output = ()>) -> Result<(), std::convert::
 
 async fn drain(handle: Handle<SocketAddr>, shutdown: CancellationToken, grace: Duration) {
     shutdown.cancelled().await;
-    info!("leaves: finishes open requests");
+    info!("leaving: finishing open requests");
     handle.graceful_shutdown(Some(grace));
 }

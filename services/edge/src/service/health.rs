@@ -10,11 +10,11 @@ use crate::http::docs::Operation;
 use crate::state::App;
 
 pub(crate) fn healthz_docs(operation: Operation<'_>) -> Operation<'_> {
-    status_docs(operation, "Say that the process lives").id("getLiveness")
+    status_docs(operation, "Check that the process is alive").id("getLiveness")
 }
 
 pub(crate) fn health_docs(operation: Operation<'_>) -> Operation<'_> {
-    status_docs(operation, "Say how every component is").id("getHealth")
+    status_docs(operation, "Get the health of every component").id("getHealth")
 }
 
 fn status_docs<'t>(operation: Operation<'t>, summary: &str) -> Operation<'t> {
@@ -55,7 +55,7 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
 }
 
 pub(crate) fn ready_docs(operation: Operation<'_>) -> Operation<'_> {
-    status_docs(operation, "Say whether requests can be served")
+    status_docs(operation, "Get the readiness to serve requests")
         .id("getReadiness")
         .response::<503, Json<crate::error::ErrorBody>>()
 }

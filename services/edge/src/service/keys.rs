@@ -221,7 +221,7 @@ pub(crate) fn revoke_docs(operation: Operation<'_>) -> Operation<'_> {
         .id("revokeKey")
         .summary("Revoke an API key")
         .description(
-            "It opens nothing from now on, nor do the tickets and sessions that were made of it; streams that are open go on. \
+            "It opens nothing from now on, nor do the tickets and sessions that were made of it; streams that are open continue. \
              Needs the permission admin.",
         )
         .tag("keys")

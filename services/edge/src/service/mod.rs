@@ -26,7 +26,7 @@ pub(crate) struct Interface {
 /// Every route of the edge itself.
 pub(crate) fn kind() -> Kind<App> {
     let routes = Routes::new()
-        // It changes nothing: who may read may have a ticket.
+        // It changes nothing: a reader may have a ticket.
         .post("/v1/tickets", Access::Read, tickets::issue, tickets::docs)
         .get("/v1/keys", Access::Admin, keys::list, keys::list_docs)
         .post("/v1/keys", Access::Admin, keys::create, keys::create_docs)

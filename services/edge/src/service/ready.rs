@@ -36,7 +36,7 @@ pub(crate) async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: Ca
     let mut link = bus.link();
     // When the streams and buckets were last found to be there.
     let mut verified: Option<Instant> = None;
-    // Lives while they are not.
+    // Held while they are not.
     let mut search = None;
     loop {
         let connected = *link.borrow_and_update() == LinkState::Connected;
@@ -71,7 +71,7 @@ pub(crate) async fn watch_bus(bus: Bus, component: ComponentHandle, shutdown: Ca
     }
 }
 
-/// The smallest question that a leader answers.
+/// The smallest request that a leader answers.
 async fn probe(bus: &Bus) -> Leader {
     let subject = ListJobsOf {
         pool: PoolName::default(),
@@ -95,7 +95,7 @@ async fn verify(bus: &Bus, component: &ComponentHandle) -> bool {
         Ok(found) => found,
         Err(_) => {
             component.not_ready(
-                "NATS does not say how its streams are; most of its cluster may be away",
+                "NATS does not report the status of its streams; most of its cluster may be away",
             );
             return false;
         }

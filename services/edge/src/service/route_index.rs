@@ -1,4 +1,4 @@
-//! Every route of the edge: `GET /routes`. A fold over the route table, so that it cannot say anything else.
+//! Every route of the edge: `GET /routes`. A fold over the route table, so that it cannot differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

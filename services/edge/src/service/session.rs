@@ -49,7 +49,8 @@ fn session(caller: &Caller, expires_at: Option<quintet_contract::time::Timestamp
     }
 }
 
-/// Whether the browser speaks TLS, with us or with a proxy that says so. A page can only make its own cookie stricter.
+/// Whether the browser speaks TLS, with us or with a proxy that reports it. A page can only make its own cookie
+/// stricter.
 fn transport(app: &App, headers: &HeaderMap) -> Transport {
     let proto = headers.get("x-forwarded-proto");
     match app.config.tls.is_some() || proto.is_some_and(|proto| proto == "https") {
@@ -79,7 +80,7 @@ pub(crate) async fn show(Extension(caller): Extension<Caller>) -> Json<Session> 
 pub(crate) fn show_docs(operation: Operation<'_>) -> Operation<'_> {
     guarded(operation)
         .id("showSession")
-        .summary("Who asks")
+        .summary("Get the session of the caller")
         .description("The name and the permissions of the key that the request is made with.")
         .tag("keys")
         .response::<200, Json<Session>>()

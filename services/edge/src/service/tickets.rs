@@ -30,7 +30,7 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
 pub(crate) struct Ticket {
     /// What to send as `?token=`.
     ticket: String,
-    /// Until when a stream may be opened with it; an open one goes on.
+    /// Until when a stream may be opened with it; an open one continues.
     expires_at: Timestamp,
 }
 

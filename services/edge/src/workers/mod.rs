@@ -1,6 +1,6 @@
 //! Workers of every kind: which are present, and the drain of those that can be drained.
 //!
-//! Nothing is stored: the list is what heartbeats said, and an edge that has just started knows every worker after one
+//! Nothing is stored: the list is built from heartbeats, and an edge that has just started knows every worker after one
 //! heartbeat of each. Agents are no workers here; they have `/v1/agents`.
 
 mod presence;

@@ -67,7 +67,7 @@ impl Presence {
         unpoisoned(self.registry.lock()).list(kind, Instant::now())
     }
 
-    /// Shows a worker as drained or not, before its next heartbeat says so.
+    /// Shows a worker as drained or not, before its next heartbeat shows it.
     pub(crate) fn note_drain(&self, kind: WorkerKind, worker: &WorkerId, drain: bool) {
         let mut registry = unpoisoned(self.registry.lock());
         if let Some(present) = registry.0.get_mut(&(kind, worker.clone())) {

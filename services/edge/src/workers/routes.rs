@@ -56,7 +56,7 @@ pub(crate) fn list_docs(operation: Operation<'_>) -> Operation<'_> {
 /// Whether a worker shall take no more work.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct Drain {
-    /// True: no more, what it has goes on; false: as before.
+    /// True: no more, what it has continues; false: as before.
     drain: bool,
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn drain_docs(operation: Operation<'_>) -> Operation<'_> {
         .id("drainWorker")
         .summary("Let a worker take no more work, or take work again")
         .description(
-            "Run workers can be drained: they take no more tasks, and go on with those that they have. The flag ends with the \
+            "Run workers can be drained: they take no more tasks, and continue with those that they have. The flag ends with the \
              worker's process. Needs the permission admin. Agents are drained by `/v1/agents/{id}/drain`.",
         )
         .tag("workers")

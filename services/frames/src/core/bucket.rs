@@ -1,4 +1,4 @@
-//! How many frames may be forwarded: a bucket of tokens that refills at the current rate, and more slowly after the display
+//! Token bucket: the frames that may be forwarded. It refills at the current rate, and more slowly after the display
 //! has refused one.
 
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Bucket {
         self.tokens >= 1.0 - 1e-9
     }
 
-    /// Takes a token; whichever part asks has seen that there is one.
+    /// Takes a token; the caller has seen that there is one.
     pub fn take(&mut self) {
         self.tokens = (self.tokens - 1.0).max(0.0);
     }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_holds_as_many_frames_as_the_rate_says_after_a_first_burst() {
+    fn a_second_admits_as_many_frames_as_the_rate_after_a_first_burst() {
         let mut bucket = Bucket::new(fps(10.0), ms(0));
         assert_eq!(taken(&mut bucket, ms(0)), 10);
         assert_eq!(taken(&mut bucket, ms(99)), 0);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_slows_it_to_a_quarter_for_as_long_as_the_display_says() {
+    fn a_refusal_slows_it_to_a_quarter_until_the_display_has_room() {
         let mut bucket = Bucket::new(fps(40.0), ms(0));
         taken(&mut bucket, ms(0));
         bucket.refused(ms(1000), ms(0));

@@ -1,4 +1,4 @@
-//! The language of the core: what can happen ([`Event`]), what is stored ([`Write`]) and what is done ([`Action`]).
+//! Events ([`Event`]), writes ([`Write`]) and actions ([`Action`]) of the core.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ replies! {
         /// What a worker is set to.
         Settings(FrameWorkerSettings),
         /// What the display shows.
-        Picture(PictureReply),
+        Image(PictureReply),
         /// The display took a frame.
         Ingested(IngestReply),
     }
@@ -94,7 +94,7 @@ pub enum Action {
     Show(Arc<Bitmap>),
     /// Publish statistics.
     Publish(FrameStats),
-    /// Start the process of a worker; [`Event::ProcessStarted`] and [`Event::ProcessEnded`] say what becomes of it.
+    /// Start the process of a worker; [`Event::ProcessStarted`] and [`Event::ProcessEnded`] follow.
     Run(WorkerId),
     /// End the process of a worker.
     Halt(WorkerId),

@@ -1,5 +1,5 @@
-//! The one way of all frames, whichever part sent them and however: checked, of the active worker, not the same picture again, not
-//! too many.
+//! Ingest: the one path of all frames, from any worker and transport: checked, of the active worker, not the same image
+//! again, not too many.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,9 +16,9 @@ const MOST_ERRORS: usize = 256;
 /// What is done with a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It goes to the display; [`Ingest::taken`] or [`Ingest::refused`] tells what that said.
+    /// It goes to the display; [`Ingest::taken`] or [`Ingest::refused`] records its answer.
     Forward(Forwarded),
-    /// The display shows the same picture already.
+    /// The display shows the same image already.
     Duplicate,
     /// There were too many.
     Throttled,
@@ -28,7 +28,7 @@ pub enum Outcome {
     Malformed(RbmError),
 }
 
-/// A frame on its way to the display.
+/// A frame in flight to the display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarded {
     /// Who drew it.
@@ -52,7 +52,7 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Nobody is active yet.
+    /// No worker is active yet.
     pub fn new(canvas: Canvas, fps: Fps, now: Duration) -> Self {
         Self {
             canvas,
@@ -64,7 +64,7 @@ impl Ingest {
         }
     }
 
-    /// Makes a worker the active one, or nobody. What it shows is shown, be it the same as before.
+    /// Makes a worker the active one, or none. Its frame is shown, be it the same as before.
     pub fn activate(&mut self, worker: Option<WorkerId>) {
         if let Some(worker) = &worker {
             self.shown.remove(worker);
@@ -72,12 +72,12 @@ impl Ingest {
         self.active = worker;
     }
 
-    /// Who is active.
+    /// The active worker.
     pub fn active(&self) -> Option<&WorkerId> {
         self.active.as_ref()
     }
 
-    /// What became of frames so far.
+    /// The counters of frames so far.
     pub fn counts(&self) -> FrameCounts {
         self.counts
     }
@@ -151,7 +151,7 @@ impl Ingest {
     /// The display took a frame.
     pub fn taken(&mut self, frame: &Forwarded) {
         self.counts.forwarded += 1;
-        // Whoever was activated anew since then shows its picture again.
+        // A worker that was activated again since then shows its image again.
         if self.active.as_ref() == Some(&frame.worker) {
             self.shown.insert(frame.worker.clone(), frame.checksum);
         }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_picture_is_shown_once_until_its_worker_is_activated_again() {
+    fn the_same_image_is_shown_once_until_its_worker_is_activated_again() {
         let mut ingest = ingest(30.0);
         assert!(shown(&mut ingest, "dot", &frame(1, 1)));
         assert_eq!(
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_active_takes_no_token() {
+    fn an_inactive_worker_takes_no_token() {
         let mut ingest = ingest(1.0);
         for seq in 0..1000 {
             let offered = ingest.offer(&worker("loud"), &frame(seq as u16 % 28, seq), NOW);

@@ -1,7 +1,7 @@
-//! The frames service without its surroundings: who is active, who is ticked, what becomes of frames, what is shown when.
+//! The frames service without I/O: the active worker, ticks, ingest of frames, and the display.
 //!
 //! ```text
-//!   frame ──▶ checked ──▶ of the active worker ──▶ new picture ──▶ token ──▶ ring ──▶ shown
+//!   frame ──▶ checked ──▶ of the active worker ──▶ new image ──▶ token ──▶ ring ──▶ shown
 //!               │ error          │                    │             │         │ full: degraded,
 //!               ▼                └────────────────────┴─────────────┴─────────┘ fewer tokens, no ticks
 //!           refused                         dropped and counted
@@ -9,8 +9,8 @@
 //!   command ──▶ queued ──▶ stored ──▶ applied, answered
 //! ```
 //!
-//! A command holds once it is stored, one after the other; frames and ticks go on meanwhile: `step` acts and never writes,
-//! `reconcile` writes what the next command changes. Time is what has passed since the clock was started.
+//! A command holds once it is stored, one after the other; frames and ticks continue meanwhile: `step` acts and never
+//! writes, `reconcile` writes what the next command changes. Time is what has passed since the clock was started.
 
 mod bucket;
 mod commands;
@@ -71,7 +71,7 @@ pub struct CoreConfig {
     pub shown: Option<Arc<Bitmap>>,
 }
 
-/// What people set, as it is stored.
+/// The desired state, as it is stored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stored {
     /// For all.
@@ -227,9 +227,9 @@ impl Core {
                 let status = self.status(now);
                 effects.act(Action::Answer(request.reply(Ok(status))));
             }
-            Event::ImageRequested(request, asked) => {
-                let picture = self.picture(&asked);
-                effects.act(Action::Answer(request.reply(picture)));
+            Event::ImageRequested(request, get) => {
+                let image = self.image(&get);
+                effects.act(Action::Answer(request.reply(image)));
             }
             Event::SettingsRequested(request, worker) => {
                 let settings = self.settings(&worker);
@@ -368,7 +368,7 @@ impl Core {
         }
         // Repeated until it does what is desired.
         let known = self.registry.get(worker);
-        let Some(known) = known.filter(|known| known.can_be_told(now)) else {
+        let Some(known) = known.filter(|known| known.takes_commands(now)) else {
             return;
         };
         match (self.is_wanted(worker), known.is_running(now)) {
@@ -416,7 +416,7 @@ impl Core {
         if let Some(Process::Running(_)) = known.map(|known| known.process()) {
             self.registry.set_process(worker, Process::Ending);
             effects.act(Action::Halt(worker.clone()));
-        } else if !known.is_some_and(|known| known.is_there(now) && !known.can_be_told(now)) {
+        } else if !known.is_some_and(|known| known.is_there(now) && !known.takes_commands(now)) {
             effects.act(Action::Notify(worker.clone(), FrameWorkerMessage::Stop));
         }
     }
@@ -547,10 +547,10 @@ impl Core {
         }
     }
 
-    fn picture(&self, asked: &GetPicture) -> Result<PictureReply, ErrorReply> {
-        let unless = asked.unless.as_deref();
+    fn image(&self, get: &GetPicture) -> Result<PictureReply, ErrorReply> {
+        let unless = get.unless.as_deref();
         let shown: &Arc<_> = self.screen.shown();
-        let Some(id) = &asked.panel else {
+        let Some(id) = &get.panel else {
             return Ok(reply(shown, unless));
         };
         let panels = &self.config.display.panels;

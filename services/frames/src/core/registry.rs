@@ -1,7 +1,7 @@
-//! Which workers there are, how they are reached, and which of them run.
+//! Registry: the workers, their transport, and which of them run.
 //!
-//! A worker is known because it is configured, because it says that it is there, or because it has sent a frame. How many
-//! are remembered is bounded: of those that nobody chose, the one that was silent for longest is forgotten first.
+//! A worker is known because it is configured, because it sends heartbeats, or because it has sent a frame. How many
+//! are remembered is bounded: of those that were never chosen, the one that was silent for longest is forgotten first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use quintet_contract::frame_api::{FrameWorkerHeartbeat, Via};
 use quintet_contract::id::WorkerId;
 
-/// A worker that says once a second that it is there, and has not for so long, is gone.
+/// A worker that sends a heartbeat once a second, and has not for so long, is gone.
 pub const GONE_AFTER: Duration = Duration::from_secs(3);
 /// A worker that only sends frames runs as long as there was one in this time.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
@@ -49,10 +49,10 @@ pub enum Process {
     Ending,
 }
 
-/// What a sign of life tells.
+/// The transition that a heartbeat causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
-    /// Somebody who has to be told hello.
+    /// A new worker, which has to get hello.
     Newcomer,
     /// Whether it runs has changed.
     Changed,
@@ -90,8 +90,8 @@ impl Worker {
         }
     }
 
-    /// Whether it can be told to run or not to: those on sockets run as long as they are there.
-    pub fn can_be_told(&self, now: Duration) -> bool {
+    /// Whether it takes start and stop: those on sockets run as long as they are connected.
+    pub fn takes_commands(&self, now: Duration) -> bool {
         self.is_there(now)
             && self
                 .heartbeat
@@ -126,13 +126,13 @@ impl Registry {
             .is_some_and(|worker| worker.is_there(now) || worker.framed.is_some())
     }
 
-    /// Everybody of whom [`Registry::knows`] is true.
+    /// Every worker of which [`Registry::knows`] is true.
     pub fn known(&self, now: Duration) -> impl Iterator<Item = &WorkerId> {
         let ids = self.workers.keys();
         ids.filter(move |id| self.knows(id, now))
     }
 
-    /// Who has sent a frame.
+    /// Workers that have sent a frame.
     pub fn sources(&self) -> Vec<WorkerId> {
         let framed = self
             .workers
@@ -141,7 +141,7 @@ impl Registry {
         framed.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Who runs now.
+    /// Running workers.
     pub fn running(&self, now: Duration) -> Vec<WorkerId> {
         let running = self
             .workers
@@ -150,7 +150,7 @@ impl Registry {
         running.map(|(id, _)| id.clone()).collect()
     }
 
-    /// A worker said that it is there. Gives whom it displaced from memory as well.
+    /// A heartbeat of a worker. Returns the worker that it displaced from memory as well.
     pub fn heartbeat(
         &mut self,
         id: &WorkerId,
@@ -162,7 +162,7 @@ impl Registry {
             let Some(worker) = self.workers.get_mut(id) else {
                 return (Transition::None, None);
             };
-            // An older session that leaves late says nothing about the newer one.
+            // The late goodbye of an older session does not concern the newer one.
             let is_same = worker
                 .heartbeat
                 .as_ref()
@@ -205,7 +205,7 @@ impl Registry {
         (transition, displaced)
     }
 
-    /// A worker sent a frame that is one. Gives whether that makes it run, and whom it displaced from memory.
+    /// A worker sent a valid frame. Returns whether that makes it run, and the worker that it displaced from memory.
     pub fn framed(
         &mut self,
         id: &WorkerId,
@@ -233,7 +233,7 @@ impl Registry {
         self.workers.entry(id.clone()).or_default().process = process;
     }
 
-    /// Forgets who is no longer there. Gives whether somebody who ran no longer does.
+    /// Removes workers that are gone. Returns whether one of them was running.
     pub fn sweep(&mut self, before: Duration, now: Duration) -> bool {
         let ran = |worker: &Worker| worker.is_running(before) && !worker.is_running(now);
         let is_changed = self.workers.values().any(ran);
@@ -282,18 +282,18 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_heard_any_more_is_gone_and_who_comes_again_is_new() {
+    fn a_silent_worker_is_gone_and_one_that_returns_is_new() {
         let mut registry = Registry::default();
         let text = id("text");
-        let mut hear = |beat: &FrameWorkerHeartbeat, now| {
+        let mut beat_at = |beat: &FrameWorkerHeartbeat, now| {
             registry.heartbeat(&text, beat, secs(now), |_| false).0
         };
-        assert_eq!(hear(&beat("1", false), 10), Transition::Newcomer);
-        assert_eq!(hear(&beat("1", true), 11), Transition::Changed);
-        assert_eq!(hear(&beat("1", true), 12), Transition::None);
-        assert_eq!(hear(&beat("2", true), 13), Transition::Newcomer);
+        assert_eq!(beat_at(&beat("1", false), 10), Transition::Newcomer);
+        assert_eq!(beat_at(&beat("1", true), 11), Transition::Changed);
+        assert_eq!(beat_at(&beat("1", true), 12), Transition::None);
+        assert_eq!(beat_at(&beat("2", true), 13), Transition::Newcomer);
         assert_eq!(
-            hear(&beat("1", false), 13),
+            beat_at(&beat("1", false), 13),
             Transition::None,
             "the older of two"
         );
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(
             transition,
             Transition::Newcomer,
-            "it may have missed what was said meanwhile"
+            "it may have missed messages meanwhile"
         );
         let leaves = FrameWorkerHeartbeat {
             leaves: true,
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn who_only_sends_frames_is_known_for_good_and_runs_for_ten_seconds_more() {
+    fn a_worker_that_only_sends_frames_stays_known_and_runs_for_ten_seconds_more() {
         let mut registry = Registry::default();
         let script = id("script");
         assert!(registry.framed(&script, secs(1), |_| false).0);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_on_the_bus_and_sent_frames_does_not_run_on_once_it_is_gone() {
+    fn a_worker_on_the_bus_that_sent_frames_does_not_run_on_once_it_is_gone() {
         let mut registry = Registry::default();
         let text = id("text");
         registry.heartbeat(&text, &beat("1", true), secs(10), |_| false);
@@ -340,13 +340,13 @@ mod tests {
         assert!(registry.running(secs(13)).is_empty());
         registry.sweep(secs(12), secs(13));
         assert!(registry.running(secs(14)).is_empty());
-        // The same name, from somebody who only sends frames.
+        // The same name, from a worker that only sends frames.
         registry.framed(&text, secs(15), |_| false);
         assert_eq!(registry.running(secs(15)), [id("text")]);
     }
 
     #[test]
-    fn only_so_many_are_remembered_and_those_who_were_chosen_always() {
+    fn the_registry_is_bounded_and_chosen_workers_always_stay() {
         let mut registry = Registry::default();
         let chosen = id("w0");
         for number in 0..MOST + 10 {

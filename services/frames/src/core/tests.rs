@@ -10,7 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::config::{Display, FramesConfig};
 
-/// A service under test, its time, and what it wanted done since that was last looked at.
+/// A service under test, its time, and its effects since they were last taken.
 struct Bench {
     core: Core,
     now: Duration,
@@ -110,7 +110,7 @@ impl Bench {
         std::mem::take(&mut self.effects)
     }
 
-    /// Wants something, lets it be stored, and gives the answer.
+    /// Wants something, lets it be stored, and returns the answer.
     fn command(&mut self, command: Command) -> Answer {
         let request = RequestId::new(self.next);
         self.next += 1;
@@ -151,10 +151,10 @@ impl Bench {
         self.step(Event::FrameReceived(id(worker), bytes.into(), None));
     }
 
-    fn look(&mut self) -> FramesReply {
+    fn status(&mut self) -> FramesReply {
         self.step(Event::StatusRequested(RequestId::new(u64::MAX)));
         match self.answer_to(u64::MAX) {
-            Some(Answer::Status(look)) => *look,
+            Some(Answer::Status(status)) => *status,
             other => panic!("{other:?}"),
         }
     }
@@ -177,7 +177,7 @@ fn error(answer: &Answer) -> &str {
     }
 }
 
-fn told<'e>(effects: &'e [Action], worker: &str) -> Vec<&'e FrameWorkerMessage> {
+fn messages_to<'e>(effects: &'e [Action], worker: &str) -> Vec<&'e FrameWorkerMessage> {
     let worker = id(worker);
     let of = effects.iter().filter_map(|effect| match effect {
         Action::Notify(to, message) if *to == worker => Some(message),
@@ -200,7 +200,7 @@ fn beat(session: &str, running: bool) -> FrameWorkerHeartbeat {
 }
 
 #[test]
-fn nobody_is_activated_who_is_not_known_and_nothing_changes_then() {
+fn an_unknown_worker_is_not_activated_and_nothing_changes_then() {
     let mut bench = Bench::usual().activated("first");
     assert_eq!(
         error(&bench.command(Command::Activate(Some(id("who"))))),
@@ -214,8 +214,8 @@ fn nobody_is_activated_who_is_not_known_and_nothing_changes_then() {
         error(&bench.command(Command::Stop(id("who")))),
         "unknown worker id"
     );
-    assert_eq!(bench.look().stats.active, Some(id("first")));
-    // Nonsense makes nobody known; a frame does, and a beat, and the configuration.
+    assert_eq!(bench.status().stats.active, Some(id("first")));
+    // An invalid frame makes no worker known; a frame does, and a heartbeat, and the configuration.
     bench.step(Event::FrameReceived(
         id("who"),
         b"RBx".to_vec().into(),
@@ -241,13 +241,13 @@ fn nobody_is_activated_who_is_not_known_and_nothing_changes_then() {
         bench.command(Command::Activate(None)),
         Answer::Done(_)
     ));
-    assert_eq!(bench.look().stats.active, None);
+    assert_eq!(bench.status().stats.active, None);
 }
 
 #[test]
 fn the_active_worker_alone_is_ticked_at_the_rate_that_holds() {
     let mut bench = Bench::usual().activated("dot");
-    let start = bench.look().stats.counts;
+    let start = bench.status().stats.counts;
     assert_eq!(
         (start.received, start.dropped),
         (1, 1),
@@ -255,20 +255,20 @@ fn the_active_worker_alone_is_ticked_at_the_rate_that_holds() {
     );
     bench.pass(ms(1000));
     let effects = bench.took();
-    let ticks = told(&effects, "dot");
+    let ticks = messages_to(&effects, "dot");
     assert!((29..=31).contains(&ticks.len()), "{}", ticks.len());
     assert!(matches!(ticks[0], FrameWorkerMessage::Tick { t } if t.get() < 0.04));
     bench.command(Command::SetRate(Thousandths::of(12.0)));
     bench.took();
     bench.pass(ms(1000));
-    assert!((11..=13).contains(&told(&bench.took(), "dot").len()));
+    assert!((11..=13).contains(&messages_to(&bench.took(), "dot").len()));
     bench.frame("other", 3);
     bench.command(Command::Activate(Some(id("other"))));
     bench.took();
     bench.pass(ms(500));
     let effects = bench.took();
-    assert!(told(&effects, "dot").is_empty());
-    assert!(told(&effects, "other").len() >= 5);
+    assert!(messages_to(&effects, "dot").is_empty());
+    assert!(messages_to(&effects, "other").len() >= 5);
 }
 
 #[test]
@@ -282,21 +282,21 @@ fn the_rate_has_bounds_and_goes_back_to_the_displays_own() {
         let answer = bench.command(Command::SetRate(Thousandths::of(rate)));
         assert_eq!(error(&answer), text);
     }
-    assert!(!bench.look().manual);
+    assert!(!bench.status().manual);
     bench.command(Command::SetRate(Thousandths::of(7.0)));
-    let look = bench.look();
-    assert!(look.manual);
-    assert_eq!(look.stats.fps, Fps::new(7.0).unwrap());
-    assert_eq!(look.display.fps_effective, Fps::new(7.0).unwrap());
-    assert_eq!(look.display.fps_configured, Fps::new(30.0).unwrap());
-    assert_eq!(look.display.buffer_capacity, 7);
+    let status = bench.status();
+    assert!(status.manual);
+    assert_eq!(status.stats.fps, Fps::new(7.0).unwrap());
+    assert_eq!(status.display.fps_effective, Fps::new(7.0).unwrap());
+    assert_eq!(status.display.fps_configured, Fps::new(30.0).unwrap());
+    assert_eq!(status.display.buffer_capacity, 7);
     bench.command(Command::SetRate(None));
-    let look = bench.look();
+    let status = bench.status();
     assert_eq!(
         (
-            look.manual,
-            look.stats.fps.get(),
-            look.display.buffer_capacity
+            status.manual,
+            status.stats.fps.get(),
+            status.display.buffer_capacity
         ),
         (false, 30.0, 30)
     );
@@ -322,15 +322,15 @@ fn what_people_set_holds_after_a_restart() {
             .iter()
             .any(|effect| matches!(effect, Action::Run(worker) if *worker == id("clock")))
     );
-    let look = again.look();
+    let status = again.status();
     assert_eq!(
-        (look.stats.active, look.stats.fps.get(), look.manual),
+        (status.stats.active, status.stats.fps.get(), status.manual),
         (Some(id("dot")), 10.0, true)
     );
-    // The worker comes back, is told what it is set to, and is ticked.
+    // The worker comes back, gets its settings, and is ticked.
     again.step(Event::HeartbeatReceived(id("dot"), beat("9", false)));
     let effects = again.took();
-    let heartbeat = told(&effects, "dot");
+    let heartbeat = messages_to(&effects, "dot");
     let data = json!({"a": 1, "b": 3}).as_object().unwrap().clone();
     assert!(heartbeat.contains(&&FrameWorkerMessage::Config { data }));
     assert!(heartbeat.contains(&&FrameWorkerMessage::Start));
@@ -338,19 +338,19 @@ fn what_people_set_holds_after_a_restart() {
     let ticked = again.took();
     assert!(
         (9..=11).contains(
-            &told(&ticked, "dot")
+            &messages_to(&ticked, "dot")
                 .iter()
-                .filter(|told| matches!(told, FrameWorkerMessage::Tick { .. }))
+                .filter(|message| matches!(message, FrameWorkerMessage::Tick { .. }))
                 .count()
         )
     );
     // A display that was replaced by a slower one is not driven faster than it can.
     let slow = config(|display| display.max_fps = Fps::new(5.0).unwrap(), &[]);
-    assert_eq!(Bench::new(slow, bench.bucket).look().stats.fps.get(), 5.0);
+    assert_eq!(Bench::new(slow, bench.bucket).status().stats.fps.get(), 5.0);
 }
 
 #[test]
-fn a_wish_holds_and_is_answered_once_it_is_stored_and_the_others_wait() {
+fn a_command_takes_effect_and_is_answered_once_it_is_stored_and_the_others_wait() {
     let mut bench = Bench::usual().activated("dot");
     bench.step(Event::CommandReceived(
         RequestId::new(50),
@@ -362,17 +362,17 @@ fn a_wish_holds_and_is_answered_once_it_is_stored_and_the_others_wait() {
     ));
     assert_eq!(bench.writes.len(), 1);
     assert!(bench.answer_to(50).is_none());
-    assert_eq!(bench.look().stats.fps.get(), 30.0);
+    assert_eq!(bench.status().stats.fps.get(), 30.0);
     // Frames and ticks do not wait.
     bench.pass(ms(100));
-    assert!(!told(&bench.took(), "dot").is_empty());
+    assert!(!messages_to(&bench.took(), "dot").is_empty());
     bench.writes.clear();
     bench.step(Event::Stored(Err(ErrorReply::unavailable("not now"))));
     assert_eq!(error(&bench.answer_to(50).unwrap()), "not now");
     assert_eq!(bench.writes.len(), 1);
     bench.store_all();
     assert!(matches!(bench.answer_to(51), Some(Answer::Done(_))));
-    assert_eq!(bench.look().stats.fps.get(), 6.0);
+    assert_eq!(bench.status().stats.fps.get(), 6.0);
 }
 
 #[test]
@@ -384,22 +384,22 @@ fn frames_of_the_active_worker_are_shown_each_for_its_time() {
     assert_eq!(shown(&bench.took()), 1, "the first at once");
     bench.pass(ms(134));
     assert_eq!(shown(&bench.took()), 4);
-    let look = bench.look();
+    let status = bench.status();
     assert_eq!(
-        (look.display.frames_received, look.display.writer_ticks),
+        (status.display.frames_received, status.display.writer_ticks),
         (5, 5)
     );
-    assert!(look.display.last_write_at.is_some());
-    assert_eq!(look.display.interval_ms.unwrap().get().round(), 33.0);
+    assert!(status.display.last_write_at.is_some());
+    assert_eq!(status.display.interval_ms.unwrap().get().round(), 33.0);
     assert_eq!(
         (
-            look.stats.counts.received,
-            look.stats.counts.forwarded,
-            look.stats.counts.dropped
+            status.stats.counts.received,
+            status.stats.counts.forwarded,
+            status.stats.counts.dropped
         ),
         (6, 5, 1)
     );
-    // The same picture again is none that is shown, until its worker is activated again.
+    // The same image again is none that is shown, until its worker is activated again.
     bench.frame("dot", 4);
     bench.pass(ms(200));
     assert_eq!(shown(&bench.took()), 0);
@@ -409,7 +409,7 @@ fn frames_of_the_active_worker_are_shown_each_for_its_time() {
 }
 
 #[test]
-fn a_display_without_room_is_spared_and_everybody_is_told() {
+fn a_full_display_is_spared_and_every_watcher_is_notified() {
     // A buffer of one frame, which is shown for a second.
     let config = config(
         |display| {
@@ -428,15 +428,15 @@ fn a_display_without_room_is_spared_and_everybody_is_told() {
     bench.pass(ms(500));
     bench.frame("dot", 3);
     bench.took();
-    let look = bench.look();
-    assert!(look.stats.degraded);
-    assert_eq!(look.stats.counts.forwarded, 2);
+    let status = bench.status();
+    assert!(status.stats.degraded);
+    assert_eq!(status.stats.counts.forwarded, 2);
     // No ticks until the display has room; its waiting is over after half a second.
     bench.pass(ms(480));
-    assert!(told(&bench.took(), "dot").is_empty());
+    assert!(messages_to(&bench.took(), "dot").is_empty());
     bench.pass(ms(600));
     let effects = bench.took();
-    assert!(!told(&effects, "dot").is_empty());
+    assert!(!messages_to(&effects, "dot").is_empty());
     assert!(
         effects
             .iter()
@@ -444,7 +444,7 @@ fn a_display_without_room_is_spared_and_everybody_is_told() {
     );
     bench.frame("dot", 3);
     assert_eq!(
-        bench.look().stats.counts.forwarded,
+        bench.status().stats.counts.forwarded,
         3,
         "what was refused may come again"
     );
@@ -487,39 +487,48 @@ fn frames_sent_straight_to_the_display_need_no_worker_and_are_refused_when_it_is
 }
 
 #[test]
-fn workers_on_the_bus_are_started_and_stopped_until_they_say_so() {
+fn workers_on_the_bus_are_started_and_stopped_until_they_confirm_it() {
     let mut bench = Bench::usual();
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
     let effects = bench.took();
     assert!(matches!(
-        told(&effects, "text")[..],
+        messages_to(&effects, "text")[..],
         [
             FrameWorkerMessage::Hello { .. },
             FrameWorkerMessage::Config { .. }
         ]
     ));
     bench.command(Command::Start(id("text")));
-    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
+    assert_eq!(
+        messages_to(&bench.took(), "text"),
+        [&FrameWorkerMessage::Start]
+    );
     // It was lost.
     bench.pass(ms(1000));
     bench.took();
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
-    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Start]);
+    assert_eq!(
+        messages_to(&bench.took(), "text"),
+        [&FrameWorkerMessage::Start]
+    );
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", true)));
-    assert!(told(&bench.took(), "text").is_empty());
-    assert_eq!(bench.look().stats.running, [id("text")]);
-    // Whoever was shown is stopped, also when it was started by hand.
+    assert!(messages_to(&bench.took(), "text").is_empty());
+    assert_eq!(bench.status().stats.running, [id("text")]);
+    // The worker that was shown is stopped, also when it was started by hand.
     bench.command(Command::Activate(Some(id("text"))));
     bench.command(Command::Activate(Some(id("clock"))));
-    assert!(told(&bench.took(), "text").contains(&&FrameWorkerMessage::Stop));
+    assert!(messages_to(&bench.took(), "text").contains(&&FrameWorkerMessage::Stop));
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", true)));
-    assert_eq!(told(&bench.took(), "text"), [&FrameWorkerMessage::Stop]);
+    assert_eq!(
+        messages_to(&bench.took(), "text"),
+        [&FrameWorkerMessage::Stop]
+    );
     bench.step(Event::HeartbeatReceived(id("text"), beat("1", false)));
     bench.pass(ms(4000));
-    let look = bench.look();
-    assert_eq!(look.stats.running, [id("clock")]);
+    let status = bench.status();
+    assert_eq!(status.stats.running, [id("clock")]);
     assert_eq!(
-        look.known,
+        status.known,
         [id("clock")],
         "the other one was silent for three seconds"
     );
@@ -543,7 +552,7 @@ fn a_process_is_started_stopped_and_restarted_when_it_is_silent() {
     bench.command(Command::Activate(Some(id("clock"))));
     assert_eq!(ran(&bench.took()), 1);
     bench.step(Event::ProcessStarted(id("clock")));
-    assert_eq!(bench.look().stats.running, [id("clock")]);
+    assert_eq!(bench.status().stats.running, [id("clock")]);
     bench.pass(ms(8000));
     bench.frame("clock", 1);
     bench.pass(ms(9500));
@@ -571,30 +580,34 @@ fn a_process_is_started_stopped_and_restarted_when_it_is_silent() {
 }
 
 #[test]
-fn everybody_is_told_once_a_second_and_on_every_event_but_no_flood_floods_them() {
+fn stats_are_published_once_a_second_and_on_every_event_but_are_rate_limited() {
     let mut bench = Bench::usual().activated("dot");
     bench.pass(ms(2000));
     bench.took();
-    let told = |effects: &[Action]| {
+    let published = |effects: &[Action]| {
         effects
             .iter()
             .filter(|effect| matches!(effect, Action::Publish(_)))
             .count()
     };
     bench.pass(ms(3000));
-    assert_eq!(told(&bench.took()), 3);
+    assert_eq!(published(&bench.took()), 3);
     bench.pass(ms(500));
     bench.took();
     bench.command(Command::SetRate(Thousandths::of(20.0)));
-    assert_eq!(told(&bench.took()), 1, "at once");
+    assert_eq!(published(&bench.took()), 1, "at once");
     for _ in 0..1000 {
         bench.step(Event::FrameReceived(id("bad"), b"RB".to_vec().into(), None));
         bench.pass(ms(1));
     }
     let effects = bench.took();
-    assert!((15..=22).contains(&told(&effects)), "{}", told(&effects));
-    let look = bench.look();
-    assert_eq!(look.stats.errors[&id("bad")], "short rbm header");
+    assert!(
+        (15..=22).contains(&published(&effects)),
+        "{}",
+        published(&effects)
+    );
+    let status = bench.status();
+    assert_eq!(status.stats.errors[&id("bad")], "short rbm header");
 }
 
 #[test]
@@ -607,7 +620,7 @@ fn a_loud_worker_takes_nothing_from_another() {
         }
         bench.pass(ms(1));
     }
-    let counts = bench.look().stats.counts;
+    let counts = bench.status().stats.counts;
     assert_eq!(counts.forwarded, 20);
 }
 
@@ -627,30 +640,36 @@ fn settings_that_grow_too_large_are_refused_and_the_old_ones_stay() {
 }
 
 #[test]
-fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
+fn images_are_what_was_shown_last_and_panels_as_they_are_mounted() {
     let mut bench = Bench::usual().activated("dot");
-    let ask = |bench: &mut Bench, panel: Option<&str>, unless: Option<&str>| {
-        let asked = GetPicture {
+    let get_image = |bench: &mut Bench, panel: Option<&str>, unless: Option<&str>| {
+        let get = GetPicture {
             panel: panel.map(str::to_owned),
             unless: unless.map(str::to_owned),
         };
-        bench.step(Event::ImageRequested(RequestId::new(9), asked));
+        bench.step(Event::ImageRequested(RequestId::new(9), get));
         bench.answer_to(9).unwrap()
     };
-    let picture = |answer: Answer| match answer {
-        Answer::Picture(reply) => *reply,
+    let image = |answer: Answer| match answer {
+        Answer::Image(reply) => *reply,
         other => panic!("{other:?}"),
     };
-    let dark = picture(ask(&mut bench, None, None));
+    let dark = image(get_image(&mut bench, None, None));
     assert_eq!(
         dark.rbm.unwrap().0,
         Bitmap::dark(bench.core.canvas()).to_rbm(0, 0)
     );
     bench.frame("dot", 3);
-    let lit = picture(ask(&mut bench, None, Some(&dark.digest)));
+    let lit = image(get_image(&mut bench, None, Some(&dark.digest)));
     assert!(lit.rbm.is_some() && lit.digest != dark.digest);
-    assert_eq!(picture(ask(&mut bench, None, Some(&lit.digest))).rbm, None);
-    let top = picture(ask(&mut bench, Some("top"), None)).rbm.unwrap().0;
+    assert_eq!(
+        image(get_image(&mut bench, None, Some(&lit.digest))).rbm,
+        None
+    );
+    let top = image(get_image(&mut bench, Some("top"), None))
+        .rbm
+        .unwrap()
+        .0;
     assert_eq!(
         (
             Rbm::canvas_of(&top).unwrap().width,
@@ -658,13 +677,13 @@ fn pictures_are_what_was_shown_last_and_panels_as_they_are_mounted() {
         ),
         (28, 7)
     );
-    assert!(error(&ask(&mut bench, Some("left"), None)).contains("no panel left"));
+    assert!(error(&get_image(&mut bench, Some("left"), None)).contains("no panel left"));
 }
 
 #[test]
 fn what_is_configured_is_what_the_defaults_say() {
     let config = FramesConfig::new(quintet_contract::id::HolderId::parse("x").unwrap());
     config.check().unwrap();
-    let look = Bench::usual().look();
-    assert_eq!(look.config, config.display.shown());
+    let status = Bench::usual().status();
+    assert_eq!(status.config, config.display.shown());
 }

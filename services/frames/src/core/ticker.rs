@@ -1,4 +1,4 @@
-//! When the active worker is told that it is time for a frame.
+//! Ticker: when the active worker is ticked.
 //!
 //! Ticks lie on a grid: one that is late does not make the next one late. Ticks that were missed are not made up for.
 
@@ -10,13 +10,13 @@ use quintet_contract::frame::{Fps, Thousandths};
 #[derive(Clone, Copy, Debug)]
 pub struct Ticker {
     every: Duration,
-    /// When the active worker became that; none while nobody is active.
+    /// When the active worker became that; none while no worker is active.
     since: Option<Duration>,
     due: Duration,
 }
 
 impl Ticker {
-    /// Nobody is ticked.
+    /// No worker is ticked.
     pub fn new(fps: Fps) -> Self {
         Self {
             every: fps.frame(),
@@ -31,7 +31,7 @@ impl Ticker {
         self.due = now;
     }
 
-    /// Nobody is active any more.
+    /// No worker is active any more.
     pub fn end(&mut self) {
         self.since = None;
     }

@@ -1,4 +1,4 @@
-//! What a display does with frames: it holds some, shows each for its time, and speaks to its panels.
+//! The display: it buffers frames, shows each for its time, and writes to its panels.
 
 mod panel;
 mod ring;

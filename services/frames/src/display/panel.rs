@@ -4,7 +4,7 @@
 //! 0x80 │ command │ address │ one byte per column │ 0x8F
 //! ```
 //!
-//! The command says how many columns there are, and whether they are shown at once or when the flush packet comes.
+//! The command sets how many columns there are, and whether they are shown at once or when the flush packet comes.
 
 use quintet_contract::display::{Orientation, Panel};
 use quintet_contract::frame::{Bitmap, Canvas};
@@ -39,7 +39,7 @@ pub enum PanelError {
         /// What there is.
         canvas: Canvas,
     },
-    /// No packet could say so many columns.
+    /// No packet could hold so many columns.
     #[error("panel {id} has {columns} columns as it is mounted; panels have 7, 14 or 28")]
     Columns {
         /// The panel.
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn every_orientation_moves_the_corners_as_it_says_also_where_sides_differ() {
+    fn every_orientation_moves_the_corners_as_named_also_where_sides_differ() {
         // The pixel right of the top left corner of a part that is 14 wide and 7 high.
         let corner = lit(&[(3, 5)]);
         for (orientation, columns, rows, at) in [

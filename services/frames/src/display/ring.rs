@@ -1,4 +1,4 @@
-//! Frames that wait for their turn, and when each has it.
+//! Ring: frames that wait, and when each is shown.
 //!
 //! A frame is due when the one before it has been shown for its time. These moments lie on a grid: being late once does not
 //! make the next one late. A ring that ran empty begins a new grid with the next frame.
@@ -11,7 +11,7 @@ use quintet_contract::frame::Fps;
 /// How long frames are shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// For frames that do not say it themselves.
+    /// For frames without a duration of their own.
     pub fps: Fps,
     /// No frame is shown shorter than this allows.
     pub max_fps: Fps,
@@ -20,16 +20,16 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How long a frame is shown that says so many milliseconds; 0 where it says nothing.
-    pub fn hold(&self, duration_ms: u16) -> Duration {
+    /// How long a frame with this duration in milliseconds is shown; 0 where it has none.
+    pub fn display_time(&self, duration_ms: u16) -> Duration {
         let wanted = match duration_ms {
             0 => self.fps.frame(),
             // Whole milliseconds of a frame are rounded: 17 stand for 60 a second, and are not meant to be slower.
             ms if ms == self.fps.frame_ms() => self.fps.frame(),
             ms => Duration::from_millis(ms.into()),
         };
-        let hold = wanted.max(self.max_fps.frame());
-        hold + self.gap
+        let display_time = wanted.max(self.max_fps.frame());
+        display_time + self.gap
     }
 }
 
@@ -117,11 +117,11 @@ impl<T> Ring<T> {
             return None;
         }
         let (frame, duration_ms) = self.frames.pop_front()?;
-        let hold = self.pace.hold(duration_ms);
+        let display_time = self.pace.display_time(duration_ms);
         // Later than the whole time of a frame: the ring was empty, or the program stood still. Nothing is made up for.
-        let is_on_grid = now - self.due < hold;
+        let is_on_grid = now - self.due < display_time;
         let shown_at = if is_on_grid { self.due } else { now };
-        self.due = shown_at + hold;
+        self.due = shown_at + display_time;
         Some(frame)
     }
 }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_as_much_as_the_time_says_and_one_at_least() {
+    fn it_holds_as_much_as_the_time_allows_and_one_at_least() {
         let second = ms(1000);
         for (buffer, fps, expected) in [
             (second, 30.0, 30),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_says_when_there_is_room() {
+    fn a_full_ring_reports_when_there_is_room() {
         let mut ring = Ring::new(ms(100), pace(20.0, 30.0));
         assert_eq!(
             ring.push(1, 0, ms(0)),
@@ -199,10 +199,14 @@ mod tests {
             ..pace(25.0, 50.0)
         };
         for (duration, expected) in [(0, 45), (40, 45), (100, 105), (10, 25)] {
-            assert_eq!(pace.hold(duration), ms(expected));
+            assert_eq!(pace.display_time(duration), ms(expected));
         }
         let pace = super::tests::pace(60.0, 60.0);
-        assert_eq!(pace.hold(17), pace.hold(0), "17 ms are 60 frames a second");
+        assert_eq!(
+            pace.display_time(17),
+            pace.display_time(0),
+            "17 ms are 60 frames a second"
+        );
     }
 
     #[test]
@@ -214,7 +218,7 @@ mod tests {
         while now < Duration::from_secs(600) {
             while ring.push((), 33, now).is_ok() {}
             now = now.max(ring.due().unwrap());
-            // Whoever waits is woken up to seven milliseconds late.
+            // A waiter is woken up to seven milliseconds late.
             lateness = (lateness * 5 + 3) % 8;
             now += ms(lateness);
             if ring.next(now).is_some() {

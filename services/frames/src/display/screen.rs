@@ -1,4 +1,4 @@
-//! The display as everybody sees it: the frames that wait, the picture that is shown, and the numbers about both.
+//! Screen: the frames that wait, the image that is shown, and the counters of both.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -87,11 +87,11 @@ impl Screen {
     }
 }
 
-/// A picture for whichever part asks, without its pixels if it has them already.
+/// An image for a client, without its pixels if it has them already.
 pub fn reply(bitmap: &Bitmap, unless: Option<&str>) -> PictureReply {
     let rbm = bitmap.to_rbm(0, 0);
     let digest = Sha256::digest(&rbm);
-    // Half of it tells pictures apart.
+    // Half of it distinguishes images.
     let digest = digest[..16].iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");

@@ -1,7 +1,7 @@
 //! The line to the panels: a serial device, written to by a thread of its own.
 //!
-//! The thread always writes the newest picture; those in between are passed over when the line is slower than the frames.
-//! A device that cannot be opened or is lost is tried again, more and more seldom, and gets the newest picture first.
+//! The thread always writes the newest image; those in between are passed over when the line is slower than the frames.
+//! A device that cannot be opened or is lost is tried again, more and more seldom, and gets the newest image first.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest wait before a device is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// The line, from the side of whichever part has pictures for it. Dropping it ends the thread.
+/// The line, from the side of the display. Dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct Line {
     newest: watch::Sender<Option<Arc<Bitmap>>>,
@@ -36,15 +36,15 @@ pub(crate) struct Line {
 impl Line {
     /// Starts the thread; without a device nothing is started.
     pub(crate) fn open(config: &config::Line, map: Map, skip_unchanged: bool) -> io::Result<Self> {
-        let (newest, pictures) = watch::channel(None);
-        let (tell, state) = watch::channel(LineState::Off);
+        let (newest, images) = watch::channel(None);
+        let (publish, state) = watch::channel(LineState::Off);
         if config.enabled {
             let writer = Writer {
                 config: config.clone(),
                 map,
                 skip_unchanged,
-                pictures,
-                tell,
+                images,
+                publish,
                 runtime: Handle::current(),
             };
             let thread = std::thread::Builder::new().name("quintet-line".to_owned());
@@ -53,7 +53,7 @@ impl Line {
         Ok(Self { newest, state })
     }
 
-    /// Shows a picture as soon as the line is free.
+    /// Shows an image as soon as the line is free.
     pub(crate) fn show(&self, bitmap: Arc<Bitmap>) {
         self.newest.send_replace(Some(bitmap));
     }
@@ -68,12 +68,12 @@ struct Writer {
     config: config::Line,
     map: Map,
     skip_unchanged: bool,
-    pictures: watch::Receiver<Option<Arc<Bitmap>>>,
-    tell: watch::Sender<LineState>,
+    images: watch::Receiver<Option<Arc<Bitmap>>>,
+    publish: watch::Sender<LineState>,
     runtime: Handle,
 }
 
-/// The other side is gone: nobody has pictures any more.
+/// The other side is gone: no more images come.
 struct Over;
 
 impl Writer {
@@ -87,7 +87,7 @@ impl Writer {
             match open(&self.config) {
                 Ok(port) => {
                     info!(device = %self.config.device, "writes to the panels");
-                    self.say(LineState::Connected);
+                    self.publish(LineState::Connected);
                     waits = backoff.build();
                     match self.write_all(&port) {
                         Ok(Over) => return,
@@ -97,28 +97,28 @@ impl Writer {
                         }
                     }
                 }
-                Err(error) if *self.tell.borrow() != LineState::Lost => {
-                    warn!(device = %self.config.device, %error, "cannot open the line to the panels, tries again");
+                Err(error) if *self.publish.borrow() != LineState::Lost => {
+                    warn!(device = %self.config.device, %error, "cannot open the line to the panels, retrying");
                 }
                 Err(_) => {}
             }
-            self.say(LineState::Lost);
-            if self.rest(waits.next().unwrap_or(RETRY_MAX)).is_err() {
+            self.publish(LineState::Lost);
+            if self.pause(waits.next().unwrap_or(RETRY_MAX)).is_err() {
                 return;
             }
         }
     }
 
-    fn say(&self, state: LineState) {
-        self.tell
-            .send_if_modified(|said| std::mem::replace(said, state) != state);
+    fn publish(&self, state: LineState) {
+        self.publish
+            .send_if_modified(|published| std::mem::replace(published, state) != state);
     }
 
-    /// Waits, but not for longer than anybody has pictures.
-    fn rest(&mut self, pause: Duration) -> Result<(), Over> {
-        let pictures = &mut self.pictures;
+    /// Waits, but not beyond the end of the other side.
+    fn pause(&mut self, pause: Duration) -> Result<(), Over> {
+        let images = &mut self.images;
         self.runtime.block_on(async {
-            let gone = async { while pictures.changed().await.is_ok() {} };
+            let gone = async { while images.changed().await.is_ok() {} };
             match tokio::time::timeout(pause, gone).await {
                 Ok(()) => Err(Over),
                 Err(_) => Ok(()),
@@ -126,15 +126,15 @@ impl Writer {
         })
     }
 
-    /// Writes every picture that is the newest when the line is free.
+    /// Writes every image that is the newest when the line is free.
     fn write_all(&mut self, port: &SerialPort) -> io::Result<Over> {
         let mut written: Vec<Vec<u8>> = Vec::new();
-        self.pictures.mark_changed();
+        self.images.mark_changed();
         loop {
-            if self.runtime.block_on(self.pictures.changed()).is_err() {
+            if self.runtime.block_on(self.images.changed()).is_err() {
                 return Ok(Over);
             }
-            let Some(bitmap) = self.pictures.borrow_and_update().clone() else {
+            let Some(bitmap) = self.images.borrow_and_update().clone() else {
                 continue;
             };
             let packets = self.map.packets(&bitmap, self.config.shown);

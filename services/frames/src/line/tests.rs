@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::Display;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const CANVAS: Canvas = Canvas {
     width: 28,
     height: 14,
@@ -61,9 +61,9 @@ impl Panels {
     async fn read(&mut self, count: usize) -> Vec<u8> {
         let port = self.port.as_ref().unwrap();
         let mut read = Vec::new();
-        let enough = wait_for("bytes on the line", PATIENCE, async || {
+        let enough = wait_for("bytes on the line", TIMEOUT, async || {
             let mut buffer = [0; 4096];
-            // Nothing yet, or nobody has opened the other end yet.
+            // Nothing yet, or the other end is not open yet.
             if let Ok(more) = port.read(&mut buffer[..count - read.len()]) {
                 read.extend_from_slice(&buffer[..more]);
             }
@@ -112,7 +112,7 @@ fn packet(command: u8, address: u8, first_column: u8) -> Vec<u8> {
 
 async fn until(line: &Line, expected: LineState) {
     let mut state = line.state();
-    let reached = tokio::time::timeout(PATIENCE, state.wait_for(|state| *state == expected));
+    let reached = tokio::time::timeout(TIMEOUT, state.wait_for(|state| *state == expected));
     reached.await.unwrap().unwrap();
 }
 
@@ -157,13 +157,13 @@ async fn panels_that_show_together_get_a_flush_packet_and_unchanged_ones_nothing
 }
 
 #[tokio::test]
-async fn a_line_that_is_lost_is_found_again_and_gets_the_newest_picture_first() {
+async fn a_line_that_is_lost_is_reopened_and_gets_the_newest_image_first() {
     let mut panels = Panels::attached();
     let line = open_line(&display(&panels));
     line.show(lit(&[(0, 0)]));
     panels.read(64).await;
     panels.detach();
-    // Nobody waits for the line: pictures go on being shown to everybody else.
+    // No part waits for the line: images continue being shown to every watcher.
     for y in 0..7 {
         line.show(lit(&[(0, y)]));
     }

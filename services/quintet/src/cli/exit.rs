@@ -1,4 +1,4 @@
-//! What the program's end says to a shell.
+//! Exit codes.
 //!
 //! | code | meaning |
 //! |---|---|
@@ -49,7 +49,7 @@ impl Failure {
     }
 }
 
-/// Says what failed, on standard error, and gives the code.
+/// Prints the failure to standard error, and returns the exit code.
 pub(crate) fn code(outcome: Outcome) -> ExitCode {
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;

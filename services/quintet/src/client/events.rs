@@ -63,10 +63,10 @@ pub async fn open(http: &Http, path: &str, after: Option<&str>) -> anyhow::Resul
     }
     let response = http.send(request).await?;
     let retry = Arc::new(AtomicU64::new(0));
-    let (mut field, asked) = (RetryField::default(), retry.clone());
+    let (mut field, retry_delay) = (RetryField::default(), retry.clone());
     let bytes = response.bytes_stream().inspect_ok(move |bytes| {
         if let Some(wait) = field.feed(bytes) {
-            asked.store(wait, Ordering::Relaxed);
+            retry_delay.store(wait, Ordering::Relaxed);
         }
     });
     let events = bytes.eventsource().map(|event| {
@@ -181,7 +181,7 @@ impl Sse {
         self.events.next().await.transpose()
     }
 
-    /// How long the server wants a client to wait before it comes back, if it has said so.
+    /// How long the server wants a client to wait before it reconnects, if it sent that.
     pub(crate) fn retry(&self) -> Option<Duration> {
         match self.retry.load(Ordering::Relaxed) {
             0 => None,
@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request and closes; gives the head of the request.
+    /// Answers one request and closes; returns the head of the request.
     async fn answer_once(listener: &TcpListener, answer: &str) -> String {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = Vec::new();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_that_a_server_asks_for_is_heard_wherever_a_read_ends() {
+    fn the_retry_delay_of_a_server_is_read_wherever_a_read_ends() {
         let text = b"retry: 2500\n\nevent: hello\ndata: retry: 1\n\n: retry: 2\n";
         for cut in 0..text.len() {
             let mut field = RetryField::default();

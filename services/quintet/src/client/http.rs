@@ -71,7 +71,7 @@ impl Http {
         }
     }
 
-    /// Sends a request; an answer that says no is a failure.
+    /// Sends a request; a refusal is a failure.
     pub async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let sent = request.send().await;
         let response = sent.map_err(|error| self.unreachable(error))?;

@@ -1,4 +1,4 @@
-//! What is given on the command line: JSON in files, on standard input or as it is, and `key=value` pairs.
+//! Input of the command line: JSON in files, on standard input or as it is, and `key=value` pairs.
 
 use std::io::Read;
 

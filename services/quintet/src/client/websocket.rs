@@ -25,7 +25,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The text messages of an open websocket.
 type Texts = BoxStream<'static, anyhow::Result<String>>;
 
-/// Opens a websocket, and gives the texts that the server sends.
+/// Opens a websocket, and returns the texts that the server sends.
 async fn open(http: &Http, path: &str) -> anyhow::Result<Texts> {
     let key = generate_key();
     let request = http
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// Accepts a websocket, sends one text and closes; gives the address and the key of the request.
+    /// Accepts a websocket, sends one text and closes; returns the address and the key of the request.
     #[expect(
         clippy::result_large_err,
         reason = "the handshake of tungstenite wants it so"
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_refuses_says_why() {
+    async fn a_refusal_of_a_server_is_reported_with_its_reason() {
         let http = Http::new("http://127.0.0.1:1", None).unwrap();
         let first = follow(&http, "/ui").next().await;
         let error = first.unwrap().unwrap_err().to_string();

@@ -38,7 +38,7 @@ pub(super) async fn run(command: KeysCommand, global: &Global) -> Outcome {
             let created = http.post("/v1/keys", &new).await?;
             match global.output {
                 Output::Json => print(format_args!("{created:#}")),
-                // Alone, so that a script can take it; what there is to say about it stands beside.
+                // Alone, so that a script can take it; the explanation goes to standard error.
                 Output::Table => {
                     print(text(&created["key"]));
                     eprintln!("keep it: it is not stored and cannot be shown again");

@@ -39,7 +39,7 @@ pub(crate) enum ClientCommand {
     /// List, store and delete job templates
     #[command(subcommand)]
     Templates(templates::TemplatesCommand),
-    /// Say who draws for the display and how fast, and look at it
+    /// Show and control the display: its workers, its rate, its image
     #[command(subcommand)]
     Frames(frames::FramesCommand),
     /// Watch agents and jobs live

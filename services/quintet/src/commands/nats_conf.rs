@@ -57,7 +57,7 @@ fn conf(command: NatsConfCommand) -> anyhow::Result<NatsConf> {
         if let Some(other) = variables.insert(variable.clone(), role.user()) {
             let text = format!(
                 "{other} and {} would share the password variable {variable}; name each agent once, and so that letters \
-                 and digits tell them apart",
+                 and digits distinguish them",
                 role.user()
             );
             return Err(Failure::new(exit::USAGE, text).into());

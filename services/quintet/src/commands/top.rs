@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_shows_agents_and_jobs_newest_first() {
+    fn a_screen_shows_agents_and_jobs_newest_first() {
         let mut view = View {
             connected: true,
             ..View::default()

@@ -1,4 +1,4 @@
-//! What `up` reports: the steps of its start, and the banner that says where everything is.
+//! What `up` reports: the steps of its start, and the banner with every address.
 
 use std::path::Path;
 

@@ -6,7 +6,8 @@ use tracing::warn;
 use crate::cli::exit::{self, Failure};
 
 /// What an edge that others can reach lacks.
-const NO_KEY: &str = "no API key is set, so everyone there could run programs here: set API_KEYS";
+const NO_KEY: &str =
+    "no API key is set, so every client there could run programs here: set API_KEYS";
 const KNOWN_TOKEN: &str = "AGENT_TOKEN is the default that everyone knows: set another";
 
 /// Refuses an address that others can reach together with the agent token that everyone knows, or without an API key:

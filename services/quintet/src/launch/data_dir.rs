@@ -14,7 +14,7 @@ use crate::client::connection::{CONNECTION, Connection};
 
 /// Only its owner may read what is secret.
 const OWNER_ONLY: u32 = 0o600;
-/// The rights of everybody else.
+/// The rights of other clients.
 const OTHERS: u32 = 0o077;
 const PASSWORDS: &str = "passwords.json";
 /// The configuration of the server, which holds the passwords as well.
@@ -80,7 +80,7 @@ impl DataDir {
         Ok(passwords)
     }
 
-    /// Says where the NATS of this folder is.
+    /// The address of the NATS of this folder.
     pub(crate) fn write_connection(&self, connection: &Connection) -> anyhow::Result<()> {
         self.write_secret(CONNECTION, &serde_json::to_vec_pretty(connection)?)
     }

@@ -24,7 +24,7 @@ const SOURCE_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the job may wait for an agent before that is reported.
 const PLACEMENT: Duration = Duration::from_secs(3);
 
-/// Runs it against an edge, and says what happens.
+/// Runs it against an edge, and prints its progress.
 pub(crate) async fn run(http: &Http, work_dir: &Path, ffmpeg: &Path) -> anyhow::Result<()> {
     if Command::new(ffmpeg)
         .arg("-version")
@@ -71,9 +71,9 @@ pub(crate) async fn run(http: &Http, work_dir: &Path, ffmpeg: &Path) -> anyhow::
     Ok(())
 }
 
-/// Serves a picture and a tone in real time to the first client.
+/// Serves video and a tone in real time to the first client.
 ///
-/// It complains when its client leaves, as every client does at the end: into a file, which is looked at when it fails.
+/// It complains when its client leaves, as every client does at the end: into a file, which is read when it fails.
 async fn start_source(ffmpeg: &Path, log: &Path) -> anyhow::Result<(Child, String)> {
     let complaints =
         File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -104,7 +104,7 @@ async fn start_source(ffmpeg: &Path, log: &Path) -> anyhow::Result<(Child, Strin
         .stderr(complaints)
         .kill_on_drop(true);
     // A source without a client would wait for one for ever, also after a `kill -9` of this program. This runs
-    // on the main thread, which lives as long as the program.
+    // on the main thread, which runs as long as the program.
     deathsig::die_with_this_thread(command.as_std_mut());
     let mut child = command.spawn().context("cannot start the test stream")?;
     let until = Instant::now() + SOURCE_DEADLINE;
@@ -129,7 +129,7 @@ fn listens(port: u16) -> anyhow::Result<bool> {
     }))
 }
 
-/// Shows every status as it comes, and gives the last.
+/// Shows every status as it comes, and returns the last.
 async fn follow(http: &Http, id: &str) -> anyhow::Result<String> {
     let mut events = job_events::follow(http, id);
     let mut last = String::new();
@@ -142,7 +142,7 @@ async fn follow(http: &Http, id: &str) -> anyhow::Result<String> {
             Ok(None) => return Ok(last),
             Err(_) if last == "PENDING" && !reported => {
                 emit(format_args!(
-                    "demo: no agent has taken it yet; `quintet jobs explain {id}` says why"
+                    "demo: no agent has taken it yet; `quintet jobs explain {id}` shows why"
                 ));
                 reported = true;
                 continue;
@@ -216,13 +216,13 @@ async fn check(file: &Path, ffprobe: &Path) -> anyhow::Result<()> {
         })
         .unwrap_or_default();
     emit(format_args!(
-        "demo: ffprobe says {seconds:.1} s, {}",
+        "demo: ffprobe shows {seconds:.1} s, {}",
         streams.join(", ")
     ));
     let both = ["video", "audio"]
         .iter()
         .all(|kind| streams.iter().any(|stream| stream.starts_with(kind)));
-    ensure!(both, "the recording lacks picture or sound");
+    ensure!(both, "the recording lacks video or sound");
     ensure!(
         (f64::from(SECONDS) - 1.5..=f64::from(SECONDS) + 1.0).contains(&seconds),
         "the recording is {seconds:.1} s long"

@@ -1,4 +1,4 @@
-//! How many files this process may have open. A connection is one, and what a shell or a service manager gives by default
+//! The limit of open files of this process. A connection is one, and what a shell or a service manager gives by default
 //! is far below what an edge can serve.
 
 use rustix::process::{Resource, getrlimit, setrlimit};

@@ -1,4 +1,4 @@
-//! What starts and runs services: commands, the system that they put together, and the nats-server beside it.
+//! Launch: commands, the system that they put together, and the nats-server beside it.
 
 pub(crate) mod agent;
 pub(crate) mod banner;

@@ -1,6 +1,6 @@
 //! The parts of a system: every service, agent and worker that this program can start.
 //!
-//! A kind of work is one variant here. Its arms say under which identity it connects, whether it owns streams and
+//! A kind of work is one variant here. Its arms define under which identity it connects, whether it owns streams and
 //! buckets, in which phase of a shutdown it drains, and what runs.
 
 use std::future::Future;
@@ -84,7 +84,7 @@ pub(crate) struct Environment {
 #[error(transparent)]
 struct WorkError(Box<dyn std::error::Error + Send + Sync>);
 
-/// Starts the work of a part, which goes on until it is asked to stop.
+/// Starts the work of a part, which continues until it is asked to stop.
 type Launch = Box<dyn FnOnce(Environment) -> BoxFuture<'static, Result<(), WorkError>> + Send>;
 
 /// A part that has what it needs of this machine, and has not connected yet.
@@ -138,7 +138,7 @@ impl Part {
         }
     }
 
-    /// How long the work that it has in flight may go on in a shutdown.
+    /// How long the work that it has in flight may continue in a shutdown.
     pub fn drain_grace(&self) -> Duration {
         match self {
             Self::Agent(config) => config.drain_grace,

@@ -36,7 +36,7 @@ pub struct SystemConfig {
 pub struct System {
     address: Option<SocketAddr>,
     health: Health,
-    /// How long work in flight may go on in a shutdown.
+    /// How long work in flight may continue in a shutdown.
     grace: Duration,
     root: Tasks,
     phases: [(DrainPhase, Tasks); 3],

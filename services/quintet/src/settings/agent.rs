@@ -47,7 +47,7 @@ pub(crate) const TABLE: &[Setting] = &[
         "agent_max_resolution",
         "AGENT_MAX_RESOLUTION",
         None,
-        "largest picture of the agent: 360p, 480p, 720p, 1080p, 1440p or 2160p",
+        "largest resolution of the agent: 360p, 480p, 720p, 1080p, 1440p or 2160p",
     ),
     setting(
         "agent_executors",

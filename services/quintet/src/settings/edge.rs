@@ -27,13 +27,13 @@ pub(crate) const TABLE: &[Setting] = &[
         "agent_token",
         "AGENT_TOKEN",
         Some(quintet_edge::DEFAULT_AGENT_TOKEN),
-        "what agents on WebSockets must say",
+        "the token of agents on WebSockets",
     ),
     secret(
         "api_keys",
         "API_KEYS",
         None,
-        "who may use the interface, as name:role:key, separated by commas, or as a JSON array of such texts, in which a key may hold commas; roles are viewer and operator; without any, this machine alone is served; see also `quintet keys`",
+        "API keys of the clients of the interface, as name:role:key, separated by commas, or as a JSON array of such texts, in which a key may hold commas; roles are viewer and operator; without any, this machine alone is served; see also `quintet keys`",
     ),
     secret(
         "orchestrator_api_key",
@@ -57,7 +57,7 @@ pub(crate) const TABLE: &[Setting] = &[
         "trusted_proxies",
         "TRUSTED_PROXIES",
         None,
-        "addresses or networks, such as 10.0.0.0/8, of proxies whose X-Forwarded-For says who the client is, separated by commas",
+        "addresses or networks, such as 10.0.0.0/8, of proxies whose X-Forwarded-For names the client, separated by commas",
     ),
     setting(
         "rate_limit",

@@ -1,6 +1,6 @@
 //! Settings of frames: the display and the programs that draw for it.
 //!
-//! The file says what there is; each FLIPDISC setting stands in place of one of its words.
+//! The file describes the display; each FLIPDISC setting overrides one of its fields.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) const TABLE: &[Setting] = &[
         "flipdisc_fps",
         "FLIPDISC_FPS",
         None,
-        "frames per second of the display unless somebody sets another rate, in place of what the file says; 30 without both",
+        "frames per second of the display unless an operator sets another rate, in place of the one in the file; 30 without both",
     ),
     setting(
         "flipdisc_max_fps",

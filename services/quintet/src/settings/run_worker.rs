@@ -37,7 +37,7 @@ pub(crate) const TABLE: &[Setting] = &[
         "run_worker_drain",
         "RUN_WORKER_DRAIN",
         Some("10s"),
-        "how long commands may go on when their run worker is asked to end; then others continue them from their last checkpoints",
+        "how long commands may continue when their run worker is stopped; then others continue them from their last checkpoints",
     ),
     setting(
         "run_worker_kill_grace",

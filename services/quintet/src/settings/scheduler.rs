@@ -15,7 +15,7 @@ pub(crate) const TABLE: &[Setting] = &[
         "heartbeat_interval_ms",
         "HEARTBEAT_INTERVAL_MS",
         Some("3000"),
-        "how often agents say that they are there",
+        "how often agents send heartbeats",
     ),
     setting(
         "heartbeat_timeout_ms",

@@ -1,4 +1,4 @@
-//! Settings that more than one group has, and how a setting is declared.
+//! Settings that more than one group has, and the declaration of a setting.
 
 use quintet_bus::redact_url;
 use quintet_contract::id::PoolName;

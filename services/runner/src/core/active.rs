@@ -26,20 +26,20 @@ use crate::core::event::{Action, Write};
 
 pub(crate) use rejected::Consequence;
 
-/// How long an entry that nobody waits for may stay in memory, so that it travels with what follows.
-const LAZY: Duration = Duration::from_millis(20);
+/// How long an entry without a waiter may stay in memory, so that it travels with what follows.
+const FLUSH_DELAY: Duration = Duration::from_millis(20);
 /// Most entries of one message of the log.
 const ENTRIES_AT_ONCE: usize = 512;
 /// Most bytes of one message of the log, roughly: it must fit one of the bus.
 const BYTES_AT_ONCE: usize = 768 * 1024;
-/// Entries after which the record is written anew, so that a restart has less to read.
+/// Entries after which the record is written again, so that a restart has less to read.
 const SNAPSHOT_EVERY: u64 = 1_024;
 /// A checkpoint up to this size is kept beside its node; a larger one is read from the log when it is needed.
 const RESUME_BYTES: usize = 16 * 1024;
 /// Ids of checkpoints that are remembered, so that one that is sent again is not stored again.
 const RECENT_CHECKPOINTS: usize = 100_000;
 
-/// Whether somebody waits for an entry.
+/// Whether a requester waits for an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
     Now,
@@ -56,17 +56,17 @@ pub(crate) struct Active {
     trace_id: Option<TraceId>,
     pub(crate) plan: Option<Arc<Plan>>,
     last_at: Timestamp,
-    /// When a running node was last heard of.
-    pub(crate) heard: HashMap<NodeId, Timestamp>,
+    /// When a running node was last seen.
+    pub(crate) last_seen: HashMap<NodeId, Timestamp>,
     /// The message with which a running node was taken, and how often it had been delivered then.
     pub(crate) delivered: HashMap<NodeId, (u64, u32)>,
     /// What is known of the tasks of nodes that are queued or run.
     pub(crate) tasks: HashMap<NodeId, QueuedTask>,
     recent: Recent,
     writer: Writer,
-    /// Bytes of what its nodes put out and of why they failed, as JSON.
+    /// Bytes of the outputs and the errors of its nodes, as JSON.
     pub(crate) weight: usize,
-    /// When something is to be looked at again.
+    /// When the run is to be reconciled again.
     pub(crate) due: Option<Timestamp>,
 }
 
@@ -75,9 +75,9 @@ pub(crate) struct Active {
 pub(crate) struct QueuedTask {
     /// Its sequence, once that is known.
     pub(crate) sequence: Option<u64>,
-    /// When it is looked for.
-    pub(crate) look_at: Timestamp,
-    /// How long after that it is looked for again.
+    /// When its queue is checked.
+    pub(crate) check_at: Timestamp,
+    /// How long after that its queue is checked again.
     pub(crate) wait: Duration,
 }
 
@@ -102,7 +102,7 @@ struct Writer {
     /// The last entry that the stored record includes.
     recorded: u64,
     is_quiet: bool,
-    end: End,
+    end: EndState,
     /// So many of the pending entries are written one by one, to find the one that is rejected.
     singly: usize,
     /// What waits until an entry is stored.
@@ -119,7 +119,7 @@ pub(crate) enum Deferred {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum End {
+enum EndState {
     #[default]
     Open,
     Writing,
@@ -155,7 +155,7 @@ impl Active {
         writer.is_quiet
             && writer.is_created
             && !writer.is_busy
-            && writer.end == End::Open
+            && writer.end == EndState::Open
             && writer.pending.is_empty()
             && writer.waiting.is_empty()
             && writer.recorded == self.private.entries
@@ -178,7 +178,7 @@ impl Active {
             trace_id: record.trace_id,
             plan,
             last_at,
-            heard: HashMap::new(),
+            last_seen: HashMap::new(),
             delivered: HashMap::new(),
             tasks: HashMap::new(),
             recent: Recent::default(),
@@ -234,7 +234,7 @@ impl Active {
         self.writer.pending.push(entry);
         let flush_at = match urgency {
             Urgency::Now => now,
-            Urgency::Lazy => now.after(LAZY),
+            Urgency::Lazy => now.after(FLUSH_DELAY),
         };
         self.writer.flush_at = Some(
             self.writer
@@ -319,7 +319,7 @@ impl Active {
         if node.status.is_final() {
             state.ended_at = Some(at);
             self.private.nodes.remove(id.as_str());
-            self.heard.remove(id.as_str());
+            self.last_seen.remove(id.as_str());
             self.delivered.remove(id.as_str());
             self.tasks.remove(id.as_str());
             return;
@@ -428,7 +428,7 @@ impl Active {
         self.private.nodes.entry(id.clone()).or_default()
     }
 
-    /// Every node and how it stands.
+    /// Every node and its status.
     pub(crate) fn states(&self) -> impl Iterator<Item = (&NodeId, &NodeState)> {
         self.run.nodes.iter().flatten()
     }
@@ -441,7 +441,7 @@ impl Active {
         }
     }
 
-    /// The run as it is listed: without its plan and without what its nodes put out.
+    /// The run as it is listed: without its plan and without the outputs of its nodes.
     pub(crate) fn listed(&self) -> Run {
         listed(self.run.clone())
     }
@@ -480,7 +480,7 @@ impl Active {
 
     /// Whether the run has ended and everything about it is stored.
     pub(crate) fn is_over(&self) -> bool {
-        self.writer.end == End::Stored
+        self.writer.end == EndState::Stored
     }
 
     /// Whether nothing about the run will happen for a while.
@@ -493,7 +493,7 @@ impl Active {
         self.writer.flush_at.filter(|_| !self.writer.is_busy)
     }
 
-    /// The next write, if it is time for one and none is on its way.
+    /// The next write, if it is time for one and none is in flight.
     pub(crate) fn next_write(&mut self, now: Timestamp) -> Option<Write> {
         if self.writer.is_busy {
             return None;
@@ -505,7 +505,7 @@ impl Active {
 
     fn due_write(&mut self, now: Timestamp) -> Option<Write> {
         let writer = &mut self.writer;
-        if writer.end == End::Stored {
+        if writer.end == EndState::Stored {
             return None;
         }
         if !writer.pending.is_empty() {
@@ -523,11 +523,11 @@ impl Active {
             }));
         }
         if self.run.status.is_final() {
-            writer.end = End::Writing;
+            writer.end = EndState::Writing;
             return Some(Write::End(self.record()));
         }
-        let news = writer.stored - writer.recorded;
-        if news >= SNAPSHOT_EVERY || (writer.is_quiet && news > 0) {
+        let unrecorded = writer.stored - writer.recorded;
+        if unrecorded >= SNAPSHOT_EVERY || (writer.is_quiet && unrecorded > 0) {
             writer.recorded = writer.stored;
             return Some(Write::Snapshot(self.record()));
         }
@@ -545,8 +545,8 @@ impl Active {
         let writer = &mut self.writer;
         writer.is_busy = false;
         writer.is_created = true;
-        if writer.end == End::Writing {
-            writer.end = End::Stored;
+        if writer.end == EndState::Writing {
+            writer.end = EndState::Stored;
         }
         let written = std::mem::take(&mut writer.in_flight);
         if written > 0 {
@@ -615,7 +615,7 @@ pub(crate) fn bytes_of_object(fields: &JsonObject) -> usize {
         .sum::<usize>()
 }
 
-/// A run as it is listed: without its plan and without what its nodes put out.
+/// A run as it is listed: without its plan and without the outputs of its nodes.
 pub(crate) fn listed(mut run: Run) -> Run {
     run.plan = None;
     run.inputs = None;

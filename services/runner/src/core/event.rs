@@ -1,4 +1,5 @@
-//! What can happen to a runner ([`Event`]), what it stores ([`RunWrite`]), and what it does once that is stored ([`Action`]).
+//! Events ([`Event`]), writes ([`RunWrite`]) and actions ([`Action`]) of a runner; actions happen once the writes are
+//! stored.
 
 use quintet_contract::JsonObject;
 use quintet_contract::id::{CheckpointId, NodeId, QueueName, RunId, WorkerId};
@@ -55,13 +56,13 @@ pub enum Event {
 pub enum Action {
     /// Give a task to a queue.
     Dispatch(QueueName, Box<Task>),
-    /// See whether the task with this sequence is still in its queue, and say so if it is not.
+    /// See whether the task with this sequence is still in its queue, and report it missing if it is not.
     VerifyEnqueued(RunId, NodeId, u64),
-    /// Do something in this process, or go on with it, and report how it goes.
+    /// Do something in this process, or continue with it, and report how it goes.
     Execute(Box<Execution>),
     /// Stop doing it.
     Stop(RunId, NodeId, Attempt),
-    /// Tell a worker to stop.
+    /// Command a worker to stop.
     Cancel(WorkerId, RunId, NodeId, Attempt),
     /// Answer.
     Reply(Reply<Answer>),
@@ -136,7 +137,7 @@ pub struct KubernetesWork {
     pub resume_from_log: bool,
     /// Longest time, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// A sign of life is wanted at least this often, in milliseconds.
+    /// A heartbeat is due at least this often, in milliseconds.
     pub heartbeat_ms: Option<u64>,
 }
 

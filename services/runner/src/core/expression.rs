@@ -1,4 +1,4 @@
-//! Conditions: expressions of the Common Expression Language over what a run was given and what its nodes put out.
+//! Conditions: expressions of the Common Expression Language over the input of a run and the outputs of its nodes.
 //!
 //! The language has no loops but the comprehensions (`all`, `exists`, `map`, `filter`); nested they could keep a runner
 //! busy for hours, so an expression may hold one.
@@ -15,10 +15,10 @@ use serde_json::Value;
 const MAX_BYTES: usize = 2_048;
 /// Deepest nesting of brackets: the parser calls itself for each.
 const MAX_DEPTH: usize = 24;
-/// What an expression may speak of.
+/// The names that an expression may use.
 const VARIABLES: [&str; 4] = ["inputs", "nodes", "item", "index"];
 
-/// Says what is wrong with an expression, before anything is run.
+/// Checks an expression, before anything is run.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let (program, comprehensions) = compile(text)?;
     // A comprehension brings a name of its own.
@@ -33,7 +33,7 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
         .map(str::to_owned);
     match unknown {
         Some(name) => Err(format!(
-            "it speaks of {name}, but only inputs, nodes, item and index are known here"
+            "it uses {name}, but only inputs, nodes, item and index are known here"
         )),
         None => Ok(()),
     }

@@ -1,4 +1,5 @@
-//! Every decision about the runs of one shard. Synchronous and total: no clock, no I/O, no randomness.
+//! The core of a runner: every decision about the runs of one shard. Synchronous and total: no clock, no I/O, no
+//! randomness.
 //!
 //! ```text
 //!                       ┌────────────── canceled ◀──────────────┐
@@ -48,10 +49,10 @@ pub(crate) use reconciler::OWN_WORKER;
 pub(crate) use request::plan_view;
 
 use active::{Active, Deferred};
-use reconciler::{Reconciler, STOP_AGAIN};
+use reconciler::{REPEAT_STOP_WITHIN, Reconciler};
 use runs::Runs;
 
-/// How often ended runs that have expired are looked for.
+/// How often ended runs are checked for expiry.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// What a step leads to.
@@ -118,7 +119,7 @@ pub struct Core {
     config: CoreConfig,
     runs: Runs,
     ended: BTreeMap<RunId, Ended>,
-    /// When which run is to be looked at.
+    /// When each run is to be reconciled.
     timers: BTreeSet<(Timestamp, RunId)>,
     timer_of: HashMap<RunId, Timestamp>,
     touched: BTreeSet<RunId>,
@@ -145,7 +146,9 @@ impl Core {
             let id = record.run.id;
             if record.run.status.is_final() {
                 let ended = Ended::of(&record);
-                if record.run.status == RunStatus::Canceled && ended.at.after(STOP_AGAIN) > now {
+                if record.run.status == RunStatus::Canceled
+                    && ended.at.after(REPEAT_STOP_WITHIN) > now
+                {
                     let mut active = Active::restore(record);
                     let mut reconciler =
                         core.config.reconciler(&mut active, now, &mut effects.then);
@@ -168,7 +171,7 @@ impl Core {
         (core, effects)
     }
 
-    /// How many runs go on, and how many ended ones are known.
+    /// How many runs continue, and how many ended ones are known.
     pub fn sizes(&self) -> (usize, usize) {
         (self.runs.len(), self.ended.len())
     }
@@ -239,7 +242,7 @@ impl Core {
                 effects.write(RunWrite(id, write));
             }
             self.set_timer(id, &active);
-            self.runs.rest(active);
+            self.runs.passivate_if_quiet(active);
         }
         if self.sweep_at <= now {
             self.sweep_at = now.after(SWEEP_EVERY);
@@ -401,8 +404,8 @@ impl Core {
     }
 }
 
-/// Whether the worker may only go on when what it reported is stored: an attempt is begun by one worker, and nothing that it
-/// reports is lost. A heartbeat comes again.
+/// Whether the worker may only continue when what it reported is stored: an attempt is begun by one worker, and nothing
+/// that it reports is lost. A heartbeat comes again.
 fn is_stored_first(report: &RunReport) -> bool {
     use quintet_contract::task::WorkerEvent;
     match report.event {

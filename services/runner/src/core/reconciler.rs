@@ -23,12 +23,12 @@ use crate::core::event::Action;
 use crate::core::plan::{queue_of, wait};
 use crate::core::{expression, template};
 
-pub(crate) use dispatch::{OWN_WORKER, STOP_AGAIN};
+pub(crate) use dispatch::{OWN_WORKER, REPEAT_STOP_WITHIN};
 
 /// Longest reason of a failure that is kept of one node, in bytes.
 const MAX_ERROR_BYTES: usize = 2_048;
 /// A run in which nothing is due for so long is quiet: its record is written, so that a restart need not read its log.
-const QUIET: Duration = Duration::from_secs(5);
+const QUIET_AFTER: Duration = Duration::from_secs(5);
 
 /// Reconciles one run.
 pub(crate) struct Reconciler<'a> {
@@ -40,9 +40,9 @@ pub(crate) struct Reconciler<'a> {
     pub(crate) acts: &'a mut Vec<Action>,
 }
 
-/// Where in the plan a node stands: at the top, or in an item of a foreach.
+/// The position of a node in the plan: at the top, or in an item of a foreach.
 #[derive(Clone, Default)]
-struct Place {
+struct Nesting {
     /// What its id begins with.
     prefix: String,
     /// The item and its index.
@@ -51,7 +51,7 @@ struct Place {
     outer: Vec<String>,
 }
 
-impl Place {
+impl Nesting {
     /// The id of a node that is called so here.
     fn id_of<'n>(&self, name: &'n str) -> Cow<'n, str> {
         if self.prefix.is_empty() {
@@ -120,24 +120,24 @@ impl Reconciler<'_> {
             }
             due = Some(end);
         }
-        let walk = loop {
-            let mut walk = Pass {
+        let pass = loop {
+            let mut pass = Pass {
                 at_work: self.at_work(),
                 limit: plan.max_parallel.map_or(usize::MAX, |limit| limit as usize),
                 ..Pass::default()
             };
-            self.walk(&plan.nodes, &Place::default(), &mut walk);
-            if let Some(failed) = walk.failed.take_if(|_| plan.on_failure == OnFailure::Stop) {
+            self.visit(&plan.nodes, &Nesting::default(), &mut pass);
+            if let Some(failed) = pass.failed.take_if(|_| plan.on_failure == OnFailure::Stop) {
                 self.end(RunStatus::Failed, Some(failed));
                 return;
             }
-            if !walk.has_changed {
-                break walk;
+            if !pass.has_changed {
+                break pass;
             }
         };
         let top = plan.nodes.iter().map(|node| self.status_of(&node.id));
         if top.clone().all(NodeStatus::is_final) {
-            let failed = walk.failed;
+            let failed = pass.failed;
             let status = match failed {
                 Some(_) => RunStatus::Failed,
                 None => RunStatus::Completed,
@@ -145,15 +145,15 @@ impl Reconciler<'_> {
             self.end(status, failed);
             return;
         }
-        self.active.due = match (due, walk.due) {
+        self.active.due = match (due, pass.due) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let is_quiet = walk.at_work == 0
+        let is_quiet = pass.at_work == 0
             && self
                 .active
                 .due
-                .is_none_or(|due| due > self.now.after(QUIET));
+                .is_none_or(|due| due > self.now.after(QUIET_AFTER));
         self.active.set_quiet(is_quiet);
     }
 
@@ -176,14 +176,14 @@ impl Reconciler<'_> {
             .count()
     }
 
-    fn walk(&mut self, nodes: &[Node], place: &Place, walk: &mut Pass) {
+    fn visit(&mut self, nodes: &[Node], nesting: &Nesting, pass: &mut Pass) {
         for node in nodes {
-            let id = place.id_of(&node.id);
+            let id = nesting.id_of(&node.id);
             let status = self.status_of(&id);
             // Most nodes, most of the time: nothing is done with them.
             let readiness = match status {
                 NodeStatus::Succeeded | NodeStatus::Skipped | NodeStatus::Canceled => continue,
-                NodeStatus::Pending => match self.readiness(nodes, node, place) {
+                NodeStatus::Pending => match self.readiness(nodes, node, nesting) {
                     Readiness::Waits => continue,
                     readiness => readiness,
                 },
@@ -196,18 +196,18 @@ impl Reconciler<'_> {
                 continue;
             };
             match readiness {
-                Readiness::Waits => self.continue_node(node, &id, place, walk),
+                Readiness::Waits => self.continue_node(node, &id, nesting, pass),
                 Readiness::Skipped(reason) => {
                     self.node(NodeEvent {
                         status: NodeStatus::Skipped,
                         error: reason,
                         ..self.fact(&id)
                     });
-                    walk.has_changed = true;
+                    pass.has_changed = true;
                 }
                 Readiness::Ready => {
-                    if !takes_worker(node) || walk.at_work < walk.limit {
-                        self.begin(node, &id, place, walk);
+                    if !takes_worker(node) || pass.at_work < pass.limit {
+                        self.begin(node, &id, nesting, pass);
                     }
                 }
             }
@@ -215,20 +215,22 @@ impl Reconciler<'_> {
     }
 
     /// A node that has begun.
-    fn continue_node(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Pass) {
+    fn continue_node(&mut self, node: &Node, id: &NodeId, nesting: &Nesting, pass: &mut Pass) {
         match self.status_of(id.as_str()) {
-            NodeStatus::Waiting => self.wait_on(node, id, place, walk),
-            NodeStatus::Running if node.kind == "foreach" => self.pass_items(node, id, place, walk),
-            NodeStatus::Running => {
-                self.watch_over(node, id, walk);
-                self.verify_enqueued(node, id, place, walk);
+            NodeStatus::Waiting => self.wait_on(node, id, nesting, pass),
+            NodeStatus::Running if node.kind == "foreach" => {
+                self.visit_items(node, id, nesting, pass)
             }
-            NodeStatus::Queued => self.verify_enqueued(node, id, place, walk),
+            NodeStatus::Running => {
+                self.watch_over(node, id, pass);
+                self.verify_enqueued(node, id, nesting, pass);
+            }
+            NodeStatus::Queued => self.verify_enqueued(node, id, nesting, pass),
             NodeStatus::Failed => {
-                if walk.failed.is_none() {
+                if pass.failed.is_none() {
                     let state = self.active.state(id.as_str());
                     let error = state.and_then(|state| state.error.clone());
-                    walk.failed = Some(format!(
+                    pass.failed = Some(format!(
                         "node {id} failed: {}",
                         error.unwrap_or_else(|| "it gave no reason".to_owned())
                     ));
@@ -241,10 +243,10 @@ impl Reconciler<'_> {
         }
     }
 
-    fn readiness(&self, nodes: &[Node], node: &Node, place: &Place) -> Readiness {
+    fn readiness(&self, nodes: &[Node], node: &Node, nesting: &Nesting) -> Readiness {
         let mut is_any_done = node.needs.is_empty();
         for need in &node.needs {
-            let Some(state) = self.active.state(&place.id_of(need)) else {
+            let Some(state) = self.active.state(&nesting.id_of(need)) else {
                 return Readiness::Waits;
             };
             match state.status {
@@ -265,7 +267,7 @@ impl Reconciler<'_> {
         }
         let is_chosen = node.needs.iter().all(|need| {
             let condition = nodes.iter().find(|other| other.id == *need);
-            condition.is_none_or(|condition| self.chooses(condition, &node.id, place))
+            condition.is_none_or(|condition| self.chooses(condition, &node.id, nesting))
         });
         if is_any_done && is_chosen {
             Readiness::Ready
@@ -274,14 +276,14 @@ impl Reconciler<'_> {
         }
     }
 
-    /// Whether a node that ended lets another one go on; only a condition may not.
-    fn chooses(&self, condition: &Node, target: &str, place: &Place) -> bool {
+    /// Whether a node that ended lets another one continue; only a condition may not.
+    fn chooses(&self, condition: &Node, target: &str, nesting: &Nesting) -> bool {
         let is_then = condition.then.iter().any(|id| id == target);
         let is_else = condition.otherwise.iter().any(|id| id == target);
         if !is_then && !is_else {
             return true;
         }
-        let id = place.id_of(&condition.id);
+        let id = nesting.id_of(&condition.id);
         let output = self
             .active
             .state(&id)
@@ -293,8 +295,8 @@ impl Reconciler<'_> {
         }
     }
 
-    fn begin(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Pass) {
-        walk.has_changed = true;
+    fn begin(&mut self, node: &Node, id: &NodeId, nesting: &Nesting, pass: &mut Pass) {
+        pass.has_changed = true;
         let begun = match node.kind.as_str() {
             "gate" => {
                 let due = node
@@ -307,7 +309,7 @@ impl Reconciler<'_> {
                     ..self.fact(id)
                 })
             }
-            "sleep" => self.sleep(node, place).map(|due| NodeEvent {
+            "sleep" => self.sleep(node, nesting).map(|due| NodeEvent {
                 status: NodeStatus::Waiting,
                 attempt: Attempt(1),
                 due: Some(due),
@@ -315,14 +317,14 @@ impl Reconciler<'_> {
             }),
             "condition" => {
                 let when = node.when.as_deref().unwrap_or_default();
-                expression::is_true(when, &self.scope(place)).map(|value| NodeEvent {
+                expression::is_true(when, &self.scope(nesting)).map(|value| NodeEvent {
                     status: NodeStatus::Succeeded,
                     attempt: Attempt(1),
                     output: json!({"value": value}).as_object().cloned(),
                     ..self.fact(id)
                 })
             }
-            "foreach" => self.items(node, place).map(|items| NodeEvent {
+            "foreach" => self.items(node, nesting).map(|items| NodeEvent {
                 status: NodeStatus::Running,
                 attempt: Attempt(1),
                 items: Some(items),
@@ -330,9 +332,9 @@ impl Reconciler<'_> {
             }),
             _ => {
                 if takes_worker(node) {
-                    walk.at_work += 1;
+                    pass.at_work += 1;
                 }
-                self.start_attempt(node, id, place);
+                self.start_attempt(node, id, nesting);
                 return;
             }
         };
@@ -342,8 +344,8 @@ impl Reconciler<'_> {
         }
     }
 
-    fn sleep(&self, node: &Node, place: &Place) -> Result<Timestamp, String> {
-        let scope = self.scope(place);
+    fn sleep(&self, node: &Node, nesting: &Nesting) -> Result<Timestamp, String> {
+        let scope = self.scope(nesting);
         if let Some(until) = &node.until {
             let text = template::filled_string(until, &scope)?;
             return text
@@ -355,14 +357,14 @@ impl Reconciler<'_> {
     }
 
     /// A node that waits for a moment: the end of a sleep, the patience of a gate, its next attempt.
-    fn wait_on(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Pass) {
+    fn wait_on(&mut self, node: &Node, id: &NodeId, nesting: &Nesting, pass: &mut Pass) {
         let due = self
             .active
             .private(id.as_str())
             .and_then(|private| private.due);
         let Some(due) = due else { return };
         if due > self.now {
-            walk.due_at(due);
+            pass.due_at(due);
             return;
         }
         match node.kind.as_str() {
@@ -377,16 +379,16 @@ impl Reconciler<'_> {
                     .cloned(),
                 ..self.fact(id)
             }),
-            "gate" => self.fail(id, Attempt(1), "nobody decided in time".to_owned()),
+            "gate" => self.fail(id, Attempt(1), "no decision in time".to_owned()),
             _ => {
-                if takes_worker(node) && walk.at_work >= walk.limit {
+                if takes_worker(node) && pass.at_work >= pass.limit {
                     return;
                 }
-                walk.at_work += 1;
-                self.start_attempt(node, id, place);
+                pass.at_work += 1;
+                self.start_attempt(node, id, nesting);
             }
         }
-        walk.has_changed = true;
+        pass.has_changed = true;
     }
 
     pub(crate) fn fail(&mut self, id: &NodeId, attempt: Attempt, error: String) {
@@ -411,7 +413,7 @@ impl Reconciler<'_> {
         error
     }
 
-    /// Ends the run, and with it whatever of it is still going on.
+    /// Ends the run, and with it whatever of it is still running.
     pub(crate) fn end(&mut self, status: RunStatus, error: Option<String>) {
         let open: Vec<NodeId> = self
             .active
@@ -449,7 +451,7 @@ impl Reconciler<'_> {
             .map_or(NodeStatus::Pending, |state| state.status)
     }
 
-    /// A fact about a node that says nothing new yet.
+    /// An event of a node without new content yet.
     fn fact(&self, id: &NodeId) -> NodeEvent {
         NodeEvent {
             node_id: id.clone(),
@@ -462,22 +464,27 @@ impl Reconciler<'_> {
         }
     }
 
-    /// A node of the plan and where it stands, by its id.
-    fn locate<'p>(&self, nodes: &'p [Node], id: &str, place: Place) -> Option<(&'p Node, Place)> {
+    /// A node of the plan and its nesting, by its id.
+    fn locate<'p>(
+        &self,
+        nodes: &'p [Node],
+        id: &str,
+        nesting: Nesting,
+    ) -> Option<(&'p Node, Nesting)> {
         let (first, rest) = match id.split_once('[') {
             None => (id, None),
             Some((first, rest)) => (first, rest.split_once("].")),
         };
         let node = nodes.iter().find(|node| node.id == first)?;
         let Some((index, rest)) = rest else {
-            return Some((node, place));
+            return Some((node, nesting));
         };
         let index: usize = index.parse().ok()?;
-        let each = format!("{}{first}", place.prefix);
+        let each = format!("{}{first}", nesting.prefix);
         let items = self.active.private(&each)?.items.as_ref()?;
-        let mut outer = place.outer;
-        outer.push(place.prefix);
-        let inner = Place {
+        let mut outer = nesting.outer;
+        outer.push(nesting.prefix);
+        let inner = Nesting {
             prefix: format!("{each}[{index}]."),
             item: items.get(index).map(|item| (item.clone(), index)),
             outer,
@@ -486,12 +493,12 @@ impl Reconciler<'_> {
     }
 }
 
-/// Whether a node needs somebody to do it, so that it counts against the plan's limit.
+/// Whether a node needs a worker, so that it counts against the plan's limit.
 fn takes_worker(node: &Node) -> bool {
     matches!(node.kind.as_str(), "command" | "task" | "job" | "inference")
 }
 
-/// How often whichever part does a node is to show a sign of life, in milliseconds: two may be lost.
+/// How often a node's worker is to send a heartbeat, in milliseconds: two may be lost.
 pub(crate) fn heartbeat_of(node: &Node) -> Option<u64> {
     node.heartbeat_timeout_ms.map(|limit| (limit / 3).max(1))
 }

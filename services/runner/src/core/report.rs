@@ -1,8 +1,8 @@
-//! What workers report: who may begin, what counts, what came twice or too late.
+//! Reports of workers: grants, progress, duplicates and late reports.
 //!
 //! A report counts when it is of the attempt that the node has now, from the worker that has it, with a number higher
 //! than the last. A grant is in the log before it is given, so that an attempt is begun by one worker only. Older runners
-//! gave it before that: then the node is found queued, and the first report tells of the grant.
+//! gave it before that: then the node is found queued, and the first report shows the grant.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const CHECKPOINT: &str = "checkpoint";
 /// Attempts of a node beyond its retries: so often its worker may vanish before the node itself is blamed.
 const MAX_VANISHED: u32 = 50;
 
-/// What is said to a report, and whether the node's last checkpoint must be looked up in the log for it.
+/// The verdict on a report, and whether the node's last checkpoint must be read from the log for it.
 pub(crate) struct Reply {
     pub(crate) verdict: Verdict,
     pub(crate) resume_from_log: bool,
@@ -83,7 +83,7 @@ impl Reconciler<'_> {
             | NodeStatus::Failed
             | NodeStatus::Skipped
             | NodeStatus::Canceled => {
-                return self.said_at_the_end(&report);
+                return self.verdict_after_end(&report);
             }
         }
         let id = report.node_id.clone();
@@ -99,12 +99,12 @@ impl Reconciler<'_> {
                 .is_none_or(|worker| *worker == report.worker)
         });
         if attempt != report.attempt || !is_theirs {
-            return gone("somebody else has this node now");
+            return gone("another worker has this node now");
         }
         let known = private.map_or(0, |private| private.reports);
-        self.active.heard.insert(id.clone(), self.now);
+        self.active.last_seen.insert(id.clone(), self.now);
         if let Some(task) = self.active.tasks.get_mut(id.as_str()) {
-            task.look_at = self.now.after(task.wait);
+            task.check_at = self.now.after(task.wait);
         }
         if matches!(report.event, WorkerEvent::Heartbeat) || report.seq <= known {
             return Verdict::Ok.into();
@@ -120,8 +120,8 @@ impl Reconciler<'_> {
         }
     }
 
-    /// The node has ended: the last report of its last attempt was heard already; whatever else comes is too late.
-    fn said_at_the_end(&self, report: &RunReport) -> Reply {
+    /// The node has ended: the last report of its last attempt was received already; whatever else comes is too late.
+    fn verdict_after_end(&self, report: &RunReport) -> Reply {
         let state = self.active.state(report.node_id.as_str());
         let is_last = state.is_some_and(|state| state.attempt == report.attempt);
         match (&report.event, is_last) {
@@ -150,12 +150,13 @@ impl Reconciler<'_> {
                     // The answer was lost, perhaps together with the runner that gave it.
                     return self.granted(node, id, attempt);
                 }
-                let heard = self.active.heard.get(id.as_str()).copied();
-                let silence = heard.map_or(Duration::MAX, |heard| self.now.since(heard));
-                // The same task can be in the queue twice; a second copy takes nothing from whichever part is at work.
+                let last_seen = self.active.last_seen.get(id.as_str()).copied();
+                let silence =
+                    last_seen.map_or(Duration::MAX, |last_seen| self.now.since(last_seen));
+                // The same task can be in the queue twice; a second copy takes nothing from the worker that has it.
                 let is_again = delivery.1 > 1;
                 if !is_again && silence < self.ack_wait {
-                    return gone("somebody has this node");
+                    return gone("another worker has this node");
                 }
                 if let Some(holder) = holder.filter(|holder| *holder != report.worker) {
                     let run = self.active.id();
@@ -189,7 +190,9 @@ impl Reconciler<'_> {
     }
 
     fn record_grant(&mut self, report: &RunReport, attempt: Attempt) {
-        self.active.heard.insert(report.node_id.clone(), self.now);
+        self.active
+            .last_seen
+            .insert(report.node_id.clone(), self.now);
         let task = match report.event {
             WorkerEvent::Take { sequence, .. } if sequence > 0 => Some(sequence),
             _ => None,
@@ -266,7 +269,7 @@ impl Reconciler<'_> {
             }
             WorkerEvent::Progress { data } => {
                 if bytes_of_object(&data) > MAX_OUTPUT_BYTES {
-                    return Err("this is too much to say of a progress".to_owned());
+                    return Err("this progress is too large".to_owned());
                 }
                 (
                     RunEvent::Progress {
@@ -328,17 +331,17 @@ impl Reconciler<'_> {
         let bytes = bytes_of_object(&merged);
         if bytes > MAX_OUTPUT_BYTES {
             return Err(format!(
-                "a node may put out {MAX_OUTPUT_BYTES} bytes, this one puts out {bytes}; write large things elsewhere and \
-                 put out where they are"
+                "the output of a node may have {MAX_OUTPUT_BYTES} bytes, this one has {bytes}; write large data elsewhere and \
+                 output its location"
             ));
         }
         if !quintet_contract::nesting::is_bounded_object(&merged) {
-            return Err("what it puts out is nested too deeply".to_owned());
+            return Err("its output is nested too deeply".to_owned());
         }
         let all = self.active.weight + bytes;
         if all > MAX_OUTPUTS_BYTES {
             return Err(format!(
-                "the nodes of a run may put out {MAX_OUTPUTS_BYTES} bytes in all, with this there would be {all}"
+                "the outputs of a run may have {MAX_OUTPUTS_BYTES} bytes in all, with this they would have {all}"
             ));
         }
         Ok(())

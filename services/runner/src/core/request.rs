@@ -1,4 +1,4 @@
-//! What people and programs ask of runs: one function per request. Requests may be refused; what was stored is not taken
+//! Requests of clients about runs: one function per request. Requests may be refused; what was stored is not taken
 //! back.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::core::{Core, Effects, plan};
 const MAX_METADATA_BYTES: usize = 64 * 1024;
 /// Longest name and owner in bytes.
 const MAX_NAME_BYTES: usize = 256;
-/// Runs of a page that does not say how many.
+/// Runs of a page without a limit.
 const DEFAULT_PAGE: u32 = 50;
 
 /// What a plan would do, or everything that is wrong with it.

@@ -1,5 +1,5 @@
-//! The runs of a shard that go on. One in which nothing happens for a while is kept as it would be stored, which takes a
-//! tenth of the memory: a hundred thousand runs may sleep or wait for people.
+//! The active runs of a shard. One in which nothing happens for a while is kept as it would be stored, which
+//! takes a tenth of the memory: a hundred thousand runs may sleep or wait for people.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,10 +12,10 @@ use crate::core::active::Active;
 
 /// Runs by their id.
 #[derive(Debug, Default)]
-pub(crate) struct Runs(HashMap<RunId, Held>);
+pub(crate) struct Runs(HashMap<RunId, RunSlot>);
 
 #[derive(Debug)]
-enum Held {
+enum RunSlot {
     Loaded(Box<Active>),
     Passivated(Box<Passivated>),
 }
@@ -60,22 +60,23 @@ impl Runs {
     /// Takes a run out, to do something with it.
     pub(crate) fn remove(&mut self, id: &RunId) -> Option<Active> {
         Some(match self.0.remove(id)? {
-            Held::Loaded(active) => *active,
-            Held::Passivated(passivated) => passivated.unpacked(),
+            RunSlot::Loaded(active) => *active,
+            RunSlot::Passivated(passivated) => passivated.unpacked(),
         })
     }
 
     pub(crate) fn insert(&mut self, active: Active) {
-        self.0.insert(active.id(), Held::Loaded(Box::new(active)));
+        self.0
+            .insert(active.id(), RunSlot::Loaded(Box::new(active)));
     }
 
     /// The same for a run that was settled; it is passivated if that changes nothing about it.
-    pub(crate) fn rest(&mut self, active: Active) {
+    pub(crate) fn passivate_if_quiet(&mut self, active: Active) {
         let passivated = active.may_be_passivated().then(|| Passivated::of(&active));
         match passivated.flatten() {
             Some(passivated) => {
-                let held = Held::Passivated(Box::new(passivated));
-                self.0.insert(active.id(), held);
+                let slot = RunSlot::Passivated(Box::new(passivated));
+                self.0.insert(active.id(), slot);
             }
             None => self.insert(active),
         }
@@ -84,50 +85,53 @@ impl Runs {
     /// A run to look at.
     pub(crate) fn get(&self, id: &RunId) -> Option<Cow<'_, Active>> {
         Some(match self.0.get(id)? {
-            Held::Loaded(active) => Cow::Borrowed(active),
-            Held::Passivated(passivated) => Cow::Owned(passivated.unpacked()),
+            RunSlot::Loaded(active) => Cow::Borrowed(active),
+            RunSlot::Passivated(passivated) => Cow::Owned(passivated.unpacked()),
         })
     }
 
     #[cfg(test)]
     pub(crate) fn passivated(&self) -> usize {
-        let held = self.0.values();
-        held.filter(|held| matches!(held, Held::Passivated(_)))
+        let slots = self.0.values();
+        slots
+            .filter(|slot| matches!(slot, RunSlot::Passivated(_)))
             .count()
     }
 
     /// A run of which something may not be stored yet.
     pub(crate) fn awake_mut(&mut self, id: &RunId) -> Option<&mut Active> {
         match self.0.get_mut(id)? {
-            Held::Loaded(active) => Some(active),
-            Held::Passivated(_) => None,
+            RunSlot::Loaded(active) => Some(active),
+            RunSlot::Passivated(_) => None,
         }
     }
 
     /// A run to change; it is to be settled again.
     pub(crate) fn get_mut(&mut self, id: &RunId) -> Option<&mut Active> {
-        let held = self.0.get_mut(id)?;
-        if let Held::Passivated(passivated) = held {
-            *held = Held::Loaded(Box::new(passivated.unpacked()));
+        let slot = self.0.get_mut(id)?;
+        if let RunSlot::Passivated(passivated) = slot {
+            *slot = RunSlot::Loaded(Box::new(passivated.unpacked()));
         }
-        match held {
-            Held::Loaded(active) => Some(active),
-            Held::Passivated(_) => None,
+        match slot {
+            RunSlot::Loaded(active) => Some(active),
+            RunSlot::Passivated(_) => None,
         }
     }
 
     pub(crate) fn status(&self, id: &RunId) -> Option<RunStatus> {
         Some(match self.0.get(id)? {
-            Held::Loaded(active) => active.status(),
-            Held::Passivated(passivated) => passivated.status,
+            RunSlot::Loaded(active) => active.status(),
+            RunSlot::Passivated(passivated) => passivated.status,
         })
     }
 
     /// Every run with its status and its owner.
     pub(crate) fn all(&self) -> impl Iterator<Item = (RunId, RunStatus, Option<&str>)> {
-        self.0.iter().map(|(id, held)| match held {
-            Held::Loaded(active) => (*id, active.status(), active.run().owner.as_deref()),
-            Held::Passivated(passivated) => (*id, passivated.status, passivated.owner.as_deref()),
+        self.0.iter().map(|(id, slot)| match slot {
+            RunSlot::Loaded(active) => (*id, active.status(), active.run().owner.as_deref()),
+            RunSlot::Passivated(passivated) => {
+                (*id, passivated.status, passivated.owner.as_deref())
+            }
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Places in the strings of a node: `{{inputs.x}}`, `{{nodes.a.output.x}}`, and in a `foreach` `{{item.x}}` and `{{index}}`.
+//! Placeholders in the strings of a node: `{{inputs.x}}`, `{{nodes.a.output.x}}`, and in a `foreach` `{{item.x}}` and
+//! `{{index}}`.
 //!
 //! A string that is one place and nothing else becomes the value itself, of whatever type; elsewhere a value that is no
 //! string is written as JSON.
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 /// One place: the names and numbers along the path to its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place<'t> {
+pub(crate) struct Placeholder<'t> {
     /// As it is written between the braces, without white space around it.
     pub(crate) text: &'t str,
     pub(crate) path: Vec<&'t str>,
@@ -17,22 +18,22 @@ pub(crate) struct Place<'t> {
 /// A piece of a string.
 enum Piece<'t> {
     Text(&'t str),
-    Place(Place<'t>),
+    Placeholder(Placeholder<'t>),
 }
 
 /// Every place in a value.
-pub(crate) fn places(value: &Value) -> Result<Vec<Place<'_>>, String> {
+pub(crate) fn placeholders(value: &Value) -> Result<Vec<Placeholder<'_>>, String> {
     let mut found = Vec::new();
     collect(value, &mut found)?;
     Ok(found)
 }
 
-fn collect<'v>(value: &'v Value, found: &mut Vec<Place<'v>>) -> Result<(), String> {
+fn collect<'v>(value: &'v Value, found: &mut Vec<Placeholder<'v>>) -> Result<(), String> {
     match value {
         Value::String(text) => {
             found.extend(pieces(text)?.into_iter().filter_map(|piece| match piece {
                 Piece::Text(_) => None,
-                Piece::Place(place) => Some(place),
+                Piece::Placeholder(placeholder) => Some(placeholder),
             }))
         }
         Value::Array(items) => items.iter().try_for_each(|item| collect(item, found))?,
@@ -71,14 +72,16 @@ pub(crate) fn filled_string(text: &str, scope: &JsonObject) -> Result<String, St
 
 fn filled_text(text: &str, scope: &JsonObject) -> Result<Value, String> {
     let mut pieces = pieces(text)?;
-    if let [Piece::Place(place)] = pieces.as_slice() {
-        return find(place, scope).cloned();
+    if let [Piece::Placeholder(placeholder)] = pieces.as_slice() {
+        return find(placeholder, scope).cloned();
     }
     let mut out = String::with_capacity(text.len());
     for piece in pieces.drain(..) {
         match piece {
             Piece::Text(text) => out.push_str(text),
-            Piece::Place(place) => out.push_str(&written(find(&place, scope)?.clone())),
+            Piece::Placeholder(placeholder) => {
+                out.push_str(&written(find(&placeholder, scope)?.clone()))
+            }
         }
     }
     Ok(Value::String(out))
@@ -91,9 +94,9 @@ fn written(value: Value) -> String {
     }
 }
 
-fn find<'s>(place: &Place<'_>, scope: &'s JsonObject) -> Result<&'s Value, String> {
-    let missing = || format!("there is no {} to put in its place", place.text);
-    let (first, rest) = place.path.split_first().ok_or_else(missing)?;
+fn find<'s>(placeholder: &Placeholder<'_>, scope: &'s JsonObject) -> Result<&'s Value, String> {
+    let missing = || format!("there is no {} to put in its place", placeholder.text);
+    let (first, rest) = placeholder.path.split_first().ok_or_else(missing)?;
     let mut value = scope.get(*first).ok_or_else(missing)?;
     for step in rest {
         value = match value {
@@ -114,11 +117,11 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
         let inside = after.get(2..).unwrap_or_default();
         let close = inside
             .find("}}")
-            .ok_or_else(|| format!("the place {after:.40} has no end"))?;
+            .ok_or_else(|| format!("the placeholder {after:.40} has no end"))?;
         if !before.is_empty() {
             pieces.push(Piece::Text(before));
         }
-        pieces.push(Piece::Place(place(
+        pieces.push(Piece::Placeholder(placeholder(
             inside.get(..close).unwrap_or_default().trim(),
         )?));
         rest = inside.get(close + 2..).unwrap_or_default();
@@ -130,7 +133,7 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
 }
 
 /// `a.b[0].c` and `a.b.0.c` are the same place.
-fn place(text: &str) -> Result<Place<'_>, String> {
+fn placeholder(text: &str) -> Result<Placeholder<'_>, String> {
     let path: Vec<&str> = text
         .split(['.', '['])
         .map(|step| step.strip_suffix(']').unwrap_or(step))
@@ -141,11 +144,11 @@ fn place(text: &str) -> Result<Place<'_>, String> {
     );
     if !is_known || path.iter().any(|step| step.is_empty()) {
         return Err(format!(
-            "{{{{{text}}}}} is no place; use {{{{inputs.x}}}}, {{{{nodes.a.output.x}}}}, or {{{{item}}}} and {{{{index}}}} \
+            "{{{{{text}}}}} is no placeholder; use {{{{inputs.x}}}}, {{{{nodes.a.output.x}}}}, or {{{{item}}}} and {{{{index}}}} \
              in a foreach"
         ));
     }
-    Ok(Place { text, path })
+    Ok(Placeholder { text, path })
 }
 
 #[cfg(test)]
@@ -166,18 +169,18 @@ mod tests {
             filled(&value, &scope()).unwrap(),
             json!({"n": 3, "t": "n=3, {\"k\":true}", "l": ["x", 7], "i": 1})
         );
-        assert_eq!(places(&value).unwrap().len(), 5);
+        assert_eq!(placeholders(&value).unwrap().len(), 5);
     }
 
     #[test]
-    fn what_cannot_be_filled_says_which_place() {
+    fn a_template_that_cannot_be_filled_names_the_place() {
         for (text, expected) in [
             ("{{inputs.missing}}", "no inputs.missing"),
             ("{{inputs.list[4]}}", "no inputs.list[4]"),
             ("{{inputs.n", "has no end"),
-            ("{{env.HOME}}", "is no place"),
-            ("{{nodes.a.error}}", "is no place"),
-            ("{{}}", "is no place"),
+            ("{{env.HOME}}", "is no placeholder"),
+            ("{{nodes.a.error}}", "is no placeholder"),
+            ("{{}}", "is no placeholder"),
         ] {
             let error = filled(&json!(text), &scope()).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

@@ -1,4 +1,4 @@
-//! What the core decides, told as stories: a run is created, workers report, time passes.
+//! Scenarios of the core: a run is created, workers report, time passes.
 
 use quintet_contract::cause::CausedBy;
 use quintet_contract::error::{ErrorCode, ErrorReply};
@@ -17,7 +17,7 @@ use quintet_leader::Core as _;
 use super::*;
 
 /// A core with a store that confirms every write at once.
-struct Story {
+struct Scenario {
     core: Core,
     now: Timestamp,
     run: RunId,
@@ -42,11 +42,11 @@ fn config() -> CoreConfig {
     }
 }
 
-impl Story {
+impl Scenario {
     fn new(plan: Option<Value>) -> Self {
         let now = Timestamp::from_millis(1_000_000);
         let (core, _) = Core::restore(config(), Vec::new(), now);
-        let mut story = Self {
+        let mut scenario = Self {
             core,
             now,
             run: RunId::from_uuid(Uuid::now_v7()),
@@ -61,7 +61,7 @@ impl Story {
             limit: usize::MAX,
         };
         let create = CreateRun {
-            run_id: story.run,
+            run_id: scenario.run,
             mode: RunMode::Queue,
             plan,
             inputs: json!({"n": 2, "files": ["x", "y"]}).as_object().cloned(),
@@ -71,20 +71,20 @@ impl Story {
             retry_of: None,
             finished: BTreeMap::new(),
         };
-        story.ask(|id| Event::Create(id, Box::new(create), None));
-        story
+        scenario.request(|id| Event::Create(id, Box::new(create), None));
+        scenario
     }
 
-    fn ask<R>(&mut self, event: impl FnOnce(RequestId<R>) -> Event) -> Option<Answer> {
+    fn request<R>(&mut self, event: impl FnOnce(RequestId<R>) -> Event) -> Option<Answer> {
         self.requests += 1;
         let id = RequestId::new(self.requests);
         let effects = self.core.step(event(id), self.now);
         self.act(effects);
-        self.settle();
+        self.reconcile();
         self.answers.get(&id.number()).cloned()
     }
 
-    fn settle(&mut self) {
+    fn reconcile(&mut self) {
         loop {
             let effects = self.core.reconcile(self.now);
             if effects.is_empty() {
@@ -146,7 +146,7 @@ impl Story {
         }
     }
 
-    /// The process dies, and another one goes on with what is stored.
+    /// The process dies, and another one continues with what is stored.
     fn restart(&mut self) {
         let stored = StoredRun {
             record: self.record.clone().unwrap(),
@@ -156,12 +156,12 @@ impl Story {
         let (core, effects) = Core::restore(config(), vec![stored], self.now);
         self.core = core;
         self.act(effects);
-        self.settle();
+        self.reconcile();
     }
 
     fn wait(&mut self, time: Duration) {
         self.now = self.now.after(time);
-        self.settle();
+        self.reconcile();
     }
 
     fn report(
@@ -180,7 +180,7 @@ impl Story {
             event,
         };
         let id = CheckpointId::from_uuid(Uuid::now_v7());
-        match self.ask(|request| Event::Reported(request, vec![(report, id)])) {
+        match self.request(|request| Event::Reported(request, vec![(report, id)])) {
             Some(Answer::Reports(mut reply)) => reply.verdicts.remove(0),
             other => panic!("{other:?}"),
         }
@@ -224,7 +224,7 @@ impl Story {
         self.record_now().run.status
     }
 
-    /// The run as its record and its log tell it.
+    /// The run as restored from its record and its log.
     fn record_now(&self) -> RunRecord {
         let record = self.record.clone().unwrap();
         let mut active = Active::restore(record);
@@ -260,37 +260,37 @@ fn task(id: &str, needs: &[&str]) -> Value {
 
 #[test]
 fn a_chain_is_worked_off_one_node_after_the_other() {
-    let mut story = Story::new(Some(json!({"nodes": [task("a", &[]), {
+    let mut scenario = Scenario::new(Some(json!({"nodes": [task("a", &[]), {
         "id": "b", "kind": "task", "queue": "q", "needs": ["a"], "input": {"from": "{{nodes.a.output.x}}", "n": "{{inputs.n}}"}
     }]})));
-    assert_eq!(story.tasks.len(), 1);
-    story.succeed("a", json!({"x": [1]}));
-    assert_eq!(story.tasks[1].input, Some(json!({"from": [1], "n": 2})));
-    assert_eq!(story.tasks[1].context["a"]["x"], json!([1]));
-    story.succeed("b", json!({}));
-    assert_eq!(story.status(), RunStatus::Completed);
-    let numbers: Vec<u64> = story.log.iter().map(|(_, entry)| entry.n).collect();
+    assert_eq!(scenario.tasks.len(), 1);
+    scenario.succeed("a", json!({"x": [1]}));
+    assert_eq!(scenario.tasks[1].input, Some(json!({"from": [1], "n": 2})));
+    assert_eq!(scenario.tasks[1].context["a"]["x"], json!([1]));
+    scenario.succeed("b", json!({}));
+    assert_eq!(scenario.status(), RunStatus::Completed);
+    let numbers: Vec<u64> = scenario.log.iter().map(|(_, entry)| entry.n).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
 }
 
 #[test]
 fn what_is_stored_is_enough_to_go_on_at_every_step() {
-    let mut story = Story::new(Some(
+    let mut scenario = Scenario::new(Some(
         json!({"nodes": [task("a", &[]), task("b", &["a"]), task("c", &["b"])]}),
     ));
     for node in ["a", "b", "c"] {
-        story.restart();
-        assert_eq!(story.tasks.len(), 1, "{node} is given out again");
-        assert_eq!(story.tasks[0].node_id.as_str(), node);
-        story.succeed(node, json!({}));
+        scenario.restart();
+        assert_eq!(scenario.tasks.len(), 1, "{node} is dispatched again");
+        assert_eq!(scenario.tasks[0].node_id.as_str(), node);
+        scenario.succeed(node, json!({}));
     }
-    assert_eq!(story.status(), RunStatus::Completed);
+    assert_eq!(scenario.status(), RunStatus::Completed);
 }
 
 #[test]
 fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was() {
-    let mut story = Story::new(Some(json!({"nodes": [task("a", &[])]})));
-    let granted = story.take("w1", "a", 1);
+    let mut scenario = Scenario::new(Some(json!({"nodes": [task("a", &[])]})));
+    let granted = scenario.take("w1", "a", 1);
     assert!(matches!(
         granted,
         Verdict::Granted {
@@ -300,41 +300,41 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         }
     ));
     // The answer was lost.
-    assert_eq!(story.take("w1", "a", 1), granted);
+    assert_eq!(scenario.take("w1", "a", 1), granted);
     let checkpoint = |data| WorkerEvent::Checkpoint {
         name: None,
         data: Some(data),
     };
     assert_eq!(
-        story.report(("w1", "a"), 1, 1, checkpoint(json!({"at": 5}))),
+        scenario.report(("w1", "a"), 1, 1, checkpoint(json!({"at": 5}))),
         Verdict::Ok
     );
     assert_eq!(
-        story.report(("w1", "a"), 1, 1, checkpoint(json!({"at": 5}))),
+        scenario.report(("w1", "a"), 1, 1, checkpoint(json!({"at": 5}))),
         Verdict::Ok
     );
-    let checkpoints = |story: &Story| {
+    let checkpoints = |scenario: &Scenario| {
         let is_checkpoint = |(_, entry): &&(u64, LogEntry)| {
             matches!(
                 entry.fact,
                 quintet_contract::run::RunEvent::Checkpoint { .. }
             )
         };
-        story.log.iter().filter(is_checkpoint).count()
+        scenario.log.iter().filter(is_checkpoint).count()
     };
     assert_eq!(
-        checkpoints(&story),
+        checkpoints(&scenario),
         1,
         "a report that comes twice counts once"
     );
-    // A copy of the task takes nothing from whichever part is at work.
-    assert!(matches!(story.take("w2", "a", 1), Verdict::Gone { .. }));
-    story.wait(Duration::from_secs(11));
+    // A copy of the task takes nothing from the worker that has it.
+    assert!(matches!(scenario.take("w2", "a", 1), Verdict::Gone { .. }));
+    scenario.wait(Duration::from_secs(11));
     let Verdict::Granted {
         attempt,
         resume_state,
         ..
-    } = story.take("w2", "a", 2)
+    } = scenario.take("w2", "a", 2)
     else {
         panic!("it was delivered again");
     };
@@ -342,23 +342,27 @@ fn a_task_that_comes_again_is_the_next_attempt_and_begins_where_the_last_one_was
         (attempt, resume_state),
         (Attempt(2), Some(json!({"at": 5})))
     );
-    assert_eq!(story.cancels.len(), 1, "whichever part had it is told");
+    assert_eq!(
+        scenario.cancels.len(),
+        1,
+        "the worker that had it is commanded"
+    );
     assert!(matches!(
-        story.report(("w1", "a"), 1, 2, checkpoint(json!({}))),
+        scenario.report(("w1", "a"), 1, 2, checkpoint(json!({}))),
         Verdict::Gone { .. }
     ));
     assert_eq!(
-        story.report(("w2", "a"), 2, 1, WorkerEvent::Succeeded { output: None }),
+        scenario.report(("w2", "a"), 2, 1, WorkerEvent::Succeeded { output: None }),
         Verdict::Ok
     );
-    assert_eq!(story.status(), RunStatus::Completed);
+    assert_eq!(scenario.status(), RunStatus::Completed);
 }
 
 #[test]
 fn a_grant_that_was_not_stored_is_learnt_from_its_first_report() {
-    let mut story = Story::new(Some(json!({"nodes": [task("a", &[])]})));
+    let mut scenario = Scenario::new(Some(json!({"nodes": [task("a", &[])]})));
     let report = RunReport {
-        run_id: story.run,
+        run_id: scenario.run,
         node_id: NodeId::parse("a").unwrap(),
         worker: WorkerId::parse("w").unwrap(),
         attempt: Attempt(0),
@@ -370,42 +374,42 @@ fn a_grant_that_was_not_stored_is_learnt_from_its_first_report() {
     };
     // The process dies before anything of it is written. An older one would have granted it.
     let id = CheckpointId::from_uuid(Uuid::nil());
-    let effects = story.core.step(
+    let effects = scenario.core.step(
         Event::Reported(RequestId::new(99), vec![(report, id)]),
-        story.now,
+        scenario.now,
     );
     assert!(
         effects.is_empty(),
         "nothing is granted before it is stored: {effects:?}"
     );
-    story.restart();
-    assert_eq!(story.node("a"), NodeStatus::Queued);
+    scenario.restart();
+    assert_eq!(scenario.node("a"), NodeStatus::Queued);
     assert_eq!(
-        story.report(("w", "a"), 1, 1, WorkerEvent::Succeeded { output: None }),
+        scenario.report(("w", "a"), 1, 1, WorkerEvent::Succeeded { output: None }),
         Verdict::Ok
     );
-    assert_eq!(story.status(), RunStatus::Completed);
+    assert_eq!(scenario.status(), RunStatus::Completed);
 }
 
 #[test]
 fn a_failed_node_is_tried_again_after_its_backoff_without_a_worker() {
-    let mut story = Story::new(Some(json!({"nodes": [
+    let mut scenario = Scenario::new(Some(json!({"nodes": [
         {"id": "a", "kind": "task", "queue": "q", "retry": {"max": 2, "backoffMs": 1000, "kind": "exponential"}}
     ]})));
-    story.fail("a", true);
-    assert_eq!(story.node("a"), NodeStatus::Waiting);
-    story.wait(Duration::from_millis(900));
-    assert_eq!(story.tasks.len(), 1);
-    story.wait(Duration::from_millis(200));
-    assert_eq!(story.tasks.len(), 2);
-    story.fail("a", true);
-    story.wait(Duration::from_millis(1500));
-    assert_eq!(story.tasks.len(), 2, "the second wait is twice as long");
-    story.restart();
-    story.wait(Duration::from_millis(600));
-    story.fail("a", true);
-    assert_eq!(story.status(), RunStatus::Failed);
-    assert!(story.record_now().run.error.unwrap().contains("broken"));
+    scenario.fail("a", true);
+    assert_eq!(scenario.node("a"), NodeStatus::Waiting);
+    scenario.wait(Duration::from_millis(900));
+    assert_eq!(scenario.tasks.len(), 1);
+    scenario.wait(Duration::from_millis(200));
+    assert_eq!(scenario.tasks.len(), 2);
+    scenario.fail("a", true);
+    scenario.wait(Duration::from_millis(1500));
+    assert_eq!(scenario.tasks.len(), 2, "the second wait is twice as long");
+    scenario.restart();
+    scenario.wait(Duration::from_millis(600));
+    scenario.fail("a", true);
+    assert_eq!(scenario.status(), RunStatus::Failed);
+    assert!(scenario.record_now().run.error.unwrap().contains("broken"));
 }
 
 #[test]
@@ -414,63 +418,63 @@ fn a_failure_stops_the_run_or_lets_the_independent_rest_finish() {
         ("stop", NodeStatus::Canceled),
         ("continue", NodeStatus::Succeeded),
     ] {
-        let mut story = Story::new(Some(json!({"onFailure": on_failure, "nodes": [
+        let mut scenario = Scenario::new(Some(json!({"onFailure": on_failure, "nodes": [
             task("a", &[]), task("after", &["a"]), task("other", &[]), task("last", &["other"])
         ]})));
-        story.take("w2", "other", 1);
-        story.fail("a", false);
+        scenario.take("w2", "other", 1);
+        scenario.fail("a", false);
         if on_failure == "continue" {
-            assert_eq!(story.status(), RunStatus::Running);
-            story.report(
+            assert_eq!(scenario.status(), RunStatus::Running);
+            scenario.report(
                 ("w2", "other"),
                 1,
                 1,
                 WorkerEvent::Succeeded { output: None },
             );
-            story.succeed("last", json!({}));
-            assert_eq!(story.node("after"), NodeStatus::Skipped);
+            scenario.succeed("last", json!({}));
+            assert_eq!(scenario.node("after"), NodeStatus::Skipped);
         } else {
-            assert_eq!(story.cancels.len(), 1);
+            assert_eq!(scenario.cancels.len(), 1);
         }
-        assert_eq!(story.node("other"), rest);
-        assert_eq!(story.status(), RunStatus::Failed);
+        assert_eq!(scenario.node("other"), rest);
+        assert_eq!(scenario.status(), RunStatus::Failed);
     }
 }
 
 #[test]
 fn a_condition_skips_one_branch_and_the_join_still_runs() {
-    let mut story = Story::new(Some(json!({"nodes": [
+    let mut scenario = Scenario::new(Some(json!({"nodes": [
         {"id": "big", "kind": "condition", "when": "inputs.n > 1", "then": ["yes"], "else": ["no"]},
         task("yes", &["big"]), task("no", &["big"]), task("after_no", &["no"]), task("join", &["yes", "after_no"])
     ]})));
-    assert_eq!(story.node("no"), NodeStatus::Skipped);
-    assert_eq!(story.node("after_no"), NodeStatus::Skipped);
-    story.succeed("yes", json!({}));
-    story.succeed("join", json!({}));
-    assert_eq!(story.status(), RunStatus::Completed);
+    assert_eq!(scenario.node("no"), NodeStatus::Skipped);
+    assert_eq!(scenario.node("after_no"), NodeStatus::Skipped);
+    scenario.succeed("yes", json!({}));
+    scenario.succeed("join", json!({}));
+    assert_eq!(scenario.status(), RunStatus::Completed);
 }
 
 #[test]
 fn a_foreach_does_its_body_for_every_item_and_keeps_its_limit() {
-    let mut story = Story::new(Some(json!({"nodes": [
+    let mut scenario = Scenario::new(Some(json!({"nodes": [
         {"id": "each", "kind": "foreach", "items": "{{inputs.files}}", "maxParallel": 1, "nodes": [
             {"id": "step", "kind": "task", "queue": "q", "input": "{{index}}:{{item}}"},
             {"id": "check", "kind": "task", "queue": "q", "needs": ["step"], "input": "{{nodes.step.output.o}}"}
         ]},
         {"id": "join", "kind": "task", "queue": "q", "needs": ["each"], "input": "{{nodes.each.output.items[1].step.o}}"}
     ]})));
-    assert_eq!(story.tasks.len(), 1);
-    assert_eq!(story.tasks[0].input, Some(json!("0:x")));
-    story.succeed("each[0].step", json!({"o": "0"}));
-    story.restart();
-    assert_eq!(story.tasks[0].node_id.as_str(), "each[0].check");
-    story.succeed("each[0].check", json!({}));
-    assert_eq!(story.tasks[1].input, Some(json!("1:y")));
-    story.succeed("each[1].step", json!({"o": "one"}));
-    story.succeed("each[1].check", json!({}));
-    assert_eq!(story.tasks.last().unwrap().input, Some(json!("one")));
-    story.succeed("join", json!({}));
-    assert_eq!(story.status(), RunStatus::Completed);
+    assert_eq!(scenario.tasks.len(), 1);
+    assert_eq!(scenario.tasks[0].input, Some(json!("0:x")));
+    scenario.succeed("each[0].step", json!({"o": "0"}));
+    scenario.restart();
+    assert_eq!(scenario.tasks[0].node_id.as_str(), "each[0].check");
+    scenario.succeed("each[0].check", json!({}));
+    assert_eq!(scenario.tasks[1].input, Some(json!("1:y")));
+    scenario.succeed("each[1].step", json!({"o": "one"}));
+    scenario.succeed("each[1].check", json!({}));
+    assert_eq!(scenario.tasks.last().unwrap().input, Some(json!("one")));
+    scenario.succeed("join", json!({}));
+    assert_eq!(scenario.status(), RunStatus::Completed);
 }
 
 #[test]
@@ -478,14 +482,14 @@ fn a_run_that_waits_is_kept_as_it_is_stored_and_goes_on_from_there() {
     let plan = json!({"nodes": [
         {"id": "gate", "kind": "gate"}, {"id": "after", "kind": "task", "queue": "q", "needs": ["gate"]},
     ]});
-    let mut story = Story::new(Some(plan));
-    let run = story.run;
-    assert_eq!(story.core.runs.passivated(), 1);
-    let Some(Answer::Run(shown)) = story.ask(|id| Event::Get(id, run)) else {
+    let mut scenario = Scenario::new(Some(plan));
+    let run = scenario.run;
+    assert_eq!(scenario.core.runs.passivated(), 1);
+    let Some(Answer::Run(shown)) = scenario.request(|id| Event::Get(id, run)) else {
         panic!("there is no such run");
     };
-    assert_eq!(shown.run, story.record.clone().unwrap().run);
-    assert_eq!(story.core.runs.passivated(), 1, "a look wakes nobody");
+    assert_eq!(shown.run, scenario.record.clone().unwrap().run);
+    assert_eq!(scenario.core.runs.passivated(), 1, "a read loads no run");
     let decide = DecideGate {
         run_id: run,
         node_id: NodeId::parse("gate").unwrap(),
@@ -493,10 +497,10 @@ fn a_run_that_waits_is_kept_as_it_is_stored_and_goes_on_from_there() {
         by: None,
         actor: None,
     };
-    story.ask(|id| Event::Decide(id, decide));
-    assert_eq!(story.core.runs.passivated(), 0);
-    assert_eq!(story.tasks.len(), 1);
-    let numbers: Vec<u64> = story.log.iter().map(|(_, entry)| entry.n).collect();
+    scenario.request(|id| Event::Decide(id, decide));
+    assert_eq!(scenario.core.runs.passivated(), 0);
+    assert_eq!(scenario.tasks.len(), 1);
+    let numbers: Vec<u64> = scenario.log.iter().map(|(_, entry)| entry.n).collect();
     let all: Vec<u64> = (1..).take(numbers.len()).collect();
     assert_eq!(numbers, all, "no entry is numbered twice");
 }
@@ -508,7 +512,7 @@ fn gates_wait_for_a_decision_or_their_timeout_and_sleeps_for_their_moment() {
         {"id": "late", "kind": "gate", "timeoutMs": 5000, "onTimeout": "approve"},
         {"id": "sleep", "kind": "sleep", "for": "1h", "needs": ["gate"]}
     ]});
-    let mut story = Story::new(Some(plan));
+    let mut scenario = Scenario::new(Some(plan));
     let decide = |decision, run| {
         move |id| {
             Event::Decide(
@@ -523,31 +527,31 @@ fn gates_wait_for_a_decision_or_their_timeout_and_sleeps_for_their_moment() {
             )
         }
     };
-    let run = story.run;
+    let run = scenario.run;
     assert!(matches!(
-        story.ask(decide(Decision::Approve, run)),
+        scenario.request(decide(Decision::Approve, run)),
         Some(Answer::Run(_))
     ));
     assert!(
         matches!(
-            story.ask(decide(Decision::Approve, run)),
+            scenario.request(decide(Decision::Approve, run)),
             Some(Answer::Refused(_))
         ),
         "it waits no more"
     );
-    story.wait(Duration::from_secs(6));
-    assert_eq!(story.node("late"), NodeStatus::Succeeded);
-    story.restart();
-    story.wait(Duration::from_secs(3500));
-    assert_eq!(story.node("sleep"), NodeStatus::Waiting);
-    story.wait(Duration::from_secs(100));
-    assert_eq!(story.status(), RunStatus::Completed);
-    assert!(story.tasks.is_empty(), "nobody was bothered");
+    scenario.wait(Duration::from_secs(6));
+    assert_eq!(scenario.node("late"), NodeStatus::Succeeded);
+    scenario.restart();
+    scenario.wait(Duration::from_secs(3500));
+    assert_eq!(scenario.node("sleep"), NodeStatus::Waiting);
+    scenario.wait(Duration::from_secs(100));
+    assert_eq!(scenario.status(), RunStatus::Completed);
+    assert!(scenario.tasks.is_empty(), "no task was dispatched");
 
-    let mut story = Story::new(Some(json!({"nodes": [{"id": "gate", "kind": "gate"}]})));
-    let run = story.run;
-    story.ask(decide(Decision::Reject, run));
-    assert_eq!(story.status(), RunStatus::Failed);
+    let mut scenario = Scenario::new(Some(json!({"nodes": [{"id": "gate", "kind": "gate"}]})));
+    let run = scenario.run;
+    scenario.request(decide(Decision::Reject, run));
+    assert_eq!(scenario.status(), RunStatus::Failed);
 }
 
 #[test]
@@ -560,37 +564,37 @@ fn a_decision_names_the_key_that_made_it_and_whom_the_client_claims() {
         by: Some(by.to_owned()),
         actor: Some(actor.to_owned()),
     };
-    let mut story = Story::new(Some(plan.clone()));
-    let run = story.run;
+    let mut scenario = Scenario::new(Some(plan.clone()));
+    let run = scenario.run;
     for (by, actor) in [
         ("x".repeat(129), "ada".to_owned()),
         ("oz".to_owned(), "x".repeat(129)),
     ] {
         let long = decide(run, Decision::Approve, &by, &actor);
-        let answer = story.ask(|id| Event::Decide(id, long));
+        let answer = scenario.request(|id| Event::Decide(id, long));
         let Some(Answer::Refused(refusal)) = answer else {
             panic!("a name of any length is taken")
         };
         assert_eq!(refusal.code, ErrorCode::ValidationFailed);
     }
     let approve = decide(run, Decision::Approve, "oz", "ada");
-    story.ask(|id| Event::Decide(id, approve));
-    let output = |story: &Story| {
-        let nodes = story.record.as_ref().unwrap().run.nodes.clone().unwrap();
+    scenario.request(|id| Event::Decide(id, approve));
+    let output = |scenario: &Scenario| {
+        let nodes = scenario.record.as_ref().unwrap().run.nodes.clone().unwrap();
         let node = nodes[&NodeId::parse("gate").unwrap()].clone();
         (serde_json::to_value(node.output).unwrap(), node.error)
     };
     let approved = json!({"decision": "approve", "by": "oz", "actor": "ada"});
-    assert_eq!(output(&story), (approved, None));
-    let mut story = Story::new(Some(plan));
-    let reject = decide(story.run, Decision::Reject, "oz", "ada");
-    story.ask(|id| Event::Decide(id, reject));
-    let (_, error) = output(&story);
+    assert_eq!(output(&scenario), (approved, None));
+    let mut scenario = Scenario::new(Some(plan));
+    let reject = decide(scenario.run, Decision::Reject, "oz", "ada");
+    scenario.request(|id| Event::Decide(id, reject));
+    let (_, error) = output(&scenario);
     assert_eq!(error.as_deref(), Some("rejected by oz for ada"));
 }
 
 #[test]
-fn an_attempt_that_takes_too_long_or_says_nothing_has_failed() {
+fn an_attempt_that_takes_too_long_or_sends_no_heartbeat_has_failed() {
     for limits in [
         json!({"timeoutMs": 2000}),
         json!({"heartbeatTimeoutMs": 2000}),
@@ -600,37 +604,37 @@ fn an_attempt_that_takes_too_long_or_says_nothing_has_failed() {
             .unwrap()
             .extend(limits.as_object().cloned().unwrap());
         node["retry"] = json!({"max": 1, "backoffMs": 0});
-        let mut story = Story::new(Some(json!({"nodes": [node]})));
-        story.take("w", "a", 1);
-        story.wait(Duration::from_millis(2100));
-        assert_eq!(story.cancels.len(), 1);
-        assert_eq!(story.tasks.len(), 2, "{limits}");
+        let mut scenario = Scenario::new(Some(json!({"nodes": [node]})));
+        scenario.take("w", "a", 1);
+        scenario.wait(Duration::from_millis(2100));
+        assert_eq!(scenario.cancels.len(), 1);
+        assert_eq!(scenario.tasks.len(), 2, "{limits}");
         assert!(matches!(
-            story.report(("w", "a"), 1, 1, WorkerEvent::Succeeded { output: None }),
+            scenario.report(("w", "a"), 1, 1, WorkerEvent::Succeeded { output: None }),
             Verdict::Gone { .. }
         ));
-        story.take("w", "a", 1);
-        story.wait(Duration::from_millis(2100));
-        assert_eq!(story.status(), RunStatus::Failed);
+        scenario.take("w", "a", 1);
+        scenario.wait(Duration::from_millis(2100));
+        assert_eq!(scenario.status(), RunStatus::Failed);
     }
 }
 
 #[test]
 fn a_cancelled_run_stops_its_workers_and_stays_cancelled() {
-    let mut story = Story::new(Some(json!({"nodes": [task("a", &[]), task("b", &["a"])]})));
-    story.take("w", "a", 1);
-    let run = story.run;
+    let mut scenario = Scenario::new(Some(json!({"nodes": [task("a", &[]), task("b", &["a"])]})));
+    scenario.take("w", "a", 1);
+    let run = scenario.run;
     assert!(matches!(
-        story.ask(|id| Event::Cancel(id, run)),
+        scenario.request(|id| Event::Cancel(id, run)),
         Some(Answer::Canceled(_))
     ));
-    assert_eq!(story.cancels.len(), 1);
+    assert_eq!(scenario.cancels.len(), 1);
     assert!(matches!(
-        story.report(("w", "a"), 1, 1, WorkerEvent::Succeeded { output: None }),
+        scenario.report(("w", "a"), 1, 1, WorkerEvent::Succeeded { output: None }),
         Verdict::Gone { .. }
     ));
-    assert_eq!(story.status(), RunStatus::Canceled);
-    let Some(Answer::Refused(error)) = story.ask(|id| Event::Cancel(id, run)) else {
+    assert_eq!(scenario.status(), RunStatus::Canceled);
+    let Some(Answer::Refused(error)) = scenario.request(|id| Event::Cancel(id, run)) else {
         panic!()
     };
     assert_eq!(error.error, "invalid status transition");
@@ -642,8 +646,8 @@ fn a_cancelled_run_stops_its_workers_and_stays_cancelled() {
 
 #[test]
 fn a_run_without_a_plan_is_written_and_ended_from_outside() {
-    let mut story = Story::new(None);
-    let run = story.run;
+    let mut scenario = Scenario::new(None);
+    let run = scenario.run;
     let id = CheckpointId::from_uuid(Uuid::now_v7());
     let add = |kind: &str| {
         let add = AddCheckpoint {
@@ -656,21 +660,21 @@ fn a_run_without_a_plan_is_written_and_ended_from_outside() {
         move |request| Event::Checkpoint(request, Box::new(add))
     };
     assert!(matches!(
-        story.ask(add(" step ")),
+        scenario.request(add(" step ")),
         Some(Answer::Checkpoint(_))
     ));
-    let before = story.log.len();
+    let before = scenario.log.len();
     assert!(matches!(
-        story.ask(add(" step ")),
+        scenario.request(add(" step ")),
         Some(Answer::Checkpoint(_))
     ));
-    story.restart();
+    scenario.restart();
     assert!(matches!(
-        story.ask(add(" step ")),
+        scenario.request(add(" step ")),
         Some(Answer::Checkpoint(_))
     ));
     assert_eq!(
-        story.log.len(),
+        scenario.log.len(),
         before,
         "the same request again is the same checkpoint"
     );
@@ -688,40 +692,43 @@ fn a_run_without_a_plan_is_written_and_ended_from_outside() {
         }
     };
     assert!(matches!(
-        story.ask(complete(RunStatus::Running)),
+        scenario.request(complete(RunStatus::Running)),
         Some(Answer::Refused(_))
     ));
     assert!(matches!(
-        story.ask(complete(RunStatus::Completed)),
+        scenario.request(complete(RunStatus::Completed)),
         Some(Answer::Run(_))
     ));
     assert!(matches!(
-        story.ask(complete(RunStatus::Failed)),
+        scenario.request(complete(RunStatus::Failed)),
         Some(Answer::Refused(_))
     ));
-    assert!(matches!(story.ask(add("late")), Some(Answer::Refused(_))));
-    assert_eq!(story.status(), RunStatus::Completed);
+    assert!(matches!(
+        scenario.request(add("late")),
+        Some(Answer::Refused(_))
+    ));
+    assert_eq!(scenario.status(), RunStatus::Completed);
 }
 
 #[test]
 fn at_most_so_many_nodes_run_at_once() {
-    let mut story = Story::new(Some(
+    let mut scenario = Scenario::new(Some(
         json!({"maxParallel": 2, "nodes": [task("a", &[]), task("b", &[]), task("c", &[])]}),
     ));
-    assert_eq!(story.tasks.len(), 2);
-    story.succeed("a", json!({}));
-    assert_eq!(story.tasks.len(), 3);
+    assert_eq!(scenario.tasks.len(), 2);
+    scenario.succeed("a", json!({}));
+    assert_eq!(scenario.tasks.len(), 3);
 }
 
 #[test]
 fn a_place_that_nothing_can_fill_fails_its_node_with_the_reason() {
-    let mut story = Story::new(Some(json!({"nodes": [task("a", &[]), {
+    let mut scenario = Scenario::new(Some(json!({"nodes": [task("a", &[]), {
         "id": "b", "kind": "task", "queue": "q", "needs": ["a"], "input": "{{nodes.a.output.missing}}"
     }]})));
-    story.succeed("a", json!({}));
-    assert_eq!(story.status(), RunStatus::Failed);
+    scenario.succeed("a", json!({}));
+    assert_eq!(scenario.status(), RunStatus::Failed);
     assert!(
-        story
+        scenario
             .record_now()
             .run
             .error
@@ -732,8 +739,8 @@ fn a_place_that_nothing_can_fill_fails_its_node_with_the_reason() {
 
 #[test]
 fn a_record_names_the_run_that_it_continues_and_the_trace_that_made_it() {
-    let mut story = Story::new(None);
-    let (first, again) = (story.run, RunId::from_uuid(Uuid::now_v7()));
+    let mut scenario = Scenario::new(None);
+    let (first, again) = (scenario.run, RunId::from_uuid(Uuid::now_v7()));
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let create = CreateRun {
         run_id: again,
@@ -747,8 +754,8 @@ fn a_record_names_the_run_that_it_continues_and_the_trace_that_made_it() {
         finished: BTreeMap::new(),
     };
     let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
-    story.ask(|id| Event::Create(id, Box::new(create), Some(traceparent)));
-    let record = story.record.as_ref().unwrap();
+    scenario.request(|id| Event::Create(id, Box::new(create), Some(traceparent)));
+    let record = scenario.record.as_ref().unwrap();
     assert_eq!(record.run.id, again);
     assert_eq!(record.caused_by, Some(CausedBy::run(first)));
     assert_eq!(record.trace_id.as_ref().unwrap().as_str(), trace);
@@ -756,29 +763,29 @@ fn a_record_names_the_run_that_it_continues_and_the_trace_that_made_it() {
 
 #[test]
 fn a_result_that_cannot_be_stored_fails_its_run_with_one_sentence_and_nothing_follows_from_it() {
-    let mut story = Story::new(Some(json!({"nodes": [task("a", &[]), task("b", &["a"])]})));
-    story.limit = 10_000;
-    story.tasks.clear();
-    story.succeed("a", json!({"text": "x".repeat(20_000)}));
-    let run = story.record_now().run;
+    let mut scenario = Scenario::new(Some(json!({"nodes": [task("a", &[]), task("b", &["a"])]})));
+    scenario.limit = 10_000;
+    scenario.tasks.clear();
+    scenario.succeed("a", json!({"text": "x".repeat(20_000)}));
+    let run = scenario.record_now().run;
     assert_eq!(run.status, RunStatus::Failed);
     assert!(
         run.error
             .unwrap()
             .contains("cannot be stored: it is too large")
     );
-    assert_eq!(story.node("b"), NodeStatus::Canceled);
-    assert!(story.tasks.is_empty());
-    let numbers: Vec<u64> = story.log.iter().map(|(_, entry)| entry.n).collect();
+    assert_eq!(scenario.node("b"), NodeStatus::Canceled);
+    assert!(scenario.tasks.is_empty());
+    let numbers: Vec<u64> = scenario.log.iter().map(|(_, entry)| entry.n).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
-    assert!(story.record.unwrap().run.status.is_final());
+    assert!(scenario.record.unwrap().run.status.is_final());
 }
 
 #[test]
 fn a_checkpoint_that_cannot_be_stored_is_refused_and_its_run_goes_on() {
-    let mut story = Story::new(None);
-    story.limit = 10_000;
-    let run = story.run;
+    let mut scenario = Scenario::new(None);
+    scenario.limit = 10_000;
+    let run = scenario.run;
     let add = |bytes: usize| AddCheckpoint {
         run_id: run,
         checkpoint_id: CheckpointId::from_uuid(Uuid::now_v7()),
@@ -790,23 +797,23 @@ fn a_checkpoint_that_cannot_be_stored_is_refused_and_its_run_goes_on() {
     for _ in 0..2 {
         // Sent again, it is rejected again: it is not known.
         let large = large.clone();
-        let answer = story.ask(|id| Event::Checkpoint(id, Box::new(large)));
+        let answer = scenario.request(|id| Event::Checkpoint(id, Box::new(large)));
         assert!(
             matches!(&answer, Some(Answer::Refused(reply)) if reply.code == ErrorCode::PayloadTooLarge),
             "{answer:?}"
         );
     }
-    let answer = story.ask(|id| Event::Checkpoint(id, Box::new(small)));
+    let answer = scenario.request(|id| Event::Checkpoint(id, Box::new(small)));
     assert!(matches!(answer, Some(Answer::Checkpoint(_))), "{answer:?}");
-    assert_eq!(story.status(), RunStatus::Running);
-    let numbers: Vec<u64> = story.log.iter().map(|(_, entry)| entry.n).collect();
+    assert_eq!(scenario.status(), RunStatus::Running);
+    let numbers: Vec<u64> = scenario.log.iter().map(|(_, entry)| entry.n).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_run_whose_first_record_cannot_be_stored_is_refused_and_forgotten() {
-    let mut story = Story::new(None);
-    story.limit = 10_000;
+    let mut scenario = Scenario::new(None);
+    scenario.limit = 10_000;
     let create = CreateRun {
         run_id: RunId::from_uuid(Uuid::now_v7()),
         mode: RunMode::Queue,
@@ -818,10 +825,10 @@ fn a_run_whose_first_record_cannot_be_stored_is_refused_and_forgotten() {
         retry_of: None,
         finished: BTreeMap::new(),
     };
-    let (before, id) = (story.core.sizes(), create.run_id);
-    let answer = story.ask(|request| Event::Create(request, Box::new(create), None));
+    let (before, id) = (scenario.core.sizes(), create.run_id);
+    let answer = scenario.request(|request| Event::Create(request, Box::new(create), None));
     assert!(matches!(answer, Some(Answer::Refused(_))), "{answer:?}");
-    let answer = story.ask(|request| Event::Get(request, id));
+    let answer = scenario.request(|request| Event::Get(request, id));
     assert!(matches!(answer, Some(Answer::Refused(_))), "{answer:?}");
-    assert_eq!(story.core.sizes(), before);
+    assert_eq!(scenario.core.sizes(), before);
 }

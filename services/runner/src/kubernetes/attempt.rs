@@ -14,8 +14,8 @@ use tracing::error;
 use super::follow::{Followed, Follower};
 use super::job::{self, JobEnd};
 use super::log::LogReader;
-use super::pod::{Hindrance, PodEnd, PodState};
-use super::retry::{Retries, Trouble, ask};
+use super::pod::{PodEnd, PodState, StartObstacle};
+use super::retry::{ApiFailure, Retries, send};
 use super::verdict::{JobSeen, Over, failed, last_event, not_started};
 use super::watch::{PodSeen, PodWatch};
 use super::{Execution, Kubernetes, Reported};
@@ -53,11 +53,11 @@ impl Running<'_> {
                 biased;
                 () = self.cancel.cancelled() => return self.remove(job.metadata.uid).await,
                 () = self.events.closed() => return,
-                last = self.tend(&job, &mut reader) => last,
+                last = self.supervise(&job, &mut reader) => last,
             },
         };
         let seq = reader.next_number();
-        // Nobody may be interested any more.
+        // The receiver may be gone.
         let _ = self.events.send(Reported { seq, event: last }).await;
     }
 
@@ -69,8 +69,8 @@ impl Running<'_> {
         };
         let mut retries = Retries::new(self.kubernetes.pace);
         while !self.cancel.is_cancelled() {
-            // A question that may make a Job is not broken off by a cancel: what it made could not be removed.
-            let trouble = match self.make_or_find(&wanted).await {
+            // A request that may create a Job is not broken off by a cancel: what it made could not be removed.
+            let api_failure = match self.make_or_find(&wanted).await {
                 Ok(Some(job)) if job::is_of(&job, self.execution) => return Claim::Job(job),
                 Ok(Some(_)) => {
                     let error = format!("a Job {} that is not of this run exists", self.name);
@@ -80,37 +80,37 @@ impl Running<'_> {
                     let error = "its Job was removed from the cluster before its end was seen";
                     return Claim::Refused(failed(error, true));
                 }
-                // It was removed between two questions.
+                // It was removed between two requests.
                 Ok(None) => continue,
-                Err(trouble) => trouble,
+                Err(api_failure) => api_failure,
             };
-            if let Some(why) = trouble.refusal() {
+            if let Some(why) = api_failure.refusal() {
                 let error = format!("Kubernetes refused the Job: {why}");
-                return Claim::Refused(failed(error, trouble.is_forbidden()));
+                return Claim::Refused(failed(error, api_failure.is_forbidden()));
             }
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => {}
-                () = retries.wait("make job", self.name, &trouble) => {}
+                () = retries.wait("make job", self.name, &api_failure) => {}
             }
         }
         Claim::Canceled
     }
 
     /// An attempt of which something was seen already is not begun a second time.
-    async fn make_or_find(&self, wanted: &Job) -> Result<Option<Job>, Trouble> {
+    async fn make_or_find(&self, wanted: &Job) -> Result<Option<Job>, ApiFailure> {
         if self.execution.after == 0 {
             let params = PostParams::default();
-            match ask(self.kubernetes.jobs.create(&params, wanted)).await {
-                Err(trouble) if trouble.is_already_there() => {}
+            match send(self.kubernetes.jobs.create(&params, wanted)).await {
+                Err(api_failure) if api_failure.is_already_there() => {}
                 answer => return answer.map(Some),
             }
         }
-        ask(self.kubernetes.jobs.get_opt(self.name)).await
+        send(self.kubernetes.jobs.get_opt(self.name)).await
     }
 
     /// Follows the Job to its end.
-    async fn tend(&self, job: &Job, reader: &mut LogReader) -> WorkerEvent {
+    async fn supervise(&self, job: &Job, reader: &mut LogReader) -> WorkerEvent {
         let kubernetes = self.kubernetes;
         let uid = job.metadata.uid.clone().unwrap_or_default();
         let selector = format!("batch.kubernetes.io/controller-uid={uid}");
@@ -146,24 +146,24 @@ impl Running<'_> {
                 self.remove(Some(uid)).await;
                 failed(error, retryable)
             }
-            Followed::NotStarted(hindrance) => self.give_up(uid, hindrance).await,
+            Followed::NotStarted(obstacle) => self.give_up(uid, obstacle).await,
         }
     }
 
     /// A program that has not started must not start later, beside its next attempt.
-    async fn give_up(&self, uid: String, hindrance: Option<Hindrance>) -> WorkerEvent {
+    async fn give_up(&self, uid: String, obstacle: Option<StartObstacle>) -> WorkerEvent {
         self.remove(Some(uid)).await;
-        not_started(self.kubernetes.config.start_timeout, hindrance)
+        not_started(self.kubernetes.config.start_timeout, obstacle)
     }
 
-    /// Looks at the Job again and again, and shows a sign of life while it is there.
+    /// Polls the Job, and sends a heartbeat while it exists.
     async fn poll(&self, uid: &str, job: &watch::Sender<JobSeen>) -> Infallible {
         let pace = self.kubernetes.pace;
         let wanted = self.execution.heartbeat.unwrap_or(pace.poll);
         let mut retries = Retries::new(pace);
         loop {
             sleep(wanted.min(pace.poll)).await;
-            match self.look(uid).await {
+            match self.get_job(uid).await {
                 Ok(now) => {
                     retries.succeeded();
                     let is_alive = now == JobSeen::Active;
@@ -173,20 +173,20 @@ impl Running<'_> {
                         let _ = self.events.send(Reported { seq: 0, event }).await;
                     }
                 }
-                Err(trouble) => retries.wait("look at job", self.name, &trouble).await,
+                Err(api_failure) => retries.wait("get job", self.name, &api_failure).await,
             }
         }
     }
 
-    async fn look(&self, uid: &str) -> Result<JobSeen, Trouble> {
-        let job = ask(self.kubernetes.jobs.get_opt(self.name)).await?;
+    async fn get_job(&self, uid: &str) -> Result<JobSeen, ApiFailure> {
+        let job = send(self.kubernetes.jobs.get_opt(self.name)).await?;
         let ours = job.filter(|job| job.metadata.uid.as_deref() == Some(uid));
         Ok(ours.as_ref().map_or(JobSeen::Missing, seen))
     }
 
-    /// Ends when the Job ended and its pod does not: its node is dead, or nobody says what became of it.
+    /// Ends when the Job ended and its pod does not: its node is dead, or its outcome stays unknown.
     async fn overdue(&self, mut job: watch::Receiver<JobSeen>, pod: &watch::Receiver<PodSeen>) {
-        // The sender lives as long as this future.
+        // The sender exists as long as this future.
         let _ = job.wait_for(|job| *job != JobSeen::Active).await;
         sleep(self.kubernetes.config.cancel_grace + self.kubernetes.pace.settle).await;
         if matches!(pod.borrow().state, PodState::Ended(_)) {
@@ -202,7 +202,7 @@ impl Running<'_> {
         torn: Option<String>,
         reader: &LogReader,
     ) -> WorkerEvent {
-        // Nobody but the Job knows why a pod was deleted.
+        // Only the Job knows why a pod was deleted.
         let is_explained = pod.as_ref().is_some_and(|pod| !pod.is_deleted);
         let job = if is_explained {
             JobSeen::Active
@@ -219,17 +219,17 @@ impl Running<'_> {
         })
     }
 
-    /// The Job once it ended, or as it stands after a while.
+    /// The Job once it ended, or its state after a while.
     async fn settled(&self, uid: &str) -> JobSeen {
         let pace = self.kubernetes.pace;
         let mut retries = Retries::new(pace);
         let deadline = Instant::now() + pace.settle;
         while Instant::now() < deadline {
-            match self.look(uid).await {
+            match self.get_job(uid).await {
                 Ok(JobSeen::Active) => sleep(pace.retry_min).await,
                 Ok(seen) => return seen,
-                Err(trouble) => {
-                    let wait = retries.wait("look at job", self.name, &trouble);
+                Err(api_failure) => {
+                    let wait = retries.wait("get job", self.name, &api_failure);
                     tokio::select! {
                         biased;
                         () = wait => {}
@@ -241,7 +241,7 @@ impl Running<'_> {
         JobSeen::Active
     }
 
-    /// Removes the Job and its pod: the program is told to end, and killed after the grace.
+    /// Removes the Job and its pod: the program gets SIGTERM, and is killed after the grace.
     async fn remove(&self, uid: Option<String>) {
         let params = DeleteParams {
             preconditions: uid.map(|uid| Preconditions {
@@ -253,29 +253,29 @@ impl Running<'_> {
         let mut retries = Retries::new(self.kubernetes.pace);
         let removing = async {
             loop {
-                let Err(trouble) = ask(self.kubernetes.jobs.delete(self.name, &params)).await
+                let Err(api_failure) = send(self.kubernetes.jobs.delete(self.name, &params)).await
                 else {
                     return;
                 };
                 // Gone, or its name is another one's now.
-                if trouble.is_not_found() || trouble.is_conflict() {
+                if api_failure.is_not_found() || api_failure.is_conflict() {
                     return;
                 }
-                if trouble.refusal().is_some() {
-                    let error = &trouble as &dyn std::error::Error;
+                if api_failure.refusal().is_some() {
+                    let error = &api_failure as &dyn std::error::Error;
                     error!(
                         job = self.name,
-                        error, "the job cannot be removed and goes on"
+                        error, "the job cannot be removed and continues"
                     );
                     return;
                 }
-                retries.wait("remove job", self.name, &trouble).await;
+                retries.wait("remove job", self.name, &api_failure).await;
             }
         };
         if timeout(REMOVE_TIME, removing).await.is_err() {
             error!(
                 job = self.name,
-                "the job could not be removed in time and goes on"
+                "the job could not be removed in time and continues"
             );
         }
     }

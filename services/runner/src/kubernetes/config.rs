@@ -1,4 +1,4 @@
-//! What a runner is told about Kubernetes.
+//! Configuration of a runner for Kubernetes.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub struct KubernetesConfig {
     pub user: u32,
     /// How long a Job is kept after its end.
     pub ttl_after_finished: Duration,
-    /// How long a program may take to end after it was told to.
+    /// How long a program may take to end after SIGTERM.
     pub cancel_grace: Duration,
     /// How long the cluster may take to start a program: to find a place for it and to pull its image.
     pub start_timeout: Duration,

@@ -1,4 +1,4 @@
-//! Why there is no cluster to run nodes in.
+//! Errors of the Kubernetes configuration.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KubernetesError {
-    /// Nothing says where the cluster is.
+    /// The cluster is not configured.
     #[error(
         "no Kubernetes cluster is configured: set KUBECONFIG, or K8S_IN_CLUSTER for a runner inside of one"
     )]

@@ -7,12 +7,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::job::CONTAINER;
 use super::log::{LogReader, Pass};
-use super::pod::{Hindrance, PodEnd, PodState};
-use super::retry::{Retries, Trouble, ask};
+use super::pod::{PodEnd, PodState, StartObstacle};
+use super::retry::{ApiFailure, Retries, send};
 use super::watch::PodSeen;
 use super::{Kubernetes, Reported};
 
-/// How often the log of a program that ended is opened in vain before it is given up.
+/// How often the log of a program that ended is opened without success before it is given up.
 const LAST_TRIES: u32 = 8;
 
 /// Follows one program.
@@ -26,14 +26,14 @@ pub(super) struct Follower<'a> {
 
 /// How far a program was followed.
 pub(super) enum Followed {
-    /// It ended; `torn` says why its log was not read to the end.
+    /// It ended; `torn` is why its log was not read to the end.
     Ended { pod: PodEnd, torn: Option<String> },
     /// Its pod is gone, and how it ended was not seen.
     Lost,
     /// It will not start.
     Stuck { error: String, retryable: bool },
     /// It did not start in time.
-    NotStarted(Option<Hindrance>),
+    NotStarted(Option<StartObstacle>),
 }
 
 /// How one opening of the log came to its end.
@@ -43,7 +43,7 @@ enum ReadEnd {
     /// Nothing came for a long time.
     Silent,
     /// It failed.
-    Broken(Trouble),
+    Broken(ApiFailure),
 }
 
 impl Follower<'_> {
@@ -59,19 +59,19 @@ impl Follower<'_> {
     async fn started(&mut self) -> Option<Followed> {
         let deadline = Instant::now() + self.kubernetes.config.start_timeout;
         loop {
-            let hindrance = match self.seen.borrow_and_update().state.clone() {
+            let obstacle = match self.seen.borrow_and_update().state.clone() {
                 PodState::Running | PodState::Ended(_) => return None,
                 PodState::Gone => return Some(Followed::Lost),
                 PodState::Stuck { error, retryable } => {
                     return Some(Followed::Stuck { error, retryable });
                 }
-                PodState::Waiting(hindrance) => hindrance,
+                PodState::Waiting(obstacle) => obstacle,
             };
             tokio::select! {
                 biased;
                 // The sender outlives this.
                 _ = self.seen.changed() => {}
-                () = sleep_until(deadline) => return Some(Followed::NotStarted(hindrance)),
+                () = sleep_until(deadline) => return Some(Followed::NotStarted(obstacle)),
             }
         }
     }
@@ -93,14 +93,14 @@ impl Follower<'_> {
             let name = name.unwrap_or_default();
             let read = self.read(&name, &mut pass, end.is_some()).await;
             let Some(pod) = end else {
-                self.rest(read, &mut retries).await;
+                self.pause(read, &mut retries).await;
                 continue;
             };
             let is_ended = matches!(read, ReadEnd::Ended);
             if is_ended && self.reader.is_whole(&pass) {
-                let mut news = Vec::new();
-                self.reader.finish(pass, &mut news);
-                self.send(news).await;
+                let mut reports = Vec::new();
+                self.reader.finish(pass, &mut reports);
+                self.send(reports).await;
                 return Followed::Ended { pod, torn: None };
             }
             if is_ended && pass.is_good() {
@@ -108,20 +108,20 @@ impl Follower<'_> {
                 continue;
             }
             failures += 1;
-            let trouble = why(read, &pass);
+            let api_failure = why(read, &pass);
             if failures == LAST_TRIES {
-                let torn = Some(trouble.told());
+                let torn = Some(api_failure.description());
                 return Followed::Ended { pod, torn };
             }
-            retries.wait("read log", self.job, &trouble).await;
+            retries.wait("read log", self.job, &api_failure).await;
         }
     }
 
     /// Waits a little before the log of a running program is opened again.
-    async fn rest(&mut self, read: ReadEnd, retries: &mut Retries) {
+    async fn pause(&mut self, read: ReadEnd, retries: &mut Retries) {
         match read {
             ReadEnd::Silent => retries.succeeded(),
-            // The program has probably ended, and its pod will say so.
+            // The program has probably ended, and its pod will show it.
             ReadEnd::Ended => {
                 retries.succeeded();
                 tokio::select! {
@@ -130,7 +130,7 @@ impl Follower<'_> {
                     () = sleep(self.kubernetes.pace.retry_min) => {}
                 }
             }
-            ReadEnd::Broken(trouble) => retries.wait("read log", self.job, &trouble).await,
+            ReadEnd::Broken(api_failure) => retries.wait("read log", self.job, &api_failure).await,
         }
     }
 
@@ -138,7 +138,7 @@ impl Follower<'_> {
     async fn read(&mut self, pod: &str, pass: &mut Pass, is_over: bool) -> ReadEnd {
         match self.try_read(pod, pass, is_over).await {
             Ok(end) => end,
-            Err(trouble) => ReadEnd::Broken(trouble),
+            Err(api_failure) => ReadEnd::Broken(api_failure),
         }
     }
 
@@ -147,7 +147,7 @@ impl Follower<'_> {
         pod: &str,
         pass: &mut Pass,
         mut is_over: bool,
-    ) -> Result<ReadEnd, Trouble> {
+    ) -> Result<ReadEnd, ApiFailure> {
         let pace = self.kubernetes.pace;
         let params = LogParams {
             container: Some(CONTAINER.to_owned()),
@@ -169,7 +169,7 @@ impl Follower<'_> {
             // Both are cancel-safe: what was read stays in the stream's buffer, and a change stays marked.
             let bytes = tokio::select! {
                 biased;
-                bytes = stream.fill_buf() => bytes.map_err(Trouble::Log)?,
+                bytes = stream.fill_buf() => bytes.map_err(ApiFailure::Log)?,
                 _ = self.seen.changed(), if !is_over => {
                     is_over = is_ended(&self.seen.borrow().state);
                     continue;
@@ -179,11 +179,11 @@ impl Follower<'_> {
             if bytes.is_empty() {
                 return Ok(ReadEnd::Ended);
             }
-            let mut news = Vec::new();
+            let mut reports = Vec::new();
             let length = bytes.len();
-            self.reader.feed(pass, bytes, &mut news);
+            self.reader.feed(pass, bytes, &mut reports);
             stream.consume_unpin(length);
-            self.send(news).await;
+            self.send(reports).await;
         }
     }
 
@@ -193,10 +193,10 @@ impl Follower<'_> {
         pod: &str,
         params: &LogParams,
         is_over: bool,
-    ) -> Result<Option<impl AsyncBufRead + use<>>, Trouble> {
+    ) -> Result<Option<impl AsyncBufRead + use<>>, ApiFailure> {
         let opening = self.kubernetes.pods.log_stream(pod, params);
         if is_over {
-            return ask(opening).await.map(Some);
+            return send(opening).await.map(Some);
         }
         let is_ended = |seen: &PodSeen| is_ended(&seen.state);
         tokio::select! {
@@ -207,9 +207,9 @@ impl Follower<'_> {
         }
     }
 
-    async fn send(&self, news: Vec<Reported>) {
-        for reported in news {
-            // Whoever drops the receiver drops this future too.
+    async fn send(&self, reports: Vec<Reported>) {
+        for reported in reports {
+            // The owner of the receiver drops this future too.
             let _ = self.events.send(reported).await;
         }
     }
@@ -225,13 +225,13 @@ fn has_no_log(pod: &PodEnd) -> bool {
         .is_none_or(|container| container.is_no_start())
 }
 
-fn why(read: ReadEnd, pass: &Pass) -> Trouble {
-    match (read, pass.trouble()) {
-        (ReadEnd::Broken(trouble), _) => trouble,
-        (ReadEnd::Ended | ReadEnd::Silent, Some(words)) => Trouble::Words(words.to_owned()),
-        (ReadEnd::Silent, None) => Trouble::Words("it does not end".to_owned()),
+fn why(read: ReadEnd, pass: &Pass) -> ApiFailure {
+    match (read, pass.api_failure()) {
+        (ReadEnd::Broken(api_failure), _) => api_failure,
+        (ReadEnd::Ended | ReadEnd::Silent, Some(words)) => ApiFailure::Words(words.to_owned()),
+        (ReadEnd::Silent, None) => ApiFailure::Words("it does not end".to_owned()),
         (ReadEnd::Ended, None) => {
-            Trouble::Words("it no longer holds what was read before".to_owned())
+            ApiFailure::Words("it no longer holds what was read before".to_owned())
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The Job of one attempt of one node, and how one that exists stands.
+//! The Job of one attempt of one node, and the state of an existing one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const SCRATCH: &str = "tmp";
 
 /// Why no Job can be made of a node.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(super) enum JobSpecError {
     #[error("a node of a run on Kubernetes needs an image")]
     NoImage,
     #[error("{what} has {bytes} bytes, and a program can be given {MAX_STRING_BYTES} at most")]
@@ -46,7 +46,7 @@ pub(super) enum JobEnd {
 pub(super) const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 
 /// The Job that runs this.
-pub(super) fn job(execution: &Execution, config: &KubernetesConfig) -> Result<Job, Unfit> {
+pub(super) fn job(execution: &Execution, config: &KubernetesConfig) -> Result<Job, JobSpecError> {
     let labels = names::labels(execution.run, &execution.node, execution.attempt);
     let metadata = ObjectMeta {
         labels: Some(labels),
@@ -84,7 +84,7 @@ fn whole_seconds(duration: Duration) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-fn pod(execution: &Execution, config: &KubernetesConfig) -> Result<PodSpec, Unfit> {
+fn pod(execution: &Execution, config: &KubernetesConfig) -> Result<PodSpec, JobSpecError> {
     let scratch = EmptyDirVolumeSource {
         size_limit: Some(Quantity(SCRATCH_SIZE.to_owned())),
         ..EmptyDirVolumeSource::default()
@@ -115,8 +115,12 @@ fn pod(execution: &Execution, config: &KubernetesConfig) -> Result<PodSpec, Unfi
     })
 }
 
-fn container(execution: &Execution, config: &KubernetesConfig) -> Result<Container, Unfit> {
-    let image = execution.command.image.clone().ok_or(Unfit::NoImage)?;
+fn container(execution: &Execution, config: &KubernetesConfig) -> Result<Container, JobSpecError> {
+    let image = execution
+        .command
+        .image
+        .clone()
+        .ok_or(JobSpecError::NoImage)?;
     let mut argv = Vec::new();
     for argument in &execution.command.argv {
         check_length("an argument", argument.len())?;
@@ -164,7 +168,7 @@ fn container(execution: &Execution, config: &KubernetesConfig) -> Result<Contain
 }
 
 /// The plan's variables, then ours, which win.
-fn environment(execution: &Execution) -> Result<Vec<EnvVar>, Unfit> {
+fn environment(execution: &Execution) -> Result<Vec<EnvVar>, JobSpecError> {
     let mut variables = execution.command.env.clone();
     variables.extend(execution.env.clone());
     variables.extend([
@@ -183,12 +187,12 @@ fn environment(execution: &Execution) -> Result<Vec<EnvVar>, Unfit> {
     variables.into_iter().map(variable).collect()
 }
 
-fn check_length(what: &str, bytes: usize) -> Result<(), Unfit> {
+fn check_length(what: &str, bytes: usize) -> Result<(), JobSpecError> {
     if bytes <= MAX_STRING_BYTES {
         return Ok(());
     }
     let what = what.to_owned();
-    Err(Unfit::TooLong { what, bytes })
+    Err(JobSpecError::TooLong { what, bytes })
 }
 
 /// Kubernetes puts variables in the place of `$(NAME)` and one dollar in the place of two; doubled ones arrive as they

@@ -1,7 +1,8 @@
-//! The log of a pod as the row of a program's events, each of them once, however often the log has to be opened. Pure.
+//! The log of a pod as the sequence of a program's events, each of them once, however often the log has to be opened.
+//! Pure.
 //!
 //! Kubernetes puts a time with nanoseconds before every line. An event is numbered by the time of its line, or by one
-//! more than the event before it where that is not later. So numbers rise, and who reads the same log again finds the
+//! more than the event before it where that is not later. So numbers rise, and a reader of the same log again finds the
 //! same numbers; what has a number that was taken already is dropped. A log is opened again from the second before the
 //! last line that was seen, since the API takes whole seconds only.
 //!
@@ -60,7 +61,7 @@ struct Taken {
 #[derive(Debug)]
 pub(super) struct Pass {
     lines: LineSplitter,
-    place: Place,
+    state: LineState,
     /// Number of the last event of this pass, taken or not.
     number: u64,
     /// It began later than the log.
@@ -70,12 +71,12 @@ pub(super) struct Pass {
     /// It has brought something new.
     has_news: bool,
     /// What stood in the place of a line.
-    trouble: Option<String>,
+    api_failure: Option<String>,
 }
 
 /// Where in a line a pass is.
 #[derive(Debug)]
-enum Place {
+enum LineState {
     /// Before the blank: the time so far.
     Stamp(Vec<u8>),
     /// In what the program wrote at this time.
@@ -114,32 +115,32 @@ impl LogReader {
     pub(super) fn begin(&self) -> Pass {
         Pass {
             lines: LineSplitter::new(MAX_EVENT_BYTES),
-            place: Place::Stamp(Vec::new()),
+            state: LineState::Stamp(Vec::new()),
             number: 0,
             is_resumed: self.last.is_some(),
             has_lines: false,
             has_news: false,
-            trouble: None,
+            api_failure: None,
         }
     }
 
     /// Takes a piece and hands on what is new.
-    pub(super) fn feed(&mut self, pass: &mut Pass, mut bytes: &[u8], news: &mut Vec<Reported>) {
+    pub(super) fn feed(&mut self, pass: &mut Pass, mut bytes: &[u8], reports: &mut Vec<Reported>) {
         while !bytes.is_empty() {
-            let read = match &mut pass.place {
-                Place::Stamp(stamp) => {
+            let read = match &mut pass.state {
+                LineState::Stamp(stamp) => {
                     let end = position(bytes, |byte| matches!(byte, b' ' | b'\n'));
                     let read = end.min(MAX_STAMP_BYTES + 1 - stamp.len());
                     stamp.extend_from_slice(&bytes[..read]);
                     self.end_stamp(pass);
                     read
                 }
-                Place::Text(at) => {
+                LineState::Text(at) => {
                     let (at, end) = (*at, position(bytes, |byte| byte == b'\n'));
-                    self.feed_text(pass, at, &bytes[..end], news);
+                    self.feed_text(pass, at, &bytes[..end], reports);
                     end
                 }
-                Place::Strange(text) => {
+                LineState::Strange(text) => {
                     let end = position(bytes, |byte| byte == b'\n');
                     text.extend_from_slice(&bytes[..end]);
                     let is_ended = text.last() == Some(&b'\n');
@@ -155,11 +156,11 @@ impl LogReader {
     }
 
     /// The log ended: a last line may lack its end.
-    pub(super) fn finish(&mut self, mut pass: Pass, news: &mut Vec<Reported>) {
-        if let Place::Text(at) = pass.place {
+    pub(super) fn finish(&mut self, mut pass: Pass, reports: &mut Vec<Reported>) {
+        if let LineState::Text(at) = pass.state {
             pass.lines.finish(|line| {
                 pass.number = number_after(pass.number, at);
-                news.extend(self.taken.take(pass.number, parse_line(line)));
+                reports.extend(self.taken.take(pass.number, parse_line(line)));
             });
         }
     }
@@ -167,11 +168,11 @@ impl LogReader {
     /// Whether the whole log was read, provided that the program had ended before this pass and the pass was not broken
     /// off: it has seen again what was seen last, and found nothing after it.
     pub(super) fn is_whole(&self, pass: &Pass) -> bool {
-        !pass.has_news && pass.trouble.is_none() && (pass.has_lines || !pass.is_resumed)
+        !pass.has_news && pass.api_failure.is_none() && (pass.has_lines || !pass.is_resumed)
     }
 
     fn end_stamp(&mut self, pass: &mut Pass) {
-        let Place::Stamp(stamp) = &mut pass.place else {
+        let LineState::Stamp(stamp) = &mut pass.state else {
             return;
         };
         match stamp.last() {
@@ -180,30 +181,30 @@ impl LogReader {
                     pass.has_lines = true;
                     self.last = self.last.max(Some(at));
                     let nanoseconds = u64::try_from(at.as_nanosecond()).unwrap_or(0);
-                    pass.place = Place::Text(nanoseconds);
+                    pass.state = LineState::Text(nanoseconds);
                 }
-                None => pass.place = Place::Strange(std::mem::take(stamp)),
+                None => pass.state = LineState::Strange(std::mem::take(stamp)),
             },
             Some(b'\n') => {
-                pass.place = Place::Strange(std::mem::take(stamp));
+                pass.state = LineState::Strange(std::mem::take(stamp));
                 pass.end_strange();
             }
             _ if stamp.len() > MAX_STAMP_BYTES => {
-                pass.place = Place::Strange(std::mem::take(stamp));
+                pass.state = LineState::Strange(std::mem::take(stamp));
             }
             _ => {}
         }
     }
 
-    fn feed_text(&mut self, pass: &mut Pass, at: u64, text: &[u8], news: &mut Vec<Reported>) {
+    fn feed_text(&mut self, pass: &mut Pass, at: u64, text: &[u8], reports: &mut Vec<Reported>) {
         let before = self.taken.last;
         pass.lines.feed(text, |line| {
             pass.number = number_after(pass.number, at);
-            news.extend(self.taken.take(pass.number, parse_line(line)));
+            reports.extend(self.taken.take(pass.number, parse_line(line)));
         });
         pass.has_news |= self.taken.last != before;
         if text.ends_with(b"\n") {
-            pass.place = Place::Stamp(Vec::new());
+            pass.state = LineState::Stamp(Vec::new());
         }
     }
 }
@@ -211,23 +212,23 @@ impl LogReader {
 impl Pass {
     /// Whether it brought something new and nothing strange.
     pub(super) fn is_good(&self) -> bool {
-        self.has_news && self.trouble.is_none()
+        self.has_news && self.api_failure.is_none()
     }
 
     /// What stood in the place of a line of the program, if that happened.
-    pub(super) fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    pub(super) fn api_failure(&self) -> Option<&str> {
+        self.api_failure.as_deref()
     }
 
     /// A line without a time ended: the tail of a line that began before the moment from which the log was asked for, or
     /// something that is not the program's.
     fn end_strange(&mut self) {
-        let place = std::mem::replace(&mut self.place, Place::Stamp(Vec::new()));
+        let state = std::mem::replace(&mut self.state, LineState::Stamp(Vec::new()));
         let is_tail = self.is_resumed && !self.has_lines;
-        if let Place::Strange(text) = place
+        if let LineState::Strange(text) = state
             && !is_tail
         {
-            self.trouble = Some(String::from_utf8_lossy(&text).trim().to_owned());
+            self.api_failure = Some(String::from_utf8_lossy(&text).trim().to_owned());
         }
     }
 }
@@ -310,9 +311,9 @@ mod tests {
     }
 
     fn read(reader: &mut LogReader, text: &str, size: usize) -> (Vec<(u64, String)>, Pass) {
-        let (mut pass, mut news) = (reader.begin(), Vec::new());
+        let (mut pass, mut reports) = (reader.begin(), Vec::new());
         for piece in text.as_bytes().chunks(size.max(1)) {
-            reader.feed(&mut pass, piece, &mut news);
+            reader.feed(&mut pass, piece, &mut reports);
         }
         let parsed = |reported: Reported| match reported.event {
             WorkerEvent::Log {
@@ -321,7 +322,7 @@ mod tests {
             } => (reported.seq, line),
             other => panic!("{other:?}"),
         };
-        (news.into_iter().map(parsed).collect(), pass)
+        (reports.into_iter().map(parsed).collect(), pass)
     }
 
     #[test]
@@ -335,8 +336,8 @@ mod tests {
         ]
         .concat();
         let mut reader = LogReader::new(0);
-        let (news, pass) = read(&mut reader, &log, 7);
-        let numbers: Vec<_> = news
+        let (reports, pass) = read(&mut reader, &log, 7);
+        let numbers: Vec<_> = reports
             .iter()
             .map(|(number, _)| *number - 5 * second)
             .collect();
@@ -344,14 +345,14 @@ mod tests {
         assert!(!reader.is_whole(&pass));
         assert_eq!(reader.since(), Some(Timestamp::from_second(6).unwrap()));
 
-        let (news, pass) = read(&mut reader, &line(7 * second, "e"), 100);
-        assert_eq!(news, []);
+        let (reports, pass) = read(&mut reader, &line(7 * second, "e"), 100);
+        assert_eq!(reports, []);
         assert!(reader.is_whole(&pass));
 
         let mut restarted = LogReader::new(5 * second + 1);
         assert_eq!(restarted.since(), None);
-        let (news, _) = read(&mut restarted, &log, 100);
-        let texts: Vec<_> = news.iter().map(|(_, text)| text.as_str()).collect();
+        let (reports, _) = read(&mut restarted, &log, 100);
+        let texts: Vec<_> = reports.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(texts, ["c", "d", "e"]);
     }
 
@@ -360,28 +361,28 @@ mod tests {
         let log = line(1, "half");
         let log = log.trim_end();
         let mut reader = LogReader::new(0);
-        let (news, pass) = read(&mut reader, log, 3);
-        assert_eq!(news, []);
+        let (reports, pass) = read(&mut reader, log, 3);
+        assert_eq!(reports, []);
         assert!(reader.is_whole(&pass));
-        let mut news = Vec::new();
-        reader.finish(pass, &mut news);
-        assert_eq!(news.len(), 1);
+        let mut reports = Vec::new();
+        reader.finish(pass, &mut reports);
+        assert_eq!(reports.len(), 1);
     }
 
     #[test]
     fn words_in_the_place_of_a_line_are_no_output() {
         let strange = "unable to retrieve container logs for containerd://abc\n";
         let mut reader = LogReader::new(0);
-        let (news, pass) = read(&mut reader, strange, 100);
-        assert_eq!(news, []);
-        assert_eq!(pass.trouble(), Some(strange.trim()));
+        let (reports, pass) = read(&mut reader, strange, 100);
+        assert_eq!(reports, []);
+        assert_eq!(pass.api_failure(), Some(strange.trim()));
         assert!(!reader.is_whole(&pass));
 
         // The tail of a line that began before the second from which the log was asked for is not one of them.
         read(&mut reader, &line(9, "a"), 100);
         let tail = format!("{} tail\n{}", "x".repeat(500), line(9, "a"));
-        let (news, pass) = read(&mut reader, &tail, 100);
-        assert_eq!(news, []);
+        let (reports, pass) = read(&mut reader, &tail, 100);
+        assert_eq!(reports, []);
         assert!(reader.is_whole(&pass));
         // A log that does not hold what was seen last is not the whole one.
         let (_, pass) = read(&mut reader, "", 100);
@@ -389,14 +390,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_program_said_about_its_failure_survives_a_restart() {
+    fn the_error_of_a_program_survives_a_restart() {
         let log = line(
             1,
             r#"{"type":"error","message":"no room","retryable":true}"#,
         );
         let mut reader = LogReader::new(1);
-        let (news, _) = read(&mut reader, &log, 100);
-        assert_eq!(news, []);
+        let (reports, _) = read(&mut reader, &log, 100);
+        assert_eq!(reports, []);
         assert_eq!(reader.failure().unwrap().retryable, Some(true));
     }
 
@@ -417,8 +418,8 @@ mod tests {
             for (length, size) in breaks.into_iter().chain([(usize::MAX, 11)]) {
                 let since = reader.since().map_or(0, |since| since.as_nanosecond() as u64);
                 let shown: String = lines.iter().filter(|(at, _)| *at >= since).map(|(_, text)| text.as_str()).collect();
-                let (news, _) = read(&mut reader, &shown[..shown.len().min(length)], size);
-                taken.extend(news.into_iter().map(|(_, text)| text));
+                let (reports, _) = read(&mut reader, &shown[..shown.len().min(length)], size);
+                taken.extend(reports.into_iter().map(|(_, text)| text));
             }
             let expected: Vec<_> = (0..steps.len()).map(|index| format!("line {index}")).collect();
             prop_assert_eq!(taken, expected);

@@ -1,8 +1,8 @@
 //! Runs nodes on Kubernetes: one attempt of one node is one Job.
 //!
-//! [`Kubernetes::execute`] makes the Job, or adopts the one that a runner before made, and tells what happens as a run
-//! worker would: what the program says from the log of its pod, and last how it ended. The end is told only when the log
-//! was read to its end, so that no output of a node that succeeded is missing.
+//! [`Kubernetes::execute`] makes the Job, or adopts the one that a runner before made, and reports what happens as a
+//! run worker would: the program's events from the log of its pod, and last how it ended. The end is reported only when
+//! the log was read to its end, so that no output of a node that succeeded is missing.
 //!
 //! ```text
 //!   make or adopt the Job ── refused ───────────────────────────────► failed
@@ -11,12 +11,13 @@
 //!        │
 //!   read the log until the program ended and the log is whole ──────► how it ended
 //!        │
-//!   at any moment: cancel ── remove Job, nothing more is told
+//!   at any moment: cancel ── remove Job, nothing more is reported
 //! ```
 //!
-//! Kubernetes keeps one log of both outputs of a program: lines of standard error are told as if they were standard output.
+//! Kubernetes keeps one log of both outputs of a program: lines of standard error are reported as if they were standard
+//! output.
 //!
-//! Whoever drops the future leaves the Job alone, so that another runner can adopt it. An API that does not answer is
+//! Dropping the future leaves the Job alone, so that another runner can adopt it. An API that does not answer is
 //! asked again without an end: a Job that may run must not be given up for a second one.
 
 mod attempt;
@@ -62,11 +63,12 @@ pub(crate) struct Execution {
     pub(crate) attempt: Attempt,
     /// The program; its image is needed.
     pub(crate) command: CommandSpec,
-    /// `INPUT_SPEC`, `INPUT_CONTEXT` and `RESUME_STATE`, as in the texts of a `ProgramInput`; who the program is is added.
+    /// `INPUT_SPEC`, `INPUT_CONTEXT` and `RESUME_STATE`, as in the texts of a `ProgramInput`; the program's identity is
+    /// added.
     pub(crate) env: BTreeMap<String, String>,
     /// Longest time of the attempt; the cluster ends it.
     pub(crate) timeout: Option<Duration>,
-    /// A sign of life is wanted this often.
+    /// A heartbeat is due this often.
     pub(crate) heartbeat: Option<Duration>,
     /// Number of the last event of this attempt that was taken in by a runner before; 0 when there was none.
     pub(crate) after: u64,
@@ -91,7 +93,7 @@ pub(crate) struct Reported {
 /// How often and how long things are waited for.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// How often the Job is looked at, at least.
+    /// How often the Job is polled, at least.
     poll: Duration,
     /// First wait before asking again.
     retry_min: Duration,
@@ -141,10 +143,10 @@ impl Kubernetes {
         })
     }
 
-    /// Runs one attempt of one node, or goes on with it if its Job exists, until it ends or `cancel` fires.
+    /// Runs one attempt of one node, or continues with it if its Job exists, until it ends or `cancel` fires.
     ///
     /// The last event is `succeeded` or `failed`; after `cancel` there is none, and the Job is removed. Ends early when
-    /// nobody receives the events any more; the Job then goes on, as it does when this future is dropped.
+    /// the receiver of the events is gone; the Job then continues, as it does when this future is dropped.
     pub(crate) async fn execute(
         &self,
         execution: Execution,

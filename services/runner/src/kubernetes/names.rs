@@ -1,4 +1,4 @@
-//! What the Jobs of nodes are called, within what Kubernetes takes: a name is a DNS label of at most 63 characters, and so
+//! Names of the Jobs of nodes, within the rules of Kubernetes: a name is a DNS label of at most 63 characters, and so
 //! is nearly every value of a label.
 //!
 //! Ids of nodes are longer and freer (`each[0].step`), so a name holds what can be read of the id and a hash of run and

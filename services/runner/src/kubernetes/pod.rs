@@ -1,14 +1,14 @@
-//! What the pod of a Job tells: whether its program runs, how it ended, or why it will not start. Pure.
+//! The state of the pod of a Job: whether its program runs, how it ended, or why it will not start. Pure.
 
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 
 use super::job::CONTAINER;
 
-/// How the program of a pod stands.
+/// The state of the program of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PodState {
-    /// It has not started, and why not, as far as the cluster says.
-    Waiting(Option<Hindrance>),
+    /// It has not started, and why not, as far as the cluster knows.
+    Waiting(Option<StartObstacle>),
     /// It will not start: one sentence.
     Stuck { error: String, retryable: bool },
     /// It runs.
@@ -21,7 +21,7 @@ pub(super) enum PodState {
 
 /// What keeps a program from starting, perhaps for a while only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Hindrance {
+pub(super) enum StartObstacle {
     /// No node has room for it, or may take it.
     Unschedulable(String),
     /// Anything else, such as an image that is being pulled.
@@ -31,11 +31,11 @@ pub(super) enum Hindrance {
 /// How a program ended.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct PodEnd {
-    /// What its container says; none where it never had one.
+    /// The end of its container; none where it never had one.
     pub(super) container: Option<ContainerEnd>,
     /// Why the cluster ended it, where it was the cluster.
     pub(super) disruption: Option<String>,
-    /// Somebody deleted the pod: the Job says who and why.
+    /// The pod was deleted: the Job holds the reason.
     pub(super) is_deleted: bool,
 }
 
@@ -59,7 +59,7 @@ impl ContainerEnd {
     }
 }
 
-/// What a pod tells.
+/// The state of a pod.
 pub(super) fn state(pod: &Pod) -> PodState {
     let Some(status) = &pod.status else {
         return PodState::Waiting(None);
@@ -112,16 +112,16 @@ fn disruption(status: &PodStatus) -> Option<String> {
         ),
         (None, None) => return None,
     };
-    Some(told(reason, message))
+    Some(describe(reason, message))
 }
 
 /// The reasons are those of the kubelet.
 fn waiting_state(waiting: &ContainerStateWaiting, container: Option<&ContainerStatus>) -> PodState {
     let reason = waiting.reason.as_deref().unwrap_or("waiting");
-    let why = told(reason, waiting.message.as_deref());
+    let why = describe(reason, waiting.message.as_deref());
     let image = container.map_or("", |container| container.image.as_str());
     match reason {
-        // The kubelet has tried more than once by then and would go on for ever.
+        // The kubelet has tried more than once by then and would continue for ever.
         "ImagePullBackOff" => PodState::Stuck {
             error: format!("the image {image} cannot be pulled: {why}"),
             retryable: true,
@@ -137,23 +137,23 @@ fn waiting_state(waiting: &ContainerStateWaiting, container: Option<&ContainerSt
             error: format!("the cluster cannot start the program: {why}"),
             retryable: false,
         },
-        _ => PodState::Waiting(Some(Hindrance::Other(why))),
+        _ => PodState::Waiting(Some(StartObstacle::Other(why))),
     }
 }
 
-fn unschedulable(status: &PodStatus) -> Option<Hindrance> {
+fn unschedulable(status: &PodStatus) -> Option<StartObstacle> {
     let condition = status
         .conditions
         .iter()
         .flatten()
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
     let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
-    let why = told(reason, condition.message.as_deref());
-    Some(Hindrance::Unschedulable(why))
+    let why = describe(reason, condition.message.as_deref());
+    Some(StartObstacle::Unschedulable(why))
 }
 
 /// A reason and what explains it.
-pub(super) fn told(reason: &str, message: Option<&str>) -> String {
+pub(super) fn describe(reason: &str, message: Option<&str>) -> String {
     match message.map(str::trim) {
         Some(message) if !message.is_empty() => format!("{reason}: {message}"),
         _ => reason.to_owned(),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_waits_says_what_for() {
+    fn a_waiting_pod_shows_its_reason() {
         assert_eq!(read(json!({})), PodState::Waiting(None));
         let no_room = json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"},
@@ -187,14 +187,14 @@ mod tests {
         let why = "Unschedulable: 0/3 nodes are available".to_owned();
         assert_eq!(
             read(no_room),
-            PodState::Waiting(Some(Hindrance::Unschedulable(why)))
+            PodState::Waiting(Some(StartObstacle::Unschedulable(why)))
         );
         let pulling =
             with_container(json!({"waiting": {"reason": "ErrImagePull", "message": "timeout"}}));
         let why = "ErrImagePull: timeout".to_owned();
         assert_eq!(
             read(pulling),
-            PodState::Waiting(Some(Hindrance::Other(why)))
+            PodState::Waiting(Some(StartObstacle::Other(why)))
         );
     }
 
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_ended_says_how() {
+    fn an_ended_pod_shows_its_exit() {
         let state = read(with_container(
             json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
         ));

@@ -1,4 +1,4 @@
-//! Asking the Kubernetes API: a deadline for every question, and when to ask again.
+//! Requests to the Kubernetes API: a deadline for every request, and retries.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tracing::warn;
 
 use super::Pace;
 
-/// How long one question may take, the client's own waits for a busy API included.
+/// How long one request may take, the client's own waits for a busy API included.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// Longest wait that the API can ask for.
 const MAX_ASKED_WAIT: Duration = Duration::from_secs(60);
 
-/// Why a question has no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum ApiFailure {
     #[error("no answer within {}", humantime::format_duration(ANSWER_TIME))]
     NoAnswer,
     #[error("it failed")]
@@ -26,13 +26,13 @@ pub(super) enum Trouble {
     Words(String),
 }
 
-impl From<kube::Error> for Trouble {
+impl From<kube::Error> for ApiFailure {
     fn from(error: kube::Error) -> Self {
         Self::Api(Box::new(error))
     }
 }
 
-impl Trouble {
+impl ApiFailure {
     fn status(&self) -> Option<&kube::core::Status> {
         match self {
             Self::Api(error) => match error.as_ref() {
@@ -44,7 +44,7 @@ impl Trouble {
     }
 
     /// For people, in one line.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn description(&self) -> String {
         match (self, self.status()) {
             (_, Some(status)) => status.message.clone(),
             (Self::Api(error), None) => error.to_string(),
@@ -72,12 +72,12 @@ impl Trouble {
         self.status().is_some_and(|status| status.code == 409)
     }
 
-    /// The API has forgotten the version that a watch was to go on from.
+    /// The API has forgotten the version that a watch was to continue from.
     pub(super) fn is_forgotten(&self) -> bool {
         self.status().is_some_and(|status| status.code == 410)
     }
 
-    /// What the API says where it will not say anything else next time.
+    /// The answer of the API where a retry would get the same.
     pub(super) fn refusal(&self) -> Option<&str> {
         let status = self.status()?;
         let is_final = (400..500).contains(&status.code) && !matches!(status.code, 408 | 409 | 429);
@@ -97,12 +97,12 @@ impl Trouble {
 }
 
 /// The answer, if it comes in time.
-pub(super) async fn ask<T>(
+pub(super) async fn send<T>(
     question: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, Trouble> {
+) -> Result<T, ApiFailure> {
     match timeout(ANSWER_TIME, question).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(Trouble::NoAnswer),
+        Err(_) => Err(ApiFailure::NoAnswer),
     }
 }
 
@@ -121,10 +121,10 @@ impl Retries {
     }
 
     /// Waits before the next try.
-    pub(super) async fn wait(&mut self, what: &'static str, job: &str, trouble: &Trouble) {
-        trouble.warn(what, job);
+    pub(super) async fn wait(&mut self, what: &'static str, job: &str, api_failure: &ApiFailure) {
+        api_failure.warn(what, job);
         let wait = self.waits.next().unwrap_or(self.pace.retry_max);
-        sleep(trouble.asked_wait().unwrap_or(wait)).await;
+        sleep(api_failure.asked_wait().unwrap_or(wait)).await;
     }
 
     /// The next failure is a first one again.

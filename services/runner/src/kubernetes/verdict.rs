@@ -1,4 +1,4 @@
-//! What the end of a Job means, as the last event of an attempt. Pure.
+//! Verdict: the end of a Job as the last event of an attempt. Pure.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use quintet_worker::program::EXIT_RETRYABLE;
 
 use super::job::{DEADLINE_EXCEEDED, JobEnd};
 use super::log::Failure;
-use super::pod::{ContainerEnd, Hindrance, PodEnd, told};
+use super::pod::{ContainerEnd, PodEnd, StartObstacle, describe};
 
 /// Everything that is known when an attempt is over.
 #[derive(Debug, Default)]
 pub(super) struct Over {
     /// How the pod ended; none where that was not seen.
     pub(super) pod: Option<PodEnd>,
-    /// How the Job stands.
+    /// The state of the Job.
     pub(super) job: JobSeen,
-    /// What the program said about its failure.
+    /// The program's own error.
     pub(super) failure: Option<Failure>,
     /// Why the log was not read to its end.
     pub(super) torn: Option<String>,
@@ -47,7 +47,7 @@ pub(super) fn failed(error: impl Into<String>, retryable: bool) -> WorkerEvent {
 
 /// The last event.
 pub(super) fn last_event(over: Over) -> WorkerEvent {
-    // A program that was told to stop may well exit with 0: then the Job knows better.
+    // A program that was stopped may well exit with 0: then the Job knows better.
     match &over.job {
         JobSeen::Over(JobEnd::Failed { reason, .. }) if reason == DEADLINE_EXCEEDED => {
             return failed(too_slow(over.timeout), true);
@@ -83,7 +83,7 @@ pub(super) fn last_event(over: Over) -> WorkerEvent {
 }
 
 fn ended(end: ContainerEnd, failure: Option<Failure>, memory_limit: &str) -> WorkerEvent {
-    let message = || told(&end.reason, end.message.as_deref());
+    let message = || describe(&end.reason, end.message.as_deref());
     if end.is_out_of_memory() {
         let error = format!(
             "the program was killed because it took more memory than its limit of {memory_limit}"
@@ -100,15 +100,15 @@ fn ended(end: ContainerEnd, failure: Option<Failure>, memory_limit: &str) -> Wor
         return failed("the program was stopped by the cluster", true);
     }
     let failure = failure.unwrap_or_default();
-    let told = failure.message;
+    let described = failure.message;
     let by_code = end.exit_code == EXIT_RETRYABLE;
     failed(
-        told.unwrap_or_else(|| format!("the program exited with status {}", end.exit_code)),
+        described.unwrap_or_else(|| format!("the program exited with status {}", end.exit_code)),
         failure.retryable.unwrap_or(by_code),
     )
 }
 
-/// The end of a Job whose pod nobody saw ending.
+/// The end of a Job whose pod was not seen ending.
 fn without_pod(job: &JobSeen, why: Option<String>) -> WorkerEvent {
     match job {
         JobSeen::Over(JobEnd::Complete) => {
@@ -116,7 +116,7 @@ fn without_pod(job: &JobSeen, why: Option<String>) -> WorkerEvent {
             failed(torn(&why), true)
         }
         JobSeen::Over(JobEnd::Failed { reason, message }) => {
-            let why = told(reason, message.as_deref());
+            let why = describe(reason, message.as_deref());
             failed(format!("its Job failed: {why}"), true)
         }
         JobSeen::Active | JobSeen::Missing => failed("its pod was removed from the cluster", true),
@@ -124,7 +124,7 @@ fn without_pod(job: &JobSeen, why: Option<String>) -> WorkerEvent {
 }
 
 fn torn(why: &str) -> String {
-    format!("the program ended well, and what it said could not be read to the end: {why}")
+    format!("the program ended well, and its output could not be read to the end: {why}")
 }
 
 fn too_slow(timeout: Option<Duration>) -> String {
@@ -138,15 +138,17 @@ fn too_slow(timeout: Option<Duration>) -> String {
 }
 
 /// A program that was not started within the time that the cluster has for it.
-pub(super) fn not_started(within: Duration, hindrance: Option<Hindrance>) -> WorkerEvent {
+pub(super) fn not_started(within: Duration, obstacle: Option<StartObstacle>) -> WorkerEvent {
     let within = format_duration(within);
-    let error = match hindrance {
-        Some(Hindrance::Unschedulable(why)) => {
+    let error = match obstacle {
+        Some(StartObstacle::Unschedulable(why)) => {
             format!("no node of the cluster could take the program within {within}: {why}")
         }
-        Some(Hindrance::Other(why)) => format!("the program did not start within {within}: {why}"),
+        Some(StartObstacle::Other(why)) => {
+            format!("the program did not start within {within}: {why}")
+        }
         None => format!(
-            "the cluster made no pod for the program within {within}; `kubectl describe job` tells why"
+            "the cluster made no pod for the program within {within}; `kubectl describe job` shows why"
         ),
     };
     failed(error, true)
@@ -237,7 +239,7 @@ mod tests {
                 container(0, "Completed"),
                 complete(),
                 Some("500"),
-                "the program ended well, and what it said could not be read to the end: 500",
+                "the program ended well, and its output could not be read to the end: 500",
                 true,
             ),
             (
@@ -272,7 +274,7 @@ mod tests {
                 None,
                 complete(),
                 None,
-                "the program ended well, and what it said could not be read to the end: its pod is gone",
+                "the program ended well, and its output could not be read to the end: its pod is gone",
                 true,
             ),
             (

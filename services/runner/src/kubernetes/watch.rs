@@ -1,4 +1,4 @@
-//! Keeping up with the pod of a Job: list once, then watch from there.
+//! Watch of the pod of a Job: list once, then watch from there.
 //!
 //! A watch that ends is resumed where it stopped; bookmarks move that place on while nothing happens. When the API has
 //! forgotten the place (410 Gone) everything is listed again. A watch that is silent for longer than the API would let
@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Pace;
 use super::pod::{self, PodState};
-use super::retry::{Retries, Trouble, ask};
+use super::retry::{ApiFailure, Retries, send};
 
 /// After this long the API ends a watch by itself.
 const WATCH_SECONDS: u32 = 240;
@@ -28,7 +28,7 @@ const WATCH_SILENCE: Duration = Duration::from_secs(270);
 pub(super) struct PodSeen {
     /// Its name, once there is one.
     pub(super) name: Option<String>,
-    /// How it stands.
+    /// Its state.
     pub(super) state: PodState,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct PodWatch<'a> {
 }
 
 impl PodWatch<'_> {
-    /// Tells how the pod stands, until it is dropped.
+    /// Publishes the state of the pod, until it is dropped.
     pub(super) async fn run(&self) -> Infallible {
         let mut retries = Retries::new(self.pace);
         let mut version = None;
@@ -63,15 +63,15 @@ impl PodWatch<'_> {
             };
             match step {
                 Ok(()) => retries.succeeded(),
-                Err(trouble) if trouble.is_forgotten() => version = None,
-                Err(trouble) => retries.wait("watch pod", self.job, &trouble).await,
+                Err(api_failure) if api_failure.is_forgotten() => version = None,
+                Err(api_failure) => retries.wait("watch pod", self.job, &api_failure).await,
             }
         }
     }
 
-    async fn list(&self, version: &mut Option<String>) -> Result<(), Trouble> {
+    async fn list(&self, version: &mut Option<String>) -> Result<(), ApiFailure> {
         let params = ListParams::default().labels(self.selector);
-        let mut pods = ask(self.pods.list(&params)).await?;
+        let mut pods = send(self.pods.list(&params)).await?;
         *version = Some(pods.metadata.resource_version.unwrap_or_default());
         // A Job whose controller was in two minds may have a second pod for a moment; the first one is ours.
         pods.items.sort_by(|one, other| born(one).cmp(&born(other)));
@@ -79,35 +79,35 @@ impl PodWatch<'_> {
         match name {
             None => {
                 if let Some(pod) = pods.items.first() {
-                    self.tell(pod);
+                    self.publish(pod);
                 }
             }
             Some(name) => match pods.items.iter().find(|pod| has_name(pod, &name)) {
-                Some(pod) => self.tell(pod),
-                None => self.tell_state(PodState::Gone),
+                Some(pod) => self.publish(pod),
+                None => self.publish_state(PodState::Gone),
             },
         }
         Ok(())
     }
 
     /// Watches until the API ends it.
-    async fn watch(&self, version: &mut Option<String>) -> Result<(), Trouble> {
+    async fn watch(&self, version: &mut Option<String>) -> Result<(), ApiFailure> {
         let params = WatchParams::default()
             .labels(self.selector)
             .timeout(WATCH_SECONDS);
         let from = version.clone().unwrap_or_default();
-        let mut events = Box::pin(ask(self.pods.watch(&params, &from)).await?);
+        let mut events = Box::pin(send(self.pods.watch(&params, &from)).await?);
         while let Ok(Some(event)) = timeout(WATCH_SILENCE, events.next()).await {
             match event? {
                 WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
                     version.clone_from(&pod.metadata.resource_version);
-                    self.tell(&pod);
+                    self.publish(&pod);
                 }
                 WatchEvent::Deleted(pod) => {
                     version.clone_from(&pod.metadata.resource_version);
-                    self.tell(&pod);
+                    self.publish(&pod);
                     if self.is_ours(&pod) {
-                        self.tell_state(PodState::Gone);
+                        self.publish_state(PodState::Gone);
                     }
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -126,7 +126,7 @@ impl PodWatch<'_> {
         seen.name.as_deref().is_none_or(|name| has_name(pod, name))
     }
 
-    fn tell(&self, pod: &Pod) {
+    fn publish(&self, pod: &Pod) {
         if !self.is_ours(pod) {
             return;
         }
@@ -136,12 +136,12 @@ impl PodWatch<'_> {
         });
     }
 
-    fn tell_state(&self, state: PodState) {
+    fn publish_state(&self, state: PodState) {
         self.seen.send_if_modified(|seen| change(seen, state));
     }
 }
 
-/// The end of a program is final: what happens to its pod afterwards says nothing more.
+/// The end of a program is final: later changes of its pod do not count.
 fn change(seen: &mut PodSeen, state: PodState) -> bool {
     if matches!(seen.state, PodState::Ended(_)) || seen.state == state {
         return false;

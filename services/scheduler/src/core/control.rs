@@ -13,22 +13,22 @@ use quintet_contract::reply::RequestId;
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
 
-use super::event::{Action, AskId, Traceparent};
+use super::event::{Action, CommandId, Traceparent};
 use super::{Core, Timer};
 
 /// How long a client of mute and unmute waits for the agent at most.
-const PATIENCE: Duration = Duration::from_secs(1);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Commands of an agent that does not publish which it has.
 const USUAL_COMMANDS: [&str; 2] = ["mute", "unmute"];
 
-/// A command on its way.
+/// A command in flight.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct PendingCommand {
     job: JobId,
     attempt: Attempt,
     /// What a success of this command sets `isMuted` to.
     mutes: Option<bool>,
-    /// Who waits; nobody once it was answered early.
+    /// The waiting requester; none once it was answered early.
     from: Option<RequestId<ControlReply>>,
 }
 
@@ -55,11 +55,11 @@ impl Core {
             "unmute" => Some(false),
             _ => None,
         };
-        let ask = AskId(self.next_ask);
-        self.next_ask += 1;
-        self.asks.insert(
-            ask,
-            Ask {
+        let command_id = CommandId(self.next_command);
+        self.next_command += 1;
+        self.pending_commands.insert(
+            command_id,
+            PendingCommand {
                 job: control.id.clone(),
                 attempt,
                 mutes,
@@ -67,7 +67,8 @@ impl Core {
             },
         );
         if mutes.is_some() {
-            self.timers.set(now.after(PATIENCE), Timer::Ask(ask));
+            self.timers
+                .set(now.after(COMMAND_TIMEOUT), Timer::Command(command_id));
         }
         let ControlJob { id, command, args } = control;
         self.effects.act(Action::Command {
@@ -78,7 +79,7 @@ impl Core {
                 command,
                 args,
             },
-            ask: Some(ask),
+            command_id: Some(command_id),
             traceparent: trace,
         });
     }
@@ -115,19 +116,19 @@ impl Core {
         Err(ErrorReply::new(ErrorCode::UnknownCommand, text).with("commands", published))
     }
 
-    /// The agent answered, or nobody did.
+    /// The agent answered, or no answer came.
     pub(super) fn command_answered(
         &mut self,
-        ask: AskId,
+        command_id: CommandId,
         outcome: Result<CommandReply, ErrorReply>,
         now: Timestamp,
     ) {
-        let Some(Ask {
+        let Some(PendingCommand {
             job: id,
             attempt,
             mutes,
             from,
-        }) = self.asks.remove(&ask)
+        }) = self.pending_commands.remove(&command_id)
         else {
             return;
         };
@@ -142,7 +143,7 @@ impl Core {
         let Some(from) = from else { return };
         let outcome = match outcome {
             Ok(reply) => Ok(Some(reply.answer)),
-            // A mute that fails is told as such; the request itself was carried out.
+            // A mute that fails is reported as such; the request itself was carried out.
             Err(error) if mutes.is_some() => Ok(Some(failure(&error))),
             Err(error) => Err(error),
         };
@@ -150,8 +151,8 @@ impl Core {
     }
 
     /// The client of a mute has waited long enough.
-    pub(super) fn ask_due(&mut self, ask: AskId) {
-        let Some(waiting) = self.asks.get_mut(&ask) else {
+    pub(super) fn command_due(&mut self, command_id: CommandId) {
+        let Some(waiting) = self.pending_commands.get_mut(&command_id) else {
             return;
         };
         let (from, id) = (waiting.from.take(), waiting.job.clone());

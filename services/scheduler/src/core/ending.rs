@@ -1,7 +1,7 @@
-//! Stops, losses, failures, restarts: how jobs end or begin anew, and what time brings to them.
+//! Stops, losses, failures, restarts: how jobs end or restart, and their timers.
 //!
 //! ```text
-//!   stop ──▶ STOPPING, told with the grace ── silent ──▶ told to kill ── silent ──▶ FAILED KILL_TIMEOUT, slot kept
+//!   stop ──▶ STOPPING, stop with the grace ── silent ──▶ kill sent ── silent ──▶ FAILED KILL_TIMEOUT, slot kept
 //!   agent lost ──▶ UNKNOWN ── back in time ──▶ what the agent reports
 //!                       └── not back ──▶ PENDING by policy, else FAILED AGENT_OFFLINE
 //! ```
@@ -24,7 +24,7 @@ const RESTART_MAX: Duration = Duration::from_secs(60);
 const RESTARTS_BY_DEFAULT: u32 = 3;
 
 impl Core {
-    /// When this job must be looked at again, if nothing else happens.
+    /// When this job must be checked again, if nothing else happens.
     pub(super) fn due(&self, id: &JobId) -> Option<Timestamp> {
         let record = self.jobs.get(id)?;
         let private = &record.private;
@@ -40,10 +40,10 @@ impl Core {
                 Some(killed) => Some(killed.after(self.config.kill_after)),
                 None => private
                     .stop_sent_at
-                    .map(|told| told.after(self.config.stop_grace)),
+                    .map(|sent| sent.after(self.config.stop_grace)),
             },
             JobStatus::Unknown => private.lost_at.map(|lost| {
-                // A new leader hears everybody out once before it gives anything away.
+                // A new leader waits for a heartbeat of every agent once before it gives any job away.
                 lost.max(self.since)
                     .after(self.config.heartbeat_timeout + SLACK)
             }),
@@ -75,7 +75,7 @@ impl Core {
             }
             JobStatus::Assigned => {
                 let seconds = self.config.assign_ack_timeout.as_secs_f32();
-                self.turned_down(id, &format!("no answer within {seconds} s"), now);
+                self.assignment_rejected(id, &format!("no answer within {seconds} s"), now);
             }
             JobStatus::Stopping => self.stop_overdue(id, now),
             JobStatus::Unknown => {
@@ -139,15 +139,15 @@ impl Core {
         });
     }
 
-    /// Tells the agent to stop a job that it has.
+    /// Commands the agent to stop a job that it has.
     pub(super) fn begin_stop(&mut self, id: &JobId, now: Timestamp) {
         if self.advance(id, JobStatus::Stopping, now, Some("stop requested")) {
-            self.tell_stop(id, now);
+            self.command_stop(id, now);
         }
     }
 
-    /// Tells the agent, or tells it again, with the whole grace.
-    pub(super) fn tell_stop(&mut self, id: &JobId, now: Timestamp) {
+    /// Sends the stop, or sends it again, with the whole grace.
+    pub(super) fn command_stop(&mut self, id: &JobId, now: Timestamp) {
         let grace = self.config.stop_grace;
         self.change(id, now, |record| {
             record.private.stop_sent_at = Some(now);
@@ -157,18 +157,18 @@ impl Core {
         self.arm(id);
     }
 
-    /// The agent shows that it has not heard: tells it with what is left of the grace.
+    /// The agent shows that it missed the stop: sends it with what is left of the grace.
     pub(super) fn remind_stop(&mut self, id: &JobId, now: Timestamp) {
         let Some(private) = self.jobs.get(id).map(|record| &record.private) else {
             return;
         };
         match (private.kill_sent_at, private.stop_sent_at) {
             (Some(_), _) => self.send_kill(id),
-            (None, Some(told)) => {
-                let left = self.config.stop_grace.saturating_sub(now.since(told));
+            (None, Some(sent)) => {
+                let left = self.config.stop_grace.saturating_sub(now.since(sent));
                 self.send_stop(id, left);
             }
-            (None, None) => self.tell_stop(id, now),
+            (None, None) => self.command_stop(id, now),
         }
     }
 
@@ -199,7 +199,7 @@ impl Core {
         self.effects.act(Action::Command {
             agent,
             command,
-            ask: None,
+            command_id: None,
             traceparent,
         });
     }
@@ -327,7 +327,7 @@ impl Core {
     }
 
     /// Looks whether an agent has been silent for too long.
-    pub(super) fn look_for_silence(&mut self, id: &AgentId, now: Timestamp) {
+    pub(super) fn check_silence(&mut self, id: &AgentId, now: Timestamp) {
         let Some(entry) = self.agents.get(id) else {
             return;
         };
@@ -373,7 +373,7 @@ impl Core {
 
     fn lose(&mut self, id: &JobId, reason: &str, now: Timestamp) {
         match self.job(id).map(|job| job.status) {
-            Some(JobStatus::Assigned) => self.take_back(id, reason, now),
+            Some(JobStatus::Assigned) => self.revoke_assignment(id, reason, now),
             Some(
                 JobStatus::Accepted
                 | JobStatus::Starting
@@ -413,11 +413,13 @@ impl Core {
                 });
                 match self.config_of(id) {
                     Some(config) => self.send_offer(id, config),
-                    None => self.take_back(id, "its template cannot be filled in any more", now),
+                    None => {
+                        self.revoke_assignment(id, "its template cannot be filled in any more", now)
+                    }
                 }
                 self.arm(id);
             }
-            JobStatus::Stopping => self.tell_stop(id, now),
+            JobStatus::Stopping => self.command_stop(id, now),
             _ => self.arm(id),
         }
     }

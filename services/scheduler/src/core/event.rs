@@ -1,4 +1,4 @@
-//! The language of the core: what can happen ([`Event`]), what is stored ([`Write`]), and what is done once that is stored
+//! Events ([`Event`]), writes ([`Write`]) and actions of the core; actions happen once the writes are stored
 //! ([`Action`]).
 
 use quintet_contract::agent::{
@@ -18,7 +18,7 @@ use quintet_contract::template::Template;
 
 /// Names a command that waits for an agent's answer; given by the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AskId(pub u64);
+pub struct CommandId(pub u64);
 
 /// Trace context of whatever caused something, as a W3C `traceparent`.
 pub type Traceparent = Option<String>;
@@ -27,7 +27,7 @@ pub type Traceparent = Option<String>;
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A client asked something.
-    Asked {
+    RequestReceived {
         /// What it asked.
         question: Question,
         /// The client's trace.
@@ -37,14 +37,14 @@ pub enum Event {
     KeyClaimed {
         /// The key.
         key: IdempotencyKey,
-        /// Who has it.
+        /// The agent that has it.
         outcome: Claim,
     },
     /// An agent reported facts.
     Reported {
         /// Where the answer goes.
         from: RequestId<ReportsReply>,
-        /// Who speaks, as its subject says.
+        /// The sender, by its subject.
         agent: AgentId,
         /// The facts.
         reports: AgentReports,
@@ -53,7 +53,7 @@ pub enum Event {
     HeartbeatReceived {
         /// Where the answer goes.
         from: RequestId<HeartbeatReply>,
-        /// Who speaks, as its subject says.
+        /// The sender, by its subject.
         agent: AgentId,
         /// The heartbeat.
         heartbeat: Heartbeat,
@@ -61,7 +61,7 @@ pub enum Event {
     /// An agent answered a command, or did not.
     CommandAnswered {
         /// Which command.
-        ask: AskId,
+        command_id: CommandId,
         /// Its answer.
         outcome: Result<CommandReply, ErrorReply>,
     },
@@ -78,14 +78,14 @@ pub enum Event {
     TemplateDeleted(TemplateId),
 }
 
-/// What became of a claim on an idempotency key.
+/// The outcome of a claim on an idempotency key.
 #[derive(Clone, Debug)]
 pub enum Claim {
     /// It is ours, at this revision.
     Created(u64),
     /// It was taken before.
     Taken {
-        /// What stands under it.
+        /// The record under it.
         record: Box<KeyRecord>,
         /// At this revision.
         revision: u64,
@@ -128,7 +128,7 @@ pub enum Question {
 }
 
 replies! {
-    /// Answers, each to its own question.
+    /// Answers, each to its own request.
     pub enum Answer {
         /// To a submission.
         Submitted(SubmitReply),
@@ -209,8 +209,8 @@ pub enum Action {
         agent: AgentId,
         /// The command.
         command: AgentCommand,
-        /// Who waits for the answer; it comes back as [`Event::CommandAnswered`].
-        ask: Option<AskId>,
+        /// The requester that waits for the answer; it comes back as [`Event::CommandAnswered`].
+        command_id: Option<CommandId>,
         /// The job's trace.
         traceparent: Traceparent,
     },
@@ -222,7 +222,7 @@ pub enum Action {
     Count(Anomaly),
 }
 
-/// Things that agents say and that make no sense, as far as the core can tell.
+/// Messages of agents that make no sense, as far as the core knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anomaly {
     /// A report that was processed before.

@@ -1,4 +1,4 @@
-//! Why a job is where it is, and why each agent does not take it.
+//! Explanation of a job's status, and of each agent that does not take it.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use quintet_contract::job::{JobRecord, JobStatus, Refusal};
 use quintet_contract::time::Timestamp;
 
 use super::Core;
-use super::place::{Asks, Obstacle};
+use super::place::{Demand, Obstacle};
 
 impl Core {
     pub(super) fn explain(&self, id: &JobId, now: Timestamp) -> Result<Explanation, ErrorReply> {
@@ -18,7 +18,7 @@ impl Core {
         let job = &record.job;
         let since = job.timeline.last().map_or(job.created_at, |entry| entry.at);
         let agents = match job.status {
-            JobStatus::Pending => self.refusals(&self.asks(job), &record.private.refusals, now),
+            JobStatus::Pending => self.refusals(&self.demand(job), &record.private.refusals, now),
             _ => Vec::new(),
         };
         Ok(Explanation {
@@ -90,9 +90,9 @@ impl Core {
         record: &JobRecord,
         now: Timestamp,
     ) -> (Gate, String, Option<Timestamp>) {
-        let asks = self.asks(&record.job);
+        let demand = self.demand(&record.job);
         let obstacles = self.agents.iter().filter_map(|(id, entry)| {
-            self.obstacle(entry, &asks, record.private.refusals.get(id), now)
+            self.obstacle(entry, &demand, record.private.refusals.get(id), now)
                 .map(|(obstacle, _)| obstacle)
         });
         let mut nearest: Option<Obstacle> = None;
@@ -111,7 +111,7 @@ impl Core {
             }
             Some(Obstacle::Unmet) => (
                 Gate::RequirementNotMet,
-                "no agent that is online meets what it asks for".to_owned(),
+                "no agent that is online meets what it demand for".to_owned(),
                 None,
             ),
             Some(Obstacle::Faulty) => (
@@ -126,7 +126,7 @@ impl Core {
             ),
             Some(Obstacle::Refused(until)) => (
                 Gate::AgentBackoff,
-                "every agent that could take it turned it down a moment ago".to_owned(),
+                "every agent that could take it rejected it a moment ago".to_owned(),
                 Some(until),
             ),
             Some(Obstacle::Full) => (
@@ -137,17 +137,17 @@ impl Core {
         }
     }
 
-    /// Every agent that does not take a job which asks this, and why.
+    /// Every agent that does not take a job with this demand, and why.
     pub(super) fn refusals(
         &self,
-        asks: &Asks,
+        demand: &Demand,
         refusals: &BTreeMap<AgentId, Refusal>,
         now: Timestamp,
     ) -> Vec<AgentReason> {
         self.agents
             .iter()
             .filter_map(|(id, entry)| {
-                let (_, reason) = self.obstacle(entry, asks, refusals.get(id), now)?;
+                let (_, reason) = self.obstacle(entry, demand, refusals.get(id), now)?;
                 Some(AgentReason {
                     agent_id: id.clone(),
                     reason,

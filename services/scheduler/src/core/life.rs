@@ -1,4 +1,4 @@
-//! The life of a job's status: which steps are legal, and how one is written into the record.
+//! The life cycle of a job: which transitions are legal, and how one is written into the record.
 //!
 //! ```text
 //! CREATED -> PENDING -> ASSIGNED -> ACCEPTED -> STARTING -> RUNNING -> STOPPING -> STOPPED | FAILED

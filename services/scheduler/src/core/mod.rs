@@ -1,11 +1,12 @@
-//! The scheduler's decisions: pure, synchronous, total. `step` processes what happened, `reconcile` then does what time and
+//! The core of the scheduler: pure, synchronous, total. `step` processes an event, `reconcile` then does what time and
 //! free slots allow; both return what is to be stored and what is to be done then. No clock, no I/O, no logging.
 //!
 //! The core holds every job and agent of its pool. Its driver stores what it changed before it acts on anything, and
 //! makes a new core from the stored records when it is not sure what is stored.
 //!
 //! - `submit` takes new jobs in, `request` answers what clients ask, `control` and `explain` are two of those.
-//! - `report` takes in what agents say, `observe` compares it with what is known, `registry` knows the agents, `queue` the jobs that wait, `place` matches them.
+//! - `report` processes the reports of agents, `observe` compares them with the records, `registry` knows the agents,
+//!   `queue` the jobs that wait, `place` matches them.
 //! - `life` is the legal steps of a status; `ending` is stops, losses, failures, restarts, and what time brings.
 
 mod control;
@@ -37,29 +38,30 @@ use quintet_contract::reply::RequestId;
 use quintet_contract::template::Template;
 use quintet_contract::time::Timestamp;
 
-use self::control::Ask;
+use self::control::PendingCommand;
 pub use self::event::{
-    Action, Anomaly, Answer, AskId, Claim, Event, Question, Record, Rejection, Traceparent, Write,
+    Action, Anomaly, Answer, Claim, CommandId, Event, Question, Record, Rejection, Traceparent,
+    Write,
 };
 use self::queue::Queue;
 use self::registry::Registry;
-use self::submit::{Claims, Gather};
+use self::submit::{Claims, PendingBatch};
 use self::timers::{Timer, Timers};
 
 /// What a step leads to.
 pub type Effects = quintet_leader::Effects<Write, Action>;
 
-/// Added to the heartbeat timeout before an agent is called lost, so that a heartbeat on its way still counts.
+/// Added to the heartbeat timeout before an agent is declared lost, so that a heartbeat in flight still counts.
 pub const SLACK: Duration = Duration::from_secs(1);
-/// How an agent is shown is stored at most so often.
-const SHOW_EVERY: Duration = Duration::from_millis(50);
+/// The public record of an agent is stored at most so often.
+const MIN_UPDATE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The timings and names that decisions depend on.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
     /// The pool.
     pub pool: PoolName,
-    /// How often agents shall say that they are there.
+    /// How often agents send heartbeats.
     pub heartbeat_interval: Duration,
     /// An agent without a heartbeat for this long is lost.
     pub heartbeat_timeout: Duration,
@@ -91,10 +93,10 @@ pub struct Core {
     queue: Queue,
     timers: Timers,
     claims: Claims,
-    gathers: BTreeMap<u64, Gather>,
+    pending_batches: BTreeMap<u64, PendingBatch>,
     next_gather: u64,
-    asks: BTreeMap<AskId, Ask>,
-    next_ask: u64,
+    pending_commands: BTreeMap<CommandId, PendingCommand>,
+    next_command: u64,
     effects: Effects,
 }
 
@@ -110,7 +112,7 @@ pub struct Stored {
 }
 
 impl Core {
-    /// A core that goes on where an earlier one stopped, and what it does first: offers and stops that may never have
+    /// A core that continues where an earlier one stopped, and what it does first: offers and stops that may never have
     /// reached their agents are sent again.
     pub fn restore(config: CoreConfig, stored: Stored, now: Timestamp) -> (Self, Effects) {
         let mut core = Self {
@@ -128,10 +130,10 @@ impl Core {
             queue: Queue::default(),
             timers: Timers::default(),
             claims: Claims::default(),
-            gathers: BTreeMap::new(),
+            pending_batches: BTreeMap::new(),
             next_gather: 0,
-            asks: BTreeMap::new(),
-            next_ask: 0,
+            pending_commands: BTreeMap::new(),
+            next_command: 0,
             effects: Effects::default(),
         };
         for record in stored.agents {
@@ -155,10 +157,10 @@ impl Core {
 
     fn process(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::Asked {
+            Event::RequestReceived {
                 question,
                 traceparent,
-            } => self.asked(question, traceparent, now),
+            } => self.request_received(question, traceparent, now),
             Event::KeyClaimed { key, outcome } => self.key_claimed(&key, outcome, now),
             Event::Reported {
                 from,
@@ -170,7 +172,10 @@ impl Core {
                 agent,
                 heartbeat,
             } => self.heartbeat(from, &agent, heartbeat, now),
-            Event::CommandAnswered { ask, outcome } => self.command_answered(ask, outcome, now),
+            Event::CommandAnswered {
+                command_id,
+                outcome,
+            } => self.command_answered(command_id, outcome, now),
             Event::WriteRejected {
                 rejection,
                 unstored,
@@ -191,10 +196,10 @@ impl Core {
     fn advance_due(&mut self, now: Timestamp) {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
-                Timer::Silence(agent) => self.look_for_silence(&agent, now),
+                Timer::Silence(agent) => self.check_silence(&agent, now),
                 Timer::Show(agent) => self.show_now(&agent),
                 Timer::Job(job) => self.job_due(&job, now),
-                Timer::Ask(ask) => self.ask_due(ask),
+                Timer::Command(command_id) => self.command_due(command_id),
             }
         }
         self.place(now);
@@ -329,7 +334,7 @@ impl Core {
             .change(id, |entry| std::mem::replace(&mut entry.show_planned, true));
         if planned == Some(false) {
             self.timers
-                .set(now.after(SHOW_EVERY), Timer::Show(id.clone()));
+                .set(now.after(MIN_UPDATE_INTERVAL), Timer::Show(id.clone()));
         }
     }
 

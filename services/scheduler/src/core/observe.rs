@@ -1,5 +1,5 @@
-//! Jobs as agents show them, compared with what is known: a job moves on, is found again, is lost, or is one that
-//! nobody knew. Looks only at job, agent and attempt, never at which message told it.
+//! Observations of jobs by agents, compared with the records: a job moves on, is found again, is lost, or is one that
+//! no scheduler knew. Depends only on job, agent and attempt, never on the kind of message.
 
 use std::collections::BTreeSet;
 
@@ -26,9 +26,9 @@ pub(super) enum Ownership {
     Current,
     /// This attempt ended; its agent may still have it.
     Ended,
-    /// Nobody ever heard of this job.
+    /// The job is unknown.
     Unknown,
-    /// Somebody else's, or an old attempt.
+    /// Another agent's, or an old attempt.
     Stale,
 }
 
@@ -65,7 +65,7 @@ impl Core {
         }
     }
 
-    /// The agent does not have a job that takes one of its slots. An offer may still be on its way to it.
+    /// The agent does not have a job that takes one of its slots. An offer may still be in flight to it.
     pub(super) fn gone(&mut self, id: &JobId, now: Timestamp) {
         match self.job(id).map(|job| job.status) {
             None | Some(JobStatus::Assigned) => {}
@@ -74,7 +74,7 @@ impl Core {
         }
     }
 
-    /// The agent runs what it was told to stop.
+    /// The agent runs what it was commanded to stop.
     pub(super) fn remind(&mut self, id: &JobId, shown: JobStatus, now: Timestamp) {
         if matches!(
             shown,
@@ -87,10 +87,10 @@ impl Core {
         }
     }
 
-    /// A job stands so on this agent.
+    /// The state of a job on this agent.
     pub(super) fn observed(&mut self, seen: Observation<'_>, now: Timestamp) {
         match self.ownership(seen.agent, seen.job, seen.attempt) {
-            Ownership::Current if self.began_elsewhere(&seen) => {
+            Ownership::Current if self.started_elsewhere(&seen) => {
                 self.count(Anomaly::Backward);
                 self.work_lost(seen.job, now);
             }
@@ -108,9 +108,9 @@ impl Core {
         }
     }
 
-    /// Whether the agent takes anew what an earlier process of it had begun: an offer is read again by a process that was
-    /// started before the offer's time was over. What had begun is lost; it must not begin twice as one attempt.
-    fn began_elsewhere(&self, seen: &Observation<'_>) -> bool {
+    /// Whether the agent takes again what an earlier process of it had begun: an offer is read again by a process that
+    /// was started before the offer's time was over. What had begun is lost; it must not begin twice as one attempt.
+    fn started_elsewhere(&self, seen: &Observation<'_>) -> bool {
         let Some(record) = self.jobs.get(seen.job) else {
             return false;
         };
@@ -208,11 +208,11 @@ impl Core {
         self.advance(id, status, now, Some("agent is back"));
         self.change(id, now, |record| record.private.lost_at = None);
         if status == JobStatus::Stopping {
-            self.tell_stop(id, now);
+            self.command_stop(id, now);
         }
     }
 
-    /// A job that an agent has and nobody knows.
+    /// A job that an agent has and no record shows.
     fn recover(&mut self, seen: &Observation<'_>, now: Timestamp) {
         let Observation {
             agent,
@@ -270,7 +270,7 @@ impl Core {
         self.arm(id);
     }
 
-    /// Compares what the agent has with what it should have; gives back what it should not.
+    /// Compares what the agent has with what it should have; returns what it should not have.
     pub(super) fn reconcile_agent(
         &mut self,
         agent: &AgentId,

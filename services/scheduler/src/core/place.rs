@@ -1,5 +1,5 @@
 //! Placement: which waiting job goes to which agent. Least loaded by used/total slots first, then least recently
-//! used. Jobs by priority, then age; a job that nobody can serve never blocks one that can be served.
+//! used. Jobs by priority, then age; a job that no agent can serve never blocks one that can be served.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::event::Action;
 use super::queue::{Class, Rank};
-use super::registry::{Entry, Place};
+use super::registry::{Candidate, Entry};
 use super::{Core, Timer};
 
 /// First time that an agent which turned a job down is not asked again for it; doubles up to [`REFUSED_MAX`].
@@ -23,13 +23,13 @@ const REFUSED_MIN_MS: u64 = 1_000;
 /// Longest such time.
 const REFUSED_MAX_MS: u64 = 30_000;
 
-/// What a job asks of its agent.
-pub(super) struct Asks {
+/// The demand of a job: what its agent must have.
+pub(super) struct Demand {
     requirements: Requirements,
     executor: Option<String>,
 }
 
-impl Asks {
+impl Demand {
     /// Why an agent with these capabilities cannot serve it; `None` when it can.
     pub(super) fn unmet_by(&self, capabilities: &Capabilities) -> Option<String> {
         if let Some(unmet) = self.requirements.unmet_by(capabilities) {
@@ -80,28 +80,28 @@ impl Core {
             return;
         }
         let job = &record.job;
-        let asks = self.asks(job);
+        let demand = self.demand(job);
         let alone = (!record.private.refusals.is_empty()).then(|| id.clone());
         let class = Class {
-            asks: text_of(&asks),
+            demand: text_of(&demand),
             alone,
         };
         self.queue
             .insert(class, Rank::new(job.priority, job.created_at, id.clone()));
     }
 
-    /// What a job asks, its template included.
-    pub(super) fn asks(&self, job: &Job) -> Asks {
+    /// The demand of a job, its template included.
+    pub(super) fn demand(&self, job: &Job) -> Demand {
         match job
             .template_id
             .as_ref()
             .and_then(|id| self.templates.get(id))
         {
-            Some(template) => Asks {
+            Some(template) => Demand {
                 requirements: job.requirements.and(&template.requirements),
                 executor: Some(template.executor.clone()),
             },
-            None => Asks {
+            None => Demand {
                 requirements: job.requirements.clone(),
                 executor: job
                     .inline_config
@@ -145,7 +145,7 @@ impl Core {
                 return;
             }
             let only = (!self.queue.is_open(&class)).then_some(&newly_available);
-            // A class whose head finds nobody is done with: nobody is there for the others either.
+            // A class whose head finds no agent is done with: there is none for the others either.
             let Some(agent) = self.choose(&rank.id, only, now) else {
                 self.queue.close(&class);
                 continue;
@@ -166,31 +166,31 @@ impl Core {
         now: Timestamp,
     ) -> Option<AgentId> {
         let record = self.jobs.get(id)?;
-        let (asks, refusals) = (self.asks(&record.job), &record.private.refusals);
+        let (demand, refusals) = (self.demand(&record.job), &record.private.refusals);
         match only {
             Some(only) => {
                 let free = self.agents.free_of(only);
-                self.first_of(free.into_iter(), &asks, refusals, now)
+                self.first_of(free.into_iter(), &demand, refusals, now)
             }
-            None => self.choose_for(&asks, refusals, now),
+            None => self.choose_for(&demand, refusals, now),
         }
     }
 
-    /// The agent that would get a job which asks this.
+    /// The agent that would get a job with this demand.
     pub(super) fn choose_for(
         &self,
-        asks: &Asks,
+        demand: &Demand,
         refusals: &BTreeMap<AgentId, Refusal>,
         now: Timestamp,
     ) -> Option<AgentId> {
-        self.first_of(self.agents.free(), asks, refusals, now)
+        self.first_of(self.agents.free(), demand, refusals, now)
     }
 
-    /// The first of these places whose agent can serve what is asked and has not just turned it down.
+    /// The first of these candidates whose agent can serve the requirements and has not just rejected the job.
     fn first_of<'p>(
         &self,
-        places: impl Iterator<Item = &'p Place>,
-        asks: &Asks,
+        candidates: impl Iterator<Item = &'p Candidate>,
+        demand: &Demand,
         refusals: &BTreeMap<AgentId, Refusal>,
         now: Timestamp,
     ) -> Option<AgentId> {
@@ -199,16 +199,16 @@ impl Core {
                 && self
                     .agents
                     .get(id)
-                    .is_some_and(|entry| asks.unmet_by(&entry.capabilities).is_none())
+                    .is_some_and(|entry| demand.unmet_by(&entry.capabilities).is_none())
         };
-        places.map(Place::agent).find(fits).cloned()
+        candidates.map(Candidate::agent).find(fits).cloned()
     }
 
-    /// What keeps this agent from taking a job that asks this, and the same for people.
+    /// The obstacle that keeps this agent from taking a job with this demand, and the same for people.
     pub(super) fn obstacle(
         &self,
         entry: &Entry,
-        asks: &Asks,
+        demand: &Demand,
         refusal: Option<&Refusal>,
         now: Timestamp,
     ) -> Option<(Obstacle, String)> {
@@ -216,7 +216,7 @@ impl Core {
         if !entry.is_online() {
             return Some((Obstacle::Offline, "offline".to_owned()));
         }
-        if let Some(unmet) = asks.unmet_by(&entry.capabilities) {
+        if let Some(unmet) = demand.unmet_by(&entry.capabilities) {
             return Some((Obstacle::Unmet, unmet));
         }
         if let Some(fault) = &agent.error {
@@ -230,7 +230,7 @@ impl Core {
         }
         if let Some(refusal) = refusal.filter(|refusal| refusal.until > now) {
             let text = format!(
-                "turned it down ({}), is asked again at {}",
+                "rejected it ({}), is offered it again at {}",
                 refusal.reason, refusal.until
             );
             return Some((Obstacle::Refused(refusal.until), text));
@@ -312,7 +312,7 @@ impl Core {
     }
 
     /// The agent turned an offer down, or was silent: the job waits again, and leaves that agent alone for a while.
-    pub(super) fn turned_down(&mut self, id: &JobId, reason: &str, now: Timestamp) {
+    pub(super) fn assignment_rejected(&mut self, id: &JobId, reason: &str, now: Timestamp) {
         let Some(agent) = self.job(id).and_then(|job| job.agent_id.clone()) else {
             return;
         };
@@ -336,11 +336,11 @@ impl Core {
                 },
             );
         });
-        self.take_back(id, &format!("{agent}: {reason}"), now);
+        self.revoke_assignment(id, &format!("{agent}: {reason}"), now);
     }
 
     /// An offer is void: the job waits again, or is canceled when a stop was asked for meanwhile.
-    pub(super) fn take_back(&mut self, id: &JobId, reason: &str, now: Timestamp) {
+    pub(super) fn revoke_assignment(&mut self, id: &JobId, reason: &str, now: Timestamp) {
         if !self.advance(id, JobStatus::Pending, now, Some(reason)) {
             return;
         }
@@ -402,19 +402,19 @@ fn config_of(
         .map_err(|missing| JobError::new("TEMPLATE_PARAMS", missing.to_string()))
 }
 
-/// One text per set of wishes.
-fn text_of(asks: &Asks) -> String {
+/// One text per set of requirements.
+fn text_of(demand: &Demand) -> String {
     let capability::Requirements {
         max_resolution,
         labels,
         tags,
         fenced,
-    } = &asks.requirements;
-    if asks.requirements.is_empty() {
-        return asks.executor.clone().unwrap_or_default();
+    } = &demand.requirements;
+    if demand.requirements.is_empty() {
+        return demand.executor.clone().unwrap_or_default();
     }
     format!(
         "{:?} {max_resolution:?} {labels:?} {tags:?} {fenced}",
-        asks.executor
+        demand.executor
     )
 }

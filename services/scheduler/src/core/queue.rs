@@ -1,8 +1,8 @@
-//! Jobs that wait for an agent, ordered by priority, then age, in classes that ask for the same thing.
+//! Queue: jobs that wait for an agent, ordered by priority, then age, in classes of equal demand.
 //!
 //! All jobs of a class can go to the same agents, so a class whose head finds none is skipped as a whole:
-//! a hundred thousand jobs that nobody can serve cost as much as one, and block nobody. Such a class is closed: until an
-//! agent comes free or says what else it can, looking at it again would find the same.
+//! a hundred thousand jobs that no agent can serve cost as much as one, and block no other. Such a class is closed:
+//! until an agent comes free or announces more capabilities, another look would find the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use quintet_contract::id::JobId;
 use quintet_contract::time::Timestamp;
 
-/// What a job asks for, as far as the choice of agent goes.
+/// The class of a job: its demand.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Class {
     /// Requirements and executor, in one canonical text.
-    pub(super) asks: String,
-    /// A job that agents have turned down has backoffs of its own, hence a class of its own.
+    pub(super) demand: String,
+    /// A job that agents have rejected has backoffs of its own, hence a class of its own.
     pub(super) alone: Option<JobId>,
 }
 
@@ -44,13 +44,13 @@ pub(super) struct Queue {
     classes: BTreeMap<Class, BTreeSet<Rank>>,
     /// Classes that none of the agents that were free then can serve are not here.
     open: BTreeSet<Class>,
-    places: HashMap<JobId, (Class, Rank)>,
+    candidates: HashMap<JobId, (Class, Rank)>,
 }
 
 impl Queue {
     pub(super) fn insert(&mut self, class: Class, rank: Rank) {
         self.remove(&rank.id);
-        self.places
+        self.candidates
             .insert(rank.id.clone(), (class.clone(), rank.clone()));
         let ranks = self.classes.entry(class.clone()).or_default();
         if ranks.is_empty() {
@@ -60,7 +60,7 @@ impl Queue {
     }
 
     pub(super) fn remove(&mut self, id: &JobId) {
-        if let Some((class, rank)) = self.places.remove(id)
+        if let Some((class, rank)) = self.candidates.remove(id)
             && let Some(ranks) = self.classes.get_mut(&class)
         {
             ranks.remove(&rank);
@@ -104,11 +104,11 @@ impl Queue {
 
     /// Every waiting job, in no particular order.
     pub(super) fn ids(&self) -> impl Iterator<Item = &JobId> {
-        self.places.keys()
+        self.candidates.keys()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.candidates.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -128,7 +128,7 @@ mod tests {
     fn the_head_is_the_highest_priority_then_the_oldest() {
         let mut queue = Queue::default();
         let class = Class {
-            asks: String::new(),
+            demand: String::new(),
             alone: None,
         };
         for (name, priority, at) in [("a", 0, 1), ("b", 5, 3), ("c", 5, 2)] {

@@ -1,4 +1,4 @@
-//! The agents: who is there, what each has, and who is free.
+//! Registry: the agents, the jobs of each, and which are free.
 //!
 //! An agent's slots in use are the jobs that hold one, nothing else is counted. Free agents are kept in the order of
 //! placement: least loaded first, then least recently used, then longest registered.
@@ -15,16 +15,16 @@ use quintet_contract::time::Timestamp;
 /// Former sessions that a record remembers; a message would have to be older than this many reconnects to deceive us.
 const FORMER_SESSIONS: usize = 8;
 
-/// Where an agent stands among the free ones.
+/// The rank of an agent among the free ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Candidate {
     /// Used slots per million.
     load: u64,
     last_used: Timestamp,
     registered: (Timestamp, AgentId),
 }
 
-impl Place {
+impl Candidate {
     pub(super) fn agent(&self) -> &AgentId {
         &self.registered.1
     }
@@ -38,20 +38,20 @@ pub(super) struct Entry {
     /// Jobs that take a slot, in the order they came, each with its status.
     jobs: Vec<JobId>,
     statuses: HashMap<JobId, JobStatus>,
-    /// When it was last heard of.
+    /// When it was last seen.
     pub(super) heard_at: Timestamp,
     /// The clock of the newest reports of its session.
     pub(super) reports_clock: u64,
     /// Jobs that its latest heartbeats did not mention, and how many heartbeats in a row.
     pub(super) missing: HashMap<JobId, u32>,
-    /// Whether a timer will store how it is shown.
+    /// Whether a timer will store its public record.
     pub(super) show_planned: bool,
-    place: Option<Place>,
+    candidate: Option<Candidate>,
 }
 
 impl Entry {
     fn new(record: AgentRecord, now: Timestamp) -> Self {
-        // An agent that is there counts as heard now: whichever part begins to lead hears everybody out once.
+        // An agent that is online counts as seen now: a new leader waits for a heartbeat of every agent once.
         let heard_at = if record.session.is_some() {
             now
         } else {
@@ -66,7 +66,7 @@ impl Entry {
             reports_clock: 0,
             missing: HashMap::new(),
             show_planned: false,
-            place: None,
+            candidate: None,
         }
     }
 
@@ -166,8 +166,8 @@ impl Entry {
 pub(super) struct Registry {
     pool: PoolName,
     agents: BTreeMap<AgentId, Entry>,
-    free: BTreeSet<Place>,
-    /// Agents that may serve what they could not before: they came free, or said hello.
+    free: BTreeSet<Candidate>,
+    /// Agents that may serve what they could not before: they came free, or sent hello.
     newly_available: BTreeSet<AgentId>,
 }
 
@@ -189,7 +189,7 @@ impl Registry {
         self.agents.iter()
     }
 
-    /// Changes an agent and finds its place anew; `None` when there is no such agent.
+    /// Changes an agent and updates its place; `None` when there is no such agent.
     pub(super) fn change<T>(
         &mut self,
         id: &AgentId,
@@ -197,9 +197,9 @@ impl Registry {
     ) -> Option<T> {
         let entry = self.agents.get_mut(id)?;
         let result = change(entry);
-        let place = place_of(entry);
-        if place != entry.place {
-            match entry.place.take() {
+        let candidate = candidate_of(entry);
+        if candidate != entry.candidate {
+            match entry.candidate.take() {
                 Some(old) => {
                     self.free.remove(&old);
                 }
@@ -207,8 +207,8 @@ impl Registry {
                     self.newly_available.insert(id.clone());
                 }
             }
-            self.free.extend(place.clone());
-            entry.place = place;
+            self.free.extend(candidate.clone());
+            entry.candidate = candidate;
         }
         Some(result)
     }
@@ -220,7 +220,7 @@ impl Registry {
         self.change(&id, |_| ());
     }
 
-    /// An agent says hello: it is registered or announced anew, and `session` is its session.
+    /// An agent sends hello: it is registered or announced again, and `session` is its session.
     pub(super) fn hello(
         &mut self,
         id: &AgentId,
@@ -258,8 +258,8 @@ impl Registry {
     }
 
     pub(super) fn remove(&mut self, id: &AgentId) {
-        if let Some(place) = self.agents.remove(id).and_then(|entry| entry.place) {
-            self.free.remove(&place);
+        if let Some(candidate) = self.agents.remove(id).and_then(|entry| entry.candidate) {
+            self.free.remove(&candidate);
         }
     }
 
@@ -290,20 +290,22 @@ impl Registry {
         self.change(id, |entry| entry.record.agent.error = error);
     }
 
-    /// Those who can take a job, best first.
-    pub(super) fn free(&self) -> impl Iterator<Item = &Place> {
+    /// The agents that can take a job, best first.
+    pub(super) fn free(&self) -> impl Iterator<Item = &Candidate> {
         self.free.iter()
     }
 
-    /// Those who may serve what they could not when this was last asked.
+    /// The agents that are newly available since the last call.
     pub(super) fn take_newly_available(&mut self) -> BTreeSet<AgentId> {
         std::mem::take(&mut self.newly_available)
     }
 
-    /// Those of these agents who can take a job, best first.
-    pub(super) fn free_of(&self, agents: &BTreeSet<AgentId>) -> BTreeSet<&Place> {
+    /// Those of these agents that can take a job, best first.
+    pub(super) fn free_of(&self, agents: &BTreeSet<AgentId>) -> BTreeSet<&Candidate> {
         let entries = agents.iter().filter_map(|id| self.agents.get(id));
-        entries.filter_map(|entry| entry.place.as_ref()).collect()
+        entries
+            .filter_map(|entry| entry.candidate.as_ref())
+            .collect()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -311,11 +313,11 @@ impl Registry {
     }
 }
 
-fn place_of(entry: &Entry) -> Option<Place> {
+fn candidate_of(entry: &Entry) -> Option<Candidate> {
     let agent = &entry.record.agent;
     let schedulable =
         entry.is_online() && !agent.drain && agent.error.is_none() && entry.has_free_slot();
-    schedulable.then(|| Place {
+    schedulable.then(|| Candidate {
         load: entry.jobs.len() as u64 * 1_000_000 / u64::from(entry.capabilities.slots.max(1)),
         last_used: entry.record.last_used_at.unwrap_or_default(),
         registered: (agent.registered_at, agent.id.clone()),

@@ -1,8 +1,8 @@
-//! What agents say. Facts cannot be refused: one that makes sense moves the job on, one that does not has no effect,
-//! is counted, and when it shows work that nobody wants there, the agent is told to kill it.
+//! Reports of agents. Reports cannot be refused: a valid one moves the job on, an invalid one has no effect,
+//! is counted, and when it shows work that should not be there, the agent is commanded to kill it.
 //!
-//! Within a session the clock tells a late copy from news: reports travel one message at a time, each with a higher
-//! clock. A copy changes nothing and is answered like the first.
+//! Within a session the clock distinguishes a late copy from a new report: reports travel one message at a time, each
+//! with a higher clock. A copy changes nothing and is answered like the first.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ use super::event::{Action, Anomaly, Write};
 use super::observe::{Observation, Ownership};
 use super::submit::size_of_object;
 
-/// Most bytes of a text that an agent says about a job, such as why it failed; the rest is cut off.
+/// Most bytes of an agent's text about a job, such as why it failed; the rest is cut off.
 const TEXT_BYTES: usize = 2 * 1024;
 /// Most bytes of the detail of an error as JSON; more is left out, and so is what is nested too deeply.
 const DETAIL_BYTES: usize = 16 * 1024;
@@ -53,16 +53,16 @@ impl Core {
             reports,
         } = reports;
         let greets = matches!(reports.first(), Some(AgentReport::Hello { .. }));
-        let standing = self.standing(agent, session, greets);
-        if standing != SessionStatus::Current {
+        let status = self.session_status(agent, session, greets);
+        if status != SessionStatus::Current {
             self.count(Anomaly::OldSession);
             let leaves = matches!(reports.last(), Some(AgentReport::Goodbye { .. }));
-            if leaves && standing == SessionStatus::HelloRequired {
-                // A goodbye that was heard before; it need not come back to say it again.
+            if leaves && status == SessionStatus::HelloRequired {
+                // A goodbye that was received before; it need not be sent again.
                 return Ok(ReportsReply::default());
             }
             return Ok(ReportsReply {
-                standing,
+                status,
                 ..ReportsReply::default()
             });
         }
@@ -106,8 +106,13 @@ impl Core {
         Err(ErrorReply::new(ErrorCode::Conflict, text))
     }
 
-    /// Where a session stands. Any session that is not known to have ended may open with a hello.
-    fn standing(&self, agent: &AgentId, session: AgentSession, greets: bool) -> SessionStatus {
+    /// The status of a session. Any session that is not known to have ended may open with a hello.
+    fn session_status(
+        &self,
+        agent: &AgentId,
+        session: AgentSession,
+        greets: bool,
+    ) -> SessionStatus {
         let Some(entry) = self.agents.get(agent) else {
             return if greets {
                 SessionStatus::Current
@@ -119,7 +124,7 @@ impl Core {
             return SessionStatus::Current;
         }
         if entry.is_former(session) {
-            // Former because another took over, or because it said goodbye or was called lost.
+            // Former because another took over, or because it sent goodbye or was declared lost.
             let replaced = entry.record.session.is_some();
             return if replaced {
                 SessionStatus::Replaced
@@ -183,7 +188,7 @@ impl Core {
                     // An acceptance may be taken back as long as the job was not started.
                     Some(JobStatus::Assigned | JobStatus::Accepted) => {
                         let reason = cut(reason.as_deref().unwrap_or("refused without a reason"));
-                        self.turned_down(job_id, &reason, now);
+                        self.assignment_rejected(job_id, &reason, now);
                     }
                     // It was to end, and will not begin.
                     Some(JobStatus::Stopping) => self.observed(
@@ -278,7 +283,7 @@ impl Core {
         }
     }
 
-    /// What the agent is told about one of its reports, the same for the first and for every copy.
+    /// The verdict on one report of an agent, the same for the first and for every copy.
     fn answer_report(&self, agent: &AgentId, report: &AgentReport, reply: &mut ReportsReply) {
         let mut judge = |job_id: &JobId, attempt: Option<Attempt>, status: JobStatus| {
             let named = JobAttempt {
@@ -346,7 +351,7 @@ impl Core {
             self.effects.act(Action::Command {
                 agent: agent.clone(),
                 command: AgentCommand::Replaced { current: session },
-                ask: None,
+                command_id: None,
                 traceparent: None,
             });
         }
@@ -378,7 +383,7 @@ impl Core {
         self.effects.write(Write::Agent(agent.clone()));
     }
 
-    /// A sign of life, and perhaps the list of what the agent has.
+    /// A heartbeat, and perhaps the list of what the agent has.
     pub(super) fn heartbeat(
         &mut self,
         from: RequestId<HeartbeatReply>,
@@ -386,11 +391,11 @@ impl Core {
         heartbeat: Heartbeat,
         now: Timestamp,
     ) {
-        let standing = self.standing(agent, heartbeat.session, false);
-        if standing != SessionStatus::Current {
+        let status = self.session_status(agent, heartbeat.session, false);
+        if status != SessionStatus::Current {
             self.count(Anomaly::OldSession);
             let kill = Vec::new();
-            return self.reply(from, Ok(HeartbeatReply { standing, kill }));
+            return self.reply(from, Ok(HeartbeatReply { status, kill }));
         }
         let well = heartbeat
             .metrics
@@ -399,7 +404,7 @@ impl Core {
             == Some(true);
         let news = self.agents.change(agent, |entry| {
             entry.heard_at = now;
-            // An older heartbeat than the newest reports says nothing that they did not.
+            // A heartbeat that is older than the newest reports adds nothing to them.
             (
                 heartbeat.clock > entry.reports_clock,
                 well && entry.record.agent.error.is_some(),
@@ -416,7 +421,7 @@ impl Core {
             Some(jobs) if is_news => self.reconcile_agent(agent, &jobs, now),
             Some(_) | None => Vec::new(),
         };
-        self.reply(from, Ok(HeartbeatReply { standing, kill }));
+        self.reply(from, Ok(HeartbeatReply { status, kill }));
     }
 
     /// The stream's sound is off or on.

@@ -1,5 +1,5 @@
-//! What clients ask, each answered once: reads from memory, changes of agents and metadata. New jobs are in `submit`,
-//! live commands in `control`, explanations in `explain`.
+//! Requests of clients, each answered once: reads from memory, changes of agents and metadata. New jobs are in
+//! `submit`, live commands in `control`, explanations in `explain`.
 
 use quintet_contract::api::{
     AgentPage, AgentReply, Done, DryRunReply, JobCursor, JobPage, JobReply, ListAgents, ListJobs,
@@ -26,10 +26,15 @@ const AGENT_BYTES: usize = 400;
 /// Most agents of one page.
 const AGENTS_PER_PAGE: usize = 500;
 /// Ended jobs that a UI starts with.
-const RECENT: usize = 1000;
+const RECENT_JOBS: usize = 1000;
 
 impl Core {
-    pub(super) fn asked(&mut self, question: Question, trace: Traceparent, now: Timestamp) {
+    pub(super) fn request_received(
+        &mut self,
+        question: Question,
+        trace: Traceparent,
+        now: Timestamp,
+    ) {
         match question {
             Question::Submit(from, submit) => self.submit_one(from, *submit, trace, now),
             Question::SubmitBatch(from, batch) => self.submit_batch(from, batch, &trace, now),
@@ -71,7 +76,7 @@ impl Core {
         let limit = list.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE) as usize;
         let recent = match list.scope {
             ListScope::All => None,
-            ListScope::Recent => self.order.iter().nth_back(RECENT - 1),
+            ListScope::Recent => self.order.iter().nth_back(RECENT_JOBS - 1),
         };
         let wanted = |cursor: &JobCursor, job: &Job| {
             list.status.is_none_or(|status| job.status == status)
@@ -109,10 +114,10 @@ impl Core {
         // A dry run makes no job; the id is only there to be complete.
         submit.job_id = submit.job_id.or_else(|| JobId::parse("dry-run").ok());
         let record = self.new_record(submit, None, now)?;
-        let asks = self.asks(&record.job);
-        let refused = self.refusals(&asks, &record.private.refusals, now);
+        let demand = self.demand(&record.job);
+        let refused = self.refusals(&demand, &record.private.refusals, now);
         let placement = self
-            .choose_for(&asks, &record.private.refusals, now)
+            .choose_for(&demand, &record.private.refusals, now)
             .map(|agent_id| Placement { agent_id });
         Ok(DryRunReply { placement, refused })
     }

@@ -1,8 +1,8 @@
-//! New jobs, and the keys that keep them single.
+//! Submission: new jobs, and the idempotency keys that keep them unique.
 //!
 //! A job with an idempotency key is stored only after its key was claimed in the bucket, where one claim wins over all
-//! schedulers there ever were. The claim carries the job, so that whichever part finds the key without the job can make it.
-//! Submissions of a key whose claim is on its way wait for it.
+//! schedulers there ever were. The claim carries the job, so that a scheduler that finds the key without the job can
+//! create it. Submissions of a key whose claim is in flight wait for it.
 
 use std::collections::HashMap;
 
@@ -26,10 +26,10 @@ use super::event::{Action, Claim, Traceparent};
 
 /// Most bytes of configuration, parameters and metadata together: a record must fit a message of the bus.
 const MAX_JOB_BYTES: usize = 512 * 1024;
-/// Who submitted a job whose submitter did not say.
+/// The submitter of a job without a named one.
 const ANONYMOUS: &str = "anonymous";
 
-/// Keys whose claims are on their way, and who waits for each.
+/// Keys whose claims are in flight, and the waiters for each.
 pub(super) type Claims = HashMap<IdempotencyKey, Vec<Waiting>>;
 
 /// A submission that waits for its key.
@@ -37,21 +37,21 @@ pub(super) type Claims = HashMap<IdempotencyKey, Vec<Waiting>>;
 pub(super) struct Waiting {
     record: JobRecord,
     strict: bool,
-    sink: Sink,
+    reply_to: ReplyTo,
 }
 
 /// Where the answer to one submission goes.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Sink {
+pub(super) enum ReplyTo {
     /// To its own request.
     Single(RequestId<SubmitReply>),
     /// Into a batch's answer.
-    Batch { gather: u64, index: usize },
+    Batch { pending_batch: u64, index: usize },
 }
 
 /// A batch whose answers come in one by one.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub(super) struct PendingBatch {
     to: RequestId<BatchReply>,
     results: Vec<BatchEntry>,
     open: usize,
@@ -67,7 +67,7 @@ impl Core {
         trace: Traceparent,
         now: Timestamp,
     ) {
-        self.submit(submit, Sink::Single(from), trace, now);
+        self.submit(submit, ReplyTo::Single(from), trace, now);
     }
 
     pub(super) fn submit_batch(
@@ -87,46 +87,54 @@ impl Core {
             let results = Vec::new();
             return self.reply(from, Ok(BatchReply { results }));
         }
-        let gather = self.next_gather;
+        let pending_batch = self.next_gather;
         self.next_gather += 1;
         let nothing = BatchEntry {
             accepted: None,
             refused: None,
         };
-        self.gathers.insert(
-            gather,
-            Gather {
+        self.pending_batches.insert(
+            pending_batch,
+            PendingBatch {
                 to: from,
                 results: vec![nothing; count],
                 open: count,
             },
         );
         for (index, submit) in batch.jobs.into_iter().enumerate() {
-            self.submit(submit, Sink::Batch { gather, index }, trace.clone(), now);
+            self.submit(
+                submit,
+                ReplyTo::Batch {
+                    pending_batch,
+                    index,
+                },
+                trace.clone(),
+                now,
+            );
         }
     }
 
-    fn submit(&mut self, submit: SubmitJob, sink: Sink, trace: Traceparent, now: Timestamp) {
+    fn submit(&mut self, submit: SubmitJob, reply_to: ReplyTo, trace: Traceparent, now: Timestamp) {
         let strict = submit.strict;
         let record = match self.new_record(submit, trace, now) {
             Ok(record) => record,
-            Err(error) => return self.complete_submission(sink, Err(error)),
+            Err(error) => return self.complete_submission(reply_to, Err(error)),
         };
         if let Some(known) = self.jobs.get(&record.job.id) {
             // The same request again: its first answer was lost.
             let job = known.job.clone();
-            return self.complete_submission(sink, Ok(SubmitReply { job, created: true }));
+            return self.complete_submission(reply_to, Ok(SubmitReply { job, created: true }));
         }
         let Some(key) = record.job.idempotency_key.clone() else {
-            return self.admit(record, sink, now);
+            return self.admit(record, reply_to, now);
         };
         if let Some(id) = self.keys.get(&key).cloned() {
-            return self.known(&id, &record, strict, sink);
+            return self.known(&id, &record, strict, reply_to);
         }
         let waiting = Waiting {
             record,
             strict,
-            sink,
+            reply_to,
         };
         if let Some(queue) = self.claims.get_mut(&key) {
             return queue.push(waiting);
@@ -149,7 +157,7 @@ impl Core {
         });
     }
 
-    /// A claim was decided, and with it everybody who waited for it.
+    /// A claim was decided, and with it every waiter for it.
     pub(super) fn key_claimed(&mut self, key: &IdempotencyKey, outcome: Claim, now: Timestamp) {
         let Some(mut waiting) = self.claims.remove(key) else {
             return;
@@ -160,16 +168,18 @@ impl Core {
         match outcome {
             Claim::Created(revision) => {
                 let Waiting {
-                    mut record, sink, ..
+                    mut record,
+                    reply_to,
+                    ..
                 } = waiting.remove(0);
                 let id = record.job.id.clone();
                 record.private.key_revision = Some(revision);
-                self.admit(record, sink, now);
+                self.admit(record, reply_to, now);
                 self.answer_waiting(&id, waiting);
             }
             Claim::Failed(error) => {
-                for Waiting { sink, .. } in waiting {
-                    self.complete_submission(sink, Err(error.clone()));
+                for Waiting { reply_to, .. } in waiting {
+                    self.complete_submission(reply_to, Err(error.clone()));
                 }
             }
             Claim::Taken {
@@ -180,7 +190,7 @@ impl Core {
                 for Waiting {
                     record: wanted,
                     strict,
-                    sink,
+                    reply_to,
                 } in waiting
                 {
                     let outcome =
@@ -188,7 +198,7 @@ impl Core {
                             job: (*job).clone(),
                             created: false,
                         });
-                    self.complete_submission(sink, outcome);
+                    self.complete_submission(reply_to, outcome);
                 }
             }
             Claim::Taken {
@@ -200,11 +210,11 @@ impl Core {
                     self.keys.insert(key.clone(), record.job_id.clone());
                     self.answer_waiting(&record.job_id, waiting);
                 } else if record.ended {
-                    // The job has expired, and its key with it: the next in line begins anew.
+                    // The job has expired, and its key with it: the next in line starts again.
                     self.claim(key, &waiting[0].record, revision);
                     self.claims.insert(key.clone(), waiting);
                 } else {
-                    // Whoever claimed the key died before it stored the job.
+                    // The scheduler that claimed the key died before it stored the job.
                     let mut first = record.first.clone();
                     first.private.key_revision = Some(revision);
                     self.store_new(first, now);
@@ -218,15 +228,15 @@ impl Core {
         for Waiting {
             record,
             strict,
-            sink,
+            reply_to,
         } in waiting
         {
-            self.known(id, &record, strict, sink);
+            self.known(id, &record, strict, reply_to);
         }
     }
 
     /// The key stands for this job already.
-    fn known(&mut self, id: &JobId, wanted: &JobRecord, strict: bool, sink: Sink) {
+    fn known(&mut self, id: &JobId, wanted: &JobRecord, strict: bool, reply_to: ReplyTo) {
         let Some(known) = self.jobs.get(id) else {
             return;
         };
@@ -235,13 +245,13 @@ impl Core {
             job: known.job.clone(),
             created,
         });
-        self.complete_submission(sink, outcome);
+        self.complete_submission(reply_to, outcome);
     }
 
-    fn admit(&mut self, record: JobRecord, sink: Sink, now: Timestamp) {
+    fn admit(&mut self, record: JobRecord, reply_to: ReplyTo, now: Timestamp) {
         let job = record.job.clone();
         self.store_new(record, now);
-        self.complete_submission(sink, Ok(SubmitReply { job, created: true }));
+        self.complete_submission(reply_to, Ok(SubmitReply { job, created: true }));
     }
 
     fn store_new(&mut self, record: JobRecord, now: Timestamp) {
@@ -252,14 +262,20 @@ impl Core {
         self.arm(&id);
     }
 
-    fn complete_submission(&mut self, sink: Sink, outcome: Outcome) {
-        match (sink, outcome) {
-            (Sink::Single(to), outcome) => self.reply(to, outcome),
-            (Sink::Batch { gather: id, index }, outcome) => {
-                let Some(gather) = self.gathers.get_mut(&id) else {
+    fn complete_submission(&mut self, reply_to: ReplyTo, outcome: Outcome) {
+        match (reply_to, outcome) {
+            (ReplyTo::Single(to), outcome) => self.reply(to, outcome),
+            (
+                ReplyTo::Batch {
+                    pending_batch: id,
+                    index,
+                },
+                outcome,
+            ) => {
+                let Some(pending_batch) = self.pending_batches.get_mut(&id) else {
                     return;
                 };
-                gather.results[index] = match outcome {
+                pending_batch.results[index] = match outcome {
                     Ok(accepted) => BatchEntry {
                         accepted: Some(accepted),
                         refused: None,
@@ -269,9 +285,9 @@ impl Core {
                         refused: Some(refused),
                     },
                 };
-                gather.open -= 1;
-                if gather.open == 0
-                    && let Some(Gather { to, results, .. }) = self.gathers.remove(&id)
+                pending_batch.open -= 1;
+                if pending_batch.open == 0
+                    && let Some(PendingBatch { to, results, .. }) = self.pending_batches.remove(&id)
                 {
                     self.reply(to, Ok(BatchReply { results }));
                 }
@@ -416,7 +432,7 @@ fn same_request(known: &JobRecord, wanted: &JobRecord, strict: bool) -> Result<(
     Err(ErrorReply::new(ErrorCode::IdempotencyMismatch, text).with("jobId", known.job.id.as_str()))
 }
 
-/// What makes two requests the same: everything but who sends it and under which id. Objects are written with sorted
+/// What makes two requests the same: everything but the sender and the id. Objects are written with sorted
 /// fields, so their order in the request does not matter.
 fn digest(submit: &SubmitJob) -> String {
     let essence = SubmitJob {

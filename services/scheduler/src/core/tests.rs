@@ -165,10 +165,10 @@ impl Pool {
         }
     }
 
-    fn ask<R>(&mut self, question: impl FnOnce(RequestId<R>) -> Question) -> Option<Answer> {
+    fn query<R>(&mut self, question: impl FnOnce(RequestId<R>) -> Question) -> Option<Answer> {
         let from = self.request();
         let question = question(from);
-        self.step(Event::Asked {
+        self.step(Event::RequestReceived {
             question,
             traceparent: None,
         });
@@ -177,7 +177,7 @@ impl Pool {
 
     fn submit(&mut self, submit: SubmitJob) -> Result<SubmitReply, ErrorReply> {
         match self
-            .ask(|from| Question::Submit(from, Box::new(submit)))
+            .query(|from| Question::Submit(from, Box::new(submit)))
             .unwrap()
         {
             Answer::Submitted(reply) => Ok(*reply),
@@ -303,7 +303,7 @@ impl Pool {
     }
 
     fn stop(&mut self, id: &str) {
-        self.ask(|from| Question::Stop(from, JobRef { id: job(id) }));
+        self.query(|from| Question::Stop(from, JobRef { id: job(id) }));
     }
 
     fn job(&self, id: &str) -> &Job {
@@ -341,16 +341,16 @@ impl Pool {
         offers
     }
 
-    fn take_commands(&mut self) -> Vec<(AgentId, AgentCommand, Option<AskId>)> {
+    fn take_commands(&mut self) -> Vec<(AgentId, AgentCommand, Option<CommandId>)> {
         let mut commands = Vec::new();
         self.effects.then.retain(|effect| match effect {
             Action::Command {
                 agent,
                 command,
-                ask,
+                command_id,
                 ..
             } => {
-                commands.push((agent.clone(), command.clone(), *ask));
+                commands.push((agent.clone(), command.clone(), *command_id));
                 false
             }
             _ => true,
@@ -451,7 +451,7 @@ fn the_least_loaded_agent_then_the_least_recently_used_is_chosen() {
 }
 
 #[test]
-fn higher_priority_first_then_older_and_nobody_is_blocked_by_what_cannot_be_served() {
+fn higher_priority_first_then_older_and_no_job_is_blocked_by_one_that_cannot_be_served() {
     let mut pool = Pool::new();
     let with = |id: &str, priority: i32, tags: Value| SubmitJob {
         priority: Some(priority),
@@ -641,7 +641,7 @@ fn a_lost_agent_leaves_its_jobs_unknown_and_gets_them_back_when_it_returns() {
         (Unknown, AgentState::Offline)
     );
     assert_eq!(
-        pool.heartbeat("a", 1, None).standing,
+        pool.heartbeat("a", 1, None).status,
         SessionStatus::HelloRequired
     );
     pool.stop("j");
@@ -688,7 +688,7 @@ fn a_job_that_may_be_restarted_is_given_away_only_after_the_fence_has_fallen() {
         (Assigned, Attempt(2))
     );
     assert_eq!(pool.job("j").agent_id, Some(agent("b")));
-    // The old agent is back and still runs the old attempt: it is told to kill it.
+    // The old agent is back and still runs the old attempt: it is commanded to kill it.
     let reply = pool.join("a", 2, json!({}), &[("j", 1, Running)]);
     assert_eq!(
         reply.kill,
@@ -775,7 +775,7 @@ fn a_failure_is_tried_again_with_growing_waits_up_to_the_limit() {
 fn a_drained_agent_gets_nothing_and_keeps_the_flag_over_reconnects_and_restarts() {
     let mut pool = Pool::with_agent("a");
     pool.run("a", 1, submission("j"));
-    pool.ask(|from| {
+    pool.query(|from| {
         Question::Drain(
             from,
             DrainAgent {
@@ -797,7 +797,7 @@ fn a_drained_agent_gets_nothing_and_keeps_the_flag_over_reconnects_and_restarts(
     );
     pool.ended("a", 2, "j", Stopped);
     assert_eq!(pool.state("a"), AgentState::Idle);
-    pool.ask(|from| {
+    pool.query(|from| {
         Question::Drain(
             from,
             DrainAgent {
@@ -814,7 +814,7 @@ fn a_drained_agent_gets_nothing_and_keeps_the_flag_over_reconnects_and_restarts(
 }
 
 #[test]
-fn a_new_leader_offers_and_stops_again_and_declares_nobody_lost_before_it_has_listened() {
+fn a_new_leader_offers_and_stops_again_and_declares_no_agent_lost_before_it_has_listened() {
     let mut pool = Pool::with_agent("a");
     pool.run("a", 1, submission("running"));
     pool.submit(submission("offered")).unwrap();
@@ -850,20 +850,14 @@ fn a_former_session_is_not_listened_to() {
         pool.take_commands().as_slice(),
         [(_, AgentCommand::Replaced { current }, None)] if *current == session(2)
     ));
+    assert_eq!(pool.heartbeat("a", 1, None).status, SessionStatus::Replaced);
     assert_eq!(
-        pool.heartbeat("a", 1, None).standing,
+        pool.deliver("a", late_hello).status,
         SessionStatus::Replaced
     );
+    assert_eq!(pool.heartbeat("a", 2, None).status, SessionStatus::Current);
     assert_eq!(
-        pool.deliver("a", late_hello).standing,
-        SessionStatus::Replaced
-    );
-    assert_eq!(
-        pool.heartbeat("a", 2, None).standing,
-        SessionStatus::Current
-    );
-    assert_eq!(
-        pool.heartbeat("stranger", 3, None).standing,
+        pool.heartbeat("stranger", 3, None).status,
         SessionStatus::HelloRequired
     );
 }
@@ -912,7 +906,7 @@ fn an_agent_that_was_restarted_and_takes_the_old_offer_again_does_not_run_it_twi
                     ..submission("j")
                 },
             );
-            // A new process reads its queue before it says hello, and the offer is still good.
+            // A new process reads its queue before it sends hello, and the offer is still good.
             let kill = match by {
                 "hello" => pool.join("a", 2, json!({}), &[("j", 1, Accepted)]),
                 _ => {
@@ -955,7 +949,7 @@ fn a_job_that_two_heartbeats_leave_out_is_lost() {
 }
 
 #[test]
-fn a_job_that_nobody_knows_is_recorded() {
+fn an_unknown_job_is_recorded() {
     let mut pool = Pool::new();
     pool.join("a", 1, json!({}), &[("theirs", 1, Running)]);
     assert_eq!(
@@ -979,7 +973,7 @@ fn one_key_is_one_job_however_many_ask_at_once() {
         .map(|id| {
             let from = pool.request();
             let question = Question::Submit(from, Box::new(keyed(id)));
-            pool.step(Event::Asked {
+            pool.step(Event::RequestReceived {
                 question,
                 traceparent: None,
             });
@@ -991,7 +985,7 @@ fn one_key_is_one_job_however_many_ask_at_once() {
     let (key, record, _) = claims.into_iter().next().unwrap();
     assert!(
         asking.iter().all(|from| pool.answer_to(*from).is_none()),
-        "nobody is answered before the key is ours"
+        "no request is answered before the key is ours"
     );
     pool.step(Event::KeyClaimed {
         key: key.clone(),
@@ -1013,11 +1007,11 @@ fn one_key_is_one_job_however_many_ask_at_once() {
         ]
     );
 
-    // Another leader, which never heard of the job: the claim of the first brings it back.
+    // Another leader, which never saw the job: the claim of the first brings it back.
     let mut other = Pool::new();
     let from = other.request();
     let question = Question::Submit(from, Box::new(keyed("four")));
-    other.step(Event::Asked {
+    other.step(Event::RequestReceived {
         question,
         traceparent: None,
     });
@@ -1041,7 +1035,7 @@ fn a_key_with_another_request_is_refused_only_when_strict() {
         inline_config: Some(object(json!({"durationMs": seconds}))),
         ..submission(id)
     };
-    pool.ask(|from| Question::Submit(from, Box::new(keyed("one", 1))));
+    pool.query(|from| Question::Submit(from, Box::new(keyed("one", 1))));
     let (key, ..) = pool.take_claims().remove(0);
     pool.step(Event::KeyClaimed {
         key,
@@ -1058,7 +1052,7 @@ fn a_key_with_another_request_is_refused_only_when_strict() {
     );
     let same = SubmitJob {
         strict: true,
-        requested_by: Some("somebody".to_owned()),
+        requested_by: Some("someone".to_owned()),
         ..keyed("four", 1)
     };
     assert_eq!(pool.submit(same).unwrap().job.id, job("one"));
@@ -1074,7 +1068,7 @@ fn a_batch_is_answered_in_its_order_and_one_bad_entry_harms_no_other() {
     let batch = SubmitBatch {
         jobs: vec![submission("1"), bad, submission("2")],
     };
-    let Some(Answer::Batch(reply)) = pool.ask(|from| Question::SubmitBatch(from, batch)) else {
+    let Some(Answer::Batch(reply)) = pool.query(|from| Question::SubmitBatch(from, batch)) else {
         panic!()
     };
     let results = reply.results;
@@ -1129,7 +1123,7 @@ fn templates_are_resolved_when_the_job_is_placed() {
         (ErrorCode::ValidationFailed, Some("ms"))
     );
     pool.submit(of("j", json!({"ms": 5}))).unwrap();
-    assert_eq!(pool.status("j"), Pending, "the template asks for a tag");
+    assert_eq!(pool.status("j"), Pending, "the template demand for a tag");
     pool.join("b", 2, json!({"tags": ["gpu"]}), &[]);
     let (to, offer) = pool.take_offers().remove(0);
     assert_eq!(
@@ -1157,28 +1151,31 @@ fn live_commands_go_to_the_agent_and_mute_follows_its_answer() {
         other => panic!("{other:?}"),
     };
     assert_eq!(
-        refused(pool.ask(command("mute"))).error,
+        refused(pool.query(command("mute"))).error,
         "Agent not available"
     );
     pool.accept("a", 1, "j");
-    let error = refused(pool.ask(command("dance")));
+    let error = refused(pool.query(command("dance")));
     assert_eq!(
         (error.code, &error.details["commands"]),
         (ErrorCode::UnknownCommand, &json!(["mute", "unmute"]))
     );
     let from = pool.request();
-    pool.step(Event::Asked {
+    pool.step(Event::RequestReceived {
         question: command("mute")(from),
         traceparent: None,
     });
-    let ask = pool.take_commands()[0].2.unwrap();
+    let command_id = pool.take_commands()[0].2.unwrap();
     pool.pass(Duration::from_secs(1));
     assert!(matches!(pool.answer_to(from), Some(Answer::Control(reply)) if reply.answer.is_none()));
     assert_eq!(pool.job("j").stream_metadata, None);
     let outcome = Ok(CommandReply {
         answer: object(json!({"success": true})),
     });
-    pool.step(Event::CommandAnswered { ask, outcome });
+    pool.step(Event::CommandAnswered {
+        command_id,
+        outcome,
+    });
     assert_eq!(
         pool.job("j").stream_metadata.clone().unwrap()["isMuted"],
         true
@@ -1207,7 +1204,7 @@ fn a_record_names_what_caused_the_job_and_the_trace_that_made_it() {
     };
     let from = pool.request();
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    pool.step(Event::Asked {
+    pool.step(Event::RequestReceived {
         question: Question::Submit(from, Box::new(submit)),
         traceparent: Some(format!("00-{trace}-00f067aa0ba902b7-01")),
     });
@@ -1226,7 +1223,7 @@ fn metadata_is_merged_checked_and_bounded() {
     let mut pool = Pool::new();
     pool.submit(submission("j")).unwrap();
     let mut patch = |metadata: Value| {
-        pool.ask(|from| {
+        pool.query(|from| {
             Question::Metadata(
                 from,
                 PatchMetadata {
@@ -1263,7 +1260,7 @@ fn an_explanation_names_the_gate_that_is_nearest_to_opening() {
     };
     pool.submit(wants("gpu")).unwrap();
     let gate = |pool: &mut Pool| match pool
-        .ask(|from| Question::Explain(from, JobRef { id: job("j") }))
+        .query(|from| Question::Explain(from, JobRef { id: job("j") }))
         .unwrap()
     {
         Answer::Explanation(explanation) => (explanation.gate, explanation.agents),
@@ -1283,7 +1280,7 @@ fn an_explanation_names_the_gate_that_is_nearest_to_opening() {
         &[("other", 1, Running)],
     );
     assert_eq!(gate(&mut pool).0, Gate::NoFreeSlot);
-    pool.ask(|from| {
+    pool.query(|from| {
         Question::Drain(
             from,
             DrainAgent {
@@ -1316,7 +1313,7 @@ fn lists_are_paged_in_the_order_of_creation() {
             after: after.take(),
             ..ListJobs::default()
         };
-        let Some(Answer::Jobs(page)) = pool.ask(|from| Question::List(from, list)) else {
+        let Some(Answer::Jobs(page)) = pool.query(|from| Question::List(from, list)) else {
             panic!()
         };
         seen.extend(page.jobs.iter().map(|job| job.id.to_string()));
@@ -1333,12 +1330,12 @@ fn only_an_offline_agent_can_be_forgotten() {
     let mut pool = Pool::with_agent("a");
     let forget = || |from| Question::Forget(from, AgentRef { id: agent("a") });
     assert!(
-        matches!(pool.ask(forget()), Some(Answer::Refused(error)) if error.code == ErrorCode::AgentOnline)
+        matches!(pool.query(forget()), Some(Answer::Refused(error)) if error.code == ErrorCode::AgentOnline)
     );
     pool.pass(Duration::from_secs(12));
-    assert!(matches!(pool.ask(forget()), Some(Answer::Done(_))));
+    assert!(matches!(pool.query(forget()), Some(Answer::Done(_))));
     let Some(Answer::Agents(page)) =
-        pool.ask(|from| Question::ListAgents(from, ListAgents::default()))
+        pool.query(|from| Question::ListAgents(from, ListAgents::default()))
     else {
         panic!()
     };
@@ -1357,7 +1354,7 @@ fn an_ended_job_is_forgotten_when_its_time_is_over() {
 }
 
 #[derive(Clone, Debug)]
-enum Move {
+enum Operation {
     Submit(u8, bool),
     Stop(u8),
     Accept(u8, u8),
@@ -1370,34 +1367,34 @@ enum Move {
     Restart,
 }
 
-fn moves() -> impl Strategy<Value = Move> {
+fn operations() -> impl Strategy<Value = Operation> {
     let status = prop::sample::select(vec![Starting, Running, Stopping, Stopped, Failed]);
     prop_oneof![
-        3 => (0..6_u8, any::<bool>()).prop_map(|(job, again)| Move::Submit(job, again)),
-        1 => (0..6_u8).prop_map(Move::Stop),
-        4 => (0..2_u8, 0..6_u8).prop_map(|(agent, job)| Move::Accept(agent, job)),
-        1 => (0..2_u8, 0..6_u8).prop_map(|(agent, job)| Move::Refuse(agent, job)),
-        4 => (0..2_u8, 0..6_u8, status).prop_map(|(agent, job, status)| Move::Update(agent, job, status)),
-        2 => (0..2_u8, 0..3_u8).prop_map(|(agent, session)| Move::Join(agent, session)),
-        1 => (0..2_u8).prop_map(Move::Leave),
-        1 => (0..2_u8, any::<bool>()).prop_map(|(agent, drain)| Move::Drain(agent, drain)),
-        2 => (0..12_000_u16).prop_map(Move::Pass),
-        1 => Just(Move::Restart),
+        3 => (0..6_u8, any::<bool>()).prop_map(|(job, again)| Operation::Submit(job, again)),
+        1 => (0..6_u8).prop_map(Operation::Stop),
+        4 => (0..2_u8, 0..6_u8).prop_map(|(agent, job)| Operation::Accept(agent, job)),
+        1 => (0..2_u8, 0..6_u8).prop_map(|(agent, job)| Operation::Refuse(agent, job)),
+        4 => (0..2_u8, 0..6_u8, status).prop_map(|(agent, job, status)| Operation::Update(agent, job, status)),
+        2 => (0..2_u8, 0..3_u8).prop_map(|(agent, session)| Operation::Join(agent, session)),
+        1 => (0..2_u8).prop_map(Operation::Leave),
+        1 => (0..2_u8, any::<bool>()).prop_map(|(agent, drain)| Operation::Drain(agent, drain)),
+        2 => (0..12_000_u16).prop_map(Operation::Pass),
+        1 => Just(Operation::Restart),
     ]
 }
 
 impl Pool {
-    fn play(&mut self, step: Move, sessions: &mut [u128; 2]) {
+    fn play(&mut self, step: Operation, sessions: &mut [u128; 2]) {
         let name = |agent: u8| if agent == 0 { "a" } else { "b" };
         let report = |id: u8| job(&id.to_string());
         match step {
-            Move::Submit(id, again) => {
+            Operation::Submit(id, again) => {
                 let policy = if again {
                     RestartPolicy::OnFailure
                 } else {
                     RestartPolicy::Never
                 };
-                // Not everybody can serve every job.
+                // Not every agent can serve every job.
                 let tags: &[&str] = if id < 3 { &[] } else { &["gpu"] };
                 let requirements = serde_json::from_value(json!({"tags": tags})).unwrap();
                 let submit = SubmitJob {
@@ -1405,11 +1402,11 @@ impl Pool {
                     requirements: Some(requirements),
                     ..submission(&id.to_string())
                 };
-                self.ask(|from| Question::Submit(from, Box::new(submit)));
+                self.query(|from| Question::Submit(from, Box::new(submit)));
             }
-            Move::Stop(id) => self.stop(&id.to_string()),
-            Move::Accept(agent, id) | Move::Refuse(agent, id) => {
-                let accepted = matches!(step, Move::Accept(..));
+            Operation::Stop(id) => self.stop(&id.to_string()),
+            Operation::Accept(agent, id) | Operation::Refuse(agent, id) => {
+                let accepted = matches!(step, Operation::Accept(..));
                 let ack = AgentReport::AssignAck {
                     job_id: report(id),
                     attempt: None,
@@ -1418,7 +1415,7 @@ impl Pool {
                 };
                 self.report(name(agent), sessions[usize::from(agent)], vec![ack]);
             }
-            Move::Update(agent, id, status) => {
+            Operation::Update(agent, id, status) => {
                 let news = AgentReport::JobUpdate {
                     job_id: report(id),
                     attempt: None,
@@ -1426,21 +1423,21 @@ impl Pool {
                 };
                 self.report(name(agent), sessions[usize::from(agent)], vec![news]);
             }
-            Move::Join(agent, number) => {
+            Operation::Join(agent, number) => {
                 let session =
                     u128::from(agent) * 1000 + u128::from(number) + u128::from(self.clocks) + 1;
                 sessions[usize::from(agent)] = session;
                 let tags: &[&str] = if number == 0 { &[] } else { &["gpu"] };
                 self.join(name(agent), session, json!({"slots": 2, "tags": tags}), &[]);
             }
-            Move::Leave(agent) => {
+            Operation::Leave(agent) => {
                 let bye = AgentReport::Goodbye {
                     reason: "test".to_owned(),
                 };
                 self.report(name(agent), sessions[usize::from(agent)], vec![bye]);
             }
-            Move::Drain(id, drain) => {
-                self.ask(|from| {
+            Operation::Drain(id, drain) => {
+                self.query(|from| {
                     Question::Drain(
                         from,
                         DrainAgent {
@@ -1450,8 +1447,8 @@ impl Pool {
                     )
                 });
             }
-            Move::Pass(millis) => self.pass(Duration::from_millis(u64::from(millis))),
-            Move::Restart => {
+            Operation::Pass(millis) => self.pass(Duration::from_millis(u64::from(millis))),
+            Operation::Restart => {
                 let (clocks, requests) = (self.clocks, self.requests);
                 *self = Self {
                     clocks,
@@ -1487,10 +1484,10 @@ impl Pool {
         }
         for id in self.core.queue.ids() {
             let record = &self.core.jobs[id];
-            let asks = self.core.asks(&record.job);
+            let demand = self.core.demand(&record.job);
             let served = self
                 .core
-                .choose_for(&asks, &record.private.refusals, self.now);
+                .choose_for(&demand, &record.private.refusals, self.now);
             assert_eq!(served, None, "{id} waits although it could be served");
         }
         for (id, entry) in self.core.agents.iter() {
@@ -1527,7 +1524,7 @@ fn a_job_whose_first_record_is_rejected_is_refused_and_forgotten_and_nothing_els
     pool.run("a", 1, submission("runs"));
     pool.effects = Effects::default();
     let from = pool.request();
-    pool.step(Event::Asked {
+    pool.step(Event::RequestReceived {
         question: Question::Submit(from, Box::new(submission("large"))),
         traceparent: None,
     });
@@ -1577,7 +1574,7 @@ fn of_a_batch_the_rejected_job_alone_is_refused() {
     let mut pool = Pool::with_agent("a");
     pool.effects = Effects::default();
     let from = pool.request();
-    pool.step(Event::Asked {
+    pool.step(Event::RequestReceived {
         question: Question::SubmitBatch(
             from,
             SubmitBatch {
@@ -1606,7 +1603,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_sequence_of_events_breaks_the_rules(steps in prop::collection::vec(moves(), 1..80)) {
+    fn no_sequence_of_events_breaks_the_rules(steps in prop::collection::vec(operations(), 1..80)) {
         let mut pool = Pool::new();
         let mut sessions = [1, 1001];
         pool.join("a", 1, json!({"slots": 2}), &[]);

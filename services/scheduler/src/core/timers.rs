@@ -1,24 +1,24 @@
-//! What has to be looked at when. A timer is a reminder, not an order: whichever part is woken looks at the records
-//! and decides anew, so that a timer which is no longer true does no harm and none is ever taken back.
+//! Timers: what has to be checked when. A timer is a reminder, not an order: the step that it wakes checks the records
+//! and decides again, so that a timer which is no longer true does no harm and none is ever taken back.
 
 use std::collections::BTreeSet;
 
 use quintet_contract::id::{AgentId, JobId};
 use quintet_contract::time::Timestamp;
 
-use super::event::AskId;
+use super::event::CommandId;
 
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// Was this agent heard of in time?
+    /// Was this agent seen in time?
     Silence(AgentId),
     /// Store how this agent is shown.
     Show(AgentId),
     /// Whatever this job waits for: its time, a backoff, an answer, a stop, a kill, a lost agent, its expiry.
     Job(JobId),
-    /// Nobody waits longer for the answer to this command.
-    Ask(AskId),
+    /// The answer to this command is overdue.
+    Command(CommandId),
 }
 
 /// All reminders in order of time.

@@ -1,7 +1,7 @@
-//! Where programs work: a folder per attempt, with what the program is given in files beside it.
+//! Work folders of programs: one per attempt, with what the program is given in files beside it.
 //!
 //! ```text
-//!   <work_dir>/<worker>/lock                    held while the worker lives
+//!   <work_dir>/<worker>/lock                    held while the worker runs
 //!   <work_dir>/<worker>/<number>/input_spec.json ..  what the program is given
 //!   <work_dir>/<worker>/<number>/work/          where it starts
 //! ```
@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use crate::handler::TaskContext;
 
-/// The file that says whether a worker lives.
+/// The file whose lock shows whether a worker runs.
 const LOCK: &str = "lock";
 /// Longest name of a worker's folder; file systems take 255 bytes.
 const MAX_NAME: usize = 200;
@@ -75,7 +75,7 @@ impl Root {
     ) -> io::Result<Folder> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(number.to_string());
-        debug!(run = %task.run_id(), node = %task.node_id(), path = %path.display(), "makes a folder");
+        debug!(run = %task.run_id(), node = %task.node_id(), path = %path.display(), "creating a folder");
         let mut folder = Folder {
             path,
             files: Vec::new(),
@@ -95,13 +95,13 @@ impl Drop for Root {
     }
 }
 
-/// Removes the folder of a worker whose lock nobody holds.
+/// Removes the folder of a worker whose lock is free.
 fn clear(folder: &Path) {
     let Ok(lock) = File::open(folder.join(LOCK)) else {
         return;
     };
     if lock.try_lock().is_ok() {
-        info!(folder = %folder.display(), "removes what a worker that is gone left behind");
+        info!(folder = %folder.display(), "removing the folder of a worker that is gone");
         let _ = std::fs::remove_dir_all(folder);
     }
 }

@@ -1,6 +1,6 @@
 //! Programs: the handler of nodes of kind `command`.
 //!
-//! One program is one process group in a fresh folder. It is told to end by SIGTERM, and killed after the grace; what it
+//! One program is one process group in a fresh folder. It is stopped by SIGTERM, and killed after the grace; what it
 //! leaves behind is killed with its group, and the folder is removed. What it prints is read by `output`.
 
 mod folder;
@@ -22,7 +22,7 @@ use crate::config::RunWorkerConfig;
 use crate::error::Error;
 use crate::handler::{Handler, TaskContext, TaskFailure};
 use folder::{Folder, Root};
-use output::{LastWords, Readers};
+use output::{LastOutput, Readers};
 
 /// Starts programs.
 #[derive(Debug)]
@@ -75,8 +75,8 @@ impl CommandHandler {
         started.map_err(|error| TaskFailure::new(format!("cannot start {program}: {error}")))
     }
 
-    /// Waits for the end; a program that is to be stopped is told so, and killed when it does not obey.
-    async fn tend(
+    /// Waits for the end; a program that is to be stopped gets SIGTERM, and is killed when it does not end.
+    async fn supervise(
         &self,
         task: &TaskContext,
         child: &mut Child,
@@ -115,7 +115,7 @@ impl Handler for CommandHandler {
         let done = async {
             let Started { mut child, group } = self.start(&task, &folder, &input).await?;
             let readers = Readers::of(&mut child, &task);
-            let status = self.tend(&task, &mut child, &group).await;
+            let status = self.supervise(&task, &mut child, &group).await;
             // Before the last output is read: what the program left behind may hold its pipes open.
             drop(group);
             judge(status, readers.finish(&task).await)
@@ -127,7 +127,7 @@ impl Handler for CommandHandler {
 }
 
 /// What the end of a program means.
-fn judge(status: std::io::Result<ExitStatus>, last: LastWords) -> Result<JsonObject, TaskFailure> {
+fn judge(status: std::io::Result<ExitStatus>, last: LastOutput) -> Result<JsonObject, TaskFailure> {
     let status = match status {
         Ok(status) => status,
         Err(error) => {
@@ -153,7 +153,7 @@ fn judge(status: std::io::Result<ExitStatus>, last: LastWords) -> Result<JsonObj
     };
     let error = match (last.error, last.stderr) {
         (Some(error), _) => error,
-        (None, Some(line)) => format!("{how}; it last said: {line}"),
+        (None, Some(line)) => format!("{how}; its last line: {line}"),
         (None, None) => how,
     };
     Err(TaskFailure {
@@ -166,29 +166,29 @@ fn judge(status: std::io::Result<ExitStatus>, last: LastWords) -> Result<JsonObj
 mod tests {
     use super::*;
 
-    fn failure(raw: i32, last: LastWords) -> (String, bool) {
+    fn failure(raw: i32, last: LastOutput) -> (String, bool) {
         let failure = judge(Ok(ExitStatus::from_raw(raw)), last).unwrap_err();
         (failure.error, failure.retryable)
     }
 
     #[test]
-    fn the_end_of_a_program_says_what_it_means() {
-        assert!(judge(Ok(ExitStatus::from_raw(0)), LastWords::default()).is_ok());
-        let last = || LastWords {
+    fn the_end_of_a_program_decides_the_outcome() {
+        assert!(judge(Ok(ExitStatus::from_raw(0)), LastOutput::default()).is_ok());
+        let last = || LastOutput {
             stderr: Some("no disk".to_owned()),
-            ..LastWords::default()
+            ..LastOutput::default()
         };
-        let text = "the program exited with status 1; it last said: no disk".to_owned();
+        let text = "the program exited with status 1; its last line: no disk".to_owned();
         assert_eq!(failure(1 << 8, last()), (text, false));
         let text = "the program exited with status 3".to_owned();
-        assert_eq!(failure(3 << 8, LastWords::default()), (text, true));
+        assert_eq!(failure(3 << 8, LastOutput::default()), (text, true));
         let text = "the program was killed by signal 9".to_owned();
-        assert_eq!(failure(9, LastWords::default()), (text, false));
+        assert_eq!(failure(9, LastOutput::default()), (text, false));
     }
 
     #[test]
-    fn an_error_that_the_program_said_is_stronger_than_its_exit_code() {
-        let last = LastWords {
+    fn an_error_event_of_the_program_overrides_its_exit_code() {
+        let last = LastOutput {
             error: Some("the disk is full".to_owned()),
             retryable: Some(true),
             stderr: Some("trace".to_owned()),

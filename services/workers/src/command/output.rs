@@ -1,4 +1,4 @@
-//! Reading what a program prints: events and lines, in their order, in bounded memory.
+//! Output of a program: events and lines, in their order, in bounded memory.
 //!
 //! A line of output is dropped when there is no room for it. An event never is: the reader waits, and with it a program
 //! that prints more than is stored.
@@ -22,16 +22,16 @@ const CHUNK: usize = 64 * 1024;
 /// Longest line of standard error, or line error, that a failure repeats.
 const LAST_LINE_BYTES: usize = 500;
 /// How long pipes are read after the end: a process that left the group may hold them open.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PIPE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a failure says of a program.
+/// The description of a program's failure.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LastWords {
+pub(super) struct LastOutput {
     /// The message of its last `error` event.
     pub(super) error: Option<String>,
     /// Whether that line that another attempt may help.
     pub(super) retryable: Option<bool>,
-    /// Its last line of standard error that says anything.
+    /// Its last line of standard error that is not empty.
     pub(super) stderr: Option<String>,
 }
 
@@ -44,10 +44,10 @@ pub(super) struct Readers {
 }
 
 #[derive(Clone, Default)]
-struct Last(Arc<Mutex<LastWords>>);
+struct Last(Arc<Mutex<LastOutput>>);
 
 impl Last {
-    fn words(&self) -> MutexGuard<'_, LastWords> {
+    fn lock(&self) -> MutexGuard<'_, LastOutput> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -61,13 +61,13 @@ impl Readers {
         };
         let (last, enough) = (readers.last.clone(), readers.enough.clone());
         if let Some(pipe) = child.stdout.take() {
-            let teller = Teller {
+            let forwarder = EventForwarder {
                 task: task.clone(),
                 last: last.clone(),
             };
             readers
                 .tasks
-                .spawn(read_events(pipe, enough.clone(), teller));
+                .spawn(read_events(pipe, enough.clone(), forwarder));
         }
         if let Some(pipe) = child.stderr.take() {
             let task = task.clone();
@@ -76,15 +76,15 @@ impl Readers {
         readers
     }
 
-    /// Reads what is left, and waits until everything is told, unless the task is to be stopped.
-    pub(super) async fn finish(mut self, task: &TaskContext) -> LastWords {
+    /// Reads what is left, and waits until everything is reported, unless the task is to be stopped.
+    pub(super) async fn finish(mut self, task: &TaskContext) -> LastOutput {
         let enough = self.enough.clone();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         let tire = async {
-            sleep(PATIENCE).await;
+            sleep(PIPE_TIMEOUT).await;
             enough.cancel();
             task.stopping().await;
-            sleep(PATIENCE).await;
+            sleep(PIPE_TIMEOUT).await;
         };
         tokio::select! {
             biased;
@@ -92,7 +92,7 @@ impl Readers {
             () = tire => {}
         }
         self.tasks.shutdown().await;
-        self.last.words().clone()
+        self.last.lock().clone()
     }
 }
 
@@ -114,12 +114,12 @@ fn parse(line: Line<'_>) -> OutputLine {
     }
 }
 
-struct Teller {
+struct EventForwarder {
     task: TaskContext,
     last: Last,
 }
 
-impl Teller {
+impl EventForwarder {
     async fn report(&self, line: OutputLine) {
         match line {
             OutputLine::Event(event) => self.report_event(event).await,
@@ -139,7 +139,7 @@ impl Teller {
             // OutputLine by the worker as long as the program runs.
             ProgramEvent::Heartbeat => {}
             ProgramEvent::Error { message, retryable } => {
-                let mut last = self.last.words();
+                let mut last = self.last.lock();
                 last.error = message.map(|message| cut(&message).to_owned());
                 last.retryable = retryable;
             }
@@ -152,21 +152,25 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(LAST_LINE_BYTES)]
 }
 
-async fn read_events(pipe: impl AsyncRead + Unpin, enough: CancellationToken, teller: Teller) {
+async fn read_events(
+    pipe: impl AsyncRead + Unpin,
+    enough: CancellationToken,
+    forwarder: EventForwarder,
+) {
     let mut splitter = LineSplitter::new(MAX_EVENT_BYTES);
     let mut lines = Vec::new();
     let mut chunks = Chunks::new(pipe, enough);
     while let Some(chunk) = chunks.next().await {
         splitter.feed(chunk, |line| lines.push(parse(line)));
         for line in lines.drain(..) {
-            teller.report(line).await;
+            forwarder.report(line).await;
         }
         // A program that prints without end must not keep a worker thread to itself.
         tokio::task::consume_budget().await;
     }
     splitter.finish(|line| lines.push(parse(line)));
     for line in lines.drain(..) {
-        teller.report(line).await;
+        forwarder.report(line).await;
     }
 }
 
@@ -180,7 +184,7 @@ async fn read_lines(
     let take = |line: Line<'_>| {
         let text = line.text(MAX_LOG_LINE_BYTES);
         if !text.trim().is_empty() {
-            last.words().stderr = Some(cut(text.trim()).to_owned());
+            last.lock().stderr = Some(cut(text.trim()).to_owned());
         }
         task.log_from(LogStream::Stderr, &text);
     };

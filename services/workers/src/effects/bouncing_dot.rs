@@ -1,4 +1,4 @@
-//! One pixel that begins at the top left, and goes one step right and one down in every frame until it meets an edge.
+//! One pixel that begins at the top left, and continuese step right and one down in every frame until it meets an edge.
 
 use std::time::Duration;
 

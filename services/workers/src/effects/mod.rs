@@ -1,8 +1,8 @@
-//! Effects: pictures that move, each a worker of frames on the bus, all of them one program.
+//! Effects: images that move, each a worker of frames on the bus, all of them one program.
 //!
 //! - `bouncing_dot`, `text`, `simplex_noise`: what they draw follows from their settings, the time and what they drew
-//!   before; `options` says what is done with every picture.
-//! - `player`: the core of one of them, which decides when it draws and what it says.
+//!   before; `options` transforms every image.
+//! - `player`: the core of one of them, which decides when it draws and what it publishes.
 //! - `runner`: the driver, which connects players with the bus.
 
 mod bouncing_dot;
@@ -26,13 +26,13 @@ trait Animation: Send {
     /// The next frame; `at` is how long the effect has been shown.
     fn draw(&mut self, at: Duration) -> Bitmap;
 
-    /// Whether settings say what it draws. One that has none goes on when they change.
+    /// Whether its image depends on settings. An effect without settings continues when they change.
     fn has_settings(&self) -> bool {
         true
     }
 }
 
-/// A setting that is of no use.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} must be {expected}")]
 struct SettingError {

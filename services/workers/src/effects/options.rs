@@ -1,4 +1,4 @@
-//! What is done with every effect's picture: `invert`, `flip_h`, `flip_v`, `rotate180`, in this order.
+//! Options of every effect's image: `invert`, `flip_h`, `flip_v`, `rotate180`, in this order.
 
 use quintet_contract::JsonObject;
 use quintet_contract::frame::Bitmap;
@@ -32,7 +32,7 @@ impl Options {
         })
     }
 
-    /// The picture with them.
+    /// The image with them.
     pub(super) fn apply(self, mut bitmap: Bitmap) -> Bitmap {
         if self.invert {
             bitmap.invert();
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_option_does_what_it_says_and_half_a_turn_is_both_flips() {
+    fn each_option_does_what_it_names_and_half_a_turn_is_both_flips() {
         let canvas = Canvas {
             width: 9,
             height: 3,

@@ -1,4 +1,4 @@
-//! One effect as a worker of frames: when it draws, with which settings, and what it says about itself.
+//! One effect as a worker of frames: when it draws, with which settings, and its heartbeats.
 //!
 //! ```text
 //!              start
@@ -12,8 +12,8 @@
 //!   it leaves, or is silent for 3 s
 //! ```
 //!
-//! At most one frame is drawn at a time; of the ticks that come meanwhile the latest counts. Whoever comes back begins a
-//! new session, so that it is told everything anew.
+//! At most one frame is drawn at a time; of the ticks that come meanwhile the latest counts. A worker that returns
+//! begins a new session, so that it gets hello and its settings again.
 
 #[cfg(test)]
 mod tests;
@@ -28,8 +28,8 @@ use tokio::time::Instant;
 use super::{Animation, Kind, Options, SettingError};
 
 /// Silence after which the program of a greater session is gone.
-const SILENCE: Duration = Duration::from_secs(3);
-/// Stands in for a canvas of which nothing was told yet.
+const STALE_AFTER: Duration = Duration::from_secs(3);
+/// Stands in for a canvas that is not known yet.
 const ANY_CANVAS: Canvas = Canvas {
     width: 1,
     height: 1,
@@ -37,9 +37,9 @@ const ANY_CANVAS: Canvas = Canvas {
 
 /// What happened.
 pub(super) enum Event {
-    /// It was told something.
+    /// A message came for it.
     MessageReceived(FrameWorkerMessage),
-    /// Somebody, perhaps it itself, beat in its name.
+    /// A heartbeat in its name, perhaps its own.
     HeartbeatReceived(FrameWorkerHeartbeat),
     /// A frame is drawn.
     Drawn(Drawn),
@@ -57,7 +57,7 @@ pub(super) enum Effect {
     Draw(Draw),
     /// Send a frame.
     Send(Vec<u8>),
-    /// Let people know that settings are of no use.
+    /// Report that settings are invalid.
     ReportError(SettingError),
 }
 
@@ -108,7 +108,7 @@ pub(super) struct Player {
     complaint: Option<SettingError>,
     /// None while it is asleep, has no canvas, or is being drawn.
     effect: Option<Box<dyn Animation>>,
-    /// Counts the effects that were made: frames of older ones are of no use.
+    /// Counts the effects that were made: frames of older ones are stale.
     number: u64,
     is_drawing: bool,
     /// Settings have changed since the effect that is being drawn was made.
@@ -139,7 +139,7 @@ impl Player {
 
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
-            Event::MessageReceived(told) => self.message_received(told),
+            Event::MessageReceived(message) => self.message_received(message),
             Event::HeartbeatReceived(beat) => self.heartbeat_received(&beat, now),
             Event::Drawn(drawn) => self.drawn(drawn),
             Event::SecondPassed(fresh) => self.second_passed(fresh, now),
@@ -147,7 +147,7 @@ impl Player {
         }
     }
 
-    /// The last that it says; nothing when somebody else speaks in its name.
+    /// Its goodbye; nothing when another worker sends in its name.
     pub(super) fn goodbye(&self) -> Option<FrameWorkerHeartbeat> {
         let beat = self.beat()?;
         Some(FrameWorkerHeartbeat {
@@ -194,7 +194,7 @@ impl Player {
         }
     }
 
-    /// Begins anew, unless it has begun; whichever part asked for it hears at once that it runs.
+    /// Starts again, unless it has started; a heartbeat reports at once that it runs.
     fn start(&mut self) -> Vec<Effect> {
         if let State::Asleep = self.state {
             self.state = State::Awake;
@@ -258,7 +258,7 @@ impl Player {
         Options::read(settings)
     }
 
-    /// An effect with the settings of now; what has none goes on.
+    /// An effect with the settings of now; what has none continues.
     fn refreshed(&self, effect: Box<dyn Animation>) -> Option<Box<dyn Animation>> {
         match effect.has_settings() {
             true => self.made(),
@@ -306,7 +306,7 @@ impl Player {
         if let (State::Asleep | State::Awake, true) = (&self.state, beat.leaves) {
             return Vec::new();
         }
-        let until = if beat.leaves { now } else { now + SILENCE };
+        let until = if beat.leaves { now } else { now + STALE_AFTER };
         self.state = State::Quiet { until };
         self.remake();
         Vec::new()
@@ -319,7 +319,7 @@ impl Player {
                 self.state = State::Asleep;
                 self.session = fresh;
             }
-            // It missed what it should have been told before.
+            // It missed earlier messages.
             State::Awake if self.canvas.is_none() => self.session = fresh,
             State::Asleep | State::Awake => {}
         }

@@ -22,11 +22,11 @@ use crate::error::Error;
 use crate::metrics;
 
 /// Time between two beats.
-const BEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last beats may take to be sent.
-const LAST_BEATS: Duration = Duration::from_secs(1);
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the program of effects is told at its start.
+/// Configuration of the program of effects.
 #[derive(Clone, Debug, Default)]
 pub struct EffectsConfig {
     /// Effects have their own names, or `prefix-name`. Of two programs with the same names the one that began later draws, and
@@ -67,9 +67,9 @@ pub async fn run(
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
-    // The process may end now: its last beats must be on their way.
-    if !matches!(timeout(LAST_BEATS, bus.flush()).await, Ok(Ok(()))) {
-        warn!("the last beats were not sent before the end");
+    // The process may end now: its last beats must be in flight.
+    if !matches!(timeout(GOODBYE_TIMEOUT, bus.flush()).await, Ok(Ok(()))) {
+        warn!("the last heartbeats were not sent before the end");
     }
     info!("effects left");
     Ok(())
@@ -81,12 +81,12 @@ struct EffectRunner {
     id: WorkerId,
     host: String,
     bus: Bus,
-    told: quintet_bus::Deliveries<FrameWorkerMessages>,
-    heard: quintet_bus::Deliveries<FrameWorkerHeartbeats>,
+    messages: quintet_bus::Deliveries<FrameWorkerMessages>,
+    heartbeats: quintet_bus::Deliveries<FrameWorkerHeartbeats>,
     player: Player,
     /// One frame at most: the player asks for the next when it has this one.
     drawing: Option<futures::future::BoxFuture<'static, Drawn>>,
-    /// The last frame or beat was not taken: told once.
+    /// The last frame or heartbeat was not taken: logged once.
     is_failing: bool,
 }
 
@@ -101,11 +101,11 @@ enum Woken {
 impl EffectRunner {
     async fn open(kind: Kind, id: WorkerId, bus: Bus) -> Result<Self, Error> {
         let refused = |source: SubscribeError| Error::Subscribe { source };
-        let told = FrameWorkerMessages::filter(bus.prefix(), Some(&id));
-        let heard = FrameWorkerHeartbeats::filter(bus.prefix(), Some(&id));
+        let messages = FrameWorkerMessages::filter(bus.prefix(), Some(&id));
+        let heartbeats = FrameWorkerHeartbeats::filter(bus.prefix(), Some(&id));
         Ok(Self {
-            told: bus.subscribe(told).await.map_err(refused)?,
-            heard: bus.subscribe(heard).await.map_err(refused)?,
+            messages: bus.subscribe(messages).await.map_err(refused)?,
+            heartbeats: bus.subscribe(heartbeats).await.map_err(refused)?,
             player: Player::new(kind, new_session().to_string()),
             kind,
             id,
@@ -117,7 +117,7 @@ impl EffectRunner {
     }
 
     async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
-        let mut beats = interval(BEAT);
+        let mut beats = interval(HEARTBEAT_INTERVAL);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut link = self.bus.link();
         loop {
@@ -138,12 +138,12 @@ impl EffectRunner {
                     Err(_) => Woken::BusClosed,
                 },
                 _ = beats.tick() => Woken::By(Event::SecondPassed(new_session().to_string())),
-                heard = self.heard.next() => match heard {
+                heartbeat = self.heartbeats.next() => match heartbeat {
                     Some(beat) => Woken::By(Event::HeartbeatReceived(beat.message)),
                     None => Woken::BusClosed,
                 },
-                told = self.told.next() => match told {
-                    Some(told) => Woken::By(Event::MessageReceived(told.message)),
+                message = self.messages.next() => match message {
+                    Some(message) => Woken::By(Event::MessageReceived(message.message)),
                     None => Woken::BusClosed,
                 },
             };
@@ -177,10 +177,10 @@ impl EffectRunner {
                     };
                     let sent = self.bus.publish_raw(&subject, frame.into()).await;
                     metrics::frame_drawn(self.kind.name());
-                    self.note(sent);
+                    self.record_publish(sent);
                 }
                 Effect::ReportError(error) => {
-                    warn!(worker = %self.id, %error, "settings are of no use; the last good ones hold");
+                    warn!(worker = %self.id, %error, "settings are invalid; the last valid ones stay in effect");
                 }
             }
         }
@@ -197,13 +197,13 @@ impl EffectRunner {
             host: self.host.clone(),
             ..beat.clone()
         };
-        let said = self.bus.publish(&subject, &beat).await;
-        self.note(said);
+        let published = self.bus.publish(&subject, &beat).await;
+        self.record_publish(published);
     }
 
-    fn note(&mut self, sent: Result<(), PublishError>) {
+    fn record_publish(&mut self, sent: Result<(), PublishError>) {
         if let (Err(error), false) = (&sent, self.is_failing) {
-            warn!(worker = %self.id, error = %chain(error), "cannot send frames or beats");
+            warn!(worker = %self.id, error = %chain(error), "cannot send frames or heartbeats");
         }
         self.is_failing = sent.is_err();
     }

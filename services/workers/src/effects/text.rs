@@ -154,7 +154,7 @@ mod tests {
         Text::new(settings.as_object().unwrap(), canvas)
     }
 
-    fn picture(bitmap: &Bitmap) -> Vec<String> {
+    fn image(bitmap: &Bitmap) -> Vec<String> {
         let canvas = bitmap.canvas();
         let pixel = |x, y| if bitmap.is_lit(x, y) { '#' } else { '.' };
         let row = |y| (0..canvas.width).map(|x| pixel(x, y)).collect();
@@ -206,7 +206,7 @@ mod tests {
         ];
         assert_eq!(seen, expected);
         let bitmap = effect.draw(Duration::from_millis(500));
-        let rows = picture(&bitmap);
+        let rows = image(&bitmap);
         assert!(
             !rows[0].contains('#') && !rows[8].contains('#'),
             "{rows:#?}"

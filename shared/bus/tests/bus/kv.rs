@@ -13,12 +13,12 @@ use crate::nats::{Nats, soon, template, template_id};
 async fn next(watch: &mut Watch<Templates>) -> Change<Templates> {
     soon("a change", watch.next())
         .await
-        .expect("a watch goes on")
+        .expect("a watch continues")
         .unwrap()
 }
 
 /// The next change as text, so that a failure shows what came instead.
-async fn told(watch: &mut Watch<Templates>) -> String {
+async fn next_change(watch: &mut Watch<Templates>) -> String {
     match next(watch).await {
         Change::Put { key, .. } => format!("put {key}"),
         Change::Gone { key, .. } => format!("gone {key}"),
@@ -111,7 +111,7 @@ async fn an_update_without_a_time_to_live_makes_a_record_permanent() {
         .await
         .unwrap();
     let mut watch = bucket.watch(WatchFrom::New).await.unwrap();
-    assert_eq!(told(&mut watch).await, "gone ended");
+    assert_eq!(next_change(&mut watch).await, "gone ended");
     assert!(bucket.get(&template_id("kept")).await.unwrap().is_some());
 }
 
@@ -125,8 +125,8 @@ async fn a_watch_goes_on_without_gaps_when_the_server_is_killed_and_restarted() 
         .await
         .unwrap();
     let mut watch = bucket.watch(WatchFrom::Start).await.unwrap();
-    assert_eq!(told(&mut watch).await, "put a");
-    assert_eq!(told(&mut watch).await, "up to date");
+    assert_eq!(next_change(&mut watch).await, "put a");
+    assert_eq!(next_change(&mut watch).await, "up to date");
     bucket
         .create(&template_id("b"), &template("b"), None)
         .await
@@ -142,7 +142,7 @@ async fn a_watch_goes_on_without_gaps_when_the_server_is_killed_and_restarted() 
         .unwrap();
     other.delete(&template_id("a"), None).await.unwrap();
     for expected in ["put b", "put c", "gone a"] {
-        assert_eq!(told(&mut watch).await, expected);
+        assert_eq!(next_change(&mut watch).await, expected);
     }
     soon("our own write", async {
         while bucket
@@ -152,7 +152,7 @@ async fn a_watch_goes_on_without_gaps_when_the_server_is_killed_and_restarted() 
         {}
     })
     .await;
-    assert_eq!(told(&mut watch).await, "put d");
+    assert_eq!(next_change(&mut watch).await, "put d");
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn an_empty_bucket_is_up_to_date_at_once() {
         .watch(WatchFrom::Start)
         .await
         .unwrap();
-    assert_eq!(told(&mut watch).await, "up to date");
+    assert_eq!(next_change(&mut watch).await, "up to date");
     assert!(
         bus.bucket::<Templates>()
             .load()
@@ -234,7 +234,7 @@ async fn many_records_are_written_in_one_go_and_loaded_while_they_change() {
         .unwrap();
     soon("the record that came after the load", async {
         loop {
-            match told(&mut watch).await.as_str() {
+            match next_change(&mut watch).await.as_str() {
                 "put t-2" => {}
                 other => break assert_eq!(other, "put t-0"),
             }

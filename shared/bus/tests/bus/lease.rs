@@ -1,4 +1,4 @@
-//! Leases: who holds one, how it passes on, and that a stale holder is refused.
+//! Leases: their holder, their handover, and that a stale holder is refused.
 
 use std::time::{Duration, Instant};
 

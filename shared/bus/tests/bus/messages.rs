@@ -44,7 +44,7 @@ fn assignment(name: &str) -> Assignment {
 async fn a_message_brings_its_id_and_cause_and_malformed_ones_are_skipped() {
     let nats = Nats::start();
     let bus = nats.connect().await;
-    let mut heard = bus
+    let mut received = bus
         .subscribe::<LiveJobLog>(LiveJobLog::filter(bus.prefix(), None))
         .await
         .unwrap();
@@ -63,7 +63,7 @@ async fn a_message_brings_its_id_and_cause_and_malformed_ones_are_skipped() {
         .publish(&subject, &log("camera 1", "hello"))
         .await
         .unwrap();
-    let delivery = soon("the message", heard.next()).await.unwrap();
+    let delivery = soon("the message", received.next()).await.unwrap();
     assert_eq!(
         (&delivery.subject, delivery.message.lines[0].line.as_str()),
         (&subject, "hello")
@@ -136,7 +136,7 @@ async fn a_stored_message_is_republished_with_its_sequences() {
 }
 
 #[tokio::test]
-async fn the_link_says_when_the_server_is_away_and_back() {
+async fn the_link_reports_when_the_server_is_away_and_back() {
     let mut nats = Nats::start();
     let bus = nats.connect().await;
     let mut link = bus.link();

@@ -1,4 +1,4 @@
-//! What the bus asks of the server, shown by a user who may do that and nothing else.
+//! The permissions that the bus needs, shown by a user with only those.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::nats::{Nats, SOON, soon, template, template_id};
 
-fn ask(name: &str) -> TemplateRef {
+fn template_ref(name: &str) -> TemplateRef {
     TemplateRef {
         id: template_id(name),
     }
@@ -46,7 +46,10 @@ async fn a_request_is_answered_in_its_own_encoding() {
     tokio::spawn(serve(bus.serve(subject.clone(), Some("q")).await.unwrap()));
     bus.flush().await.unwrap();
 
-    let reply = bus.request(&GetTemplate {}, &ask("a"), SOON).await.unwrap();
+    let reply = bus
+        .request(&GetTemplate {}, &template_ref("a"), SOON)
+        .await
+        .unwrap();
     assert_eq!(reply.template, template("a"));
 
     let reply = raw
@@ -66,12 +69,12 @@ async fn a_failed_request_is_answered_with_the_reason() {
     bus.flush().await.unwrap();
 
     let refused = bus
-        .request(&GetTemplate {}, &ask("missing"), SOON)
+        .request(&GetTemplate {}, &template_ref("missing"), SOON)
         .await
         .unwrap_err();
     assert_eq!(refused.to_reply(), ErrorReply::not_found());
     let forgotten = bus
-        .request(&GetTemplate {}, &ask("forgotten"), SOON)
+        .request(&GetTemplate {}, &template_ref("forgotten"), SOON)
         .await
         .unwrap_err();
     assert_eq!(forgotten.to_reply().code, ErrorCode::Internal);
@@ -104,12 +107,12 @@ async fn a_failed_request_is_answered_with_the_reason() {
 }
 
 #[tokio::test]
-async fn nobody_there_fails_at_once_and_silence_fails_at_the_deadline() {
+async fn no_responders_fails_at_once_and_silence_fails_at_the_deadline() {
     let nats = Nats::start();
     let bus = nats.connect().await;
     let began = Instant::now();
     let error = bus
-        .request(&GetTemplate {}, &ask("a"), SOON)
+        .request(&GetTemplate {}, &template_ref("a"), SOON)
         .await
         .unwrap_err();
     assert!(
@@ -129,7 +132,7 @@ async fn nobody_there_fails_at_once_and_silence_fails_at_the_deadline() {
     bus.flush().await.unwrap();
     let deadline = Duration::from_millis(100);
     let error = bus
-        .request(&GetTemplate {}, &ask("a"), deadline)
+        .request(&GetTemplate {}, &template_ref("a"), deadline)
         .await
         .unwrap_err();
     assert!(matches!(error, RequestError::Timeout { .. }), "{error}");
@@ -152,13 +155,20 @@ async fn asking_until_the_deadline_finds_a_service_that_comes_late() {
     let bus = nats.connect().await;
     let asking = tokio::spawn({
         let bus = bus.clone();
-        async move { bus.request_until(&GetTemplate {}, &ask("a"), SOON).await }
+        async move {
+            bus.request_until(&GetTemplate {}, &template_ref("a"), SOON)
+                .await
+        }
     });
     let error = bus
-        .request_until(&GetTemplate {}, &ask("a"), Duration::from_millis(120))
+        .request_until(
+            &GetTemplate {},
+            &template_ref("a"),
+            Duration::from_millis(120),
+        )
         .await
         .unwrap_err();
-    // On a busy machine the server's word that nobody serves this may come later than that.
+    // On a busy machine the server's report of no responders may come later than that.
     assert!(
         matches!(
             error,
@@ -202,7 +212,7 @@ async fn a_micro_service_is_seen_by_tools_counts_errors_and_leaves() {
     bus.request(&ListStoredTemplates {}, &ListTemplates {}, SOON)
         .await
         .unwrap();
-    bus.request(&GetTemplate {}, &ask("missing"), SOON)
+    bus.request(&GetTemplate {}, &template_ref("missing"), SOON)
         .await
         .unwrap_err();
     let info = raw
@@ -243,7 +253,7 @@ async fn a_micro_service_is_seen_by_tools_counts_errors_and_leaves() {
     micro.stop().await;
     soon("the end of the service", async {
         loop {
-            match bus.request(&GetTemplate {}, &ask("a"), SOON).await {
+            match bus.request(&GetTemplate {}, &template_ref("a"), SOON).await {
                 Ok(_) => {}
                 Err(RequestError::NoResponders { .. }) => break,
                 Err(error) => panic!("a request was lost: {error}"),
@@ -254,7 +264,8 @@ async fn a_micro_service_is_seen_by_tools_counts_errors_and_leaves() {
 }
 
 #[tokio::test]
-async fn a_pending_reply_that_is_dropped_at_a_hand_over_says_that_the_request_may_be_sent_again() {
+async fn a_pending_reply_that_is_dropped_at_a_hand_over_answers_that_the_request_may_be_sent_again()
+{
     let nats = Nats::start();
     let bus = nats.connect().await;
     let subject = GetTemplate {}.render(bus.prefix());
@@ -273,7 +284,7 @@ async fn a_pending_reply_that_is_dropped_at_a_hand_over_says_that_the_request_ma
         assert!(pending.take(dropped).is_none());
         drop(pending);
     };
-    let (first, second) = (ask("a"), ask("b"));
+    let (first, second) = (template_ref("a"), template_ref("b"));
     let (_, first, second) = tokio::join!(
         owner,
         bus.request(&GetTemplate {}, &first, SOON),

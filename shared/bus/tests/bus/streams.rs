@@ -108,7 +108,9 @@ async fn the_newest_messages_of_a_subject_are_found_among_the_others() {
         assert_eq!(lines(&replay.messages), expected, "the last {count}");
         assert_eq!(replay.remaining, 0);
     }
-    let none = JobLogged { job: job("nobody") };
+    let none = JobLogged {
+        job: job("unknown"),
+    };
     assert!(
         bus.replay_last(events, &none, 5, usize::MAX)
             .await

@@ -1,4 +1,4 @@
-//! Streams and buckets: made once by whichever part comes first, checked by everybody, differences named.
+//! Streams and buckets: created by the process that comes first, checked by every process, differences named.
 
 use futures::future::join_all;
 use quintet_bus::{Condition, TopologyReport};

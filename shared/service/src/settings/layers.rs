@@ -1,6 +1,6 @@
 //! The four layers of settings, merged, each value traced back to the layer it came from.
 //!
-//! Values stay untyped here: text from the environment and flags, whatever TOML says from the file.
+//! Values stay untyped here: text from the environment and flags, any TOML value from the file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use toml::Value;
 
 use super::{Error, Found, Origin, Problem, Raw, Setting};
 
-/// The value of every setting that has one, and what nobody declared.
+/// The value of every setting that has one, and undeclared names.
 type Merged = (BTreeMap<&'static str, Found>, Vec<Problem>);
 
 /// The values of one layer, by the keys of the settings.

@@ -1,6 +1,6 @@
 //! Typed access to settings that collects what is wrong instead of stopping.
 //!
-//! A value that cannot be had is replaced by a placeholder, so that the caller can go on and build the
+//! A value that cannot be had is replaced by a placeholder, so that the caller can continue and build the
 //! whole `Config`; [`Reader::finish`] then hands the `Config` out only if there was no problem.
 //! A setting gets at most one complaint: checks on a placeholder would be noise.
 
@@ -223,7 +223,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Numbers say their range; other types know best themselves, but may quote the value.
+    /// Numbers name their range; other types describe themselves, but may quote the value.
     fn expected<T>(&self, key: &str, error: &dyn Display) -> String {
         let secret = self
             .settings

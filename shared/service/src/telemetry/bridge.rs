@@ -2,7 +2,7 @@
 //!
 //! Counters and gauges are atomics that the SDK reads when it exports, so recording costs the same as
 //! without export, and a gauge that is moved up and down has one value however many places move it.
-//! Only histograms reach the SDK at every sample. One instrument lives per name and set of labels.
+//! Only histograms reach the SDK at every sample. One instrument exists per name and set of labels.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! What can be configured about telemetry, as settings like any other.
+//! Settings of telemetry.
 
 use std::fmt;
 use std::str::FromStr;
@@ -93,7 +93,7 @@ impl TelemetryConfig {
         } else {
             "log_level"
         };
-        // The NATS client tells of every connection; ours are told by the bus.
+        // The NATS client logs every connection; ours are logged by the bus.
         let log_filter = filter.unwrap_or_else(|| format!("{level},async_nats=warn"));
         let filter_parses = EnvFilter::try_new(&log_filter).is_ok();
         read.check(

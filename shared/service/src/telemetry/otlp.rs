@@ -84,12 +84,12 @@ impl Exporters {
         within(done, limit).await
     }
 
-    /// For a drop, where nothing can be awaited and nobody takes an error.
+    /// For a drop, where nothing can be awaited and no caller takes an error.
     pub(super) fn shutdown_blocking(self, limit: Duration) {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let started = std::thread::Builder::new()
             .name(FLUSH_THREAD.to_owned())
-            // Nobody listens any more once the limit has passed.
+            // The receiver is gone once the limit has passed.
             .spawn(move || drop(sender.send(self.end(limit))));
         if started.is_err() {
             return;
@@ -150,7 +150,7 @@ fn on_thread(
     let (sender, receiver) = oneshot::channel();
     std::thread::Builder::new()
         .name(FLUSH_THREAD.to_owned())
-        // Nobody listens any more once the limit has passed.
+        // The receiver is gone once the limit has passed.
         .spawn(move || drop(sender.send(work())))
         .map_err(|source| Error::Thread {
             name: FLUSH_THREAD,

@@ -1,8 +1,8 @@
 //! The Prometheus side of metrics: buckets, rendering, upkeep.
 //!
 //! Histograms whose name ends in `_seconds` have buckets from 0.5 ms to 10 s; others are rendered as
-//! summaries. Recorded samples are held until somebody renders or upkeep folds them in, so upkeep runs
-//! for as long as the process does: a process that nobody scrapes must not grow.
+//! summaries. Recorded samples are held until a scrape or the upkeep folds them in, so upkeep runs
+//! for as long as the process does: a process without scrapes must not grow.
 
 use std::time::Duration;
 

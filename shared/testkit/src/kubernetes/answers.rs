@@ -1,4 +1,4 @@
-//! The answers of the server, one function for every question.
+//! The answers of the server, one function for every request.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -15,7 +15,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
-use super::{Asked, Fault, NAMESPACE, Shared, TOKEN, Verb, check};
+use super::{Fault, NAMESPACE, RecordedRequest, Shared, TOKEN, Verb, check};
 
 type Parameters = Query<BTreeMap<String, String>>;
 type Server = State<Arc<Shared>>;
@@ -34,8 +34,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn unknown(State(shared): Server, request: Request<Body>) -> Response {
-    let asked = format!("{} {}", request.method(), request.uri());
-    shared.change(|state| state.problems.push(asked));
+    let line = format!("{} {}", request.method(), request.uri());
+    shared.change(|state| state.problems.push(line));
     failure(
         404,
         "NotFound",
@@ -43,7 +43,7 @@ async fn unknown(State(shared): Server, request: Request<Body>) -> Response {
     )
 }
 
-/// An answer that says why there is none.
+/// An error answer with its reason.
 fn failure(code: u16, reason: &str, message: &str) -> Response {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code});
@@ -51,7 +51,7 @@ fn failure(code: u16, reason: &str, message: &str) -> Response {
     (code, axum::Json(status)).into_response()
 }
 
-/// Writes down what was asked. An answer if something goes wrong with it.
+/// Records a request. Returns an answer if a fault is planned for it.
 fn ask(
     shared: &Shared,
     verb: Verb,
@@ -66,7 +66,7 @@ fn ask(
             state.problems.push("no token".to_owned());
         }
         let at = tokio::time::Instant::now();
-        state.asked.push(Asked {
+        state.requests.push(RecordedRequest {
             verb,
             query,
             body,

@@ -1,4 +1,4 @@
-//! The rules of the real API that questions are checked by.
+//! The rules of the real API by which requests are checked.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Verb;
 
-/// The parameters that each question may have.
+/// The parameters that each request may have.
 fn parameters(verb: Verb) -> &'static [&'static str] {
     match verb {
         Verb::CreateJob => &["dryRun", "fieldManager", "fieldValidation", "pretty"],
@@ -53,7 +53,7 @@ fn parameters(verb: Verb) -> &'static [&'static str] {
     }
 }
 
-/// What is wrong with the parameters of a question.
+/// The problem with the parameters of a request.
 pub(super) fn query(verb: Verb, query: &BTreeMap<String, String>) -> Vec<String> {
     let mut problems = Vec::new();
     for (name, value) in query {

@@ -1,13 +1,13 @@
-//! A server that plays the Kubernetes API for the few questions that are asked of it.
+//! A fake of the Kubernetes API, for the few requests that are sent to it.
 //!
 //! Honest in what it takes: every path, verb, parameter and body is one that the real API has. A body is read into the
 //! type of `k8s-openapi` and written again, and must come out as it came in, so that a field that does not exist is found;
 //! names, labels and selectors follow the rules of Kubernetes; the token must be there. Whatever is wrong is refused and
 //! fails the test. It plays versions, watches with bookmarks, 410 Gone, 409, log streams that break, and faults on demand.
 //!
-//! What it does not do: there is no scheduler, controller or kubelet, so that a test says itself what becomes of a Job and
-//! its pod; no admission, quota, defaults or validation of a pod beyond what is said above; no TLS; no paging of lists; a
-//! removed Job is gone at once, whatever the propagation.
+//! What it does not do: there is no scheduler, controller or kubelet, so that a test decides itself on the outcome of a
+//! Job and its pod; no admission, quota, defaults or validation of a pod beyond what is listed above; no TLS; no paging
+//! of lists; a removed Job is gone at once, whatever the propagation.
 
 #![expect(clippy::unwrap_used, reason = "what cannot be played fails the test")]
 
@@ -27,9 +27,9 @@ use tokio::task::JoinHandle;
 pub const NAMESPACE: &str = "runs";
 const TOKEN: &str = "a-token";
 
-/// What a question asks for.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it all")]
+#[expect(missing_docs, reason = "the names are self-explanatory")]
 pub enum Verb {
     CreateJob,
     GetJob,
@@ -39,7 +39,7 @@ pub enum Verb {
     Log,
 }
 
-/// What goes wrong with a question.
+/// A fault of a request.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// It is answered with this code, and a `Retry-After` of so many seconds.
@@ -50,10 +50,10 @@ pub enum Fault {
     ShortLog(usize),
 }
 
-/// One question as it was asked.
+/// One request as it was received.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// What was asked for.
+pub struct RecordedRequest {
+    /// The operation.
     pub verb: Verb,
     /// The parameters of the query.
     pub query: BTreeMap<String, String>,
@@ -66,19 +66,19 @@ pub struct Asked {
 #[derive(Debug, Default)]
 struct State {
     version: u64,
-    /// Watches from before this version are told that it is gone.
+    /// Watches from before this version are answered 410 Gone.
     oldest: u64,
     /// Ends every watch when it changes.
     watch_epoch: u64,
     jobs: BTreeMap<String, Job>,
     pods: BTreeMap<String, Value>,
-    /// What watches tell: the version, the kind of the event, the object.
+    /// Events for watches: the version, the kind of the event, the object.
     history: Vec<(u64, &'static str, Value)>,
     /// Lines of the log: nanoseconds, and the text with its line end.
     log: Vec<(i64, String)>,
     is_log_ended: bool,
     faults: VecDeque<(Verb, Fault)>,
-    asked: Vec<Asked>,
+    requests: Vec<RecordedRequest>,
     problems: Vec<String>,
 }
 
@@ -114,7 +114,7 @@ impl State {
         self.version
     }
 
-    fn tell(&mut self, kind: &'static str, mut object: Value) {
+    fn record_event(&mut self, kind: &'static str, mut object: Value) {
         let version = self.next_version();
         object["metadata"]["resourceVersion"] = json!(version.to_string());
         if let Some(name) = object["metadata"]["name"].as_str() {
@@ -164,7 +164,7 @@ impl Cluster {
         .unwrap()
     }
 
-    /// The next question of this kind goes wrong.
+    /// The next request of this kind fails.
     pub fn fail_next(&self, verb: Verb, fault: Fault) {
         self.shared
             .change(|state| state.faults.push_back((verb, fault)));
@@ -178,30 +178,30 @@ impl Cluster {
         .await;
     }
 
-    /// Waits for the Job, and tells its name.
+    /// Waits for the Job and returns its name.
     pub async fn job(&self) -> String {
         self.wait("there is a job", |state| state.jobs.keys().next().cloned())
             .await
     }
 
-    /// Waits until a question of this kind was asked so many times.
-    pub async fn asked(&self, verb: Verb, times: usize) -> Vec<Asked> {
-        self.wait("the question was asked", |state| {
-            let asked: Vec<_> = state
-                .asked
+    /// Waits until a request of this kind was received so many times.
+    pub async fn until_requested(&self, verb: Verb, times: usize) -> Vec<RecordedRequest> {
+        self.wait("the request", |state| {
+            let found: Vec<_> = state
+                .requests
                 .iter()
-                .filter(|asked| asked.verb == verb)
+                .filter(|request| request.verb == verb)
                 .cloned()
                 .collect();
-            (asked.len() >= times).then_some(asked)
+            (found.len() >= times).then_some(found)
         })
         .await
     }
 
-    /// What was asked of this kind.
-    pub fn questions(&self, verb: Verb) -> Vec<Asked> {
+    /// The recorded requests of this kind.
+    pub fn requests(&self, verb: Verb) -> Vec<RecordedRequest> {
         let state = self.shared.lock();
-        let of_kind = state.asked.iter().filter(|asked| asked.verb == verb);
+        let of_kind = state.requests.iter().filter(|request| request.verb == verb);
         of_kind.cloned().collect()
     }
 
@@ -224,7 +224,7 @@ impl Cluster {
                 }})
             });
             pod["status"] = status;
-            state.tell(kind, pod);
+            state.record_event(kind, pod);
         });
     }
 
@@ -233,7 +233,7 @@ impl Cluster {
         self.shared.change(|state| {
             let mut pod = state.pods.values().next().cloned().unwrap();
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-31T12:00:00Z");
-            state.tell("MODIFIED", pod);
+            state.record_event("MODIFIED", pod);
         });
     }
 
@@ -241,16 +241,16 @@ impl Cluster {
     pub fn delete_pod(&self) {
         self.shared.change(|state| {
             let pod = state.pods.values().next().cloned().unwrap();
-            state.tell("DELETED", pod);
+            state.record_event("DELETED", pod);
         });
     }
 
-    /// Somebody removes the Job.
+    /// Deletes the Job, as an outside client would.
     pub fn delete_job(&self) {
         self.shared.change(|state| state.jobs.clear());
     }
 
-    /// Somebody makes a Job.
+    /// Creates a Job, as an outside client would.
     pub fn put_job(&self, job: Job) {
         let name = job.metadata.name.clone().unwrap();
         self.shared.change(|state| state.jobs.insert(name, job));
@@ -292,12 +292,12 @@ impl Cluster {
         .await;
     }
 
-    /// Every watch is told how far it is.
+    /// Sends a bookmark to every watch.
     pub fn bookmark(&self) -> u64 {
         self.shared.change(|state| {
             let bookmark =
                 json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"creationTimestamp": null}});
-            state.tell("BOOKMARK", bookmark);
+            state.record_event("BOOKMARK", bookmark);
             state.version
         })
     }
@@ -307,7 +307,7 @@ impl Cluster {
         self.shared.change(|state| state.watch_epoch += 1);
     }
 
-    /// Nobody can watch from a version before the present one any more.
+    /// No client can watch from a version before the present one any more.
     pub fn forget(&self) {
         self.shared.change(|state| {
             state.next_version();
@@ -326,11 +326,11 @@ impl Cluster {
             }
         };
         let found = tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await;
-        found.unwrap_or_else(|_| panic!("not in time: {what}: {:?}", self.shared.lock().asked))
+        found.unwrap_or_else(|_| panic!("not in time: {what}: {:?}", self.shared.lock().requests))
     }
 
-    /// Fails the test if anything was asked that the real API would refuse.
-    pub fn was_asked_properly(&self) {
+    /// Fails the test if any request would be refused by the real API.
+    pub fn assert_requests_valid(&self) {
         assert_eq!(self.shared.lock().problems, Vec::<String>::new());
     }
 }
@@ -339,7 +339,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.serving.abort();
         if !std::thread::panicking() {
-            self.was_asked_properly();
+            self.assert_requests_valid();
         }
     }
 }

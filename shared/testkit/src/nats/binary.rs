@@ -23,9 +23,9 @@ const SERVER_VARIABLE: &str = "QUINTET_NATS_SERVER";
 const OLDEST: (u32, u32) = (2, 12);
 /// How long a server may take to close its store after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
-/// Ports tried when somebody takes the free one before the server does.
+/// Ports tried when another process takes the free one before the server does.
 const PORT_ATTEMPTS: usize = 5;
-/// What the server's log says then.
+/// The server's log line in that case.
 const PORT_TAKEN: &str = "address already in use";
 /// Lines of the server's log shown when it does not start.
 const SHOWN_LOG_LINES: usize = 15;
@@ -139,7 +139,7 @@ impl BinaryServer {
         self.process.resume()
     }
 
-    /// Waits for the greeting, and for the file in which this very process says that it listens: the greeting alone
+    /// Waits for the greeting, and for the file in which this very process notes that it listens: the greeting alone
     /// may be that of another server, when this one is about to end because the port is taken.
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let file = format!("nats-server_{}.ports", self.process.id());
@@ -150,11 +150,11 @@ impl BinaryServer {
         );
         loop {
             self.check_alive()?;
-            let look = async {
+            let check = async {
                 ensure!(file.is_file(), "it does not listen yet");
                 greeting("127.0.0.1", self.port).await
             };
-            if wait.look(look).await?.is_some() {
+            if wait.check(check).await?.is_some() {
                 return Ok(());
             }
         }
@@ -222,7 +222,7 @@ fn check_version(program: &Path) -> anyhow::Result<()> {
         .context("asking for its version")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let version =
-        parse_version(&text).ok_or_else(|| anyhow!("it says {:?} for its version", text.trim()))?;
+        parse_version(&text).ok_or_else(|| anyhow!("its version is {:?}", text.trim()))?;
     if version < OLDEST {
         bail!(
             "it is version {}.{}, {}.{} or newer is needed",
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_server_is_told_from_a_new_one() {
+    fn an_old_server_is_distinguished_from_a_new_one() {
         assert_eq!(parse_version("nats-server: v2.15.2\n"), Some((2, 15)));
         assert_eq!(parse_version("nats-server: v2.12.0-RC.1"), Some((2, 12)));
         assert_eq!(parse_version("something else"), None);

@@ -1,8 +1,8 @@
 //! Three servers that are one JetStream cluster, and the wires between them.
 //!
 //! Every route runs through a relay of its own, so that a server can be cut off from the others while its clients stay.
-//! Servers tell each other of a third one's address, which would lead around the relays: the address they tell is one
-//! where nobody listens. For the same reason clients are told of no servers but those they are given.
+//! Servers gossip the addresses of other servers, which would lead around the relays: the address they advertise is one
+//! where no process listens. For the same reason clients learn of no servers but those they are given.
 
 use std::fmt::Write;
 
@@ -88,7 +88,7 @@ cluster {{
         ))
     }
 
-    /// What a server is called in what the others say.
+    /// The name of a server in the reports of the others.
     pub fn name(number: usize) -> String {
         format!("server-{number}")
     }
@@ -115,7 +115,7 @@ cluster {{
         urls.join(",")
     }
 
-    /// Where a server tells about itself over HTTP.
+    /// The address of a server's monitoring endpoint.
     pub fn monitor(&self, number: usize) -> String {
         format!("http://127.0.0.1:{}", self.monitors[number])
     }

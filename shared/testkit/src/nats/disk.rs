@@ -1,8 +1,8 @@
 //! A small disk for a server's store: memory mounted in a mount namespace of its own.
 //!
-//! A process that sleeps holds the namespace, the server enters it, and both see the disk where everybody else sees an
-//! empty folder. So nothing has to be unmounted, and the data stays as long as the holder lives, over restarts of the
-//! server. Without root it takes a user namespace as well.
+//! A process that sleeps holds the namespace, the server enters it, and both see the disk where every other process
+//! sees an empty folder. So nothing has to be unmounted, and the data stays as long as its holder runs, over restarts
+//! of the server. Without root it takes a user namespace as well.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -61,13 +61,13 @@ impl Disk {
                     "cannot mount a small disk here ({status}): it takes root or user namespaces"
                 );
             }
-            let look = async {
+            let check = async {
                 let found = statvfs(&path).context("looking at the disk")?;
                 let size = found.f_blocks * found.f_frsize;
                 ensure!(size <= bytes + found.f_frsize, "it is not mounted yet");
                 anyhow::Ok(())
             };
-            if wait.look(look).await?.is_some() {
+            if wait.check(check).await?.is_some() {
                 return Ok(Self { holder, path });
             }
         }
@@ -106,7 +106,7 @@ impl Disk {
         }
     }
 
-    /// Gives back what [`Disk::fill`] took.
+    /// Releases the space that [`Disk::fill`] took.
     pub fn make_room(&self) -> anyhow::Result<()> {
         fs::remove_file(self.path.join(FILLER)).context("removing the filler")
     }

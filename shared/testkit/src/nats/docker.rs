@@ -30,7 +30,7 @@ const CLIENT_PORT: u16 = 4222;
 const CONFIG_PATH: &str = "/nats.conf";
 /// Seconds a server may take to close its store before Docker kills it.
 const STOP_SECONDS: i32 = 15;
-/// Other ports tried when somebody takes the free one before Docker does.
+/// Other ports tried when another process takes the free one before Docker does.
 const PORT_ATTEMPTS: usize = 5;
 
 pub(super) struct DockerServer {
@@ -105,7 +105,7 @@ impl DockerServer {
         // Docker answers when the signal is sent, not when the container has ended.
         let mut wait = Wait::new("the killed container to end", START_DEADLINE);
         while wait
-            .look(async { self.is_running().await.is_ok_and(|running| !running) })
+            .check(async { self.is_running().await.is_ok_and(|running| !running) })
             .await?
             .is_none()
         {}
@@ -166,7 +166,7 @@ impl DockerServer {
             if !self.is_running().await? {
                 bail!("the container ended; its log:\n{}", self.log().await);
             }
-            if wait.look(greeting(&self.host, self.port)).await?.is_some() {
+            if wait.check(greeting(&self.host, self.port)).await?.is_some() {
                 return Ok(());
             }
         }

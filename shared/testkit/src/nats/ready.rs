@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 /// How long a server may take to recover its store and answer, on a machine busy with other tests.
 pub(super) const START_DEADLINE: Duration = Duration::from_secs(30);
-/// What a server says first.
+/// The greeting of a server.
 const GREETING: &[u8] = b"INFO ";
 
 /// Looks once whether the server at this address greets.

@@ -1,4 +1,4 @@
-//! A stream that confirms nothing, while everything else on the same server goes on.
+//! A stream that confirms nothing, while everything else on the same server continues.
 //!
 //! The server is asked over a plain connection that speaks the text protocol of NATS: what a stream is gets read, and
 //! written again with `no_ack` changed.

@@ -1,9 +1,9 @@
 //! The contact rule, by which a job never runs twice.
 //!
-//! The owner gives an agent's restartable jobs away when it has heard nothing for the heartbeat timeout and
-//! some slack. The agent cannot know when its owner last heard it, but it knows when it *sent* the newest
+//! The owner gives an agent's restartable jobs away when it has not seen it for the heartbeat timeout and
+//! some slack. The agent cannot know when its owner last saw it, but it knows when it *sent* the newest
 //! message that was acknowledged, which is earlier. So it stops those jobs when that moment is further back
-//! than the timeout. Finding that nobody leads the pool is as good as an answer: nobody can give jobs away
+//! than the timeout. Finding that the pool has no leader is as good as an answer: no scheduler can give jobs away
 //! then, and a new leader waits a whole timeout before it declares anyone lost.
 
 use std::time::Duration;
@@ -19,14 +19,14 @@ pub(super) enum Change {
     Regained,
 }
 
-/// When the owner was last known to have heard the agent.
+/// When the owner is last known to have seen the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contact {
     /// Never welcomed: there are no jobs to fence.
     Never,
-    /// Heard at least then.
+    /// Seen at least then.
     Since(Moment),
-    /// The agent was told to fence itself.
+    /// The agent was notified to fence itself.
     Fenced(Moment),
 }
 
@@ -54,15 +54,15 @@ impl Contact {
     pub(super) fn ends_at(&self, limit: Duration) -> Option<Moment> {
         match *self {
             Self::Never => None,
-            Self::Since(heard) | Self::Fenced(heard) => Some(heard.after(limit)),
+            Self::Since(seen) | Self::Fenced(seen) => Some(seen.after(limit)),
         }
     }
 
-    /// Whether the silence has become too long; said once.
+    /// Whether the silence has become too long; reported once.
     pub(super) fn check(&mut self, now: Moment, limit: Duration) -> Option<Change> {
         match *self {
-            Self::Since(heard) if now.since(heard) > limit => {
-                *self = Self::Fenced(heard);
+            Self::Since(seen) if now.since(seen) > limit => {
+                *self = Self::Fenced(seen);
                 Some(Change::Lost)
             }
             Self::Never | Self::Since(_) | Self::Fenced(_) => None,
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(contact.acknowledged(at(100), at(101), LIMIT), None);
         assert_eq!(contact.check(at(110), LIMIT), None);
         assert_eq!(contact.check(at(111), LIMIT), Some(Change::Lost));
-        assert_eq!(contact.check(at(112), LIMIT), None, "said once");
+        assert_eq!(contact.check(at(112), LIMIT), None, "reported once");
         assert_eq!(contact.acknowledged(at(101), at(112), LIMIT), None, "stale");
         assert_eq!(
             contact.acknowledged(at(111), at(112), LIMIT),

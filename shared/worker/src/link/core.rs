@@ -1,7 +1,7 @@
-//! What a link does when: pure, synchronous, total. Events in, effects out; time is an argument.
+//! The core of a link: pure, synchronous, total. Events in, effects out; time is an argument.
 //!
 //! One message of reports is in flight at a time, the hello first and alone; heartbeats travel beside them.
-//! Only an answer that says "you are current" counts as contact: an owner that asks for a hello may already
+//! Only the answer `Current` counts as contact: an owner that asks for a hello may already
 //! have begun to count this agent's absence.
 
 mod event;
@@ -28,13 +28,13 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Longest wait before a message is sent again.
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// Bounds of how often the contact rule is looked at.
+/// Bounds of how often the contact rule is checked.
 const CONTACT_WATCH_MIN: Duration = Duration::from_millis(10);
 const CONTACT_WATCH_MAX: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// No session: nothing can be said yet.
+enum SessionPhase {
+    /// No session: nothing can be sent yet.
     Opening,
     /// A session that was not welcomed yet.
     Greeting(AgentSession),
@@ -58,7 +58,7 @@ pub struct Core {
     identity: AgentIdentity,
     mode: HeartbeatMode,
     hello: Hello,
-    stage: Stage,
+    phase: SessionPhase,
     clock: u64,
     settings: AgentSettings,
     jobs: Vec<ActiveJob>,
@@ -86,7 +86,7 @@ impl Core {
             mode,
             jobs: hello.active_jobs.clone(),
             hello,
-            stage: Stage::Opening,
+            phase: SessionPhase::Opening,
             clock: 0,
             settings: AgentSettings::default(),
             metrics: JsonObject::new(),
@@ -110,7 +110,7 @@ impl Core {
         self.outbox.has_room()
     }
 
-    /// When restartable jobs must have ended here unless something is heard before; see [`LinkHandle::fences_at`].
+    /// When restartable jobs must have ended here unless the owner answers before; see [`LinkHandle::fences_at`].
     ///
     /// [`LinkHandle::fences_at`]: crate::LinkHandle::fences_at
     pub fn fences_at(&self) -> Option<Moment> {
@@ -144,7 +144,7 @@ impl Core {
 
     /// One step.
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
-        if self.stage == Stage::Left {
+        if self.phase == SessionPhase::Left {
             return Vec::new();
         }
         // Before anything else: after a suspend the jobs may run elsewhere already.
@@ -153,7 +153,7 @@ impl Core {
             self.effects.extend(change.map(contact_changed));
         }
         self.handle(event, now);
-        if self.stage != Stage::Left {
+        if self.phase != SessionPhase::Left {
             self.send_what_is_due(now);
         }
         std::mem::take(&mut self.effects)
@@ -173,7 +173,7 @@ impl Core {
                 .for_each(|report| self.outbox.push(report)),
             Event::HeartbeatAsked(metrics) => {
                 self.metrics = metrics;
-                if let Stage::Current(session) = self.stage {
+                if let SessionPhase::Current(session) = self.phase {
                     self.send_heartbeat(session, now);
                 }
             }
@@ -195,14 +195,17 @@ impl Core {
                 answer,
             } => {
                 self.heartbeat_in_flight = false;
-                if self.stage == Stage::Current(session) {
+                if self.phase == SessionPhase::Current(session) {
                     self.heartbeat_answered(sent, answer, now);
                 }
             }
-            Event::LeaseRead { asked, leadership } => {
+            Event::LeaseRead {
+                requested_at,
+                leadership,
+            } => {
                 self.lease_in_flight = false;
                 if leadership == Leadership::Vacant {
-                    self.heard(asked, now);
+                    self.record_contact(requested_at, now);
                 }
             }
             Event::Offered {
@@ -226,9 +229,11 @@ impl Core {
                 self.queue_retry = Some((now.moment.after(RETRY_MAX), from));
             }
             Event::ReplacedBy(current) => {
-                let ours = match self.stage {
-                    Stage::Greeting(session) | Stage::Current(session) => Some(session),
-                    Stage::Opening | Stage::Left => None,
+                let ours = match self.phase {
+                    SessionPhase::Greeting(session) | SessionPhase::Current(session) => {
+                        Some(session)
+                    }
+                    SessionPhase::Opening | SessionPhase::Left => None,
                 };
                 if ours.is_some_and(|session| session != current) {
                     self.replaced();
@@ -239,8 +244,8 @@ impl Core {
     }
 
     fn session_opened(&mut self, session: AgentSession) {
-        if self.stage == Stage::Opening {
-            self.stage = Stage::Greeting(session);
+        if self.phase == SessionPhase::Opening {
+            self.phase = SessionPhase::Greeting(session);
             self.clock = 0;
             self.effects
                 .extend(self.offers.read().map(Effect::ReadQueue));
@@ -254,7 +259,7 @@ impl Core {
             Answer::None => {
                 self.outbox.unanswered();
                 self.retry_later(now);
-                self.look_at_lease();
+                self.read_lease();
             }
             Answer::Refused(error) if flight == Flight::Hello => {
                 let report = AgentReport::Hello {
@@ -279,15 +284,15 @@ impl Core {
     }
 
     fn reports_replied(&mut self, flight: Flight, sent: Moment, reply: ReportsReply, now: Now) {
-        match reply.standing {
+        match reply.status {
             SessionStatus::Replaced => return self.replaced(),
             SessionStatus::HelloRequired => {
                 self.outbox.unanswered();
-                // A message of the session before says nothing about the one that is being opened.
-                let of_this_session = match self.stage {
-                    Stage::Current(_) => true,
-                    Stage::Greeting(_) => flight == Flight::Hello,
-                    Stage::Opening | Stage::Left => false,
+                // A message of the session before does not concern the one that is being opened.
+                let of_this_session = match self.phase {
+                    SessionPhase::Current(_) => true,
+                    SessionPhase::Greeting(_) => flight == Flight::Hello,
+                    SessionPhase::Opening | SessionPhase::Left => false,
                 };
                 if of_this_session {
                     self.reopen(now);
@@ -296,8 +301,8 @@ impl Core {
             }
             SessionStatus::Current => self.retries = 0,
         }
-        match (flight, self.stage) {
-            (Flight::Hello, Stage::Greeting(session)) => {
+        match (flight, self.phase) {
+            (Flight::Hello, SessionPhase::Greeting(session)) => {
                 self.welcomed(session, reply.settings, now);
             }
             (Flight::Reports, _) => {
@@ -309,7 +314,7 @@ impl Core {
             }
             (Flight::Hello | Flight::None, _) => {}
         }
-        self.heard(sent, now);
+        self.record_contact(sent, now);
         self.effects.extend(
             reply
                 .start
@@ -325,7 +330,7 @@ impl Core {
     }
 
     fn welcomed(&mut self, session: AgentSession, settings: Option<AgentSettings>, now: Now) {
-        self.stage = Stage::Current(session);
+        self.phase = SessionPhase::Current(session);
         self.settings = settings.unwrap_or(self.settings);
         if self.mode == HeartbeatMode::Automatic {
             self.heartbeat_at = Some(now.moment.after(self.heartbeat_deadline()));
@@ -336,11 +341,11 @@ impl Core {
 
     fn heartbeat_answered(&mut self, sent: Moment, answer: Answer<HeartbeatReply>, now: Now) {
         let Answer::Reply(reply) = answer else {
-            return self.look_at_lease();
+            return self.read_lease();
         };
-        match reply.standing {
+        match reply.status {
             SessionStatus::Current => {
-                self.heard(sent, now);
+                self.record_contact(sent, now);
                 self.effects.extend(
                     reply
                         .kill
@@ -371,12 +376,15 @@ impl Core {
 
     /// The owner wants a hello. A message of the old session may still be in flight; its answer is the same.
     fn reopen(&mut self, now: Now) {
-        if matches!(self.stage, Stage::Greeting(_) | Stage::Current(_)) {
-            let greeted_in_vain = matches!(self.stage, Stage::Greeting(_));
-            self.stage = Stage::Opening;
+        if matches!(
+            self.phase,
+            SessionPhase::Greeting(_) | SessionPhase::Current(_)
+        ) {
+            let hello_failed = matches!(self.phase, SessionPhase::Greeting(_));
+            self.phase = SessionPhase::Opening;
             self.heartbeat_at = None;
-            if greeted_in_vain {
-                // An owner that answers a hello with "say hello" is not to be asked in a tight loop.
+            if hello_failed {
+                // An owner that answers a hello with `HelloRequired` is not to be asked in a tight loop.
                 self.retry_later(now);
             }
             self.effects.push(Effect::OpenSession);
@@ -384,19 +392,19 @@ impl Core {
     }
 
     fn replaced(&mut self) {
-        self.stage = Stage::Left;
+        self.phase = SessionPhase::Left;
         self.effects.push(Effect::Notify(Notification::Replaced));
         self.effects.push(Effect::Leave);
     }
 
-    fn heard(&mut self, sent: Moment, now: Now) {
+    fn record_contact(&mut self, sent: Moment, now: Now) {
         if self.mode == HeartbeatMode::Automatic {
             let change = self.contact.acknowledged(sent, now.moment, self.limit());
             self.effects.extend(change.map(contact_changed));
         }
     }
 
-    fn look_at_lease(&mut self) {
+    fn read_lease(&mut self) {
         let has_contact_to_lose = !matches!(self.contact, Contact::Never);
         if has_contact_to_lose && !self.lease_in_flight {
             self.lease_in_flight = true;
@@ -413,9 +421,11 @@ impl Core {
     /// Between one half and one, different for every session and retry, so that a thousand agents that lost
     /// the same owner do not come back at the same moment.
     fn jitter(&self) -> f64 {
-        let seed = match self.stage {
-            Stage::Greeting(session) | Stage::Current(session) => session.uuid().as_u128() as u64,
-            Stage::Opening | Stage::Left => self.identity.agent.as_str().len() as u64,
+        let seed = match self.phase {
+            SessionPhase::Greeting(session) | SessionPhase::Current(session) => {
+                session.uuid().as_u128() as u64
+            }
+            SessionPhase::Opening | SessionPhase::Left => self.identity.agent.as_str().len() as u64,
         };
         let mixed = (seed ^ u64::from(self.retries)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54;
         0.5 + mixed as f64 / 2048.0
@@ -429,7 +439,7 @@ impl Core {
         while let Some(mark) = self.outbox.reached() {
             self.effects.push(Effect::Flushed(mark));
             if self.goodbye == Some(mark) {
-                self.stage = Stage::Left;
+                self.phase = SessionPhase::Left;
                 self.effects.push(Effect::Leave);
                 return;
             }
@@ -442,8 +452,8 @@ impl Core {
         }
         self.retry_at = self.retry_at.filter(|at| *at > now.moment);
         let may_send = self.flight == Flight::None && self.retry_at.is_none();
-        match self.stage {
-            Stage::Greeting(session) if may_send => {
+        match self.phase {
+            SessionPhase::Greeting(session) if may_send => {
                 self.flight = Flight::Hello;
                 self.hello.active_jobs.clone_from(&self.jobs);
                 let hello = self.hello.clone();
@@ -451,7 +461,7 @@ impl Core {
                 let message = self.reports(session, reports);
                 self.effects.push(message);
             }
-            Stage::Current(session) => {
+            SessionPhase::Current(session) => {
                 if may_send {
                     let reports = self.outbox.take();
                     if !reports.is_empty() {
@@ -464,7 +474,7 @@ impl Core {
                     self.send_heartbeat(session, now);
                 }
             }
-            Stage::Greeting(_) | Stage::Opening | Stage::Left => {}
+            SessionPhase::Greeting(_) | SessionPhase::Opening | SessionPhase::Left => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! The input and output of a link: subscriptions, requests, timers; and its only `select!`.
 //!
 //! Requests run beside the loop and come back as events. What the agent does not take yet waits in a
-//! backlog; when that is full the link stops taking offers and commands, but goes on with heartbeats and
+//! backlog; when that is full the link stops taking offers and commands, but continues with heartbeats and
 //! acknowledgements, so that a slow agent is slow and not lost.
 
 use std::collections::{HashMap, VecDeque};
@@ -45,11 +45,11 @@ pub(super) struct Driver {
     /// The trace that each job's reports belong to, while it has any.
     pub(super) spans: HashMap<JobId, Span>,
     left: bool,
-    /// Lives while there is no contact: the server may be the one that lacks it.
+    /// Held while there is no contact: the server may be the one that lacks it.
     search: Option<ServerFailover>,
 }
 
-/// Lives a link's life.
+/// Runs a link.
 pub(super) async fn run(
     bus: Bus,
     identity: AgentIdentity,
@@ -80,7 +80,7 @@ pub(super) async fn run(
     }
     driver.backlog.push_back(LinkEvent::Closed);
     for event in driver.backlog {
-        // Fails when nobody listens any more, which is no reason to complain.
+        // Fails when the receiver is gone, which is no error.
         if events.send(event).await.is_err() {
             return;
         }
@@ -189,7 +189,7 @@ impl Driver {
         due.min(self.core.wake_every().unwrap_or(IDLE))
     }
 
-    /// Steps the core, after telling it what the agent's watches say: a hello or heartbeat must list the jobs
+    /// Steps the core, after passing it the values of the agent's watches: a hello or heartbeat must list the jobs
     /// as they are now.
     fn step(&mut self, event: Event, ends: &mut HandleEnd) {
         if let Some(jobs) = newest(&mut ends.jobs) {
@@ -245,7 +245,7 @@ impl Driver {
             Effect::Notify(notification) => self.notify(notification),
             Effect::Flushed(mark) => {
                 if let Some(waiter) = self.waiters.remove(&mark) {
-                    // Fails when the flush met its deadline; then nobody wants to know.
+                    // Fails when the flush met its deadline; then the caller is gone.
                     let _ = waiter.send(());
                 }
             }
@@ -279,7 +279,7 @@ impl Driver {
                 LinkEvent::Fence
             }
             Notification::Contact => {
-                info!(%agent, "contact with the scheduler again");
+                info!(%agent, "contact with the scheduler restored");
                 self.search = None;
                 LinkEvent::Contact
             }

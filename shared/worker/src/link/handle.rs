@@ -1,4 +1,4 @@
-//! What an agent says: reports in order, the jobs it has, its measurements, and goodbye.
+//! Messages of an agent: reports in order, the jobs it has, its measurements, and goodbye.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ const ORDER_CAPACITY: usize = 1024;
 /// How long a goodbye may take; the owner notices the silence by itself later.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Why the link did not do what it was asked.
+/// Why a call of the link failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The link has ended.
-    #[error("cannot speak to the scheduler: the link has ended")]
+    #[error("cannot reach the scheduler: the link has ended")]
     Closed,
     /// The owner did not acknowledge in time.
     #[error("the scheduler did not acknowledge all reports within {} ms", .after.as_millis())]
@@ -49,7 +49,7 @@ pub(super) enum Order {
     Heartbeat(JsonObject),
     /// Answer once everything before this is acknowledged.
     Flush(oneshot::Sender<()>),
-    /// Say goodbye after everything before this, answer, and end.
+    /// Send goodbye after everything before this, answer, and end.
     Goodbye(String, oneshot::Sender<()>),
 }
 
@@ -128,7 +128,7 @@ impl LinkHandle {
         self.orders.try_reserve().ok().map(ReportSlot)
     }
 
-    /// Sends a heartbeat now, unless one is on its way; for [`HeartbeatMode::Forwarded`](super::HeartbeatMode).
+    /// Sends a heartbeat now, unless one is in flight; for [`HeartbeatMode::Forwarded`](super::HeartbeatMode).
     ///
     /// # Errors
     /// [`LinkError`] when the link has ended.
@@ -137,19 +137,19 @@ impl LinkHandle {
         sent.map_err(|_| LinkError::Closed)
     }
 
-    /// Says which jobs the agent has: what heartbeats list and what a later hello brings along. A job belongs
+    /// Sets the jobs of the agent: heartbeats list them, and a later hello carries them. A job belongs
     /// there from its acceptance until its end was [stored](super::LinkEvent::Stored).
     pub fn set_jobs(&self, jobs: Vec<ActiveJob>) {
         self.jobs.send_replace(jobs);
     }
 
-    /// Says what automatic heartbeats carry as measurements.
+    /// Sets the measurements of automatic heartbeats.
     pub fn set_metrics(&self, metrics: JsonObject) {
         self.metrics.send_replace(metrics);
     }
 
-    /// When restartable jobs must have ended here unless the owner is heard before, since they may be given away then.
-    /// Whoever goes on when this process does not, as a watchdog does, ends them at that moment.
+    /// When restartable jobs must have ended here unless the owner answers before, since they may be given away then.
+    /// A watchdog that outlives a frozen process ends them at that moment.
     pub fn fences_at(&self) -> watch::Receiver<Option<Moment>> {
         self.fences_at.clone()
     }
@@ -160,33 +160,33 @@ impl LinkHandle {
     /// [`LinkError`] when the link has ended.
     pub async fn flush(&self, deadline: Duration) -> Result<(), LinkError> {
         let (done, answer) = oneshot::channel();
-        let asked = async {
+        let done = async {
             let sent = self.orders.send(Order::Flush(done)).await;
             sent.map_err(|_| LinkError::Closed)?;
             answer.await.map_err(|_| LinkError::Closed)
         };
         let late = |_| LinkError::Late { after: deadline };
-        timeout(deadline, asked).await.map_err(late)?
+        timeout(deadline, done).await.map_err(late)?
     }
 
-    /// Says goodbye after everything queued so far, and ends the link, also when nobody hears it.
+    /// Sends goodbye after everything queued so far, and ends the link, also when no owner receives it.
     ///
     /// # Errors
     /// [`LinkError`] when the link has ended.
     pub async fn goodbye(&self, reason: impl Into<String>) -> Result<(), LinkError> {
         let (done, answer) = oneshot::channel();
         let order = Order::Goodbye(reason.into(), done);
-        let asked = async {
+        let done = async {
             let sent = self.orders.send(order).await;
             sent.map_err(|_| LinkError::Closed)?;
             answer.await.map_err(|_| LinkError::Closed)
         };
-        let said = timeout(GOODBYE_DEADLINE, asked).await;
+        let sent = timeout(GOODBYE_DEADLINE, done).await;
         self.end.cancel();
         let late = |_| LinkError::Late {
             after: GOODBYE_DEADLINE,
         };
-        said.map_err(late)?
+        sent.map_err(late)?
     }
 
     /// HandleEnd the link at once, without a goodbye.

@@ -1,4 +1,4 @@
-//! One agent's life on the bus.
+//! The link of one agent to the bus.
 //!
 //! ```text
 //!   open ──subscribe──▶ greeting ──welcome──▶ current ──goodbye──▶ left
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`core`] decides what is sent when; [`driver`] does the input and output. The author of an agent sees a
-//! [`LinkHandle`] to say things and a channel of [`LinkEvent`]s to hear them. Neither direction waits for
-//! the other: events that nobody takes are kept while reports go on being acknowledged.
+//! [`LinkHandle`] to send and a channel of [`LinkEvent`]s to receive. Neither direction waits for
+//! the other: events that are not taken are kept while reports continue being acknowledged.
 
 mod contact;
 pub mod core;
@@ -32,7 +32,7 @@ pub use handle::{LinkError, LinkHandle, ReportSlot};
 /// Events that wait for the agent; when full, the link keeps a bounded backlog of its own.
 const EVENT_CAPACITY: usize = 256;
 
-/// Who speaks.
+/// The agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentIdentity {
     /// The agent.
@@ -41,25 +41,25 @@ pub struct AgentIdentity {
     pub pool: PoolName,
 }
 
-/// Where signs of life come from.
+/// Where heartbeats come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeartbeatMode {
-    /// The link sends them itself, and tells the agent to fence itself when they are not heard.
+    /// The link sends them itself, and notifies the agent to fence itself when they are not answered.
     #[default]
     Automatic,
-    /// Only when [`LinkHandle::heartbeat`] is called: for agents behind a gateway, whose own signs of life
-    /// are passed on. Such agents are not told to fence themselves.
+    /// Only when [`LinkHandle::heartbeat`] is called: for agents behind a gateway, whose own heartbeats
+    /// are passed on. Such agents are not notified to fence themselves.
     Forwarded,
 }
 
 /// How a link behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkOptions {
-    /// Where signs of life come from.
+    /// Where heartbeats come from.
     pub heartbeat: HeartbeatMode,
 }
 
-/// What an agent hears.
+/// Events of a link, for its agent.
 #[non_exhaustive]
 pub enum LinkEvent {
     /// A hello was accepted; also after every later hello.
@@ -94,10 +94,10 @@ pub enum LinkEvent {
         /// Why.
         error: ErrorReply,
     },
-    /// The owner has not heard of this agent for the heartbeat timeout and may give its jobs away: the agent
+    /// The owner has not seen this agent for the heartbeat timeout and may give its jobs away: the agent
     /// must kill those that are restartable, now.
     Fence,
-    /// The owner hears this agent again after a [`LinkEvent::Fence`].
+    /// The owner sees this agent again after a [`LinkEvent::Fence`].
     Contact,
     /// A newer session took over: stop everything and leave. The link has ended.
     Replaced,
@@ -110,21 +110,21 @@ pub enum LinkEvent {
 pub struct AgentLink;
 
 impl AgentLink {
-    /// Subscribes to the agent's offers and commands, says hello, and keeps doing so until it is welcome.
+    /// Subscribes to the agent's offers and commands, sends hello, and repeats it until it is welcome.
     ///
-    /// The link lives in a task of its own until it is told goodbye, replaced, or every handle or the
-    /// receiver of events is dropped. Must be called within a Tokio runtime.
+    /// The link runs in a task of its own until [`LinkHandle::goodbye`] is called, it is replaced, or every handle or
+    /// the receiver of events is dropped. Must be called within a Tokio runtime.
     pub fn open(
         bus: Bus,
         identity: AgentIdentity,
         hello: Hello,
         options: LinkOptions,
     ) -> (LinkHandle, mpsc::Receiver<LinkEvent>) {
-        let (events, heard) = mpsc::channel(EVENT_CAPACITY);
+        let (events, receiver) = mpsc::channel(EVENT_CAPACITY);
         let (handle, ends) = handle::channel(hello.active_jobs.clone());
         let core = core::Core::new(identity.clone(), hello, options.heartbeat);
-        // The task ends by itself, with its handles; there is nobody above a link who would stop it.
+        // The task ends by itself, with its handles; no owner above a link would stop it.
         tokio::spawn(driver::run(bus, identity, core, ends, events));
-        (handle, heard)
+        (handle, receiver)
     }
 }

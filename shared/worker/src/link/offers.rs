@@ -1,7 +1,7 @@
 //! Following an agent's queue: live by subscription, the rest by reading the stream.
 //!
-//! Every republished offer says its sequence and that of the offer before it. A hole means that something
-//! came while the link was away, and a sequence that goes back means that the stream was made anew; both
+//! Every republished offer carries its sequence and that of the offer before it. A hole means that something
+//! came while the link was away, and a sequence that goes back means that the stream was recreated; both
 //! end with a read of the queue. Each placement is handed on once, however it came.
 
 use quintet_contract::job::JobAttempt;
@@ -23,9 +23,9 @@ pub(super) struct Offers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     Idle,
-    /// A read is on its way.
+    /// A read is in flight.
     Once,
-    /// A read is on its way, and something happened since that makes another one necessary.
+    /// A read is in flight, and something happened since that makes another one necessary.
     Again,
 }
 
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_made_anew_is_read_from_its_start() {
+    fn a_recreated_stream_is_read_from_its_start() {
         let mut offers = Offers::new();
         offers.read();
         offers.read_done(5000, 0);

@@ -1,4 +1,4 @@
-//! Reports on their way: in order, one message in flight, kept until they are acknowledged.
+//! Outbox: reports in order, one message in flight, kept until they are acknowledged.
 //!
 //! Everything that waits travels in one message. A message that the owner refuses for good is taken apart,
 //! so that one report that it cannot take does not hold up the others for ever.
@@ -105,7 +105,7 @@ impl Outbox {
         self.in_flight = 0;
     }
 
-    /// The message in flight is refused for good. Gives the report to drop, if the message had only one.
+    /// The message in flight is refused for good. Returns the report to drop, if the message had only one.
     pub(super) fn refused(&mut self) -> Option<AgentReport> {
         let count = std::mem::take(&mut self.in_flight);
         if count != 1 {
@@ -119,7 +119,7 @@ impl Outbox {
     }
 }
 
-/// The job that a report speaks of.
+/// The job of a report.
 pub(super) fn job_of(report: &AgentReport) -> Option<&JobId> {
     match report {
         AgentReport::AssignAck { job_id, .. }

@@ -1,4 +1,4 @@
-//! What a link asks the bus: each request runs beside the loop and comes back as an event.
+//! Requests of a link to the bus: each runs beside the loop, and its result is an event.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::metrics;
 
 /// How long the owner may take to store reports; after that they are sent again.
 const REPORTS_DEADLINE: Duration = Duration::from_secs(3);
-/// How long a look at the lease may take.
+/// How long a read of the lease may take.
 const LEASE_DEADLINE: Duration = Duration::from_secs(1);
 /// How long one read of the queue may take.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ impl Driver {
     }
 
     pub(super) fn read_lease(&self) {
-        let (leases, asked) = (self.bus.bucket::<Leases>(), moment());
+        let (leases, requested_at) = (self.bus.bucket::<Leases>(), moment());
         let key = LeaseKey::Scheduler(self.identity.pool.clone());
         self.work.push(Box::pin(async move {
             let leadership = match timeout(LEASE_DEADLINE, leases.get(&key)).await {
@@ -84,7 +84,10 @@ impl Driver {
                 Ok(Ok(None)) => Leadership::Vacant,
                 Ok(Err(_)) | Err(_) => Leadership::Unreadable,
             };
-            Event::LeaseRead { asked, leadership }
+            Event::LeaseRead {
+                requested_at,
+                leadership,
+            }
         }));
     }
 

@@ -1,4 +1,4 @@
-//! How many lines and bytes of one job are taken: two buckets that fill with time.
+//! Rate limit of the lines and bytes of one job: two token buckets.
 
 use tokio::time::Instant;
 

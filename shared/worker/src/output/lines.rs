@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-/// A buffer that has grown beyond this for one long line is given back after it.
+/// A buffer that has grown beyond this for one long line is freed after it.
 const KEPT_BYTES: usize = 64 * 1024;
 
 /// Puts lines together from pieces of any size.
@@ -100,7 +100,7 @@ impl<'l> Line<'l> {
     /// The line as text of at most `limit` bytes and at most those that are kept, cut at the border of a character.
     pub fn text(self, limit: usize) -> Cow<'l, str> {
         let limit = limit.min(self.limit);
-        // What is no text grows when it is replaced: no more is looked at than can be shown.
+        // What is no text grows when it is replaced: no more is read than can be shown.
         let seen = &self.kept[..self.kept.len().min(limit + 4)];
         match String::from_utf8_lossy(seen) {
             Cow::Borrowed(text) => Cow::Borrowed(&text[..text.floor_char_boundary(limit)]),

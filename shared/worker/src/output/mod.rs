@@ -1,4 +1,4 @@
-//! What a program prints: put together into lines in bounded memory, and limited in rate.
+//! Output of a program: assembled into lines in bounded memory, and limited in rate.
 
 mod limit;
 mod lines;

@@ -1,7 +1,7 @@
 //! Child processes of workers: started by one thread, each in a group of its own, none able to outlive its worker.
 //!
 //! The kernel's parent-death signal fires when the *thread* that started the child ends, and the runtime's
-//! worker threads come and go; so all children are started by one thread that lives as long as the worker.
+//! worker threads come and go; so all children are started by one thread that runs as long as the worker.
 //! The signal reaches the child only. What the child started is killed by the [`reaper`].
 
 mod environment;
@@ -106,7 +106,7 @@ impl Spawner {
         })
     }
 
-    /// Starts a child in its own process group; `restartable` is whether it must end when this worker is not heard.
+    /// Starts a child in its own process group; `restartable` is whether it must end when this worker loses contact.
     ///
     /// # Errors
     /// The error of the system when the program cannot be started.
@@ -129,7 +129,7 @@ impl Spawner {
 }
 
 impl Spawner {
-    /// Tells the reaper when restartable children must have ended, unless it is told something else before.
+    /// Sets the deadline by which the reaper ends restartable children, unless it is changed before.
     pub fn fence_at(&self, at: Moment) {
         if let Some(reaper) = &self.reaper {
             let line = format!("={}\n", at.since_start().as_millis());
@@ -150,7 +150,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The child itself may be reaped already. Its number is not given out again while anything is left
+        // The child itself may be reaped already. Its number is not reused while anything is left
         // of the group, and not within the moment that has passed if nothing is.
         self.signal(Signal::KILL);
         if let Some(reaper) = &self.reaper {

@@ -20,7 +20,7 @@ use rustix::process::{Pid, getpid, getppid};
 /// Longest line to the reaper: a sign, ten digits, a line end.
 const LINE: usize = 16;
 
-/// The child gets a process group of its own, dies with the thread that starts it, and tells the reaper.
+/// The child gets a process group of its own, dies with the thread that starts it, and is announced to the reaper.
 pub(super) fn tie_to_parent(
     command: &mut Command,
     reaper: Option<Arc<OwnedFd>>,
@@ -45,7 +45,7 @@ pub(super) fn tie_to_parent(
     }
 }
 
-/// Says something to the reaper. One that is gone or does not listen cannot be helped; its absence must not
+/// Sends a line to the reaper. One that is gone or does not listen cannot be helped; its absence must not
 /// kill or block the sender, hence a socket without SIGPIPE.
 pub(super) fn notify(reaper: BorrowedFd<'_>, line: &[u8]) {
     let _ = send(reaper, line, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
@@ -54,7 +54,7 @@ pub(super) fn notify(reaper: BorrowedFd<'_>, line: &[u8]) {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn die_with_parent(worker: Pid) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    // The worker may have died before the line above: then nobody would ever send the signal.
+    // The worker may have died before the line above: then no process would ever send the signal.
     if getppid() == Some(worker) {
         return Ok(());
     }

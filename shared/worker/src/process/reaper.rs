@@ -1,15 +1,15 @@
-//! Cleans up after a worker that was killed, and for an agent that is frozen: one small process per worker, in a session of
-//! its own.
+//! Reaper: cleans up after a worker that was killed, and for an agent that is frozen: one small process per worker, in
+//! a session of its own.
 //!
-//! The worker tells it, on its standard input, which process groups exist, one a line: `+123` a group of a job that stays
+//! The worker writes to its standard input which process groups exist, one a line: `+123` a group of a job that stays
 //! with it, `~123` one of a job that may be started elsewhere, `-123` either is gone. Children announce themselves
 //! before they run anything, so there is no moment at which one is unknown. When the input ends the worker is gone, however
 //! it went, and the groups that are left are killed.
 //!
 //! `=4567` is the moment, in milliseconds since the machine was started, at which the scheduler may give the jobs of `~`
-//! groups away unless it hears the agent before. An agent that runs ends them itself; one that is stopped by a signal, a
-//! debugger or a freezer cannot, but its children go on. So the groups are killed here when the moment comes and no later
-//! one was named.
+//! groups away unless it sees the agent before. An agent that runs ends them itself; one that is stopped by a signal, a
+//! debugger or a freezer cannot, but its children continue. So the groups are killed here when the moment comes and no
+//! later one was named.
 
 use std::collections::BTreeMap;
 use std::io::{Read, stdin};
@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process_group, setsid};
 use crate::clock::{Moment, moment};
 
 /// The longest sleep; a machine that was suspended wakes it late by no more than this.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Bytes read at once.
 const CHUNK: usize = 4096;
 
@@ -63,7 +63,7 @@ fn kill(groups: Vec<i32>) {
     }
 }
 
-/// What the worker has said.
+/// Messages of the worker.
 #[derive(Debug, Default)]
 struct Watch {
     /// Whether each group may be started elsewhere.
@@ -109,8 +109,8 @@ impl Watch {
     fn sleep(&self, now: Moment) -> Duration {
         let left = self.fences_at.map(|at| at.since(now));
         // A millisecond more: at the moment itself nothing is due yet.
-        left.map_or(LOOK_EVERY, |left| left + Duration::from_millis(1))
-            .min(LOOK_EVERY)
+        left.map_or(POLL_INTERVAL, |left| left + Duration::from_millis(1))
+            .min(POLL_INTERVAL)
     }
 
     fn all(&self) -> Vec<i32> {
@@ -140,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn what_may_run_elsewhere_ends_when_the_agent_was_not_heard_until_the_moment_it_named() {
+    fn restartable_groups_end_when_the_agent_is_not_seen_until_the_moment_it_named() {
         let mut watch = Watch::default();
         watch.receive(b"+10\n~11\n=5000\n");
         assert!(watch.due(at(4_000)).is_empty());
         watch.receive(b"=8000\n");
-        assert!(watch.due(at(6_000)).is_empty(), "it was heard meanwhile");
+        assert!(watch.due(at(6_000)).is_empty(), "it was seen meanwhile");
         assert_eq!(watch.due(at(8_001)), [11]);
         assert!(watch.due(at(9_000)).is_empty(), "once");
         watch.receive(b"=9000\n~12\n-11\n");

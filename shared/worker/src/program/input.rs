@@ -1,4 +1,4 @@
-//! What a program is given: texts for its environment, and the same for files, since Linux takes no variable of any size.
+//! Input of a program: texts for its environment, and the same for files, since Linux takes no variable of any size.
 
 use quintet_contract::JsonObject;
 use quintet_contract::job::Attempt;
@@ -14,7 +14,7 @@ pub const MAX_VARIABLE_BYTES: usize = 100 * 1024;
 pub struct ProgramInput {
     /// INPUT_SPEC: the command and the node's `input`.
     pub spec: String,
-    /// INPUT_CONTEXT: what the run was given, what the nodes before put out, and where to go on.
+    /// INPUT_CONTEXT: the input of the run, the outputs of the nodes before, and the resume state.
     pub context: String,
     /// RESUME_STATE: the node's last checkpoint.
     pub resume_state: Option<String>,
@@ -58,7 +58,7 @@ impl ProgramInput {
         })
     }
 
-    /// The variables of every program: who it is, and of its input what is not too long for one.
+    /// The variables of every program: its identity, and of its input what is not too long for one.
     pub fn variables(&self, task: &Task, attempt: Attempt) -> Vec<(&'static str, String)> {
         let mut variables = vec![
             ("RUN_ID", task.run_id.to_string()),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_told_who_it_is_what_to_do_and_where_to_go_on() {
+    fn a_program_gets_its_identity_its_input_and_its_resume_state() {
         let task = task(json!({"epochs": 3}));
         let input = ProgramInput::of(&task, Some(&json!({"epoch": 2}))).unwrap();
         let variables: std::collections::BTreeMap<_, _> =

@@ -1,5 +1,5 @@
-//! The contract with the program of a node of kind `command`, wherever it is started: what it is given ([`ProgramInput`]),
-//! what it says ([`ProgramEvent`]), and what its exit code means.
+//! The contract with the program of a node of kind `command`, wherever it is started: its input ([`ProgramInput`]),
+//! its events ([`ProgramEvent`]), and what its exit code means.
 
 mod input;
 mod stdout_event;

@@ -1,5 +1,5 @@
-//! What a program says: a line of its standard output is an event when it is a JSON object whose `type` names one, with its
-//! content beside the type or under `data`. Every other line is a line of output.
+//! Events of a program: a line of its standard output is an event when it is a JSON object whose `type` names one, with
+//! its content beside the type or under `data`. Every other line is a line of output.
 
 use quintet_contract::event::LogStream;
 use quintet_contract::run::MAX_CHECKPOINT_BYTES;
@@ -9,21 +9,21 @@ use serde_json::Value;
 /// Longest line that is read as an event: the largest checkpoint, and room for what is around it.
 pub const MAX_EVENT_BYTES: usize = MAX_CHECKPOINT_BYTES + 4 * 1024;
 
-/// An event that a program says.
+/// An event of a program.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProgramEvent {
-    /// It can go on from here.
+    /// It can continue from here.
     Checkpoint {
         /// What the checkpoint is called.
         name: Option<String>,
-        /// What it needs to go on.
+        /// What it needs to continue.
         data: Option<Value>,
     },
     /// It put something out.
     Output(JsonObject),
     /// How far it is.
     Progress(JsonObject),
-    /// A line of output, said as an event.
+    /// A log line, sent as an event.
     Log {
         /// Standard error for the level `error`.
         stream: LogStream,
@@ -34,7 +34,7 @@ pub enum ProgramEvent {
     Heartbeat,
     /// Why it is about to fail.
     Error {
-        /// What the failure shall say.
+        /// The message of the failure.
         message: Option<String>,
         /// Whether another attempt may help.
         retryable: Option<bool>,
@@ -71,7 +71,7 @@ impl ProgramEvent {
     }
 }
 
-/// What an event says, wherever it says it.
+/// The content of an event, in either form.
 fn content(mut fields: JsonObject) -> JsonObject {
     match fields.remove("data") {
         Some(Value::Object(data)) => data,

@@ -17,16 +17,17 @@ use super::task_reporter::{Answer, TaskReporter};
 use super::waiting::Numbered;
 use crate::metrics;
 
-/// How long the first sending waits for its answer; it doubles up to [`PATIENCE_MAX`]. Whoever had it may have died.
-const PATIENCE_MIN: Duration = Duration::from_secs(1);
+/// How long the first sending waits for its answer; it doubles up to [`TIMEOUT_MAX`]. The runner that had it may have
+/// died.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Longest wait for an answer.
-const PATIENCE_MAX: Duration = Duration::from_secs(8);
+const TIMEOUT_MAX: Duration = Duration::from_secs(8);
 /// First wait between two sendings; it doubles up to [`WAIT_MAX`].
 const WAIT_MIN: Duration = Duration::from_millis(20);
 /// Longest wait between two sendings.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Who wants to know what is answered to one report.
+/// The waiter for the answer to one report.
 struct Waiter {
     reporter: Arc<TaskReporter>,
     kind: EventKind,
@@ -36,14 +37,14 @@ struct Waiter {
 impl Waiter {
     fn receive(self, verdict: Verdict) {
         match self.answer {
-            // Fails when nobody waits any more.
-            Answer::Asked(answer) => drop(answer.send(verdict)),
-            Answer::Noted(_room) => self.reporter.noted(self.kind, verdict),
+            // Fails when the caller is gone.
+            Answer::Awaited(answer) => drop(answer.send(verdict)),
+            Answer::Unawaited(_room) => self.reporter.answered_unawaited(self.kind, verdict),
         }
     }
 }
 
-/// Sends reports until they are answered, or until nobody wants to know any more. Gives the tasks that they are of.
+/// Sends reports until they are answered, or until every caller is gone. Returns the tasks that they are of.
 pub(super) async fn send_batch(
     bus: Bus,
     shard: RunShard,
@@ -105,7 +106,7 @@ async fn refused(
     }
 }
 
-/// One verdict per report; or why there will never be any; or nothing when nobody wants to know any more.
+/// One verdict per report; or why there will never be any; or nothing when every caller is gone.
 async fn send(
     bus: &Bus,
     shard: RunShard,
@@ -113,7 +114,7 @@ async fn send(
     reporters: &[Arc<TaskReporter>],
 ) -> Option<Result<Vec<Verdict>, String>> {
     let subject = RunReporting { shard };
-    let (mut patience, mut wait) = (PATIENCE_MIN, WAIT_MIN);
+    let (mut patience, mut wait) = (TIMEOUT_MIN, WAIT_MIN);
     loop {
         match bus.request(&subject, message, patience).await {
             Ok(RunReportsReply { verdicts }) if verdicts.len() == message.reports.len() => {
@@ -135,11 +136,11 @@ async fn send(
         metrics::task_reports_repeated();
         sleep(wait.mul_f64(rand::random_range(0.5..=1.0))).await;
         wait = (wait * 2).min(WAIT_MAX);
-        patience = (patience * 2).min(PATIENCE_MAX);
+        patience = (patience * 2).min(TIMEOUT_MAX);
     }
 }
 
-/// Whether the same message would be refused for ever: it is at fault itself, not whichever part had it.
+/// Whether the same message would be refused for ever: the message is at fault, not the runner that had it.
 fn is_final(error: &RequestError) -> bool {
     match error {
         RequestError::Refused(reply) => matches!(

@@ -1,11 +1,11 @@
-//! Events as they are counted: of which kind, and about how large.
+//! Events for accounting: their kind, and their approximate size.
 
 use quintet_contract::JsonObject;
 use quintet_contract::task::WorkerEvent;
 use serde_json::Value;
 
 /// Bytes that a report has around its content, about.
-pub(super) const AROUND: usize = 192;
+pub(super) const OVERHEAD_BYTES: usize = 192;
 
 /// What an answer is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) fn size(event: &WorkerEvent) -> usize {
         WorkerEvent::Succeeded { output } => output.as_ref().map_or(0, size_of_object),
         WorkerEvent::Failed { error, .. } => error.len(),
     };
-    AROUND + content
+    OVERHEAD_BYTES + content
 }
 
 fn size_of_object(object: &JsonObject) -> usize {

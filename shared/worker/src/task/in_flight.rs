@@ -1,4 +1,4 @@
-//! Tasks in flight: where a command finds its task, and where a task that comes again waits for its earlier delivery.
+//! Tasks in flight: commands find their task here, and a redelivered task waits for its earlier delivery.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -39,10 +39,10 @@ pub use task_reporter::{Stop, TaskReporter};
 
 /// Reports of one shard that wait for its outbox; when full, lines of output are dropped and tasks wait.
 const QUEUE: usize = 8 * 1024;
-/// Most messages of one shard on their way at once.
+/// Most messages of one shard in flight at once.
 const IN_FLIGHT: usize = 8;
 /// After this without an answer other tasks do not wait for it.
-const LATE: Duration = Duration::from_millis(50);
+const STALE_AFTER: Duration = Duration::from_millis(50);
 
 /// The outboxes of all shards.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ async fn deliver(bus: Bus, shard: RunShard, mut queue: mpsc::Receiver<Entry>) {
         loop {
             let is_due = flights.is_empty()
                 || waiting.len() >= MAX_REPORTS
-                || last_sent + LATE <= Instant::now();
+                || last_sent + STALE_AFTER <= Instant::now();
             if !is_due || flights.len() >= IN_FLIGHT {
                 break;
             }
@@ -102,7 +102,7 @@ async fn deliver(bus: Bus, shard: RunShard, mut queue: mpsc::Receiver<Entry>) {
             flights.push(batch::send_batch(bus.clone(), shard, batch));
         }
         let may_send_more = waiting.len() > 0 && flights.len() < IN_FLIGHT;
-        let late = last_sent + LATE;
+        let late = last_sent + STALE_AFTER;
         let is_late_soon = may_send_more && late > Instant::now();
         // Every branch is cancel-safe: futures that are kept, a channel, a timer.
         tokio::select! {

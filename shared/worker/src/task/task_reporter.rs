@@ -14,26 +14,26 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::event::{AROUND, EventKind, size};
+use super::event::{EventKind, OVERHEAD_BYTES, size};
 use crate::metrics;
 use crate::output::{Limiter, LogLimits};
 
 /// What one task may have unanswered, in units of [`UNIT`]: two of the largest checkpoints. When it is full, lines of
 /// output are dropped and everything else waits, and with it the program.
-const ROOM: u32 = 2 * 1024 + 256;
+const BUDGET: u32 = 2 * 1024 + 256;
 /// Bytes of one unit.
 const UNIT: usize = 1024;
-/// Progress is told at most this often; of what comes faster the newest counts.
+/// Progress is reported at most this often; of what comes faster the newest counts.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
-/// How long what was reported may take to be stored before a task is given back.
-const SETTLING: Duration = Duration::from_secs(2);
+/// How long reports may take to be stored before a task is returned to the queue.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a task is to be stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// It is no longer ours.
     Gone(String),
-    /// The runner said so.
+    /// The runner answered so.
     Canceled,
     /// The worker ends.
     Drained,
@@ -49,13 +49,13 @@ pub(crate) struct Entry {
     pub(crate) answer: Answer,
 }
 
-/// Who wants to know what was answered.
+/// The waiter for an answer.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Somebody waits for it.
-    Asked(oneshot::Sender<Verdict>),
-    /// Nobody does; it is noted, and the room it took is free again.
-    Noted(Option<OwnedSemaphorePermit>),
+    /// A caller waits for it.
+    Awaited(oneshot::Sender<Verdict>),
+    /// No caller does; it is recorded, and the room it took is free again.
+    Unawaited(Option<OwnedSemaphorePermit>),
 }
 
 /// Reports everything about one task to the run's owner, in order; what is reported is sent again until it is answered.
@@ -69,7 +69,7 @@ pub struct TaskReporter {
     attempt: AtomicU32,
     /// The newest number; counted by the outbox alone, when it takes the report in.
     seq: AtomicU64,
-    /// Whether a message that holds a report of this task is on its way: one at a time, so that they stay in order.
+    /// Whether a message that holds a report of this task is in flight: one at a time, so that they stay in order.
     pub(super) in_flight: AtomicBool,
     beats: AtomicBool,
     room: Arc<Semaphore>,
@@ -104,7 +104,7 @@ impl TaskReporter {
             seq: AtomicU64::new(0),
             in_flight: AtomicBool::new(false),
             beats: AtomicBool::new(false),
-            room: Arc::new(Semaphore::new(ROOM as usize)),
+            room: Arc::new(Semaphore::new(BUDGET as usize)),
             outbox,
             stop: watch::Sender::new(None),
             ended: CancellationToken::new(),
@@ -161,7 +161,7 @@ impl TaskReporter {
         self.stop.subscribe()
     }
 
-    /// Nothing is sent any more that is not on its way; whichever part waits for the end may go on.
+    /// Nothing more is sent than what is in flight; waiters for the end may continue.
     pub(crate) fn end(&self) {
         self.ended.cancel();
     }
@@ -176,11 +176,11 @@ impl TaskReporter {
         self.ended.cancelled().await;
     }
 
-    /// Reports something and waits for what is answered; `None` when nobody can report any more.
-    pub async fn ask(self: &Arc<Self>, event: WorkerEvent) -> Option<Verdict> {
+    /// Reports something and waits for the answer; `None` when reporting has ended.
+    pub async fn report_and_wait(self: &Arc<Self>, event: WorkerEvent) -> Option<Verdict> {
         let (answer, answered) = oneshot::channel();
         let bytes = size(&event);
-        self.send(event, bytes, Answer::Asked(answer)).await;
+        self.send(event, bytes, Answer::Awaited(answer)).await;
         answered.await.ok()
     }
 
@@ -189,7 +189,8 @@ impl TaskReporter {
         let bytes = size(&event);
         // Fails only when the room is closed, which it never is.
         let permit = self.room.clone().acquire_many_owned(units(bytes)).await;
-        self.send(event, bytes, Answer::Noted(permit.ok())).await;
+        self.send(event, bytes, Answer::Unawaited(permit.ok()))
+            .await;
     }
 
     async fn send(self: &Arc<Self>, event: WorkerEvent, bytes: usize, answer: Answer) {
@@ -200,12 +201,12 @@ impl TaskReporter {
             bytes,
             answer,
         };
-        // Fails when the worker ends; then whichever part waits for the answer learns it.
+        // Fails when the worker ends; then the waiter for the answer learns it.
         let _ = self.outbox.send(entry).await;
     }
 
     /// Reports something if there is room for it.
-    fn try_tell(self: &Arc<Self>, event: WorkerEvent) -> bool {
+    fn try_report(self: &Arc<Self>, event: WorkerEvent) -> bool {
         let bytes = size(&event);
         let room = self.room.clone().try_acquire_many_owned(units(bytes));
         let Ok(permit) = room else { return false };
@@ -219,7 +220,7 @@ impl TaskReporter {
         room: Option<OwnedSemaphorePermit>,
     ) -> bool {
         let reporter = self.clone();
-        let answer = Answer::Noted(room);
+        let answer = Answer::Unawaited(room);
         let entry = Entry {
             reporter,
             event,
@@ -229,7 +230,8 @@ impl TaskReporter {
         self.outbox.try_send(entry).is_ok()
     }
 
-    /// Says that the task is still worked on, unless the last such disposition is unanswered, and what progress is kept back.
+    /// Reports that the task is in progress, unless the last such report is unanswered, and the progress that is kept
+    /// back.
     pub fn beat(self: &Arc<Self>) {
         if self.beats.swap(true, Ordering::Relaxed) {
             return;
@@ -238,14 +240,14 @@ impl TaskReporter {
         let entry = Entry {
             reporter,
             event: WorkerEvent::Heartbeat,
-            bytes: AROUND,
-            answer: Answer::Noted(None),
+            bytes: OVERHEAD_BYTES,
+            answer: Answer::Unawaited(None),
         };
         if self.outbox.try_send(entry).is_err() {
             self.beats.store(false, Ordering::Relaxed);
         }
         if let Some(data) = self.kept_progress() {
-            self.try_tell(WorkerEvent::Progress { data });
+            self.try_report(WorkerEvent::Progress { data });
         }
     }
 
@@ -254,7 +256,7 @@ impl TaskReporter {
         let line = &line[..line.floor_char_boundary(MAX_LOG_LINE_BYTES)];
         let mut output = self.output();
         output.lines += 1;
-        // The runner keeps no more than this of a node, and says so when it gets one more.
+        // The runner keeps no more than this of a node, and answers so when it gets one more.
         if output.lines > MAX_LINES + 1 {
             return;
         }
@@ -265,13 +267,13 @@ impl TaskReporter {
             self.output().dropped -= dropped;
         }
         let line = line.to_owned();
-        if !(allowed && self.try_tell(WorkerEvent::Log { stream, line })) {
+        if !(allowed && self.try_report(WorkerEvent::Log { stream, line })) {
             metrics::lines_dropped(1);
             self.output().dropped += 1;
         }
     }
 
-    /// Says something of the worker's own in the log.
+    /// Writes a note of the worker's own to the log.
     pub fn note(self: &Arc<Self>, line: String) {
         let stream = LogStream::Agent;
         let event = WorkerEvent::Log { stream, line };
@@ -285,7 +287,7 @@ impl TaskReporter {
     fn report_dropped(self: &Arc<Self>, count: u64) -> bool {
         let line = format!("{count} lines dropped");
         let stream = LogStream::Agent;
-        self.try_tell(WorkerEvent::Log { stream, line })
+        self.try_report(WorkerEvent::Log { stream, line })
     }
 
     /// Reports progress, or keeps it back for a moment.
@@ -317,7 +319,7 @@ impl TaskReporter {
     /// Reports what was kept back, if there is room for it.
     pub fn flush_output(self: &Arc<Self>) {
         if let Some(data) = self.kept_progress() {
-            self.try_tell(WorkerEvent::Progress { data });
+            self.try_report(WorkerEvent::Progress { data });
         }
         let dropped = std::mem::take(&mut self.output().dropped);
         if dropped > 0 {
@@ -326,15 +328,15 @@ impl TaskReporter {
     }
 
     /// Waits until everything that was reported is answered, but not for ever.
-    pub async fn settle(&self) {
-        let settled = self.room.acquire_many(ROOM);
-        if timeout(SETTLING, settled).await.is_err() {
+    pub async fn flush(&self) {
+        let flushed = self.room.acquire_many(BUDGET);
+        if timeout(FLUSH_TIMEOUT, flushed).await.is_err() {
             debug!(run = %self.run_id, node = %self.node_id, "the last reports of a task were not answered in time");
         }
     }
 
-    /// Takes an answer to something that nobody waits for.
-    pub(super) fn noted(self: &Arc<Self>, event: EventKind, verdict: Verdict) {
+    /// Takes an answer without a caller that waits for it.
+    pub(super) fn answered_unawaited(self: &Arc<Self>, event: EventKind, verdict: Verdict) {
         if event == EventKind::Heartbeat {
             self.beats.store(false, Ordering::Relaxed);
         }
@@ -357,5 +359,5 @@ impl TaskReporter {
 }
 
 fn units(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT)).map_or(ROOM, |units| units.min(ROOM))
+    u32::try_from(bytes.div_ceil(UNIT)).map_or(BUDGET, |units| units.min(BUDGET))
 }

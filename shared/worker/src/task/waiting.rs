@@ -1,5 +1,5 @@
-//! Which reports go into the next message: as many as fit, oldest first, and of each task only while none of its reports
-//! is on its way already.
+//! Batching: which reports go into the next message: as many as fit, oldest first, and of each task only while none of
+//! its reports is in flight already.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::task_reporter::{Answer, Entry, TaskReporter};
 /// Most bytes of a message, about; a report that is larger goes alone.
 const MESSAGE_BYTES: usize = 448 * 1024;
 
-/// A report with its number, and who wants to know what is answered.
+/// A report with its number, and the caller that waits for the answer.
 #[derive(Debug)]
 pub(crate) struct Numbered {
     pub(crate) reporter: Arc<TaskReporter>,
@@ -111,13 +111,13 @@ mod tests {
                 line: String::new(),
             },
             bytes,
-            answer: Answer::Noted(None),
+            answer: Answer::Unawaited(None),
         }
     }
 
-    fn told(batch: &[Numbered]) -> Vec<(String, u64)> {
-        let told = |next: &Numbered| (next.reporter.node_id.to_string(), next.report.seq);
-        batch.iter().map(told).collect()
+    fn described(batch: &[Numbered]) -> Vec<(String, u64)> {
+        let described = |next: &Numbered| (next.reporter.node_id.to_string(), next.report.seq);
+        batch.iter().map(described).collect()
     }
 
     #[test]
@@ -127,14 +127,17 @@ mod tests {
         waiting.push(entry(&a, 1));
         waiting.push(entry(&a, 1));
         let first = waiting.take();
-        assert_eq!(told(&first), [("a".to_owned(), 1), ("a".to_owned(), 2)]);
+        assert_eq!(
+            described(&first),
+            [("a".to_owned(), 1), ("a".to_owned(), 2)]
+        );
         for reporter in [&a, &b, &a] {
             waiting.push(entry(reporter, 1));
         }
-        assert_eq!(told(&waiting.take()), [("b".to_owned(), 1)]);
+        assert_eq!(described(&waiting.take()), [("b".to_owned(), 1)]);
         assert!(waiting.take().is_empty(), "a is on its way");
         completed(&[a]);
-        let rest = told(&waiting.take());
+        let rest = described(&waiting.take());
         assert_eq!(rest, [("a".to_owned(), 3), ("a".to_owned(), 4)]);
     }
 
@@ -153,7 +156,7 @@ mod tests {
         waiting.push(entry(&a, 2 * MESSAGE_BYTES));
         waiting.push(entry(&a, 1));
         for seq in [258, 259, 260] {
-            assert_eq!(told(&waiting.take()), [("a".to_owned(), seq)]);
+            assert_eq!(described(&waiting.take()), [("a".to_owned(), seq)]);
             completed(std::slice::from_ref(&a));
         }
     }

@@ -100,7 +100,7 @@ struct State {
 #[derive(Default)]
 struct WindowCounter {
     window: u64,
-    /// What this edge has reserved, and what it has given out of that.
+    /// What this edge has reserved, and what it has granted of that.
     granted: u64,
     used: u64,
     /// The count over all edges, as last received.
@@ -192,7 +192,7 @@ impl SharedRateLimit {
             false => match self.0.bus.count(&subject, amount, TIMEOUT).await {
                 Ok(total) => Some(total),
                 Err(error) => {
-                    debug!(%error, "counts requests by itself for a while");
+                    debug!(%error, "counting requests locally for a while");
                     None
                 }
             },
@@ -257,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    /// Edges that share a counter; gives how many requests were let through. The list says which edge gets each.
+    /// Edges that share a counter; returns how many requests were let through. The list names the edge that gets each.
     fn play(limit: u64, edges: usize, requests: &[usize], has_bus: bool) -> u64 {
         let mut all: Vec<WindowCounter> = (0..edges).map(|_| WindowCounter::default()).collect();
         let (mut counter, mut admitted) = (0, 0);

@@ -1,4 +1,4 @@
-//! Setting what a person decides: whose frames are shown, how fast, who runs, and what workers are set to.
+//! Commands of operators: the active worker, the rate, start and stop, and the settings of workers.
 
 use axum::Json;
 use axum::extract::State;
@@ -20,10 +20,10 @@ use crate::http::extract::{JsonBody, Lenient, PathId};
 /// The fastest rate that fits a message; the display's own limit is far below.
 const MAX_RATE: f64 = 1e12;
 
-/// Whose frames shall be shown.
+/// The worker to activate.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct Activation {
-    /// The worker; nobody's when it is null or left out.
+    /// The worker; none when it is null or left out.
     #[serde(default)]
     #[schemars(with = "Option<WorkerId>")]
     id: Option<Value>,
@@ -54,7 +54,7 @@ pub(crate) fn activate_docs(operation: Operation<'_>) -> Operation<'_> {
     with_body(operation)
         .id("activateWorker")
         .summary("Show the frames of a worker")
-        .description("It is started if it does not run, and the one before it is stopped. Without an id nobody's are shown.")
+        .description("It is started if it does not run, and the one before it is stopped. Without an id none is shown.")
         .response::<204, ()>()
 }
 
@@ -121,7 +121,7 @@ pub(crate) fn start_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .id("startFrameWorker")
         .summary("Start a worker of frames")
-        .description("One that runs already goes on.")
+        .description("One that runs already continues.")
         .response::<204, ()>()
         .response::<400, Json<ErrorBody>>()
 }
@@ -183,7 +183,7 @@ pub(crate) fn configure_docs(operation: Operation<'_>) -> Operation<'_> {
         .id("configureFrameWorker")
         .summary("Change what a worker of frames is set to")
         .description(
-            "Fields that are named are replaced, the others stay; the worker is told at once.",
+            "Fields that are named are replaced, the others stay; the worker is notified at once.",
         )
         .response::<204, ()>()
 }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_as_a_rate_stays_on_its_side_of_every_whole_number() {
+    fn a_formatted_rate_stays_on_its_side_of_every_whole_number() {
         for (number, expected) in [
             (30.0, 30_000),
             (0.9999, 999),

@@ -1,4 +1,4 @@
-//! What the display shows, as a PNG. A client that has the picture already is told so, without its pixels travelling at all.
+//! What the display shows, as a PNG. A client that has the image already gets 304, without its pixels.
 
 use std::num::IntErrorKind;
 use std::sync::Arc;
@@ -34,11 +34,11 @@ use crate::state::App;
 
 /// What a PNG is called.
 const PNG: &str = "image/png";
-/// Pixels for one of the display when nothing is said.
+/// Pixels for one of the display by default.
 const SCALE: u16 = 10;
 /// Large images that are drawn at the same time; the others wait for their next step.
 const CONCURRENT_DRAWINGS: usize = 1;
-/// Up to so many pixels a picture is drawn at once; that takes about a millisecond. A larger one is drawn in steps.
+/// Up to so many pixels an image is drawn at once; that takes about a millisecond. A larger one is drawn in steps.
 const MAX_PIXELS_AT_ONCE: u64 = 256 * 1024;
 
 /// Any: what is too small or too large is as good as the limit.
@@ -49,7 +49,7 @@ fn integer(_: &mut SchemaGenerator) -> Schema {
 /// How an image is drawn.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct ImageQuery {
-    /// Pixels of the picture for one of the display, in each direction: 1 to 64; 10 when nothing is said.
+    /// Pixels of the image for one of the display, in each direction: 1 to 64; 10 by default.
     #[serde(default)]
     #[schemars(schema_with = "integer")]
     scale: Option<Scale>,
@@ -61,7 +61,7 @@ pub(crate) struct PanelQuery {
     /// The panel.
     #[schemars(required)]
     id: Option<String>,
-    /// Pixels of the picture for one of the panel, in each direction: 1 to 64; 10 when nothing is said.
+    /// Pixels of the image for one of the panel, in each direction: 1 to 64; 10 by default.
     #[serde(default)]
     #[schemars(schema_with = "integer")]
     scale: Option<Scale>,
@@ -134,7 +134,7 @@ fn png_only<T>(mut response: TransformResponse<'_, T>) -> TransformResponse<'_, 
 }
 
 fn with_etag<T>(response: TransformResponse<'_, T>) -> TransformResponse<'_, T> {
-    let text = "names the picture; send it as `If-None-Match` to be told whether it is still shown";
+    let text = "names the image; send it as `If-None-Match` to learn whether it is still shown";
     with_header(response, ETAG.as_str(), Presence::Always, text)
 }
 
@@ -150,17 +150,17 @@ async fn respond(
         panel,
         unless: known.digests.first().cloned(),
     };
-    let picture = FramesClient::from_ref(app).picture(&get).await?;
-    let tag = format!("\"{}-{scale}\"", picture.digest);
+    let image = FramesClient::from_ref(app).picture(&get).await?;
+    let tag = format!("\"{}-{scale}\"", image.digest);
     let tag = HeaderValue::from_str(&tag).map_err(|_| unreadable())?;
     let head = [
         (ETAG, tag),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
-    if known.has(&picture.digest) {
+    if known.has(&image.digest) {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
-    let bitmap = bitmap_of(&picture).ok_or_else(unreadable)?;
+    let bitmap = bitmap_of(&image).ok_or_else(unreadable)?;
     let drawing = PngDrawing::new(bitmap, scale).map_err(undrawable)?;
     let body = match drawing.pixels() {
         ..=MAX_PIXELS_AT_ONCE => Body::from(drawing.whole().map_err(undrawable)?),
@@ -169,9 +169,9 @@ async fn respond(
     Ok((head, [(CONTENT_TYPE, PNG)], body).into_response())
 }
 
-/// The pixels of a picture.
-fn bitmap_of(picture: &PictureReply) -> Option<Bitmap> {
-    let bytes = &picture.rbm.as_ref()?.0;
+/// The pixels of an image.
+fn bitmap_of(image: &PictureReply) -> Option<Bitmap> {
+    let bytes = &image.rbm.as_ref()?.0;
     let canvas = Rbm::canvas_of(bytes)?;
     Some(Rbm::read(bytes, canvas).ok()?.bitmap(canvas))
 }
@@ -220,7 +220,7 @@ fn is_below_zero(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Pictures that the client has.
+/// Images that the client has.
 #[derive(Debug, PartialEq, Eq)]
 struct Known {
     digests: Vec<String>,
@@ -229,7 +229,7 @@ struct Known {
 }
 
 impl Known {
-    /// Reads what was sent of the tags that were given out for pictures of this scale.
+    /// Parses a tag of an image of this scale.
     fn read(headers: &HeaderMap, scale: u16) -> Self {
         let fields = headers.get_all(IF_NONE_MATCH).iter();
         let texts = fields.filter_map(|value| value.to_str().ok());
@@ -255,18 +255,18 @@ impl Known {
 }
 
 fn unreadable() -> HttpError {
-    warn!("the display's picture cannot be read");
+    warn!("the display's image cannot be read");
     HttpError::new(
         ErrorCode::Internal,
-        "the picture of the display cannot be read; this is a defect",
+        "the image of the display cannot be read; this is a defect",
     )
 }
 
 fn undrawable(error: png::EncodingError) -> HttpError {
-    warn!(error = %chain(&error), "cannot draw the display's picture");
+    warn!(error = %chain(&error), "cannot draw the display's image");
     HttpError::new(
         ErrorCode::Internal,
-        "the picture of the display cannot be drawn; this is a defect",
+        "the image of the display cannot be drawn; this is a defect",
     )
 }
 
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_known_by_its_digest_and_its_scale() {
+    fn an_image_is_known_by_its_digest_and_its_scale() {
         assert!(known("\"ab-10\"").has("ab"));
         assert!(known("\"x\", W/\"ab-10\" ,\"cd-10\"").has("ab"));
         assert!(known("\"x\", W/\"ab-10\" ,\"cd-10\"").has("cd"));

@@ -39,8 +39,8 @@ pub(crate) fn frame_docs(operation: Operation<'_>) -> Operation<'_> {
         .id("sendWorkerFrame")
         .summary("Send a frame of a worker")
         .description(
-            "RBM: a header of 16 bytes, then one bit for every pixel. 204 says that it is sound; it is shown if the worker is the \
-             active one, the picture is another than before, and there are not too many.",
+            "RBM: a header of 16 bytes, then one bit for every pixel. 204 means that it is valid; it is shown if the worker is the \
+             active one, the image is another than before, and there are not too many.",
         )
         .response::<204, ()>()
 }
@@ -58,7 +58,7 @@ pub(crate) async fn ingest(
     Ok((StatusCode::NO_CONTENT, headers).into_response())
 }
 
-/// Says when to come back, where the display has no room.
+/// Answers the time to retry, where the display has no room.
 fn with_wait(error: HttpError) -> HttpError {
     let wait = error.reply.details.get(RETRY_AFTER_MS);
     let Some(ms) = wait.and_then(Value::as_u64) else {
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_display_says_when_to_come_back_in_whole_seconds_and_in_milliseconds() {
+    fn a_full_display_sends_retry_after_in_whole_seconds_and_in_milliseconds() {
         for (ms, seconds) in [(0_u64, "1"), (33, "1"), (1000, "1"), (1001, "2")] {
             let full = ErrorReply::new(ErrorCode::RateLimited, "full").with(RETRY_AFTER_MS, ms);
             let response = with_wait(full.into()).into_response();

@@ -1,4 +1,4 @@
-//! Looking at frames: who draws, how fast, what became of it, and what the display is made of.
+//! Status of frames: the workers, the rate, the counters, and the configuration of the display.
 
 use axum::Json;
 use axum::extract::State;
@@ -23,7 +23,7 @@ pub(crate) async fn config(
 pub(crate) fn config_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .id("getDisplayConfig")
-        .summary("Say what the display is made of")
+        .summary("Get the configuration of the display")
         .response::<200, Json<DisplayConfig>>()
 }
 
@@ -36,21 +36,19 @@ pub(crate) async fn stats(
 pub(crate) fn stats_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .id("getFrameStats")
-        .summary("Say what goes on with frames")
-        .description(
-            "The socket `/ws` tells the same once a second and whenever something changes.",
-        )
+        .summary("Get the statistics of frames")
+        .description("The socket `/ws` sends the same once a second and on every change.")
         .response::<200, Json<FrameStats>>()
 }
 
-/// Who draws, and who could.
+/// The active worker, and the others.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Sources {
-    /// Who has sent frames.
+    /// Workers that have sent frames.
     sources: Vec<WorkerId>,
-    /// Who may be activated.
+    /// Workers that may be activated.
     known: Vec<WorkerId>,
-    /// Who runs now.
+    /// Running workers.
     running: Vec<WorkerId>,
 }
 
@@ -81,16 +79,16 @@ pub(crate) async fn display(
 pub(crate) fn display_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .id("getDisplay")
-        .summary("Say what the display does")
+        .summary("Get the state of the display")
         .response::<200, Json<DisplayStats>>()
 }
 
-/// Whose frames are shown.
+/// The active worker.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Active {
     /// The worker whose frames are shown.
     active: Option<WorkerId>,
-    /// Who runs now.
+    /// Running workers.
     running: Vec<WorkerId>,
 }
 
@@ -105,7 +103,7 @@ pub(crate) async fn active(State(frames): State<FramesClient>) -> Result<Json<Ac
 pub(crate) fn active_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .id("getActiveWorker")
-        .summary("Say whose frames are shown")
+        .summary("Show the active worker")
         .response::<200, Json<Active>>()
 }
 
@@ -114,7 +112,7 @@ pub(crate) fn active_docs(operation: Operation<'_>) -> Operation<'_> {
 pub(crate) struct Rate {
     /// Frames per second.
     fps: Fps,
-    /// Whether somebody set it.
+    /// Whether an operator set it.
     manual: bool,
 }
 
@@ -129,6 +127,6 @@ pub(crate) async fn fps(State(frames): State<FramesClient>) -> Result<Json<Rate>
 pub(crate) fn fps_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .id("getFrameRate")
-        .summary("Say how fast frames are shown")
+        .summary("Get the frame rate")
         .response::<200, Json<Rate>>()
 }

@@ -87,7 +87,7 @@ impl SocketUpgrade {
             permit,
         } = self;
         let Ok(answer) = create_response_with_body(&request, Body::empty) else {
-            let text = "this address takes WebSockets only; see /docs for what they say";
+            let text = "this address takes WebSockets only; see /docs for their messages";
             return HttpError::new(ErrorCode::BadRequest, text).into_response();
         };
         let upgrade = hyper::upgrade::on(&mut request);

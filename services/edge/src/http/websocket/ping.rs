@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_answers_stays_and_who_is_silent_for_three_pings_is_gone() {
+    async fn a_client_that_answers_stays_and_one_that_misses_three_pings_is_closed() {
         let (activity, mut pings) = (Activity::default(), Pings::start());
         for _ in 0..10 {
             assert_eq!(pings.due(&activity).await, Due::Ping);

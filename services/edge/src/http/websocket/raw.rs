@@ -18,7 +18,7 @@ use super::accept::Socket;
 use super::close;
 use crate::metrics;
 
-/// How long a client may take to read what is written at once before it is let go.
+/// How long a client may take to read what is written at once before it is closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// First byte of a whole frame that holds text.
 const TEXT: u8 = 0x81;
@@ -42,7 +42,7 @@ pub(crate) fn text_frame(text: &str) -> Bytes {
     frame.freeze()
 }
 
-/// Frames on their way to one client.
+/// Frames in flight to one client.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     waiting: VecDeque<Bytes>,
@@ -134,7 +134,7 @@ pub(crate) async fn write_in_time(
     }
 }
 
-/// Says goodbye, unless the client does not read it in time.
+/// Sends a goodbye, unless the client does not read it in time.
 pub(crate) async fn close_in_time(
     socket: &mut RawSocket,
     code: u16,

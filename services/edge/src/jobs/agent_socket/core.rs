@@ -1,5 +1,5 @@
-//! Translates between an agent's frames and the bus, and remembers which jobs the agent has: pure, without I/O. Time and the
-//! ids of frames are passed in.
+//! Translates between an agent's frames and the bus, and remembers which jobs the agent has: pure, without I/O. Time
+//! and the ids of frames are passed in.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub(super) enum Inbound {
     Ignored(&'static str),
     /// It is here.
     Hello(Box<HelloPayload>),
-    /// It lives.
+    /// A heartbeat.
     Heartbeat(JsonObject),
     /// A fact for the scheduler.
     Report(AgentReport),
@@ -113,7 +113,7 @@ impl Core {
             }
             from_agent::HEARTBEAT => {
                 let HeartbeatPayload { metrics } = typed(payload)?;
-                // It lives, whatever its metrics are.
+                // It is alive, whatever its metrics are.
                 let metrics = metrics.filter(nesting::is_bounded_object);
                 Inbound::Heartbeat(metrics.unwrap_or_default())
             }
@@ -275,7 +275,7 @@ impl Core {
         }
     }
 
-    /// The jobs that the agent has taken and not given back.
+    /// The jobs that the agent has taken and not returned.
     pub(super) fn jobs(&self) -> Vec<ActiveJob> {
         let taken = self.jobs.iter().filter_map(|(job_id, held)| {
             let status = held.status?;
@@ -374,7 +374,7 @@ impl Core {
                 }
             }
             AgentCommand::Replaced { .. } | AgentCommand::Unknown => {
-                let text = "this command cannot be told to an agent on a WebSocket";
+                let text = "this command cannot be sent to an agent on a WebSocket";
                 Outbound::Reject(ErrorReply::new(ErrorCode::UnknownCommand, text))
             }
         }

@@ -73,8 +73,8 @@ fn send(core: &mut Core, message: &[u8]) {
     }
 }
 
-/// What we say is a whole frame.
+/// What we send is a whole frame.
 fn assert_envelope(frame: &str) {
-    let envelope: Envelope<Value> = serde_json::from_str(frame).expect("we say what can be read");
+    let envelope: Envelope<Value> = serde_json::from_str(frame).expect("we send valid frames");
     assert!(envelope.kind.starts_with("orchestrator.") && envelope.payload.is_object());
 }

@@ -1,4 +1,4 @@
-//! Other people's agents: each socket becomes an agent on the bus.
+//! Third-party agents: each socket becomes an agent on the bus.
 //!
 //! ```text
 //!   connected ──hello──▶ greeting ──welcome──▶ serving ──close──▶ goodbye on the bus

@@ -35,7 +35,7 @@ const OPTIONS: SocketOptions = SocketOptions {
     max_message: 1024 * 1024,
     read_buffer: 4 * 1024,
 };
-/// Largest message before the agent has said who it is, its hello included.
+/// Largest message before the agent is authenticated, its hello included.
 const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 /// Close code for a message that is too large.
 const CLOSE_TOO_LARGE: u16 = 1009;
@@ -47,7 +47,7 @@ pub(crate) async fn connect(State(app): State<App>, upgrade: SocketUpgrade) -> R
 }
 
 /// Why a socket ends.
-enum End {
+enum CloseReason {
     /// The other end closed, or is gone.
     Gone,
     /// We close, with this code and reason.
@@ -90,33 +90,33 @@ struct Session {
 }
 
 impl Session {
-    async fn run(&mut self) -> End {
+    async fn run(&mut self) -> CloseReason {
         let hello_until = Instant::now() + self.app.config.hello_timeout;
         let mut pings = Pings::start();
         loop {
             // Cancel-safe: frames and link events are taken only when they are returned.
             let handle_inbound = tokio::select! {
                 biased;
-                () = self.app.shutdown.cancelled() => return End::ShuttingDown,
-                () = self.queue.overflowed() => return End::TooSlow,
+                () = self.app.shutdown.cancelled() => return CloseReason::ShuttingDown,
+                () = self.queue.overflowed() => return CloseReason::TooSlow,
                 event = next_event(&mut self.link) => match self.handle_link_event(event).await {
                     Some(end) => return end,
                     None => continue,
                 },
                 frame = self.stream.next() => match frame {
                     Some(Ok(message)) if self.is_too_large(&message) => {
-                        return End::Close(CLOSE_TOO_LARGE, "too large before a hello");
+                        return CloseReason::Close(CLOSE_TOO_LARGE, "too large before a hello");
                     }
                     Some(Ok(Message::Text(text))) => self.core.receive(text.as_bytes(), now()),
                     Some(Ok(Message::Binary(bytes))) => self.core.receive(&bytes, now()),
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => { self.activity.record(); continue }
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return CloseReason::Gone,
                 },
                 () = sleep_until(hello_until), if self.link.is_none() => {
-                    return End::Close(CLOSE_NO_HELLO, "no hello in time");
+                    return CloseReason::Close(CLOSE_NO_HELLO, "no hello in time");
                 }
                 due = pings.due(&self.activity) => match due {
-                    Due::Gone => return End::Gone,
+                    Due::Gone => return CloseReason::Gone,
                     Due::Ping => {
                         self.queue.send(Message::Ping(Default::default()));
                         continue;
@@ -131,7 +131,7 @@ impl Session {
     }
 
     /// Handles a message of the agent.
-    async fn handle_inbound(&mut self, handle_inbound: Inbound) -> Option<End> {
+    async fn handle_inbound(&mut self, handle_inbound: Inbound) -> Option<CloseReason> {
         match handle_inbound {
             Inbound::Ignored(kind) => metrics::ignored_frame(kind),
             Inbound::Hello(hello) => return self.hello(*hello).await,
@@ -153,7 +153,7 @@ impl Session {
                     if !success {
                         answer.insert(
                             "reason".to_owned(),
-                            "the agent said that it did not work".into(),
+                            "the agent answered that it did not work".into(),
                         );
                     }
                     responder.ok(&CommandReply { answer }).await;
@@ -179,14 +179,14 @@ impl Session {
         let _ = link.report(report).await;
     }
 
-    async fn hello(&mut self, hello: HelloPayload) -> Option<End> {
+    async fn hello(&mut self, hello: HelloPayload) -> Option<CloseReason> {
         let token = hello
             .auth
             .as_ref()
             .and_then(|auth| auth.token.as_deref())
             .unwrap_or_default();
         if !same_secret(token, self.app.config.agent_token.expose()) {
-            return Some(End::Close(CLOSE_UNAUTHORIZED, "Unauthorized"));
+            return Some(CloseReason::Close(CLOSE_UNAUTHORIZED, "Unauthorized"));
         }
         let identity = AgentIdentity {
             agent: hello.agent_id.clone(),
@@ -231,12 +231,12 @@ impl Session {
     }
 
     /// Handles an event of the agent's link on the bus.
-    async fn handle_link_event(&mut self, event: Option<LinkEvent>) -> Option<End> {
+    async fn handle_link_event(&mut self, event: Option<LinkEvent>) -> Option<CloseReason> {
         match event {
             None | Some(LinkEvent::Closed) => {
-                return Some(End::Close(CLOSE_LEAVING, "the bus is away"));
+                return Some(CloseReason::Close(CLOSE_LEAVING, "the bus is away"));
             }
-            Some(LinkEvent::Replaced) => return Some(End::Replaced),
+            Some(LinkEvent::Replaced) => return Some(CloseReason::Replaced),
             Some(LinkEvent::Command {
                 command, responder, ..
             }) => match self.core.command(command, stamp()) {
@@ -265,7 +265,7 @@ impl Session {
             Some(LinkEvent::Stored(reports)) => {
                 for report in &reports {
                     if let AgentReport::JobStopped { job_id, .. } = report {
-                        // Nobody will answer a command to a job that has ended.
+                        // No agent will answer a command to a job that has ended.
                         self.commands.retain(|(job, _), _| job != job_id);
                     }
                 }
@@ -279,7 +279,10 @@ impl Session {
                 debug!(%error, "a report of an agent was refused");
                 if matches!(*report, AgentReport::Hello { .. }) {
                     // It is not registered: the pool takes no new agents.
-                    return Some(End::Close(CLOSE_TOO_SLOW, "refused; try again later"));
+                    return Some(CloseReason::Close(
+                        CLOSE_TOO_SLOW,
+                        "refused; try again later",
+                    ));
                 }
             }
             Some(_) => {}
@@ -287,21 +290,21 @@ impl Session {
         None
     }
 
-    async fn finish(mut self, end: End) {
+    async fn finish(mut self, end: CloseReason) {
         let link = self.link.take();
         match end {
-            End::Gone => send_goodbye(link, "link closed").await,
-            End::TooSlow => {
+            CloseReason::Gone => send_goodbye(link, "link closed").await,
+            CloseReason::TooSlow => {
                 metrics::slow_client("agent");
                 self.queue.close(CLOSE_TOO_SLOW, "too slow").await;
                 send_goodbye(link, "did not read its socket").await;
             }
-            End::Close(code, reason) => {
+            CloseReason::Close(code, reason) => {
                 self.queue.close(code, reason).await;
                 send_goodbye(link, reason).await;
             }
-            End::Replaced => self.queue.close(1000, "Replaced by new connection").await,
-            End::ShuttingDown => {
+            CloseReason::Replaced => self.queue.close(1000, "Replaced by new connection").await,
+            CloseReason::ShuttingDown => {
                 if let Some((link, _)) = link {
                     // No goodbye: the agent reconnects through another edge before it counts as lost.
                     link.close();
@@ -326,7 +329,7 @@ async fn send_goodbye(link: Option<(LinkHandle, Receiver<LinkEvent>)>, reason: &
     if let Some((link, _events)) = link
         && let Err(error) = link.goodbye(reason).await
     {
-        debug!(%error, "a goodbye was not heard");
+        debug!(%error, "a goodbye was not received");
     }
 }
 

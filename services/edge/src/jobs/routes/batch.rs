@@ -41,7 +41,7 @@ struct BatchHeaders {
     idempotency_strict: Option<String>,
 }
 
-/// What became of one entry.
+/// The outcome of one entry.
 #[derive(Clone, Serialize, JsonSchema)]
 pub(crate) struct Entry {
     /// The HTTP status that it would have got by itself.

@@ -73,8 +73,8 @@ pub(crate) async fn submit(
     Ok((status, [(header::LOCATION, location)], Json(reply.job)).into_response())
 }
 
-/// The submission with what only the edge knows: an id, so that it can be sent again, who asks, and how strictly. That it is
-/// caused by other work is for parts of the system to say.
+/// The submission with what only the edge knows: an id, so that it can be sent again, the caller, and how strictly.
+/// That it is caused by other work is set by parts of the system.
 pub(crate) fn with_request_context(
     submit: SubmitJob,
     caller: &Caller,
@@ -110,7 +110,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, HttpEr
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SubmitParams {
-    /// True: store nothing, say where it would go.
+    /// True: store nothing, answer where it would go.
     #[schemars(with = "Option<bool>")]
     dry_run: Option<Flag>,
 }
@@ -140,7 +140,7 @@ pub(crate) fn submit_docs(operation: Operation<'_>) -> Operation<'_> {
         .id("submitJob")
         .summary("Submit a job")
         .description(
-            "Exactly one of `templateId` and `inlineConfig`. With `?dryRun=true` nothing is stored, and the answer says \
+            "Exactly one of `templateId` and `inlineConfig`. With `?dryRun=true` nothing is stored, and the answer shows \
              where it would go. A known `idempotencyKey` is answered with its job; with the header \
              `Idempotency-Strict: true` a different request under it is refused. `jobId`, `requestedBy` and `strict` are \
              set by the server.",
@@ -188,7 +188,7 @@ pub(crate) fn stop_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
         .id("stopJob")
         .summary("Stop a job")
-        .description("A job that waits is canceled, one that runs is told to stop, one that ended stays as it is.")
+        .description("A job that waits is canceled, one that runs is stopped, one that ended stays as it is.")
         .tag("jobs")
         .response::<202, Json<OkJob>>()
 }
@@ -348,7 +348,7 @@ pub(crate) async fn explain(
 pub(crate) fn explain_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
         .id("explainJob")
-        .summary("Say why a job is where it is")
+        .summary("Explain the status of a job")
         .tag("jobs")
         .response::<200, Json<Explanation>>()
 }

@@ -37,10 +37,10 @@ pub(crate) struct Filter {
     status: Option<JobStatus>,
     /// Only jobs of this agent.
     agent_id: Option<AgentId>,
-    /// At most so many; where to go on is in `x-next-cursor` and `Link`.
+    /// At most so many; the cursor of the next page is in `x-next-cursor` and `Link`.
     #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<u32>,
-    /// Where to go on: the `x-next-cursor` of an earlier answer, whose form means nothing to clients.
+    /// Where to continue: the `x-next-cursor` of an earlier answer, opaque to clients.
     #[schemars(with = "Option<String>", extend("format" = "cursor"))]
     cursor: Option<Parsed<JobCursor>>,
 }
@@ -199,8 +199,9 @@ pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
         .description("Without a limit all of them.")
         .tag("jobs")
         .response_with::<200, Json<Vec<Job>>, _>(|response| {
-            let response = response
-                .description("the jobs; with a limit and more to come, also where to go on");
+            let response = response.description(
+                "the jobs; with a limit and more to come, also the cursor of the next page",
+            );
             let response = with_header(
                 response,
                 NEXT_CURSOR.as_str(),

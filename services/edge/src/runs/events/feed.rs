@@ -30,7 +30,7 @@ pub(crate) struct RunFeeds {
     feeds: Feeds,
 }
 
-/// One who listens to a run.
+/// A listener of a run.
 pub(crate) struct RunSubscription {
     feed: Arc<RunFeed>,
     state: watch::Receiver<State>,
@@ -104,7 +104,7 @@ impl RunSubscription {
         !is_gone && self.state.changed().await.is_ok() && *self.state.borrow() != State::Gone
     }
 
-    /// Says that the log goes to this entry at least.
+    /// Records that the log reaches this entry at least.
     pub(crate) fn expect(&self, n: u64) {
         self.feed.wanted.send_if_modified(|wanted| {
             let is_news = n > wanted.n;

@@ -11,7 +11,7 @@ use super::replay_buffer::ReplayBuffer;
 use crate::error::HttpError;
 use crate::live::unpoisoned;
 
-/// How a follower stands.
+/// The status of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// It has not found the end of the log yet.

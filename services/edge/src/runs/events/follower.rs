@@ -184,7 +184,7 @@ impl Follower {
         let mut entries = delivery.message.entries;
         let last = self.feed.buffer().last_n();
         if entries.first().is_some_and(|entry| entry.n > last + 1) {
-            debug!(run = %self.feed.run_id, "missed entries of a run; reads them");
+            debug!(run = %self.feed.run_id, "missed entries of a run; reading them");
             self.known = entries.last().map_or(self.known, |entry| entry.n);
             self.due = Instant::now();
             return;

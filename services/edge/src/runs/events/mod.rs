@@ -38,7 +38,7 @@ use crate::state::App;
 const REPLAY: usize = 10;
 /// Most checkpoints that may be requested.
 const MAX_REPLAY: usize = 100;
-/// What [`Last`] reads, as far as a pattern can say it.
+/// What [`Last`] reads, as far as a pattern can express it.
 const LAST_PATTERN: &str = "^([0-9]{1,15}|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:\
      [0-5][0-9][.][0-9]{3}Z(_[0-9]{1,15})?)?$";
 

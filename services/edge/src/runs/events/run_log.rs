@@ -23,7 +23,7 @@ use crate::runs::payloads;
 const LAG_RETRY_DELAY: Duration = Duration::from_millis(20);
 /// How often it is asked; after that, what is missing is taken to be gone.
 const MAX_LAG_RETRIES: u32 = 250;
-/// A place in the stream is looked for until it is known to so many messages.
+/// A position in the stream is searched until it is known to so many messages.
 const SEARCH_DISTANCE: u64 = 128;
 
 /// An entry and the sequence of the message that holds it.

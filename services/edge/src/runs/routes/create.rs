@@ -1,4 +1,4 @@
-//! New runs: `POST /runs`, and saying what a plan would do without making one.
+//! New runs: `POST /runs`, which creates a run or plans it without creating one.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
@@ -23,7 +23,7 @@ use crate::http::query::{Query, QueryParams};
 use crate::runs::Mount;
 use crate::runs::client::RunsClient;
 
-/// Who creates a run, as they say.
+/// The creator of a run, as claimed by the client.
 pub(crate) const ACTOR: HeaderName = HeaderName::from_static("x-actor-id");
 /// Longest name of a run in characters.
 const MAX_RUN_NAME: usize = 256;
@@ -49,7 +49,7 @@ pub(crate) struct NewRun {
     /// What `{{inputs.x}}` stands for.
     #[serde(default)]
     inputs: Option<JsonObject>,
-    /// What people call it.
+    /// Its display name.
     #[serde(default)]
     #[schemars(length(max = MAX_RUN_NAME))]
     name: Option<String>,
@@ -75,7 +75,7 @@ struct Created {
     run_id: RunId,
     /// The same.
     id: RunId,
-    /// Where it stands.
+    /// Its status.
     status: RunStatus,
     /// The run.
     run: Run,
@@ -84,8 +84,8 @@ struct Created {
 /// The parameters of a new run.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct CreateParams {
-    /// `plan`: store nothing, say what would happen. `queue` or `redis`: run workers take the tasks. `k8s`: each command
-    /// is a Kubernetes Job. Without it `plan` under `/runs`, `queue` under `/v1/runs`.
+    /// `plan`: store nothing, answer what would happen. `queue` or `redis`: run workers take the tasks. `k8s`: each
+    /// command is a Kubernetes Job. Without it `plan` under `/runs`, `queue` under `/v1/runs`.
     #[schemars(extend("enum" = MODES))]
     mode: Option<String>,
     /// Who creates it, where the header cannot be sent.
@@ -237,7 +237,7 @@ fn invalid_plan(code: &str, message: impl Into<String>) -> HttpError {
 pub(crate) fn create_docs(operation: Operation<'_>) -> Operation<'_> {
     let operation = with_body(operation)
         .id("createRun")
-        .summary("Make a run, or say what a plan would do")
+        .summary("Create a run, or show what a plan would do")
         .description(
             "With `mode=plan` nothing is stored. A run with a plan is executed; one without belongs to an outside program, \
              which posts checkpoints and completes it. An invalid plan is answered 422 with all its `problems`.",
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mode_says_what_is_wanted_and_an_unknown_one_is_refused_by_name() {
+    fn the_mode_selects_the_operation_and_an_unknown_one_is_refused_by_name() {
         let run = Wanted::Run(RunMode::Queue);
         for (mount, mode, expected) in [
             (Mount::Root, None, Wanted::Plan),

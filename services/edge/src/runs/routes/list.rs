@@ -24,7 +24,7 @@ pub(crate) struct Filter {
     /// At most so many; 50 when absent.
     #[schemars(range(min = 1, max = MAX_RUNS_PAGE))]
     limit: Option<u32>,
-    /// Where to go on: the `nextCursor` of an earlier answer, whose form means nothing to clients.
+    /// Where to continue: the `nextCursor` of an earlier answer, opaque to clients.
     #[schemars(with = "Option<String>", extend("format" = "run-cursor"))]
     cursor: Option<RunId>,
     /// Only runs of this status.
@@ -37,7 +37,7 @@ pub(crate) struct Filter {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Page {
-    /// Newest first, without their plans and without what their nodes put out.
+    /// Newest first, without their plans and without the outputs of their nodes.
     runs: Vec<Run>,
     /// The `cursor` of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]

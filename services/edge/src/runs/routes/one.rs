@@ -24,12 +24,12 @@ pub(crate) struct OneRun {
     run: Run,
 }
 
-/// Done, and where the run stands.
+/// Done, and the status of the run.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct OkStatus {
     /// Always true.
     ok: bool,
-    /// Where the run stands now.
+    /// The present status of the run.
     status: RunStatus,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct OkStatus {
 pub(crate) struct OkRun {
     /// Always true.
     ok: bool,
-    /// Where the run stands now.
+    /// The present status of the run.
     status: RunStatus,
     /// The run.
     run: Run,
@@ -101,7 +101,7 @@ pub(crate) struct Completion {
     output: Option<Value>,
 }
 
-/// The ends that a program may say.
+/// The final statuses that a program may report.
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 enum CompletionStatus {
@@ -209,7 +209,7 @@ pub(crate) fn reject_docs(operation: Operation<'_>) -> Operation<'_> {
 fn gate_docs<'t>(operation: Operation<'t>, summary: &str) -> Operation<'t> {
     of_one(guarded(operation))
         .summary(summary)
-        .description("Who decided is the name of the API key; the header `x-actor-id` may say for whom. A node that is no gate, or does not wait: 409.")
+        .description("The decision is recorded under the name of the API key; the header `x-actor-id` may name the person. A node that is no gate, or does not wait: 409.")
         .tag("runs")
         .response::<200, Json<OkRun>>()
         .response::<409, Json<ErrorBody>>()

@@ -1,4 +1,4 @@
-//! Whatever happens, in whatever order: what holds is what is stored, and everybody is answered once.
+//! Under any events in any order the state is what is stored, and every request is answered once.
 
 use proptest::prelude::*;
 
@@ -12,11 +12,11 @@ enum Arbitrary {
     Straight(u16),
     Beat(usize, u8, bool),
     Command(Command),
-    /// The write on its way succeeds, or does not.
+    /// The write in flight succeeds, or does not.
     Stored(bool),
     Ended(usize),
     Pass(u64),
-    /// Another service goes on with what is stored.
+    /// Another service continues with what is stored.
     Restart,
 }
 
@@ -54,9 +54,9 @@ fn arbitrary() -> impl Strategy<Value = Arbitrary> {
 /// What has to hold whatever happens.
 struct Watch {
     bench: Bench,
-    /// The write on its way.
+    /// The write in flight.
     writing: Option<Write>,
-    asked: BTreeSet<u64>,
+    pending: BTreeSet<u64>,
 }
 
 impl Watch {
@@ -85,7 +85,7 @@ impl Watch {
             Arbitrary::Command(command) => {
                 let request = RequestId::new(bench.next);
                 bench.next += 1;
-                self.asked.insert(request.number());
+                self.pending.insert(request.number());
                 bench.step(Event::CommandReceived(request, command));
             }
             Arbitrary::Stored(is_stored) => match self.writing.take() {
@@ -111,7 +111,7 @@ impl Watch {
                     ..Bench::new(config, bench.bucket.clone())
                 };
                 self.writing = None;
-                self.asked.clear();
+                self.pending.clear();
             }
         }
         self.check();
@@ -125,15 +125,18 @@ impl Watch {
         for effect in self.bench.took() {
             match effect {
                 Action::Answer(reply) => {
-                    assert!(self.asked.remove(&reply.to()), "everybody is answered once");
+                    assert!(
+                        self.pending.remove(&reply.to()),
+                        "every request is answered once"
+                    );
                 }
                 Action::Notify(_, FrameWorkerMessage::Tick { t }) => assert!(t.get() >= 0.0),
                 _ => {}
             }
         }
         assert!(
-            self.asked.is_empty() || self.writing.is_some(),
-            "nobody waits for nothing"
+            self.pending.is_empty() || self.writing.is_some(),
+            "no requester waits without a pending write"
         );
         let core = &self.bench.core;
         assert_eq!(
@@ -153,10 +156,10 @@ impl Watch {
 
 proptest! {
     #[test]
-    fn whatever_happens_what_holds_is_stored_and_everybody_is_answered_once(
+    fn under_any_events_the_state_is_stored_and_every_request_is_answered_once(
         events in proptest::collection::vec(arbitrary(), 1..120),
     ) {
-        let mut watch = Watch { bench: Bench::usual(), writing: None, asked: BTreeSet::new() };
+        let mut watch = Watch { bench: Bench::usual(), writing: None, pending: BTreeSet::new() };
         watch.check();
         for arbitrary in events {
             watch.apply(arbitrary);

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_is_told_in_a_few_words() {
+    fn a_job_is_printed_in_a_few_words() {
         assert_eq!(
             what(&json!({"inlineConfig": {"command": ["echo", "hi"]}})),
             "echo hi"

@@ -1,4 +1,4 @@
-//! Checks of NATS and of what answers on it.
+//! Checks of NATS and of the services on it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,8 +28,8 @@ pub(super) async fn check(
     let bus = match connect(nats, data_dir).await {
         Ok(bus) => bus,
         Err(error) => {
-            let says = chain(error.as_ref()).to_string();
-            findings.add("nats", "NATS", State::Fail, says);
+            let message = chain(error.as_ref()).to_string();
+            findings.add("nats", "NATS", State::Fail, message);
             let because = "NATS does not answer";
             findings.skip("stream", "streams", because);
             findings.skip("scheduler", scheduler_of(pool), because);
@@ -42,7 +42,7 @@ pub(super) async fn check(
     match timeout(TIMEOUT, bus.verify_topology()).await {
         Ok(Ok(report)) => {
             for stream in report.streams {
-                let (state, says) = match &stream.condition {
+                let (state, message) = match &stream.condition {
                     Condition::Ok => (
                         State::Ok,
                         format!("{:?}, {} copies", stream.durability, stream.replicas),
@@ -61,7 +61,7 @@ pub(super) async fn check(
                         "is missing; start a scheduler, which creates it".to_owned(),
                     ),
                 };
-                findings.add("stream", stream.name, state, says);
+                findings.add("stream", stream.name, state, message);
             }
         }
         Ok(Err(error)) => {
@@ -93,11 +93,11 @@ async fn scheduler(bus: &Bus, pool: &PoolName, findings: &mut Findings) {
                 0 => (State::Warn, "; jobs wait until one is started"),
                 _ => (State::Ok, ""),
             };
-            let says = format!("{online}{more} online{advice}");
-            findings.add("agents", "agents", state, says);
+            let message = format!("{online}{more} online{advice}");
+            findings.add("agents", "agents", state, message);
         }
         Err(error) => {
-            let says = match &error {
+            let message = match &error {
                 RequestError::NoResponders { .. } => {
                     "no scheduler leads; start `quintet serve scheduler`, or wait 2 s for \
                                                       another to take over"
@@ -108,7 +108,7 @@ async fn scheduler(bus: &Bus, pool: &PoolName, findings: &mut Findings) {
                 }
                 _ => chain(&error).to_string(),
             };
-            findings.add("scheduler", what, State::Fail, says);
+            findings.add("scheduler", what, State::Fail, message);
             findings.skip("agents", "agents", "no scheduler answers");
         }
     }

@@ -22,14 +22,14 @@ const CLOCK_TOLERANCE_S: i64 = 2;
 /// Checks whether the edge is ready, and the clock.
 pub(super) async fn check(global: &Global, findings: &mut Findings) {
     let what = format!("edge {}", redact_url(&global.url));
-    let says = match ready(global).await {
+    let message = match ready(global).await {
         Ok(headers) => {
             findings.add("edge", what, State::Ok, "ready");
             return clock(&headers, findings);
         }
         Err(error) => chain(error.as_ref()).to_string(),
     };
-    findings.add("edge", what, State::Fail, says);
+    findings.add("edge", what, State::Fail, message);
     findings.skip("clock", "clock", "the edge is not ready");
 }
 
@@ -44,17 +44,17 @@ async fn ready(global: &Global) -> anyhow::Result<HeaderMap> {
 fn clock(headers: &HeaderMap, findings: &mut Findings) {
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let Some(date) = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok()) else {
-        let says = "the edge sends no time";
-        return findings.add("clock", "clock", State::Warn, says);
+        let message = "the edge sends no time";
+        return findings.add("clock", "clock", State::Warn, message);
     };
     let apart = Timestamp::now().as_second() - date.as_second();
     if apart.abs() <= CLOCK_TOLERANCE_S {
         return findings.add("clock", "clock", State::Ok, "agrees with the edge's");
     }
     let way = if apart > 0 { "ahead of" } else { "behind" };
-    let says = format!(
+    let message = format!(
         "{} s {way} the edge's; synchronize both (chrony, systemd-timesyncd)",
         apart.abs()
     );
-    findings.add("clock", "clock", State::Warn, says);
+    findings.add("clock", "clock", State::Warn, message);
 }

@@ -1,4 +1,4 @@
-//! What checks found, as lines and as JSON.
+//! Findings of checks, as lines and as JSON.
 
 use serde::Serialize;
 
@@ -12,7 +12,8 @@ struct Finding {
     what: String,
     state: State,
     /// What was found, and what to do about it.
-    says: String,
+    #[serde(rename = "says")]
+    message: String,
 }
 
 /// How a check ended.
@@ -38,13 +39,13 @@ impl Findings {
         check: &'static str,
         what: impl Into<String>,
         state: State,
-        says: impl Into<String>,
+        message: impl Into<String>,
     ) {
         self.0.push(Finding {
             check,
             what: what.into(),
             state,
-            says: says.into(),
+            message: message.into(),
         });
     }
 
@@ -72,7 +73,7 @@ impl Findings {
                 State::Fail => "FAIL",
                 State::Skip => "skip",
             };
-            format!("{mark}  {:<28} {}", finding.what, finding.says)
+            format!("{mark}  {:<28} {}", finding.what, finding.message)
         })
     }
 }

@@ -34,14 +34,14 @@ pub(super) async fn check_programs(
             .stderr(Stdio::null())
             .status()
             .await;
-        let (state, says) = match status {
+        let (state, message) = match status {
             Ok(status) if status.success() => (State::Ok, "found"),
             _ => (
                 State::Warn,
                 "not found; jobs that record video need it: sudo apt-get install ffmpeg",
             ),
         };
-        findings.add(check, program.display().to_string(), state, says);
+        findings.add(check, program.display().to_string(), state, message);
     }
 }
 
@@ -49,8 +49,8 @@ pub(super) async fn check_programs(
 pub(super) fn check_data_dir(folder: &Path, findings: &mut Findings) {
     let what = format!("data folder {}", folder.display());
     if !folder.exists() {
-        let says = "not there yet; `quintet up` makes it";
-        return findings.add("dataDir", what, State::Ok, says);
+        let message = "not there yet; `quintet up` makes it";
+        return findings.add("dataDir", what, State::Ok, message);
     }
     match exposed(folder).as_slice() {
         [] => findings.add(
@@ -60,11 +60,11 @@ pub(super) fn check_data_dir(folder: &Path, findings: &mut Findings) {
             "its secrets are its owner's only",
         ),
         files => {
-            let says = format!(
+            let message = format!(
                 "others may read {}; run chmod 600 on them",
                 files.join(", ")
             );
-            findings.add("dataDir", what, State::Fail, says);
+            findings.add("dataDir", what, State::Fail, message);
         }
     }
 }

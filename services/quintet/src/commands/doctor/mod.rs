@@ -1,7 +1,7 @@
-//! `quintet doctor`: checks everything, and says what to do about what is wrong.
+//! `quintet doctor`: checks everything, and prints what to do about each problem.
 //!
 //! The form is stable: every check is reported every time, in the same order and under the same id. One that another
-//! check makes impossible is skipped, and says so.
+//! check makes impossible is reported as skipped.
 
 mod bus;
 mod edge;

@@ -1,6 +1,6 @@
-//! `quintet frames`: who draws for the display, how fast, with which settings, and what is seen.
+//! `quintet frames`: the active worker of the display, the rate, the settings, and the image.
 //!
-//! What changes something shows how things are afterwards. [`stats`] tells what goes on, [`preview`] draws the display in
+//! Commands that change something print the new state. [`stats`] prints statistics, [`preview`] draws the display in
 //! the terminal.
 
 mod image;
@@ -21,28 +21,28 @@ use crate::client::output::table::{names, table, text};
 
 #[derive(Subcommand)]
 pub(crate) enum FramesCommand {
-    /// Show whose frames are shown, or choose a worker
+    /// Show the active worker, or choose one
     Active {
         /// The worker whose frames are to be shown
         id: Option<String>,
-        /// Show nobody's frames
+        /// Deactivate the active worker
         #[arg(long, conflicts_with = "id")]
         none: bool,
     },
-    /// Let a worker run, whether it is shown or not
+    /// Start a worker, whether it is active or not
     Start { id: String },
-    /// Let a worker no longer run
+    /// Stop a worker
     Stop { id: String },
-    /// Show how fast frames are shown, or set it
+    /// Show or set the frame rate
     Fps {
         /// Frames per second
         #[arg(allow_negative_numbers = true)]
         fps: Option<f64>,
-        /// Go back to what the display is configured to
+        /// Reset to the configured rate
         #[arg(long, conflicts_with = "fps")]
         reset: bool,
     },
-    /// Show what a worker is set to, or change some of it
+    /// Show or change the settings of a worker
     Config {
         id: String,
         /// What is changed; a value that is JSON keeps its type
@@ -52,9 +52,9 @@ pub(crate) enum FramesCommand {
         #[arg(long, conflicts_with = "pairs")]
         json: Option<String>,
     },
-    /// Show what goes on
+    /// Show statistics
     Stats {
-        /// Go on showing it until Ctrl-C
+        /// Keep showing it until Ctrl-C
         #[arg(long)]
         watch: bool,
     },
@@ -130,7 +130,7 @@ fn changes(pairs: &[String], json: Option<&str>) -> anyhow::Result<Option<Value>
     }
 }
 
-/// Orders something of a worker. When there is no such worker the failure names those that there are.
+/// Sends a command to a worker. When there is no such worker the failure names the existing ones.
 async fn order(http: &Http, id: &str, request: RequestBuilder) -> Outcome {
     let Err(error) = http.send(request).await else {
         return Ok(());
@@ -170,7 +170,7 @@ async fn show(http: &Http, path: &str, words: fn(&Value) -> String, global: &Glo
 fn active(answer: &Value) -> String {
     let active = match answer["active"].as_str() {
         Some(id) => format!("{id} is shown"),
-        None => "nobody is shown; choose a worker with `quintet frames active ID`".to_owned(),
+        None => "no worker is active; choose one with `quintet frames active ID`".to_owned(),
     };
     match answer["running"].as_array() {
         Some(running) if !running.is_empty() => format!("{active}\nrunning: {}", names(running)),
@@ -205,11 +205,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_in_words() {
+    fn answers_are_printed_in_words() {
         let shown = json!({"active": "text", "running": ["text", "dot"]});
         assert_eq!(active(&shown), "text is shown\nrunning: text, dot");
-        let nobody = active(&json!({"active": null, "running": []}));
-        assert!(nobody.starts_with("nobody is shown;"), "{nobody}");
+        let none = active(&json!({"active": null, "running": []}));
+        assert!(none.starts_with("no worker is active;"), "{none}");
         let own = rate(&json!({"fps": 30, "manual": false}));
         assert_eq!(own, "30 frames per second, the display's own");
         assert!(

@@ -34,12 +34,12 @@ enum Poll {
     Lost,
 }
 
-/// Shows the display until somebody ends it; once where there is no terminal.
+/// Shows the display until it is interrupted; once where there is no terminal.
 pub(super) async fn preview(http: &Http, is_once: bool) -> Outcome {
-    // The first poll may fail, and says why; later ones are made again.
+    // The first poll may fail, with its reason; later ones are repeated.
     let (bitmap, tag) = match poll(http, None).await? {
         Some(first) => first,
-        None => anyhow::bail!("the server says that an image that it never gave is still shown"),
+        None => anyhow::bail!("the server reports an image as unchanged that it never sent"),
     };
     if is_once || !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         print(framed(&bitmap, None).join("\n"));
@@ -145,7 +145,7 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // There is nobody to tell about a terminal that is gone.
+        // No output is left to report a lost terminal to.
         let _ = execute!(io::stdout(), Show);
         let _ = disable_raw_mode();
     }

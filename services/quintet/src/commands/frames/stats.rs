@@ -1,4 +1,4 @@
-//! `quintet frames stats`: what goes on with frames, once or as it changes.
+//! `quintet frames stats`: statistics of frames, once or as they change.
 
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_is_told_line_by_line() {
+    fn stats_are_printed_line_by_line() {
         let expected = [
             "active    text",
             "fps       30",

@@ -50,7 +50,7 @@ pub(crate) enum JobsCommand {
     /// Print a job's output
     Logs {
         id: String,
-        /// Go on until the job ends
+        /// Follow until the job ends
         #[arg(short, long)]
         follow: bool,
         /// Begin with the newest lines
@@ -59,7 +59,7 @@ pub(crate) enum JobsCommand {
     },
     /// Print every status of a job as it comes
     Watch { id: String },
-    /// Say why a job is where it is
+    /// Explain the status of a job
     Explain { id: String },
     /// Show a job's stream metadata, or set fields (name=value; an empty value removes one)
     Metadata {

@@ -61,7 +61,7 @@ pub(crate) struct Submit {
     /// A label that the agent must carry, as name=value
     #[arg(long = "require-label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
-    /// The picture that the agent must handle
+    /// The image that the agent must handle
     #[arg(long)]
     max_resolution: Option<String>,
     /// Only on agents that fence themselves
@@ -70,7 +70,7 @@ pub(crate) struct Submit {
     /// The pool
     #[arg(long)]
     job_pool: Option<String>,
-    /// Only say where it would go
+    /// Only show where it would go
     #[arg(long)]
     dry_run: bool,
     /// Wait until it has ended, and show how it goes; fails when the job fails

@@ -27,7 +27,7 @@ pub(super) async fn wait(http: &Http, id: &str, global: &Global) -> anyhow::Resu
             biased;
             _ = &mut interrupted => {
                 progress.clear()?;
-                let text = format!("no longer waits; job {id} goes on (`quintet jobs stop {id}` ends it)");
+                let text = format!("no longer waits; job {id} continues (`quintet jobs stop {id}` ends it)");
                 return Err(Failure::new(exit::FAILED, text).into());
             }
             event = events.next() => event,

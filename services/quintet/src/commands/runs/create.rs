@@ -21,7 +21,7 @@ pub(crate) struct Create {
     /// Inputs of the run, as a JSON object in a file; --input goes before it
     #[arg(long, value_name = "FILE")]
     inputs: Option<String>,
-    /// What people call it
+    /// Its display name
     #[arg(long)]
     name: Option<String>,
     /// Whatever is to be found again with it: a JSON object, @FILE, or - for standard input
@@ -30,7 +30,7 @@ pub(crate) struct Create {
     /// Who creates it
     #[arg(long)]
     owner: Option<String>,
-    /// Who does its work
+    /// The executor of its work
     #[arg(long, value_enum, default_value_t = Mode::Queue)]
     mode: Mode,
     /// Follow it until it ends; fails unless it completes
@@ -38,7 +38,7 @@ pub(crate) struct Create {
     watch: bool,
 }
 
-/// Who does the work of a run.
+/// The executor of the work of a run.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
     /// Run workers that take tasks from queues.

@@ -167,7 +167,7 @@ impl Drawing {
             .is_some_and(|row| row.node.is_some() && row.left.chars().count() == column * 2)
     }
 
-    /// Rails that go on in these columns, each with a space after it.
+    /// Rails that continue in these columns, each with a space after it.
     fn passing(&self, columns: std::ops::Range<usize>) -> String {
         let lines = self.rails[columns].iter();
         lines

@@ -54,11 +54,11 @@ pub(crate) enum RunsCommand {
     },
     /// End a run
     Cancel { id: String },
-    /// Let a run go on at a gate
+    /// Approve a gate of a run
     Approve { id: String, node: String },
-    /// Let a gate of a run fail
+    /// Reject a gate of a run
     Reject { id: String, node: String },
-    /// Begin a run that goes on where an ended one stopped
+    /// Start a run that continues where an ended one stopped
     Retry {
         id: String,
         /// Follow it until it ends; fails unless it completes

@@ -101,7 +101,7 @@ pub(super) fn lines(plan: &PlanView, columns: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// What is said of a node.
+/// The description of a node.
 fn node_spans(node: &PlannedNode, widths: [usize; 2], with_needs: bool) -> Vec<Span<'static>> {
     let [ids, kinds] = widths;
     let padded = |text: &str, columns: usize| {

@@ -1,4 +1,4 @@
-//! Draws a run: its graph with how each node stands, its newest checkpoints and lines of output.
+//! Draws a run: its graph with the status of each node, its newest checkpoints and lines of output.
 //!
 //! A pure function of what is known, the time and the size of the terminal. A graph that does not fit is drawn as counts per
 //! layer and the nodes that something happens to.
@@ -231,7 +231,7 @@ fn padded(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(missing + 2))
 }
 
-/// A line per layer with how many of its nodes stand how, then the nodes that something happens to.
+/// A line per layer with the counts of its nodes by status, then the active nodes.
 fn layer_lines(view: &View, now: Timestamp, size: Size, free: usize) -> Vec<Line<'static>> {
     let layers: Vec<BTreeMap<&str, (usize, NodeStatus)>> = view
         .graph
@@ -249,7 +249,7 @@ fn layer_lines(view: &View, now: Timestamp, size: Size, free: usize) -> Vec<Line
     let is_done = |counts: &BTreeMap<&str, (usize, NodeStatus)>| {
         counts.values().all(|(_, status)| status.is_final())
     };
-    // Half of the size is for layers, from the first that goes on.
+    // Half of the size is for layers, from the first that continues.
     let shown = layers.len().min((free / 2).max(1));
     let from = layers.iter().position(|counts| !is_done(counts));
     let from = from.unwrap_or(layers.len()).min(layers.len() - shown);

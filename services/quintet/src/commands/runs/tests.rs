@@ -1,4 +1,4 @@
-//! What people see of runs, word for word.
+//! The rendering of runs, word for word.
 
 use quintet_contract::plan::PlanView;
 use quintet_contract::run::Run;
@@ -144,7 +144,7 @@ large │ a long line a long line a long line a long line a lo";
 }
 
 #[test]
-fn a_gate_says_what_it_waits_for_and_a_failure_says_why() {
+fn a_gate_shows_what_it_waits_for_and_a_failure_its_reason() {
     let mut view = video();
     apply(&mut view, &under_way());
     let done = [
@@ -184,7 +184,7 @@ fn a_gate_says_what_it_waits_for_and_a_failure_says_why() {
 }
 
 #[test]
-fn a_graph_that_does_not_fit_is_told_by_its_layers() {
+fn a_graph_that_does_not_fit_is_printed_by_its_layers() {
     let nodes: Vec<Value> = (0..200)
         .map(|number| {
             let needs = if number < 100 {
@@ -274,7 +274,7 @@ fn without_a_terminal_every_event_is_a_line() {
 }
 
 #[test]
-fn a_plan_is_drawn_with_who_would_do_it() {
+fn a_plan_is_drawn_with_the_workers_that_would_do_it() {
     let node =
         |id: &str, kind: &str, needs: &[&str]| json!({"id": id, "kind": kind, "needs": needs});
     let mut view = json!({

@@ -1,4 +1,4 @@
-//! How the statuses and times of a run look in the terminal.
+//! Rendering of the statuses and times of a run in the terminal.
 
 use std::time::Duration;
 
@@ -62,11 +62,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_roughly() {
-        let told = |seconds| took(Duration::from_millis(seconds));
-        assert_eq!(told(1_240), "1.2 s");
-        assert_eq!(told(59_900), "59 s");
-        assert_eq!(told(61_000), "1 min 01 s");
-        assert_eq!(told(7_260_000), "2 h 01 min");
+    fn times_are_rounded() {
+        let printed = |seconds| took(Duration::from_millis(seconds));
+        assert_eq!(printed(1_240), "1.2 s");
+        assert_eq!(printed(59_900), "59 s");
+        assert_eq!(printed(61_000), "1 min 01 s");
+        assert_eq!(printed(7_260_000), "2 h 01 min");
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct View {
     /// The nodes of the plan in its order, and how they hang together.
     pub(super) nodes: Vec<PlanNode>,
     pub(super) graph: Graph,
-    /// How each stands, those inside a `foreach` included.
+    /// The status of each, those inside a `foreach` included.
     pub(super) states: BTreeMap<String, State>,
     /// The newest lines of output.
     pub(super) lines: VecDeque<Line>,
@@ -48,7 +48,7 @@ pub(super) struct PlanNode {
     pub(super) chosen_by: Option<(String, bool)>,
 }
 
-/// How a node stands.
+/// The status of a node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) status: NodeStatus,
@@ -158,12 +158,12 @@ impl View {
         keep_newest(&mut self.checkpoints, CHECKPOINTS);
     }
 
-    /// How a node stands.
+    /// The status of a node.
     pub(super) fn state(&self, id: &str) -> State {
         self.states.get(id).cloned().unwrap_or_default()
     }
 
-    /// How the nodes inside a `foreach` stand, by their ids.
+    /// The status of the nodes inside a `foreach`, by their ids.
     pub(super) fn items<'a>(&'a self, id: &str) -> impl Iterator<Item = (&'a str, &'a State)> {
         let prefix = format!("{id}[");
         let from = self.states.range(prefix.clone()..);

@@ -50,7 +50,7 @@ pub(super) async fn watch(http: &Http, id: &str, global: &Global) -> Outcome {
         followed = until_end(http, id, &mut view, &mut show) => { followed?; false }
     };
     if !interrupted {
-        // What its log no longer holds, such as why an old run failed, the run itself says.
+        // What its log no longer holds, such as why an old run failed, the run's record holds.
         let run = run_of(&http.get(&path(id)).await?)?;
         view.status = run.status;
         view.ended = run.ended_at;
@@ -61,7 +61,7 @@ pub(super) async fn watch(http: &Http, id: &str, global: &Global) -> Outcome {
     }
     if interrupted {
         let text =
-            format!("no longer watches; run {id} goes on (`quintet runs cancel {id}` ends it)");
+            format!("no longer watches; run {id} continues (`quintet runs cancel {id}` ends it)");
         return Err(Failure::new(exit::FAILED, text).into());
     }
     outcome(&view)

@@ -1,4 +1,4 @@
-//! `quintet workers`: workers of every kind, as their heartbeats say.
+//! `quintet workers`: workers of every kind, by their heartbeats.
 
 mod wait;
 
@@ -21,9 +21,9 @@ pub(crate) enum WorkersCommand {
         #[arg(long)]
         kind: Option<WorkerKind>,
     },
-    /// Let a run worker take no more tasks; those that it has go on
+    /// Drain a run worker: no new tasks; its present ones continue
     Drain { id: String },
-    /// Let a run worker take tasks again
+    /// Undo a drain of a run worker
     Undrain { id: String },
     /// Wait until enough workers of a kind are present and not draining
     Wait(wait::WaitCommand),

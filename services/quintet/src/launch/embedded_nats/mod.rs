@@ -106,7 +106,7 @@ impl EmbeddedNats {
         let (stop, stops) = mpsc::channel();
         let (failed, failure) = oneshot::channel();
         let (done, ended) = oneshot::channel();
-        // The kernel ties the server to the thread that starts it; this one lives as long as the server is wanted.
+        // The kernel ties the server to the thread that starts it; this one runs as long as the server is wanted.
         std::thread::Builder::new()
             .name("nats-server".to_owned())
             .spawn(move || {
@@ -139,7 +139,7 @@ impl EmbeddedNats {
     }
 }
 
-/// Writes the server's configuration, and gives the password of every user in it.
+/// Writes the server's configuration, and returns the password of every user in it.
 fn write_conf(
     data: &DataDir,
     plan: &NatsPlan,
@@ -368,12 +368,12 @@ pub(crate) async fn check_version(program: &Path) -> anyhow::Result<String> {
         );
         Failure::new(exit::FAILED, text)
     };
-    let mut asked = tokio::process::Command::new(program);
-    let asked = asked
+    let mut command = tokio::process::Command::new(program);
+    let command = command
         .arg("--version")
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = match timeout(VERSION_DEADLINE, asked.output()).await {
+    let output = match timeout(VERSION_DEADLINE, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(refused(format!("there is no {name}")).into());

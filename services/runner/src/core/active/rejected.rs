@@ -4,11 +4,11 @@ use quintet_contract::JsonObject;
 use quintet_contract::run::RunEvent;
 use quintet_contract::time::Timestamp;
 
-use super::{Active, Deferred, End, bytes_of_object};
+use super::{Active, Deferred, EndState, bytes_of_object};
 use crate::core::event::Action;
 
 /// Longest text of an entry that was rejected, in bytes.
-const SHORT: usize = 200;
+const SHORTENED_BYTES: usize = 200;
 
 /// What follows from a rejected write.
 pub(crate) enum Consequence {
@@ -62,7 +62,7 @@ impl Active {
 
     /// A record, not an entry. One that is written in between only makes a restart faster.
     fn record_rejected(&mut self) -> Consequence {
-        if self.writer.end != End::Writing {
+        if self.writer.end != EndState::Writing {
             return Consequence::Retry;
         }
         let outputs = self
@@ -74,7 +74,7 @@ impl Active {
         if taken == 0 && self.run.output.take().is_none() {
             return Consequence::GiveUp(self.take_waiting());
         }
-        self.writer.end = End::Open;
+        self.writer.end = EndState::Open;
         Consequence::Retry
     }
 
@@ -131,7 +131,7 @@ impl Active {
             } => (Some(node_id.clone()), clear(output)),
             RunEvent::Progress { data, .. } => (None, clear(data)),
             RunEvent::Log { line, .. } => {
-                let is_long = line.len() > SHORT;
+                let is_long = line.len() > SHORTENED_BYTES;
                 line.clear();
                 (None, is_long)
             }
@@ -184,10 +184,10 @@ fn clear(object: &mut JsonObject) -> bool {
 }
 
 fn cut(text: &mut Option<String>) -> bool {
-    let Some(text) = text.as_mut().filter(|text| text.len() > SHORT) else {
+    let Some(text) = text.as_mut().filter(|text| text.len() > SHORTENED_BYTES) else {
         return false;
     };
-    let mut end = SHORT;
+    let mut end = SHORTENED_BYTES;
     while !text.is_char_boundary(end) {
         end -= 1;
     }

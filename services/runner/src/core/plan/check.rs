@@ -1,4 +1,5 @@
-//! Everything that is wrong with a plan, at once: its shape, then its ids, its edges, its fields, its places and its size.
+//! Validation of a plan, with all problems at once: its shape, then its ids, its edges, its fields, its places and its
+//! size.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -23,7 +24,7 @@ const MAX_FOREACH: usize = 3;
 /// Where a plan is to run; not every node can run everywhere.
 pub(crate) type Mode = RunMode;
 
-/// Reads a plan, its edges made into `needs`; or says everything that is wrong with it.
+/// Reads a plan, its edges made into `needs`; or returns all its problems.
 pub(crate) fn checked(value: &Value, mode: Mode) -> Result<Plan, Vec<Problem>> {
     let mut problems = Problems::default();
     let plan = read(value, &mut problems);
@@ -53,7 +54,7 @@ impl Problems {
     }
 }
 
-/// Reads what can be read; nodes that cannot are left out, so that the others are still looked at.
+/// Reads what can be read; nodes that cannot are left out, so that the others are still checked.
 fn read(value: &Value, problems: &mut Problems) -> Option<Plan> {
     let Value::Object(fields) = value else {
         problems.add("", "shape", "a plan is an object with nodes and edges");
@@ -227,12 +228,12 @@ fn check_nodes(
     for (index, node) in nodes.iter().enumerate() {
         for (position, need) in node.needs.iter().enumerate() {
             let path = format!("{}[{index}].needs[{position}]", scope.path);
-            let said = Link {
+            let needs = Link {
                 from: need,
                 to: &node.id,
                 path: &path,
             };
-            link(&places, &said, &mut before, problems);
+            link(&places, &needs, &mut before, problems);
         }
     }
     for (path, from, to) in edges {
@@ -249,7 +250,7 @@ fn check_nodes(
     }
     for (index, node) in nodes.iter().enumerate() {
         let mut known: HashSet<String> = match &cycle {
-            // Without an order nothing can be said about what is there when.
+            // Without an order the available outputs are unknown.
             Some(_) => nodes.iter().map(|node| node.id.clone()).collect(),
             None => ancestors(index, &before)
                 .iter()
@@ -262,17 +263,17 @@ fn check_nodes(
             .filter(|(_, needs)| needs.contains(&index))
             .filter_map(|(at, _)| nodes.get(*at).map(|node| node.id.as_str()))
             .collect();
-        let look = Look {
+        let context = NodeContext {
             path: format!("{}[{index}]", scope.path),
             scope,
             known,
             dependents,
         };
-        check_node(node, &look, problems);
+        check_node(node, &context, problems);
     }
 }
 
-/// That one node comes before another, and where the plan says so.
+/// An edge of the graph, and its place in the plan.
 struct Link<'p> {
     from: &'p str,
     to: &'p str,
@@ -311,7 +312,7 @@ fn cycle(count: usize, before: &BTreeMap<usize, BTreeSet<usize>>) -> Option<Vec<
         if marks[start] != Mark::New {
             continue;
         }
-        // Depth first without recursion: the nodes on the way, each with its needs that are still to be looked at.
+        // Depth first without recursion: the nodes on the way, each with its needs that are still to be visited.
         let needs = |at: usize| {
             before
                 .get(&at)
@@ -359,8 +360,8 @@ fn ancestors(of: usize, before: &BTreeMap<usize, BTreeSet<usize>>) -> BTreeSet<u
     found
 }
 
-/// What is known while one node is looked at.
-struct Look<'a> {
+/// What is known while one node is checked.
+struct NodeContext<'a> {
     path: String,
     scope: &'a Scope,
     /// Ids of nodes that have ended when this one begins.
@@ -368,19 +369,19 @@ struct Look<'a> {
     dependents: HashSet<&'a str>,
 }
 
-impl Look<'_> {
+impl NodeContext<'_> {
     fn at(&self, field: &str) -> String {
         format!("{}.{field}", self.path)
     }
 }
 
-fn check_node(node: &Node, look: &Look<'_>, problems: &mut Problems) {
+fn check_node(node: &Node, context: &NodeContext<'_>, problems: &mut Problems) {
     for (field, value) in [
         ("timeoutMs", node.timeout_ms),
         ("heartbeatTimeoutMs", node.heartbeat_timeout_ms),
         ("maxParallel", node.max_parallel.map(u64::from)),
     ] {
-        bounds(problems, look.at(field), value);
+        bounds(problems, context.at(field), value);
     }
     if let Some(retry) = &node.retry {
         let waits = retry.backoff_ms.max(retry.backoff_max_ms);
@@ -388,27 +389,27 @@ fn check_node(node: &Node, look: &Look<'_>, problems: &mut Problems) {
             let text = format!(
                 "a node is tried again at most {MAX_RETRIES} times, after waits of at most a year"
             );
-            problems.add(look.at("retry"), "value", text);
+            problems.add(context.at("retry"), "value", text);
         }
     }
     for (field, value) in texts(node) {
-        check_places(&value, &look.at(field), look, problems);
+        check_places(&value, &context.at(field), context, problems);
     }
     if let Some(queue) = &node.queue
         && let Err(error) = QueueName::parse(queue)
     {
-        problems.add(look.at("queue"), "value", error.to_string());
+        problems.add(context.at("queue"), "value", error.to_string());
     }
     let mut needs = |is_there: bool, field: &str, text: &str| {
         if !is_there {
-            problems.add(look.at(field), "missing", text);
+            problems.add(context.at(field), "missing", text);
         }
     };
     match node.kind.as_str() {
         "command" => {
             let text = "a command needs command, the program and its arguments";
             needs(!node.command.is_empty(), "command", text);
-            let in_image = look.scope.mode != Mode::K8s || node.image.is_some();
+            let in_image = context.scope.mode != Mode::K8s || node.image.is_some();
             needs(in_image, "image", "in mode k8s a command needs an image");
         }
         "task" => needs(
@@ -422,18 +423,18 @@ fn check_node(node: &Node, look: &Look<'_>, problems: &mut Problems) {
             "a job needs job, what is submitted to the agents",
         ),
         "inference" => problems.add(
-            look.at("kind"),
+            context.at("kind"),
             "unsupported",
             "inference nodes need the router, which this version does not have",
         ),
         "gate" => {}
-        "condition" => check_condition(node, look, problems),
-        "foreach" => check_foreach(node, look, problems),
-        "sleep" => check_sleep(node, look, problems),
-        // Its shape was wrong, which has been said.
+        "condition" => check_condition(node, context, problems),
+        "foreach" => check_foreach(node, context, problems),
+        "sleep" => check_sleep(node, context, problems),
+        // Its shape was wrong, which is reported already.
         "" => {}
         other => problems.add(
-            look.at("kind"),
+            context.at("kind"),
             "unknownKind",
             format!(
                 "{other:?} is no kind of node; the kinds are {}",
@@ -443,73 +444,77 @@ fn check_node(node: &Node, look: &Look<'_>, problems: &mut Problems) {
     }
 }
 
-fn check_condition(node: &Node, look: &Look<'_>, problems: &mut Problems) {
+fn check_condition(node: &Node, context: &NodeContext<'_>, problems: &mut Problems) {
     match &node.when {
         None => problems.add(
-            look.at("when"),
+            context.at("when"),
             "missing",
             "a condition needs when, an expression that is true or false",
         ),
         Some(when) => {
             if let Err(error) = expression::check(when) {
-                problems.add(look.at("when"), "expression", error);
+                problems.add(context.at("when"), "expression", error);
             }
         }
     }
     for (field, targets) in [("then", &node.then), ("else", &node.otherwise)] {
         for (index, target) in targets.iter().enumerate() {
-            if !look.dependents.contains(target.as_str()) {
+            if !context.dependents.contains(target.as_str()) {
                 let text = format!(
                     "{target} does not need {}, so it cannot be chosen here",
                     node.id
                 );
-                problems.add(look.at(&format!("{field}[{index}]")), "danglingEdge", text);
+                problems.add(
+                    context.at(&format!("{field}[{index}]")),
+                    "danglingEdge",
+                    text,
+                );
             }
         }
     }
 }
 
-fn check_foreach(node: &Node, look: &Look<'_>, problems: &mut Problems) {
+fn check_foreach(node: &Node, context: &NodeContext<'_>, problems: &mut Problems) {
     if node.items.is_none() {
-        let text = "a foreach needs items, a list or a place that stands for one";
-        problems.add(look.at("items"), "missing", text);
+        let text = "a foreach needs items, a list or a placeholder for one";
+        problems.add(context.at("items"), "missing", text);
     }
     if node.nodes.is_empty() {
         let text = "a foreach needs nodes, what is done for each item";
-        problems.add(look.at("nodes"), "missing", text);
+        problems.add(context.at("nodes"), "missing", text);
     }
-    if look.scope.depth + 1 > MAX_FOREACH {
+    if context.scope.depth + 1 > MAX_FOREACH {
         let text = format!("foreach is nested deeper than {MAX_FOREACH}");
-        problems.add(look.path.clone(), "limit", text);
+        problems.add(context.path.clone(), "limit", text);
         return;
     }
     let scope = Scope {
-        path: look.at("nodes"),
-        mode: look.scope.mode,
-        depth: look.scope.depth + 1,
-        outer: look.known.clone(),
+        path: context.at("nodes"),
+        mode: context.scope.mode,
+        depth: context.scope.depth + 1,
+        outer: context.known.clone(),
     };
     check_nodes(&node.nodes, &[], &scope, problems);
 }
 
-fn check_sleep(node: &Node, look: &Look<'_>, problems: &mut Problems) {
+fn check_sleep(node: &Node, context: &NodeContext<'_>, problems: &mut Problems) {
     let is_open = |text: &str| text.contains("{{");
     match (&node.until, &node.duration) {
         (Some(until), None) => {
             if !is_open(until) && until.parse::<Timestamp>().is_err() {
                 let text = "until must be an RFC 3339 time such as 2026-01-31T12:00:00Z";
-                problems.add(look.at("until"), "value", text);
+                problems.add(context.at("until"), "value", text);
             }
         }
         (None, Some(duration)) => {
             if !is_open(duration)
                 && let Err(error) = wait(duration)
             {
-                problems.add(look.at("for"), "value", error);
+                problems.add(context.at("for"), "value", error);
             }
         }
         (None, None) | (Some(_), Some(_)) => problems.add(
-            look.path.clone(),
+            context.path.clone(),
             "missing",
             "a sleep needs either until, a time, or for, such as 10m",
         ),
@@ -533,7 +538,7 @@ fn bounds(problems: &mut Problems, path: String, value: Option<u64>) {
     }
 }
 
-/// Every field of a node that may hold places.
+/// Every field of a node that may hold placeholders.
 fn texts(node: &Node) -> Vec<(&'static str, Value)> {
     let text = |text: &Option<String>| text.clone().map(Value::String);
     let mut found: Vec<(&'static str, Value)> = [
@@ -556,30 +561,30 @@ fn texts(node: &Node) -> Vec<(&'static str, Value)> {
     found
 }
 
-fn check_places(value: &Value, path: &str, look: &Look<'_>, problems: &mut Problems) {
+fn check_places(value: &Value, path: &str, context: &NodeContext<'_>, problems: &mut Problems) {
     if !nesting::is_bounded(value) {
         let text = format!("is nested deeper than {} levels", nesting::MAX_LEVELS);
         problems.add(path, "limit", text);
         return;
     }
-    let places = match template::places(value) {
-        Ok(places) => places,
+    let placeholders = match template::placeholders(value) {
+        Ok(placeholders) => placeholders,
         Err(error) => {
             problems.add(path, "template", error);
             return;
         }
     };
-    for place in places {
-        match place.path.as_slice() {
-            ["nodes", id, ..] if !look.known.contains(*id) => {
+    for placeholder in placeholders {
+        match placeholder.path.as_slice() {
+            ["nodes", id, ..] if !context.known.contains(*id) => {
                 let text = format!(
-                    "{{{{{}}}}} speaks of {id}, which this node does not need, directly or through others",
-                    place.text
+                    "{{{{{}}}}} uses {id}, which this node does not need, directly or through others",
+                    placeholder.text
                 );
                 problems.add(path, "template", text);
             }
-            ["item" | "index", ..] if look.scope.depth == 0 => {
-                let text = format!("{{{{{}}}}} is known in a foreach only", place.text);
+            ["item" | "index", ..] if context.scope.depth == 0 => {
+                let text = format!("{{{{{}}}}} is known in a foreach only", placeholder.text);
                 problems.add(path, "template", text);
             }
             _ => {}
@@ -628,7 +633,7 @@ mod tests {
                 {"id": "a", "kind": "command"},
                 {"id": "a", "kind": "gate"},
                 {"id": "b", "kind": "dance"},
-                {"id": "c", "kind": "task", "queue": "q", "needs": ["nobody"], "input": "{{nodes.e.output.x}}"},
+                {"id": "c", "kind": "task", "queue": "q", "needs": ["unknown"], "input": "{{nodes.e.output.x}}"},
                 {"id": "d", "kind": "sleep"},
                 {"id": "e", "kind": "sleep", "for": "a while"},
                 {"id": "f", "kind": "condition", "when": "inputs.x >", "then": ["e"]},
@@ -669,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_is_told_as_the_way_it_goes() {
+    fn a_cycle_is_reported_as_its_path() {
         let plan = json!({"nodes": [
             {"id": "a", "kind": "gate", "needs": ["c"]},
             {"id": "b", "kind": "gate", "needs": ["a"]},

@@ -1,4 +1,4 @@
-//! Plans: what is wrong with one ([`check`]), and what one would do ([`view`]).
+//! Plans: their validation ([`check`]), and their preview ([`view`]).
 
 mod check;
 mod view;

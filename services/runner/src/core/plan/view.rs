@@ -1,4 +1,4 @@
-//! What a sound plan would do: its layers, its longest path, its queues.
+//! Preview of a valid plan: its layers, its longest path, its queues.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(crate) fn queue_of(node: &Node, mode: RunMode) -> Option<QueueName> {
     }
 }
 
-/// What would run, and in which order. Whether anybody listens is not known here.
+/// The plan as it would run: its nodes in order. Whether a worker listens is not known here.
 pub(crate) fn view(plan: &Plan, mode: RunMode) -> PlanView {
     let mut layer_of: BTreeMap<&str, usize> = BTreeMap::new();
     let mut longest: BTreeMap<&str, Option<&str>> = BTreeMap::new();

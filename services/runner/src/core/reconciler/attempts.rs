@@ -1,4 +1,4 @@
-//! Attempts that somebody has, or should have: their limits, their tasks in the queue, and what follows a failure.
+//! Attempts that a worker has, or should have: their limits, their tasks in the queue, and what follows a failure.
 
 use std::time::Duration;
 
@@ -7,34 +7,34 @@ use quintet_contract::job::Attempt;
 use quintet_contract::plan::{Backoff, Node, Retry};
 use quintet_contract::run::{NodeEvent, NodeStatus};
 
-use super::{Failure, Pass, Place, Reconciler, is_own};
+use super::{Failure, Nesting, Pass, Reconciler, is_own};
 use crate::core::active::QueuedTask;
 use crate::core::event::Action;
 
 /// Longest time between two looks for a task that waits for a worker.
-const LOOK_AT_MOST: Duration = Duration::from_secs(600);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(600);
 
 impl Reconciler<'_> {
-    /// A node that somebody has: not too long, and not without a word.
-    pub(super) fn watch_over(&mut self, node: &Node, id: &NodeId, walk: &mut Pass) {
+    /// A node that a worker has: neither too long nor without a heartbeat.
+    pub(super) fn watch_over(&mut self, node: &Node, id: &NodeId, pass: &mut Pass) {
         let Some(state) = self.active.state(id.as_str()) else {
             return;
         };
         let (attempt, started) = (state.attempt, state.started_at.unwrap_or(self.now));
-        let heard = self.active.heard.get(id.as_str()).copied();
+        let last_seen = self.active.last_seen.get(id.as_str()).copied();
         let limits = [
             (node.timeout_ms, started, "took longer than"),
             (
                 node.heartbeat_timeout_ms,
-                heard.unwrap_or(started),
-                "was not heard of for",
+                last_seen.unwrap_or(started),
+                "sent no heartbeat for",
             ),
         ];
         for (limit, since, what) in limits {
             let Some(limit) = limit else { continue };
             let end = since.after(Duration::from_millis(limit));
             if end > self.now {
-                walk.due_at(end);
+                pass.due_at(end);
                 continue;
             }
             self.stop(id);
@@ -43,7 +43,7 @@ impl Reconciler<'_> {
                 is_retryable: true,
             };
             self.fail_attempt(node, id, attempt, failure);
-            walk.has_changed = true;
+            pass.has_changed = true;
             return;
         }
     }
@@ -53,20 +53,20 @@ impl Reconciler<'_> {
         let wait = self.ack_wait * 3;
         let task = QueuedTask {
             sequence,
-            look_at: self.now.after(wait),
+            check_at: self.now.after(wait),
             wait,
         };
         self.active.tasks.insert(id.clone(), task);
     }
 
-    /// A task that nobody speaks of must be in its queue. One that was acknowledged although its node has not ended, by a
-    /// worker that was told wrongly, or that is defect, is given out again.
+    /// A task without reports must be in its queue. One that was acknowledged although its node has not ended, by a
+    /// worker with a wrong answer or a defect, is dispatched again.
     pub(super) fn verify_enqueued(
         &mut self,
         node: &Node,
         id: &NodeId,
-        place: &Place,
-        walk: &mut Pass,
+        nesting: &Nesting,
+        pass: &mut Pass,
     ) {
         if is_own(node, self.active.run().mode) {
             return;
@@ -74,8 +74,8 @@ impl Reconciler<'_> {
         let Some(mut task) = self.active.tasks.get(id.as_str()).copied() else {
             return;
         };
-        if task.look_at > self.now {
-            walk.due_at(task.look_at);
+        if task.check_at > self.now {
+            pass.due_at(task.check_at);
             return;
         }
         let is_running = self.status_of(id.as_str()) == NodeStatus::Running;
@@ -87,15 +87,15 @@ impl Reconciler<'_> {
             }
             // Its worker was learnt of from a report.
             None if is_running => {
-                self.dispatch(node, id, place);
+                self.dispatch(node, id, nesting);
                 return;
             }
             // It is still being stored.
             None => {}
         }
-        task.wait = (task.wait * 2).min(LOOK_AT_MOST);
-        task.look_at = self.now.after(task.wait);
-        walk.due_at(task.look_at);
+        task.wait = (task.wait * 2).min(MAX_CHECK_INTERVAL);
+        task.check_at = self.now.after(task.wait);
+        pass.due_at(task.check_at);
         self.active.tasks.insert(id.clone(), task);
     }
 
@@ -123,14 +123,15 @@ impl Reconciler<'_> {
         if task.is_none_or(|task| task.sequence != Some(sequence)) {
             return;
         }
-        let Some((node, place)) = self.locate(&plan.nodes, id.as_str(), Place::default()) else {
+        let Some((node, nesting)) = self.locate(&plan.nodes, id.as_str(), Nesting::default())
+        else {
             return;
         };
         match self.status_of(id.as_str()) {
-            NodeStatus::Queued => self.dispatch(node, id, &place),
+            NodeStatus::Queued => self.dispatch(node, id, &nesting),
             NodeStatus::Running => {
                 self.stop(id);
-                self.start_attempt(node, id, &place);
+                self.start_attempt(node, id, &nesting);
             }
             NodeStatus::Pending
             | NodeStatus::Waiting

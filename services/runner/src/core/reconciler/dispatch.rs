@@ -1,4 +1,4 @@
-//! Handing attempts of nodes to whichever part does them, and taking them back.
+//! Dispatch: attempts of nodes go to their workers, and are canceled there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use quintet_contract::subject::{RunReporting, Subject};
 use quintet_contract::task::{CommandSpec, Task};
 use serde_json::{Value, json};
 
-use super::{Place, Reconciler, heartbeat_of, is_own};
+use super::{Nesting, Reconciler, heartbeat_of, is_own};
 use crate::core::event::{Action, Execution, ExecutionWork, KubernetesWork};
 use crate::core::plan::queue_of;
 use crate::core::template;
@@ -20,10 +20,11 @@ use crate::core::template;
 /// The worker of what the runner's own process sees to.
 pub(crate) const OWN_WORKER: &str = "runner";
 /// A runner that loads a run stops again what was canceled in it so long ago at most: longer than it takes another to lead.
-pub(crate) const STOP_AGAIN: Duration = Duration::from_secs(600);
+pub(crate) const REPEAT_STOP_WITHIN: Duration = Duration::from_secs(600);
 
 impl Reconciler<'_> {
-    /// Begins again what this process did, and gives out again what may not have been given out: after a restart.
+    /// Restarts the executions of this process, and dispatches again what may not have been dispatched: after a
+    /// restart.
     pub(crate) fn resume(&mut self) {
         let Some(plan) = self.active.plan.clone() else {
             return;
@@ -36,14 +37,14 @@ impl Reconciler<'_> {
             .map(|(id, state)| (id.clone(), state.status))
             .collect();
         for (id, status) in at_work {
-            // Whoever has it is given the time to say so.
-            self.active.heard.insert(id.clone(), now);
+            // The worker that has it is given the time to report.
+            self.active.last_seen.insert(id.clone(), now);
             let task = self
                 .active
                 .private(id.as_str())
                 .and_then(|private| private.task);
             self.track_enqueued(&id, task);
-            let Some((node, place)) = self.locate(&plan.nodes, id.as_str(), Place::default())
+            let Some((node, nesting)) = self.locate(&plan.nodes, id.as_str(), Nesting::default())
             else {
                 continue;
             };
@@ -52,12 +53,12 @@ impl Reconciler<'_> {
                 self.active.tasks.remove(id.as_str());
             }
             if node.kind != "foreach" && is_own == (status == NodeStatus::Running) {
-                self.dispatch(node, &id, &place);
+                self.dispatch(node, &id, &nesting);
             }
         }
     }
 
-    /// Stops again what this process did and was to stop: who led before may have died before it was done.
+    /// Stops again what this process executed and was to stop: the leader before may have died before it was done.
     pub(crate) fn stop_again(&mut self) {
         let Some(plan) = self.active.plan.clone() else {
             return;
@@ -65,7 +66,7 @@ impl Reconciler<'_> {
         let now = self.now;
         let is_recent = |state: &NodeState| {
             let ended = state.ended_at.or(state.started_at);
-            ended.is_some_and(|at| at.after(STOP_AGAIN) > now)
+            ended.is_some_and(|at| at.after(REPEAT_STOP_WITHIN) > now)
         };
         let ended: Vec<NodeId> = self
             .active
@@ -74,22 +75,22 @@ impl Reconciler<'_> {
             .map(|(id, _)| id.clone())
             .collect();
         for id in ended {
-            let found = self.locate(&plan.nodes, id.as_str(), Place::default());
-            if let Some((node, place)) = found
+            let found = self.locate(&plan.nodes, id.as_str(), Nesting::default());
+            if let Some((node, nesting)) = found
                 && is_own(node, self.active.run().mode)
                 && self.fact(&id).attempt > Attempt(0)
             {
-                self.dispatch(node, &id, &place);
+                self.dispatch(node, &id, &nesting);
                 let (run, attempt) = (self.active.id(), self.fact(&id).attempt);
                 self.acts.push(Action::Stop(run, id, attempt));
             }
         }
     }
 
-    /// An attempt that nobody has yet.
-    pub(super) fn start_attempt(&mut self, node: &Node, id: &NodeId, place: &Place) {
+    /// An attempt that no worker has yet.
+    pub(super) fn start_attempt(&mut self, node: &Node, id: &NodeId, nesting: &Nesting) {
         let before = self.fact(id);
-        if let Err(error) = self.task(node, id, place) {
+        if let Err(error) = self.task(node, id, nesting) {
             self.fail(id, before.attempt.next(), error);
             return;
         }
@@ -106,14 +107,14 @@ impl Reconciler<'_> {
                 ..before
             }
         };
-        self.active.heard.insert(id.clone(), self.now);
+        self.active.last_seen.insert(id.clone(), self.now);
         self.node(fact);
-        self.dispatch(node, id, place);
+        self.dispatch(node, id, nesting);
     }
 
-    /// Hands an attempt to whichever part does it.
-    pub(super) fn dispatch(&mut self, node: &Node, id: &NodeId, place: &Place) {
-        let Ok(task) = self.task(node, id, place) else {
+    /// Dispatches an attempt to its executor.
+    pub(super) fn dispatch(&mut self, node: &Node, id: &NodeId, nesting: &Nesting) {
+        let Ok(task) = self.task(node, id, nesting) else {
             return;
         };
         let mode = self.active.run().mode;
@@ -146,9 +147,9 @@ impl Reconciler<'_> {
         })));
     }
 
-    /// What whichever part does a node is told.
-    pub(super) fn task(&self, node: &Node, id: &NodeId, place: &Place) -> Result<Task, String> {
-        let scope = self.scope(place);
+    /// The task of a node.
+    pub(super) fn task(&self, node: &Node, id: &NodeId, nesting: &Nesting) -> Result<Task, String> {
+        let scope = self.scope(nesting);
         let filled = |value: &Value| template::filled(value, &scope);
         let text = |text: &String| template::filled_string(text, &scope);
         let command = match node.kind.as_str() {
@@ -169,7 +170,7 @@ impl Reconciler<'_> {
             (None, None) => None,
         };
         let context = node.needs.iter().filter_map(|need| {
-            let state = self.active.state(&format!("{}{need}", place.prefix))?;
+            let state = self.active.state(&format!("{}{need}", nesting.prefix))?;
             let output = state.output.clone()?;
             Some((need.clone(), Value::Object(output)))
         });
@@ -187,12 +188,12 @@ impl Reconciler<'_> {
         })
     }
 
-    /// What places and expressions of a node can speak of.
-    pub(super) fn scope(&self, place: &Place) -> JsonObject {
+    /// The scope of placeholders and expressions of a node.
+    pub(super) fn scope(&self, nesting: &Nesting) -> JsonObject {
         let mut nodes = JsonObject::new();
         // What is nearer hides what is farther away.
-        let mut prefixes: Vec<&str> = place.outer.iter().map(String::as_str).collect();
-        prefixes.push(&place.prefix);
+        let mut prefixes: Vec<&str> = nesting.outer.iter().map(String::as_str).collect();
+        prefixes.push(&nesting.prefix);
         for (id, state) in self.active.states() {
             let Some(output) = &state.output else {
                 continue;
@@ -210,14 +211,14 @@ impl Reconciler<'_> {
         let mut scope = JsonObject::new();
         scope.insert("inputs".to_owned(), Value::Object(inputs));
         scope.insert("nodes".to_owned(), Value::Object(nodes));
-        if let Some((item, index)) = &place.item {
+        if let Some((item, index)) = &nesting.item {
             scope.insert("item".to_owned(), item.clone());
             scope.insert("index".to_owned(), json!(index));
         }
         scope
     }
 
-    /// Tells whichever part has a node to stop.
+    /// Stops the execution of a node.
     pub(super) fn stop(&mut self, id: &NodeId) {
         let run = self.active.id();
         let attempt = self.fact(id).attempt;

@@ -7,7 +7,7 @@ use quintet_contract::plan::{MAX_ITEMS, Node};
 use quintet_contract::run::{MAX_OUTPUTS_BYTES, NodeEvent, NodeStatus};
 use serde_json::Value;
 
-use super::{Pass, Place, Reconciler};
+use super::{Nesting, Pass, Reconciler};
 use crate::core::active::bytes_of;
 use crate::core::template;
 
@@ -15,9 +15,9 @@ use crate::core::template;
 const MAX_STATES: usize = 2_000;
 
 impl Reconciler<'_> {
-    pub(super) fn items(&self, node: &Node, place: &Place) -> Result<Vec<Value>, String> {
+    pub(super) fn items(&self, node: &Node, nesting: &Nesting) -> Result<Vec<Value>, String> {
         let items = node.items.as_ref().unwrap_or(&Value::Null);
-        let Value::Array(items) = template::filled(items, &self.scope(place))? else {
+        let Value::Array(items) = template::filled(items, &self.scope(nesting))? else {
             return Err("items is no list".to_owned());
         };
         let states = self.active.states().count() + items.len() * node.nodes.len();
@@ -37,7 +37,13 @@ impl Reconciler<'_> {
         Ok(items)
     }
 
-    pub(super) fn pass_items(&mut self, node: &Node, id: &NodeId, place: &Place, walk: &mut Pass) {
+    pub(super) fn visit_items(
+        &mut self,
+        node: &Node,
+        id: &NodeId,
+        nesting: &Nesting,
+        pass: &mut Pass,
+    ) {
         let items = self.active.private(id.as_str());
         let items = items
             .and_then(|private| private.items.clone())
@@ -48,23 +54,23 @@ impl Reconciler<'_> {
             if open >= limit {
                 break;
             }
-            let mut outer = place.outer.clone();
-            outer.push(place.prefix.clone());
-            let inner = Place {
+            let mut outer = nesting.outer.clone();
+            outer.push(nesting.prefix.clone());
+            let inner = Nesting {
                 prefix: format!("{id}[{index}]."),
                 item: Some((item.clone(), index)),
                 outer,
             };
             let mut of_item = Pass {
-                at_work: walk.at_work,
-                limit: walk.limit,
+                at_work: pass.at_work,
+                limit: pass.limit,
                 ..Pass::default()
             };
-            self.walk(&node.nodes, &inner, &mut of_item);
-            walk.at_work = of_item.at_work;
-            walk.has_changed |= of_item.has_changed;
+            self.visit(&node.nodes, &inner, &mut of_item);
+            pass.at_work = of_item.at_work;
+            pass.has_changed |= of_item.has_changed;
             if let Some(due) = of_item.due {
-                walk.due_at(due);
+                pass.due_at(due);
             }
             failed = failed.or(of_item.failed);
             let is_ended = node.nodes.iter().all(|step| {
@@ -78,10 +84,10 @@ impl Reconciler<'_> {
             }
         }
         if ended < items.len() {
-            walk.failed = walk.failed.take().or(failed);
+            pass.failed = pass.failed.take().or(failed);
             return;
         }
-        walk.has_changed = true;
+        pass.has_changed = true;
         if let Some(failed) = failed {
             self.fail(id, Attempt(1), failed);
             return;
@@ -96,7 +102,7 @@ impl Reconciler<'_> {
         let outputs = Value::Array(outputs.collect());
         if self.active.weight + bytes_of(&outputs) > MAX_OUTPUTS_BYTES {
             let text = format!(
-                "what its items put out takes {} bytes, which is more than a run can hold",
+                "the outputs of its items take {} bytes, which is more than a run can hold",
                 bytes_of(&outputs)
             );
             self.fail(id, Attempt(1), text);

@@ -4,7 +4,7 @@ use super::*;
 use quintet_testkit::kubernetes::{Cluster, Fault, Verb};
 
 #[tokio::test]
-async fn a_log_that_breaks_again_and_again_is_told_once_and_in_order() {
+async fn a_log_that_breaks_again_and_again_is_reported_once_and_in_order() {
     let cluster = Cluster::start().await;
     let kubernetes = kubernetes(&cluster).await;
     // In the middle of a time, of a line, and between two; the API sometimes hides that it broke off.
@@ -18,7 +18,7 @@ async fn a_log_that_breaks_again_and_again_is_told_once_and_in_order() {
     ] {
         cluster.fail_next(Verb::Log, fault);
     }
-    let mut going = Going::start(&kubernetes, execution());
+    let mut attempt = RunningAttempt::start(&kubernetes, execution());
     write_lines(&cluster, 0..10, SECOND / 3);
     run_program(&cluster).await;
     cluster.faults_used().await;
@@ -26,10 +26,10 @@ async fn a_log_that_breaks_again_and_again_is_told_once_and_in_order() {
     cluster.end(0, "Completed").await;
     let mut expected = lines(0..20);
     expected.push(succeeded());
-    assert_eq!(going.rest().await, expected);
-    let asked = cluster.questions(Verb::Log);
-    assert!(!asked[0].query.contains_key("sinceTime"));
-    assert!(asked.last().unwrap().query.contains_key("sinceTime"));
+    assert_eq!(attempt.rest().await, expected);
+    let requests = cluster.requests(Verb::Log);
+    assert!(!requests[0].query.contains_key("sinceTime"));
+    assert!(requests.last().unwrap().query.contains_key("sinceTime"));
 }
 
 #[tokio::test]
@@ -37,18 +37,18 @@ async fn a_log_that_stays_silent_is_opened_again() {
     let cluster = Cluster::start().await;
     let mut kubernetes = kubernetes(&cluster).await;
     kubernetes.pace.log_silence = Duration::from_millis(50);
-    let mut going = Going::start(&kubernetes, execution());
+    let mut attempt = RunningAttempt::start(&kubernetes, execution());
     run_program(&cluster).await;
     // Before the first line there is no answer, after it a stream on which nothing comes.
-    cluster.asked(Verb::Log, 2).await;
+    cluster.until_requested(Verb::Log, 2).await;
     write_lines(&cluster, 0..1, SECOND);
-    let so_far = cluster.questions(Verb::Log).len();
-    cluster.asked(Verb::Log, so_far + 2).await;
+    let so_far = cluster.requests(Verb::Log).len();
+    cluster.until_requested(Verb::Log, so_far + 2).await;
     write_lines(&cluster, 1..2, SECOND);
     cluster.end(0, "Completed").await;
     let mut expected = lines(0..2);
     expected.push(succeeded());
-    assert_eq!(going.rest().await, expected);
+    assert_eq!(attempt.rest().await, expected);
 }
 
 #[tokio::test]
@@ -58,26 +58,25 @@ async fn a_success_without_its_whole_log_is_none() {
     for _ in 0..20 {
         cluster.fail_next(Verb::Log, Fault::Code(500, None));
     }
-    let mut going = Going::start(&kubernetes, execution());
+    let mut attempt = RunningAttempt::start(&kubernetes, execution());
     run_program(&cluster).await;
     cluster.end(0, "Completed").await;
-    let error =
-        "the program ended well, and what it said could not be read to the end: a fault: 500";
-    assert_eq!(going.rest().await, [failed(error, true)]);
+    let error = "the program ended well, and its output could not be read to the end: a fault: 500";
+    assert_eq!(attempt.rest().await, [failed(error, true)]);
 }
 
 #[tokio::test]
 async fn a_watch_goes_on_from_the_last_bookmark() {
-    let (cluster, mut going) = begun().await;
-    cluster.asked(Verb::WatchPods, 1).await;
+    let (cluster, mut attempt) = begun().await;
+    cluster.until_requested(Verb::WatchPods, 1).await;
     run_program(&cluster).await;
     let bookmark = cluster.bookmark();
     cluster.end_watches();
-    let asked = cluster.asked(Verb::WatchPods, 2).await;
-    assert_eq!(asked[1].query["resourceVersion"], bookmark.to_string());
+    let requests = cluster.until_requested(Verb::WatchPods, 2).await;
+    assert_eq!(requests[1].query["resourceVersion"], bookmark.to_string());
     cluster.end(0, "Completed").await;
-    assert_eq!(going.rest().await, [succeeded()]);
-    assert_eq!(cluster.questions(Verb::ListPods).len(), 1);
+    assert_eq!(attempt.rest().await, [succeeded()]);
+    assert_eq!(cluster.requests(Verb::ListPods).len(), 1);
 }
 
 #[tokio::test]
@@ -85,18 +84,18 @@ async fn a_watch_from_a_forgotten_version_begins_with_a_new_list() {
     for fault in [None, Some(Fault::Code(410, None))] {
         let cluster = Cluster::start().await;
         let kubernetes = kubernetes(&cluster).await;
-        let mut going = Going::start(&kubernetes, execution());
-        cluster.asked(Verb::WatchPods, 1).await;
+        let mut attempt = RunningAttempt::start(&kubernetes, execution());
+        cluster.until_requested(Verb::WatchPods, 1).await;
         match fault {
             // Reported within the watch, or instead of it.
             None => cluster.forget(),
             Some(fault) => cluster.fail_next(Verb::WatchPods, fault),
         }
         cluster.end_watches();
-        cluster.asked(Verb::ListPods, 2).await;
+        cluster.until_requested(Verb::ListPods, 2).await;
         run_program(&cluster).await;
         cluster.end(0, "Completed").await;
-        assert_eq!(going.rest().await, [succeeded()]);
+        assert_eq!(attempt.rest().await, [succeeded()]);
     }
 }
 
@@ -109,14 +108,14 @@ async fn a_busy_api_is_given_the_time_that_it_asks_for() {
     cluster.fail_next(Verb::ListPods, Fault::Code(503, None));
     cluster.fail_next(Verb::WatchPods, Fault::Code(500, None));
     cluster.fail_next(Verb::GetJob, Fault::Code(500, None));
-    let mut going = Going::start(&kubernetes, execution());
+    let mut attempt = RunningAttempt::start(&kubernetes, execution());
     run_program(&cluster).await;
     cluster.faults_used().await;
     cluster.end(0, "Completed").await;
-    assert_eq!(going.rest().await, [succeeded()]);
-    let asked = cluster.questions(Verb::CreateJob);
-    assert_eq!(asked.len(), 3);
-    assert!(asked[1].at - asked[0].at >= Duration::from_secs(1));
+    assert_eq!(attempt.rest().await, [succeeded()]);
+    let requests = cluster.requests(Verb::CreateJob);
+    assert_eq!(requests.len(), 3);
+    assert!(requests[1].at - requests[0].at >= Duration::from_secs(1));
 }
 
 #[tokio::test]
@@ -125,9 +124,9 @@ async fn what_kubernetes_refuses_fails_with_its_words() {
         let cluster = Cluster::start().await;
         let kubernetes = kubernetes(&cluster).await;
         cluster.fail_next(Verb::CreateJob, Fault::Code(code, None));
-        let mut going = Going::start(&kubernetes, execution());
+        let mut attempt = RunningAttempt::start(&kubernetes, execution());
         let error = format!("Kubernetes refused the Job: a fault: {code}");
-        assert_eq!(going.rest().await, [failed(&error, retryable)]);
+        assert_eq!(attempt.rest().await, [failed(&error, retryable)]);
     }
 }
 
@@ -139,9 +138,9 @@ async fn a_sign_of_life_comes_as_often_as_it_is_wanted() {
         heartbeat: Some(Duration::from_millis(10)),
         ..execution()
     };
-    let mut going = Going::start(&kubernetes, wanted);
+    let mut attempt = RunningAttempt::start(&kubernetes, wanted);
     for _ in 0..3 {
-        let reported = tokio::time::timeout(PATIENCE, going.events.recv()).await;
+        let reported = tokio::time::timeout(TIMEOUT, attempt.events.recv()).await;
         let expected = Reported {
             seq: 0,
             event: WorkerEvent::Heartbeat,

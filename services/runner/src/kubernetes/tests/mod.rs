@@ -26,7 +26,7 @@ const SECOND: i64 = 1_000_000_000;
 /// When the programs of these tests begin.
 const START: i64 = 1_800_000_000 * SECOND;
 /// Longest wait for something to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn kubernetes(cluster: &Cluster) -> Kubernetes {
     with_config(cluster, |_| {}).await
@@ -76,14 +76,14 @@ fn execution() -> Execution {
     }
 }
 
-/// An attempt that goes on beside the test.
-struct Going {
+/// An attempt that continues beside the test.
+struct RunningAttempt {
     events: mpsc::Receiver<Reported>,
     cancel: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Going {
+impl RunningAttempt {
     fn start(kubernetes: &Kubernetes, execution: Execution) -> Self {
         let (sender, events) = mpsc::channel(4);
         let cancel = CancellationToken::new();
@@ -96,10 +96,10 @@ impl Going {
         }
     }
 
-    /// The next event that is no sign of life; none at the end.
+    /// The next event that is no heartbeat; none at the end.
     async fn next(&mut self) -> Option<Reported> {
         loop {
-            let next = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+            let next = tokio::time::timeout(TIMEOUT, self.events.recv()).await;
             let reported = next.expect("an event comes in time")?;
             if reported.event != WorkerEvent::Heartbeat {
                 return Some(reported);
@@ -127,18 +127,18 @@ impl Going {
 }
 
 /// An attempt whose Job is being made.
-async fn begun() -> (Cluster, Going) {
+async fn begun() -> (Cluster, RunningAttempt) {
     let cluster = Cluster::start().await;
     let kubernetes = kubernetes(&cluster).await;
-    let going = Going::start(&kubernetes, execution());
-    (cluster, going)
+    let attempt = RunningAttempt::start(&kubernetes, execution());
+    (cluster, attempt)
 }
 
 /// An attempt whose program runs.
-async fn running() -> (Cluster, Going) {
-    let (cluster, going) = begun().await;
+async fn running() -> (Cluster, RunningAttempt) {
+    let (cluster, attempt) = begun().await;
     run_program(&cluster).await;
-    (cluster, going)
+    (cluster, attempt)
 }
 
 fn line(text: &str) -> WorkerEvent {

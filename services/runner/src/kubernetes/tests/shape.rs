@@ -1,4 +1,4 @@
-//! What a Job looks like.
+//! The manifest of a Job.
 
 use quintet_testkit::kubernetes::Verb;
 use serde_json::Value;
@@ -73,10 +73,10 @@ async fn a_node_that_cannot_be_a_job_fails_without_asking() {
         ),
     ];
     for (execution, error) in cases {
-        let mut going = Going::start(&kubernetes, execution);
-        assert_eq!(going.rest().await, [failed(error, false)]);
+        let mut attempt = RunningAttempt::start(&kubernetes, execution);
+        assert_eq!(attempt.rest().await, [failed(error, false)]);
     }
-    assert_eq!(cluster.questions(Verb::CreateJob).len(), 0);
+    assert_eq!(cluster.requests(Verb::CreateJob).len(), 0);
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ const CANVAS: Canvas = Canvas {
     height: 14,
 };
 
-/// A player whose frames are drawn when the test says so.
-struct Theatre {
+/// A player whose frames are drawn when the test decides.
+struct PlayerHarness {
     player: Player,
     drawing: Option<Draw>,
     beats: Vec<(String, bool)>,
@@ -19,7 +19,7 @@ struct Theatre {
     errors: Vec<String>,
 }
 
-impl Theatre {
+impl PlayerHarness {
     fn new(kind: Kind) -> Self {
         Self {
             player: Player::new(kind, "b".to_owned()),
@@ -31,10 +31,10 @@ impl Theatre {
     }
 
     fn awake(kind: Kind) -> Self {
-        let mut theatre = Self::new(kind);
-        theatre.hello(CANVAS);
-        theatre.tell(FrameWorkerMessage::Start);
-        theatre
+        let mut harness = Self::new(kind);
+        harness.hello(CANVAS);
+        harness.receive(FrameWorkerMessage::Start);
+        harness
     }
 
     fn step(&mut self, event: Event) {
@@ -51,23 +51,23 @@ impl Theatre {
         }
     }
 
-    fn tell(&mut self, told: FrameWorkerMessage) {
-        self.step(Event::MessageReceived(told));
+    fn receive(&mut self, message: FrameWorkerMessage) {
+        self.step(Event::MessageReceived(message));
     }
 
     fn hello(&mut self, canvas: Canvas) {
         let fps = Fps::new(30.0).unwrap();
-        self.tell(FrameWorkerMessage::Hello { fps, canvas });
+        self.receive(FrameWorkerMessage::Hello { fps, canvas });
     }
 
     fn config(&mut self, settings: serde_json::Value) {
         let data = settings.as_object().cloned().unwrap();
-        self.tell(FrameWorkerMessage::Config { data });
+        self.receive(FrameWorkerMessage::Config { data });
     }
 
     fn tick(&mut self, seconds: f64) {
         let t = Thousandths::of(seconds).unwrap();
-        self.tell(FrameWorkerMessage::Tick { t });
+        self.receive(FrameWorkerMessage::Tick { t });
     }
 
     fn finish(&mut self) {
@@ -75,7 +75,7 @@ impl Theatre {
         self.step(Event::Drawn(drawn));
     }
 
-    /// The picture of a tick.
+    /// The image of a tick.
     fn frame(&mut self, seconds: f64) -> Bitmap {
         self.tick(seconds);
         self.finish();
@@ -105,137 +105,137 @@ fn beat(session: &str, running: bool) -> Option<(String, bool)> {
 
 #[test]
 fn it_sleeps_until_it_is_started_and_numbers_its_frames() {
-    let mut theatre = Theatre::new(Kind::BouncingDot);
-    theatre.hello(CANVAS);
-    theatre.tick(0.0);
-    assert!(theatre.drawing.is_none());
-    theatre.tell(FrameWorkerMessage::Start);
-    assert_eq!(theatre.beats.pop(), beat("b", true));
-    assert!(theatre.frame(0.0).is_lit(0, 0));
-    assert!(theatre.frame(0.033).is_lit(1, 1));
-    let seqs = theatre.frames.iter().map(|frame| frame[11]);
+    let mut harness = PlayerHarness::new(Kind::BouncingDot);
+    harness.hello(CANVAS);
+    harness.tick(0.0);
+    assert!(harness.drawing.is_none());
+    harness.receive(FrameWorkerMessage::Start);
+    assert_eq!(harness.beats.pop(), beat("b", true));
+    assert!(harness.frame(0.0).is_lit(0, 0));
+    assert!(harness.frame(0.033).is_lit(1, 1));
+    let seqs = harness.frames.iter().map(|frame| frame[11]);
     assert_eq!(seqs.collect::<Vec<_>>(), [0, 1]);
-    theatre.tell(FrameWorkerMessage::Stop);
-    assert_eq!(theatre.beats.pop(), beat("b", false));
-    theatre.tick(0.066);
-    assert!(theatre.drawing.is_none());
-    theatre.tell(FrameWorkerMessage::Start);
-    assert!(theatre.frame(0.0).is_lit(0, 0), "it begins anew");
+    harness.receive(FrameWorkerMessage::Stop);
+    assert_eq!(harness.beats.pop(), beat("b", false));
+    harness.tick(0.066);
+    assert!(harness.drawing.is_none());
+    harness.receive(FrameWorkerMessage::Start);
+    assert!(harness.frame(0.0).is_lit(0, 0), "it starts again");
 }
 
 #[test]
 fn of_the_ticks_that_come_while_it_draws_only_the_latest_counts() {
-    let mut theatre = Theatre::awake(Kind::Text);
+    let mut harness = PlayerHarness::awake(Kind::Text);
     for tick in 0..100 {
-        theatre.tick(f64::from(tick));
+        harness.tick(f64::from(tick));
     }
-    theatre.finish();
-    theatre.finish();
-    assert!(theatre.drawing.is_none());
-    let mut other = Theatre::awake(Kind::Text);
+    harness.finish();
+    harness.finish();
+    assert!(harness.drawing.is_none());
+    let mut other = PlayerHarness::awake(Kind::Text);
     other.frame(0.0);
     other.frame(99.0);
-    assert_eq!(theatre.frames, other.frames);
+    assert_eq!(harness.frames, other.frames);
 }
 
 #[test]
 fn settings_apply_at_once_also_to_what_is_being_drawn_and_a_dot_goes_on() {
-    let mut theatre = Theatre::awake(Kind::Text);
-    theatre.config(json!({"text": "|", "pps": 1}));
-    let slow = theatre.frame(1.0);
-    theatre.tick(1.0);
-    theatre.config(json!({"text": "|", "pps": 2}));
-    theatre.finish();
-    assert_ne!(theatre.frame(1.0), slow);
-    let mut theatre = Theatre::awake(Kind::BouncingDot);
-    theatre.frame(0.0);
-    theatre.config(json!({"flip_h": true}));
-    assert!(theatre.frame(0.0).is_lit(26, 1));
-    theatre.tick(0.0);
-    theatre.config(json!({}));
-    theatre.finish();
-    assert!(theatre.frame(0.0).is_lit(3, 3));
+    let mut harness = PlayerHarness::awake(Kind::Text);
+    harness.config(json!({"text": "|", "pps": 1}));
+    let slow = harness.frame(1.0);
+    harness.tick(1.0);
+    harness.config(json!({"text": "|", "pps": 2}));
+    harness.finish();
+    assert_ne!(harness.frame(1.0), slow);
+    let mut harness = PlayerHarness::awake(Kind::BouncingDot);
+    harness.frame(0.0);
+    harness.config(json!({"flip_h": true}));
+    assert!(harness.frame(0.0).is_lit(26, 1));
+    harness.tick(0.0);
+    harness.config(json!({}));
+    harness.finish();
+    assert!(harness.frame(0.0).is_lit(3, 3));
 }
 
 #[test]
 fn wrong_settings_are_complained_of_once_and_the_last_good_ones_hold() {
-    let mut theatre = Theatre::awake(Kind::SimplexNoise);
-    theatre.config(json!({"threshold": -1}));
+    let mut harness = PlayerHarness::awake(Kind::SimplexNoise);
+    harness.config(json!({"threshold": -1}));
     for wrong in [
         json!({"threshold": "a"}),
         json!({"threshold": "a", "seed": 1}),
     ] {
-        theatre.config(wrong);
+        harness.config(wrong);
     }
-    theatre.config(json!({"threshold": 255, "invert": 1}));
+    harness.config(json!({"threshold": 255, "invert": 1}));
     assert_eq!(
-        theatre.errors,
+        harness.errors,
         ["threshold must be a number", "invert must be true or false"]
     );
     let mut lit = Bitmap::dark(CANVAS);
     lit.invert();
-    assert_eq!(theatre.frame(0.0), lit);
+    assert_eq!(harness.frame(0.0), lit);
 }
 
 #[test]
 fn another_canvas_is_drawn_on_at_once_and_frames_of_the_old_one_are_not_sent() {
-    let mut theatre = Theatre::awake(Kind::BouncingDot);
-    theatre.frame(0.0);
-    theatre.tick(0.0);
+    let mut harness = PlayerHarness::awake(Kind::BouncingDot);
+    harness.frame(0.0);
+    harness.tick(0.0);
     let canvas = Canvas {
         width: 5,
         height: 4,
     };
-    theatre.hello(canvas);
-    theatre.tick(0.0);
-    theatre.finish();
-    assert_eq!(theatre.frames.len(), 1, "the old one's");
-    theatre.finish();
-    let frame = theatre.frames.last().unwrap();
+    harness.hello(canvas);
+    harness.tick(0.0);
+    harness.finish();
+    assert_eq!(harness.frames.len(), 1, "the old one's");
+    harness.finish();
+    let frame = harness.frames.last().unwrap();
     assert!(
         Rbm::read(frame, canvas)
             .unwrap()
             .bitmap(canvas)
             .is_lit(0, 0)
     );
-    theatre.hello(Canvas {
+    harness.hello(Canvas {
         width: 0,
         height: 0,
     });
-    theatre.frame(0.0);
+    harness.frame(0.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_program_of_the_greater_session_draws_until_it_is_gone() {
-    let mut theatre = Theatre::awake(Kind::BouncingDot);
-    theatre.tick(0.0);
-    theatre.beat_of_another("a", false);
-    theatre.beat_of_another("b", false);
-    assert_eq!(theatre.second("n").await, beat("b", true), "not greater");
-    theatre.beat_of_another("c", false);
-    theatre.finish();
-    theatre.tell(FrameWorkerMessage::Start);
-    theatre.tick(0.0);
-    assert!(theatre.frames.is_empty() && theatre.drawing.is_none());
-    assert_eq!(theatre.second("n").await, None);
-    assert_eq!(theatre.second("n").await, None);
-    assert!(theatre.player.goodbye().is_none());
-    assert_eq!(theatre.second("d").await, beat("d", false), "back");
-    theatre.beat_of_another("e", false);
-    theatre.beat_of_another("e", true);
-    assert_eq!(theatre.second("f").await, beat("f", false), "it left");
-    theatre.tell(FrameWorkerMessage::Start);
-    assert!(theatre.frame(0.0).is_lit(0, 0));
+    let mut harness = PlayerHarness::awake(Kind::BouncingDot);
+    harness.tick(0.0);
+    harness.beat_of_another("a", false);
+    harness.beat_of_another("b", false);
+    assert_eq!(harness.second("n").await, beat("b", true), "not greater");
+    harness.beat_of_another("c", false);
+    harness.finish();
+    harness.receive(FrameWorkerMessage::Start);
+    harness.tick(0.0);
+    assert!(harness.frames.is_empty() && harness.drawing.is_none());
+    assert_eq!(harness.second("n").await, None);
+    assert_eq!(harness.second("n").await, None);
+    assert!(harness.player.goodbye().is_none());
+    assert_eq!(harness.second("d").await, beat("d", false), "back");
+    harness.beat_of_another("e", false);
+    harness.beat_of_another("e", true);
+    assert_eq!(harness.second("f").await, beat("f", false), "it left");
+    harness.receive(FrameWorkerMessage::Start);
+    assert!(harness.frame(0.0).is_lit(0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_have_missed_what_it_was_told_begins_a_new_session() {
-    let mut theatre = Theatre::new(Kind::Text);
-    theatre.tell(FrameWorkerMessage::Start);
-    assert_eq!(theatre.second("c").await, beat("c", true), "no hello came");
-    theatre.hello(CANVAS);
-    assert_eq!(theatre.second("d").await, beat("c", true));
-    theatre.step(Event::Reconnected("e".to_owned()));
-    assert_eq!(theatre.beats.pop(), beat("e", true));
-    assert_eq!(theatre.second("f").await, beat("e", true));
+async fn a_worker_that_may_have_missed_messages_begins_a_new_session() {
+    let mut harness = PlayerHarness::new(Kind::Text);
+    harness.receive(FrameWorkerMessage::Start);
+    assert_eq!(harness.second("c").await, beat("c", true), "no hello came");
+    harness.hello(CANVAS);
+    assert_eq!(harness.second("d").await, beat("c", true));
+    harness.step(Event::Reconnected("e".to_owned()));
+    assert_eq!(harness.beats.pop(), beat("e", true));
+    assert_eq!(harness.second("f").await, beat("e", true));
 }

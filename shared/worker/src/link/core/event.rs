@@ -1,4 +1,4 @@
-//! What can happen to a link, and what it does about it.
+//! Events and effects of a link.
 
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{
@@ -16,7 +16,7 @@ use crate::clock::Moment;
 /// The two clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For durations; goes on during a suspend.
+    /// For durations; continues during a suspend.
     pub moment: Moment,
     /// For what is written in offers.
     pub wall: Timestamp,
@@ -27,20 +27,20 @@ pub struct Now {
 pub enum Answer<R> {
     /// It was answered.
     Reply(R),
-    /// Nobody answered, or the answer was to try later.
+    /// No answer came, or the answer was to try later.
     None,
     /// It will never be taken.
     Refused(ErrorReply),
 }
 
-/// What the leases say about the pool.
+/// The state of the pool by its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
-    /// Somebody leads it.
+    /// A scheduler leads it.
     Held,
-    /// Nobody does.
+    /// No scheduler does.
     Vacant,
-    /// Nobody can tell.
+    /// It cannot be determined.
     Unreadable,
 }
 
@@ -49,7 +49,7 @@ pub enum Leadership {
 pub enum Event {
     /// The subscriptions stand, or a new session was asked for: here is its id.
     SessionOpened(AgentSession),
-    /// The connection was made again.
+    /// The bus reconnected.
     Reconnected,
     /// The agent reports.
     Reported(Vec<AgentReport>),
@@ -59,7 +59,7 @@ pub enum Event {
     JobsChanged(Vec<ActiveJob>),
     /// The agent's measurements changed.
     MetricsChanged(JsonObject),
-    /// Somebody waits for everything before this to be acknowledged.
+    /// A caller waits for everything before this to be acknowledged.
     FlushAsked(Mark),
     /// The agent leaves.
     GoodbyeAsked(String, Mark),
@@ -79,10 +79,10 @@ pub enum Event {
         /// How it ended.
         answer: Answer<HeartbeatReply>,
     },
-    /// The pool's lease was looked at.
+    /// The pool's lease was read.
     LeaseRead {
         /// When the look began.
-        asked: Moment,
+        requested_at: Moment,
         /// What was found.
         leadership: Leadership,
     },
@@ -106,7 +106,7 @@ pub enum Event {
     },
     /// The queue could not be read.
     QueueUnreadable,
-    /// A newer session took over, says a command.
+    /// A newer session took over, by a command.
     ReplacedBy(AgentSession),
     /// Time passed.
     Woken,
@@ -127,7 +127,7 @@ pub enum Effect {
     ReadQueue(u64),
     /// Hand the offer that this event brought to the agent.
     Offer(Box<Assignment>, Option<u64>),
-    /// Tell the agent.
+    /// Notify the agent.
     Notify(Notification),
     /// Everything before this mark is acknowledged.
     Flushed(Mark),
@@ -135,7 +135,7 @@ pub enum Effect {
     Leave,
 }
 
-/// What the agent is told.
+/// A notification to the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notification {
     /// See [`LinkEvent::Welcome`](crate::LinkEvent::Welcome).

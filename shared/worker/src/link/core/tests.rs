@@ -45,9 +45,9 @@ fn fresh(mode: HeartbeatMode) -> Core {
     Core::new(identity, hello, mode)
 }
 
-fn reply(standing: SessionStatus) -> Answer<ReportsReply> {
+fn reply(status: SessionStatus) -> Answer<ReportsReply> {
     Answer::Reply(ReportsReply {
-        standing,
+        status,
         settings: Some(AgentSettings::default()),
         ..ReportsReply::default()
     })
@@ -60,12 +60,12 @@ fn answered(sent: u64, answer: Answer<ReportsReply>) -> Event {
     }
 }
 
-fn heartbeat_answered(sent: u64, standing: SessionStatus) -> Event {
+fn heartbeat_answered(sent: u64, status: SessionStatus) -> Event {
     Event::HeartbeatAnswered {
         sent: at(sent),
         session: session(1),
         answer: Answer::Reply(HeartbeatReply {
-            standing,
+            status,
             ..HeartbeatReply::default()
         }),
     }
@@ -132,7 +132,7 @@ fn reports_are_repeated_in_order_until_they_are_stored() {
 }
 
 #[test]
-fn a_forgotten_session_says_hello_again_with_the_jobs_of_now() {
+fn a_forgotten_session_sends_hello_again_with_the_present_jobs() {
     let mut core = current(HeartbeatMode::Automatic);
     let job = ActiveJob {
         job_id: JobId::parse("j").unwrap(),
@@ -168,7 +168,7 @@ fn an_owner_that_never_knows_the_session_is_not_asked_in_a_tight_loop() {
 }
 
 #[test]
-fn silence_fences_unless_nobody_leads() {
+fn silence_fences_unless_the_pool_has_no_leader() {
     let mut core = current(HeartbeatMode::Automatic);
     let effects = core.step(Event::Woken, now(INTERVAL));
     assert_eq!(sent_heartbeat(&effects).unwrap().jobs, Some(Vec::new()));
@@ -180,7 +180,7 @@ fn silence_fences_unless_nobody_leads() {
     let effects = core.step(unanswered(3), now(6));
     assert!(effects.contains(&Effect::ReadLease));
     let vacant = Event::LeaseRead {
-        asked: at(6),
+        requested_at: at(6),
         leadership: Leadership::Vacant,
     };
     core.step(vacant, now(6));
@@ -191,7 +191,11 @@ fn silence_fences_unless_nobody_leads() {
     );
     let effects = core.step(Event::Woken, now(TIMEOUT + 7));
     assert_eq!(effects[0], Effect::Notify(Notification::Fence));
-    assert_eq!(core.step(Event::Woken, now(TIMEOUT + 8)), [], "said once");
+    assert_eq!(
+        core.step(Event::Woken, now(TIMEOUT + 8)),
+        [],
+        "reported once"
+    );
     let effects = core.step(
         heartbeat_answered(TIMEOUT + 7, SessionStatus::Current),
         now(TIMEOUT + 8),
@@ -204,7 +208,7 @@ fn a_held_lease_or_a_call_for_a_hello_is_no_contact() {
     let mut core = current(HeartbeatMode::Automatic);
     core.step(Event::Woken, now(3));
     let held = Event::LeaseRead {
-        asked: at(9),
+        requested_at: at(9),
         leadership: Leadership::Held,
     };
     core.step(held, now(9));
@@ -226,7 +230,7 @@ fn after_a_suspend_the_first_step_fences_whatever_it_is_about() {
 }
 
 #[test]
-fn an_agent_behind_a_gateway_is_never_told_to_fence() {
+fn an_agent_behind_a_gateway_is_never_fenced() {
     let mut core = current(HeartbeatMode::Forwarded);
     assert_eq!(core.step(Event::Woken, now(100)), []);
     let effects = core.step(Event::HeartbeatAsked(JsonObject::new()), now(100));

@@ -1,4 +1,4 @@
-//! Frames services as a test starts them, and what clients ask of them.
+//! Frames services as a test starts them, and the requests of clients.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use quintet_testkit::{Nats, wait_for};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const CANVAS: Canvas = Canvas {
     width: 28,
     height: 14,
 };
 
 /// A NATS, and a client of whatever runs on it.
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) nats: Nats,
     pub(crate) bus: Bus,
 }
@@ -63,7 +63,7 @@ impl Service {
     }
 }
 
-impl Stage {
+impl Fixture {
     pub(crate) async fn open() -> Self {
         Self::on(Nats::start().await.unwrap()).await
     }
@@ -84,10 +84,10 @@ impl Stage {
         Service { shutdown, running }
     }
 
-    pub(crate) async fn look(&self) -> FramesReply {
-        let look = GetFramesStatus {};
+    pub(crate) async fn status(&self) -> FramesReply {
+        let request = GetFramesStatus {};
         self.bus
-            .request_until(&FramesStatus {}, &look, PATIENCE)
+            .request_until(&FramesStatus {}, &request, TIMEOUT)
             .await
             .unwrap()
     }
@@ -98,12 +98,12 @@ impl Stage {
         what: &str,
         holds: impl Fn(&FramesReply) -> bool,
     ) -> FramesReply {
-        let found = wait_for(what, PATIENCE, async || {
-            let look = self.look().await;
-            if holds(&look) {
-                Ok(look)
+        let found = wait_for(what, TIMEOUT, async || {
+            let status = self.status().await;
+            if holds(&status) {
+                Ok(status)
             } else {
-                Err(format!("{look:?}"))
+                Err(format!("{status:?}"))
             }
         });
         found.await.unwrap()
@@ -113,7 +113,7 @@ impl Stage {
         let asked = ActivateWorker { id: worker.map(id) };
         let done = self
             .bus
-            .request_until(&ActivateFrameWorker {}, &asked, PATIENCE);
+            .request_until(&ActivateFrameWorker {}, &asked, TIMEOUT);
         done.await.map(drop)
     }
 
@@ -121,15 +121,13 @@ impl Stage {
         let asked = FrameWorkerRef { id: id(worker) };
         let done = self
             .bus
-            .request_until(&StartFrameWorker {}, &asked, PATIENCE);
+            .request_until(&StartFrameWorker {}, &asked, TIMEOUT);
         done.await.unwrap();
     }
 
     pub(crate) async fn stop(&self, worker: &str) {
         let asked = FrameWorkerRef { id: id(worker) };
-        let done = self
-            .bus
-            .request_until(&StopFrameWorker {}, &asked, PATIENCE);
+        let done = self.bus.request_until(&StopFrameWorker {}, &asked, TIMEOUT);
         done.await.unwrap();
     }
 
@@ -137,15 +135,15 @@ impl Stage {
         let asked = SetFps {
             fps: Thousandths::of(fps),
         };
-        let done = self.bus.request_until(&SetFrameRate {}, &asked, PATIENCE);
+        let done = self.bus.request_until(&SetFrameRate {}, &asked, TIMEOUT);
         done.await.unwrap();
     }
 
-    /// Sends a frame and gives the answer.
+    /// Sends a frame and returns the answer.
     pub(crate) async fn send(&self, worker: &str, frame: Bytes) -> Result<(), RequestError> {
         let subject = WorkerFrame { worker: id(worker) };
         self.bus
-            .request_raw(&subject, frame, PATIENCE)
+            .request_raw(&subject, frame, TIMEOUT)
             .await
             .map(drop)
     }
@@ -162,21 +160,21 @@ impl Stage {
 
     pub(crate) async fn listen(&self, worker: &str) -> Deliveries<FrameWorkerMessages> {
         let filter = FrameWorkerMessages::filter(self.bus.prefix(), Some(&id(worker)));
-        let told = self.bus.subscribe(filter).await.unwrap();
+        let messages = self.bus.subscribe(filter).await.unwrap();
         self.bus.flush().await.unwrap();
-        told
+        messages
     }
 
     /// Waits until the display shows exactly one pixel.
     pub(crate) async fn until_shown(&self, x: u16, y: u16) {
         let expected = frame(x, y);
-        let shown = wait_for("the picture", PATIENCE, async || {
-            let picture = self
+        let shown = wait_for("the image", TIMEOUT, async || {
+            let image = self
                 .bus
-                .request_until(&GetDisplayPicture {}, &GetPicture::default(), PATIENCE)
+                .request_until(&GetDisplayPicture {}, &GetPicture::default(), TIMEOUT)
                 .await
                 .map_err(|error| error.to_string())?;
-            let rbm = picture.rbm.ok_or("no pixels")?.0;
+            let rbm = image.rbm.ok_or("no pixels")?.0;
             let read = Rbm::read(&rbm, CANVAS).unwrap();
             match read.payload() == &expected[16..] {
                 true => Ok(()),
@@ -187,27 +185,29 @@ impl Stage {
     }
 }
 
-/// The next thing that a worker is told, apart from ticks.
-pub(crate) async fn next_told(told: &mut Deliveries<FrameWorkerMessages>) -> FrameWorkerMessage {
+/// The next message for a worker, apart from ticks.
+pub(crate) async fn next_message(
+    messages: &mut Deliveries<FrameWorkerMessages>,
+) -> FrameWorkerMessage {
     let next = async {
         loop {
-            let message = told.next().await.unwrap().message;
+            let message = messages.next().await.unwrap().message;
             if !matches!(message, FrameWorkerMessage::Tick { .. }) {
                 return message;
             }
         }
     };
-    tokio::time::timeout(PATIENCE, next).await.unwrap()
+    tokio::time::timeout(TIMEOUT, next).await.unwrap()
 }
 
 /// The next tick, passing over everything else.
-pub(crate) async fn next_tick(told: &mut Deliveries<FrameWorkerMessages>) -> f64 {
+pub(crate) async fn next_tick(messages: &mut Deliveries<FrameWorkerMessages>) -> f64 {
     let next = async {
         loop {
-            if let FrameWorkerMessage::Tick { t } = told.next().await.unwrap().message {
+            if let FrameWorkerMessage::Tick { t } = messages.next().await.unwrap().message {
                 return t.get();
             }
         }
     };
-    tokio::time::timeout(PATIENCE, next).await.unwrap()
+    tokio::time::timeout(TIMEOUT, next).await.unwrap()
 }
