@@ -28,7 +28,7 @@ async fn next_change(watch: &mut Watch<Templates>) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_twenty_writers_of_one_revision_exactly_one_wins() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let key = template_id("raced");
     let race = async |expected: Revision| {
@@ -58,7 +58,7 @@ async fn of_twenty_writers_of_one_revision_exactly_one_wins() {
 
 #[tokio::test]
 async fn a_record_can_be_created_again_after_it_was_deleted_or_expired() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let bucket: BucketHandle<Templates> = bus.bucket();
     let key = template_id("again");
@@ -94,7 +94,7 @@ async fn a_record_can_be_created_again_after_it_was_deleted_or_expired() {
 
 #[tokio::test]
 async fn an_update_without_a_time_to_live_makes_a_record_permanent() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let bucket: BucketHandle<Templates> = bus.bucket();
     let second = Some(Duration::from_secs(1));
@@ -117,7 +117,7 @@ async fn an_update_without_a_time_to_live_makes_a_record_permanent() {
 
 #[tokio::test]
 async fn a_watch_goes_on_without_gaps_when_the_server_is_killed_and_restarted() {
-    let mut nats = Nats::start();
+    let mut nats = Nats::start().await;
     let bus = nats.bus().await;
     let bucket: BucketHandle<Templates> = bus.bucket();
     bucket
@@ -132,8 +132,8 @@ async fn a_watch_goes_on_without_gaps_when_the_server_is_killed_and_restarted() 
         .await
         .unwrap();
 
-    nats.kill();
-    nats.start_again();
+    nats.kill().await;
+    nats.start_again().await;
     // Another process writes while ours may not be back yet.
     let other = nats.connect().await.bucket::<Templates>();
     other
@@ -157,7 +157,7 @@ async fn a_watch_goes_on_without_gaps_when_the_server_is_killed_and_restarted() 
 
 #[tokio::test]
 async fn an_empty_bucket_is_up_to_date_at_once() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let mut watch = bus
         .bucket::<Templates>()
@@ -179,7 +179,7 @@ async fn an_empty_bucket_is_up_to_date_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_records_are_written_in_one_go_and_loaded_while_they_change() {
     const RECORDS: usize = 6_000;
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let bucket: BucketHandle<Templates> = bus.bucket();
     let mut writes = Vec::new();
@@ -245,7 +245,7 @@ async fn many_records_are_written_in_one_go_and_loaded_while_they_change() {
 
 #[tokio::test]
 async fn a_missing_bucket_is_an_error_and_not_an_empty_one() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.connect().await;
     let bucket: BucketHandle<Templates> = bus.bucket();
     assert!(matches!(

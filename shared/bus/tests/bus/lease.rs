@@ -24,7 +24,7 @@ fn acquire(mut candidate: LeaseCandidate) -> tokio::task::JoinHandle<HeldLease> 
 
 #[tokio::test]
 async fn a_released_lease_passes_on_at_once_and_a_dead_holders_after_its_life() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let first = candidate(&bus, "first").acquire().await.unwrap();
     let second = acquire(candidate(&bus, "second"));
@@ -60,7 +60,7 @@ async fn a_released_lease_passes_on_at_once_and_a_dead_holders_after_its_life() 
 
 #[tokio::test]
 async fn a_stale_holder_is_refused_and_knows_it() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let mut stale = candidate(&bus, "stale").acquire().await.unwrap();
     let bucket = bus.bucket::<Leases>();
@@ -90,10 +90,10 @@ async fn a_stale_holder_is_refused_and_knows_it() {
 
 #[tokio::test]
 async fn a_holder_without_a_server_loses_its_lease_within_its_life() {
-    let mut nats = Nats::start();
+    let mut nats = Nats::start().await;
     let bus = nats.bus().await;
     let mut held = candidate(&bus, "cut off").acquire().await.unwrap();
-    nats.kill();
+    nats.kill().await;
     let began = Instant::now();
     soon("the loss", held.lost()).await;
     assert!(
@@ -103,14 +103,14 @@ async fn a_holder_without_a_server_loses_its_lease_within_its_life() {
     );
     assert!(!held.is_held());
 
-    nats.start_again();
+    nats.start_again().await;
     let again = acquire(candidate(&bus, "back"));
     assert!(soon("a new lease", again).await.unwrap().is_held());
 }
 
 #[tokio::test]
 async fn waiting_can_be_interrupted_and_resumed() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let first = candidate(&bus, "first").acquire().await.unwrap();
     let mut second = candidate(&bus, "second");

@@ -42,7 +42,7 @@ fn assignment(name: &str) -> Assignment {
 
 #[tokio::test]
 async fn a_message_brings_its_id_and_cause_and_malformed_ones_are_skipped() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.connect().await;
     let mut received = bus
         .subscribe::<LiveJobLog>(LiveJobLog::filter(bus.prefix(), None))
@@ -74,7 +74,7 @@ async fn a_message_brings_its_id_and_cause_and_malformed_ones_are_skipped() {
 
 #[tokio::test]
 async fn a_stored_message_is_republished_with_its_sequences() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let agent = AgentId::parse("a").unwrap();
     let mut queue = bus
@@ -137,17 +137,17 @@ async fn a_stored_message_is_republished_with_its_sequences() {
 
 #[tokio::test]
 async fn the_link_reports_when_the_server_is_away_and_back() {
-    let mut nats = Nats::start();
+    let mut nats = Nats::start().await;
     let bus = nats.connect().await;
     let mut link = bus.link();
-    nats.kill();
+    nats.kill().await;
     soon(
         "the loss",
         link.wait_for(|state| *state == LinkState::Disconnected),
     )
     .await
     .unwrap();
-    nats.start_again();
+    nats.start_again().await;
     soon(
         "the return",
         link.wait_for(|state| *state == LinkState::Connected),
@@ -166,8 +166,8 @@ async fn the_link_reports_when_the_server_is_away_and_back() {
 
 #[tokio::test]
 async fn an_unreachable_server_is_named_without_its_password() {
-    let mut nats = Nats::start();
-    nats.kill();
+    let mut nats = Nats::start().await;
+    nats.kill().await;
     let mut config = nats.config();
     config.url = format!("nats://me:secret@127.0.0.1:{}", nats.port);
     let error = Bus::connect(config).await.unwrap_err();

@@ -38,7 +38,7 @@ async fn connect(nats: &Nats, user: &str) -> Bus {
 
 #[tokio::test]
 async fn a_service_works_with_the_few_permissions_it_needs() {
-    let nats = Nats::start_with(USERS);
+    let nats = Nats::start_with(USERS).await;
     let owner = connect(&nats, "owner").await;
     assert!(owner.ensure_topology().await.unwrap().is_ok());
     let bus = connect(&nats, "service").await;
@@ -88,7 +88,7 @@ async fn a_service_works_with_the_few_permissions_it_needs() {
 
 #[tokio::test]
 async fn a_read_of_several_copies_asks_the_leader() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     nats.bus().await;
     let mut config = nats.config();
     config.replicas = 3;

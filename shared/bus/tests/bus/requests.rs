@@ -40,7 +40,7 @@ async fn serve(mut requests: Requests<GetTemplate>) {
 
 #[tokio::test]
 async fn a_request_is_answered_in_its_own_encoding() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let (bus, raw) = (nats.connect().await, nats.raw().await);
     let subject = GetTemplate {}.render(bus.prefix());
     tokio::spawn(serve(bus.serve(subject.clone(), Some("q")).await.unwrap()));
@@ -62,7 +62,7 @@ async fn a_request_is_answered_in_its_own_encoding() {
 
 #[tokio::test]
 async fn a_failed_request_is_answered_with_the_reason() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let (bus, raw) = (nats.connect().await, nats.raw().await);
     let subject = GetTemplate {}.render(bus.prefix());
     tokio::spawn(serve(bus.serve(subject.clone(), None).await.unwrap()));
@@ -108,7 +108,7 @@ async fn a_failed_request_is_answered_with_the_reason() {
 
 #[tokio::test]
 async fn no_responders_fails_at_once_and_silence_fails_at_the_deadline() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.connect().await;
     let began = Instant::now();
     let error = bus
@@ -151,7 +151,7 @@ async fn no_responders_fails_at_once_and_silence_fails_at_the_deadline() {
 
 #[tokio::test]
 async fn asking_until_the_deadline_finds_a_service_that_comes_late() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.connect().await;
     let asking = tokio::spawn({
         let bus = bus.clone();
@@ -189,7 +189,7 @@ async fn asking_until_the_deadline_finds_a_service_that_comes_late() {
 
 #[tokio::test]
 async fn a_micro_service_is_seen_by_tools_counts_errors_and_leaves() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let (bus, raw) = (nats.connect().await, nats.raw().await);
     let micro = bus.micro("templates", "stored templates").await.unwrap();
     tokio::spawn(serve(micro.endpoint("get", &GetTemplate {}).await.unwrap()));
@@ -266,7 +266,7 @@ async fn a_micro_service_is_seen_by_tools_counts_errors_and_leaves() {
 #[tokio::test]
 async fn a_pending_reply_that_is_dropped_at_a_hand_over_answers_that_the_request_may_be_sent_again()
 {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.connect().await;
     let subject = GetTemplate {}.render(bus.prefix());
     let mut requests = bus.serve::<GetTemplate>(subject, None).await.unwrap();

@@ -51,7 +51,7 @@ fn lines(
 
 #[tokio::test]
 async fn a_subject_is_replayed_in_parts_without_the_others() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let events = stream::events(bus.prefix());
     let mine = JobLogged { job: job("mine") };
@@ -87,7 +87,7 @@ async fn a_subject_is_replayed_in_parts_without_the_others() {
 
 #[tokio::test]
 async fn the_newest_messages_of_a_subject_are_found_among_the_others() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let events = stream::events(bus.prefix());
     let mine = JobLogged { job: job("mine") };
@@ -122,7 +122,7 @@ async fn the_newest_messages_of_a_subject_are_found_among_the_others() {
 
 #[tokio::test]
 async fn pages_and_tails_are_bounded_in_bytes_but_hold_one_message_at_least() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.bus().await;
     let events = stream::events(bus.prefix());
     let mine = JobLogged { job: job("mine") };
@@ -165,7 +165,7 @@ async fn pages_and_tails_are_bounded_in_bytes_but_hold_one_message_at_least() {
 
 #[tokio::test]
 async fn a_missing_stream_is_named() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let bus = nats.connect().await;
     let mine = JobLogged { job: job("mine") };
     let error = bus

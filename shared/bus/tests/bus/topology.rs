@@ -8,7 +8,7 @@ use crate::nats::Nats;
 
 #[tokio::test]
 async fn many_processes_make_the_topology_at_once_and_all_find_it_right() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let buses = join_all((0..8).map(|_| nats.connect())).await;
     let missing = buses[0].verify_topology().await.unwrap();
     assert!(
@@ -38,7 +38,7 @@ async fn many_processes_make_the_topology_at_once_and_all_find_it_right() {
 
 #[tokio::test]
 async fn a_stream_of_an_older_version_gets_the_subjects_of_this_one() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     let raw = async_nats::jetstream::new(nats.raw().await);
     let older = async_nats::jetstream::stream::Config {
         name: "quintet_events".to_owned(),
@@ -56,7 +56,7 @@ async fn a_stream_of_an_older_version_gets_the_subjects_of_this_one() {
 
 #[tokio::test]
 async fn a_difference_is_named_and_left_alone() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     nats.bus().await;
     let raw = async_nats::jetstream::new(nats.raw().await);
     let mut config = raw
@@ -78,7 +78,7 @@ async fn a_difference_is_named_and_left_alone() {
 
 #[tokio::test]
 async fn a_bucket_is_one_that_every_nats_client_knows() {
-    let nats = Nats::start();
+    let nats = Nats::start().await;
     nats.bus().await;
     let raw = async_nats::jetstream::new(nats.raw().await);
     let bucket = raw.get_key_value("quintet_templates").await.unwrap();
