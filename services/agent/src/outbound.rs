@@ -149,7 +149,7 @@ impl Outbound {
                 if let Some(Running::Noop(key)) = self.running.get_mut(&placement) {
                     *key = None;
                 }
-                Event::Exited(placement, end.exit())
+                Event::Exited(placement, end.into())
             }
             Some(Timer::DrainOverdue) => Event::DrainOverdue,
             None => std::future::pending().await,
@@ -176,7 +176,7 @@ impl Outbound {
         self.events.push_back(Event::Working(placement.clone()));
         let key = match plan.end() {
             Some((after, end)) if after.is_zero() => {
-                let exited = Event::Exited(placement.clone(), end.exit());
+                let exited = Event::Exited(placement.clone(), end.into());
                 self.events.push_back(exited);
                 None
             }

@@ -193,7 +193,7 @@ impl Simulated {
                         if let Plan::Noop(plan) = plan
                             && let Some((after, end)) = plan.end()
                         {
-                            let exit = Timer::Exit(placement.clone(), end.exit());
+                            let exit = Timer::Exit(placement.clone(), end.into());
                             self.after(moment, after, exit);
                         }
                         self.running.insert(placement.clone(), ());

@@ -8,7 +8,7 @@ use quintet_contract::error::ErrorReply;
 use quintet_contract::job::{JobAttempt, JobError};
 use serde_json::{Value, json};
 
-use crate::executors::Plan;
+use crate::executors::{NoopEnd, Plan};
 
 /// Names a command that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +143,15 @@ pub(crate) enum Exit {
     NotStarted { reason: String },
     /// It failed on purpose.
     OnPurpose,
+}
+
+impl From<NoopEnd> for Exit {
+    fn from(end: NoopEnd) -> Self {
+        match end {
+            NoopEnd::Done => Self::Success,
+            NoopEnd::Failed => Self::OnPurpose,
+        }
+    }
 }
 
 impl Exit {

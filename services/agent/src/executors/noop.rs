@@ -5,7 +5,6 @@ use std::time::Duration;
 use quintet_contract::JsonObject;
 
 use super::fields;
-use crate::core::Exit;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -32,16 +31,6 @@ pub(super) fn plan(config: &JsonObject) -> Result<NoopPlan, String> {
         duration: fields::duration(config, "durationMs", MILLISECOND)?,
         fail_after: fields::duration(config, "failAfterMs", MILLISECOND)?,
     })
-}
-
-impl NoopEnd {
-    /// The event of it for the core.
-    pub(crate) fn exit(self) -> Exit {
-        match self {
-            Self::Done => Exit::Success,
-            Self::Failed => Exit::OnPurpose,
-        }
-    }
 }
 
 impl NoopPlan {
