@@ -73,7 +73,7 @@ bench: setup-run ## Measure against the raw bus, on a release build
 	@exec $(TARGET_DIR)/release/quintet-bench $(ARGS)
 
 bench-peers: setup-run ## Measure next to BullMQ, Celery and Restate, in one run (ARGS="--jobs 20000 --rounds 3")
-	cargo build --release -p quintet
+	cargo build --release -p quintet -p quintet-bench
 	python3 tests/peers/run.py --quintet $(TARGET_DIR)/release/quintet $(ARGS)
 
 schemas: setup-build ## Regenerate schemas/ from the code
