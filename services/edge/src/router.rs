@@ -25,20 +25,19 @@ use crate::http::{access_log, cors, error_body};
 use crate::service::Interface;
 use crate::service::route_index::route_index;
 use crate::state::App;
-use crate::{dashboard, frames, jobs, runs, service, workers};
 
 /// Every kind of work.
-fn kinds() -> [Kind<App>; 6] {
+fn kinds() -> Vec<Kind<App>> {
     // What the handlers of a kind are documented by is made with them.
     aide::generate::extract_schemas(true);
     aide::generate::infer_responses(false);
-    [
-        jobs::kind(),
-        runs::kind(),
-        frames::kind(),
-        workers::kind(),
-        service::kind(),
-        dashboard::kind(),
+    vec![
+        crate::jobs::kind(),
+        crate::runs::kind(),
+        crate::frames::kind(),
+        crate::workers::kind(),
+        crate::service::kind(),
+        crate::dashboard::kind(),
     ]
 }
 
