@@ -19,7 +19,7 @@ pub(crate) struct BenchCommand {
 }
 
 /// Becomes the benchmark.
-pub(super) fn run(command: &BenchCommand, global: &Global) -> Outcome {
+pub(super) async fn run(command: BenchCommand, global: &Global) -> Outcome {
     let program = std::env::current_exe()?.with_file_name(PROGRAM);
     let mut bench = Command::new(&program);
     if global.output == Output::Json {

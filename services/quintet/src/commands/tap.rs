@@ -25,8 +25,13 @@ const SHOWN_BYTES: usize = 64;
 pub(crate) struct TapGroups;
 
 impl Groups for TapGroups {
-    const TABLES: &'static [&'static [Setting]] = &[nats::TABLE, shared::DATA_DIR];
+    fn tables() -> Vec<&'static [Setting]> {
+        vec![nats::TABLE, shared::DATA_DIR]
+    }
 }
+
+#[derive(Args)]
+pub(crate) struct DecodeCommand;
 
 #[derive(Args)]
 pub(crate) struct TapCommand {
@@ -110,7 +115,7 @@ fn readable(body: &[u8]) -> String {
 }
 
 /// One message from standard input, as JSON on standard output.
-pub(super) fn decode() -> Outcome {
+pub(super) async fn decode(_: DecodeCommand, _: &Global) -> Outcome {
     let mut body = Vec::new();
     std::io::stdin()
         .read_to_end(&mut body)
