@@ -15,8 +15,9 @@ use crate::settings::{Flags, Groups, agent, nats, process};
 pub(crate) struct AgentGroups;
 
 impl Groups for AgentGroups {
-    const TABLES: &'static [&'static [Setting]] =
-        &[nats::TABLE, agent::TABLE, process::TABLE, SETTINGS];
+    fn tables() -> Vec<&'static [Setting]> {
+        vec![nats::TABLE, agent::TABLE, process::TABLE, SETTINGS]
+    }
 }
 
 #[derive(Args)]

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod embedded_nats;
 pub(crate) mod file_limit;
 pub(crate) mod part;
+mod parts;
 pub(crate) mod serve;
 pub mod system;
 pub(crate) mod telemetry;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use clap::{Args, ValueEnum};
-use quintet_service::settings::{Reader, Setting};
+use clap::Args;
+use quintet_service::settings::Setting;
 use quintet_service::{signals, telemetry::SETTINGS};
 
 use crate::cli::exit::Outcome;
@@ -11,25 +11,21 @@ use crate::cli::stdout::{emit, print};
 use crate::launch::banner::scheme;
 use crate::launch::bind_policy;
 use crate::launch::file_limit::raise_limit;
-use crate::launch::system::{self, Part, System, SystemConfig};
+use crate::launch::part::{Part, Service};
+use crate::launch::system::{self, System, SystemConfig};
 use crate::launch::telemetry;
-use crate::settings::{Flags, Groups, edge, frames, nats, process, runner, scheduler};
+use crate::settings::{Flags, Groups, SERVICES, nats, process};
 
 /// The settings of a process with services.
 #[derive(Clone, Debug)]
 pub(crate) struct ServeGroups;
 
 impl Groups for ServeGroups {
-    const TABLES: &'static [&'static [Setting]] = &[
-        nats::TABLE,
-        nats::RETENTION,
-        edge::TABLE,
-        scheduler::TABLE,
-        runner::TABLE,
-        frames::TABLE,
-        process::TABLE,
-        SETTINGS,
-    ];
+    fn tables() -> Vec<&'static [Setting]> {
+        let nats: &[&[Setting]] = &[nats::TABLE, nats::RETENTION];
+        let process: &[&[Setting]] = &[process::TABLE, SETTINGS];
+        [nats, SERVICES, process].concat()
+    }
 }
 
 #[derive(Args)]
@@ -44,38 +40,13 @@ pub(crate) struct ServeCommand {
     flags: Flags<ServeGroups>,
 }
 
-/// A service that can be started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-enum Service {
-    /// HTTP and WebSockets.
-    Edge,
-    /// Jobs, agents and templates.
-    Scheduler,
-    /// Runs.
-    Runner,
-    /// Frames and the display.
-    Frames,
-}
-
-impl Service {
-    /// The part, with its settings.
-    fn part(self, read: &mut Reader<'_>) -> Part {
-        match self {
-            Self::Edge => Part::Edge(edge::read(read)),
-            Self::Scheduler => Part::Scheduler(scheduler::read(read)),
-            Self::Runner => Part::Runner(runner::read(read)),
-            Self::Frames => Part::Frames(frames::read(read)),
-        }
-    }
-}
-
 pub(crate) async fn run(command: ServeCommand) -> Outcome {
     // Only what is started is read: a mistake in the settings of another service is no reason to fail.
     let loaded = command.flags.read(|read| {
         let services: BTreeSet<Service> = command.services.iter().copied().collect();
         let parts: Vec<Part> = services
             .into_iter()
-            .map(|service| service.part(read))
+            .map(|service| service.read(read))
             .collect();
         let process = process::read(read, "quintet");
         (nats::read_of_owner(read), parts, process)
@@ -85,11 +56,7 @@ pub(crate) async fn run(command: ServeCommand) -> Outcome {
         return Ok(());
     }
     let (nats, mut parts, process) = loaded.settings;
-    let edge = parts.iter_mut().find_map(|part| match part {
-        Part::Edge(edge) => Some(edge),
-        _ => None,
-    });
-    let edge = match edge {
+    let edge = match Part::edge(&mut parts) {
         Some(edge) => {
             bind_policy::apply(edge, command.insecure_dev)?;
             Some(edge.clone())

@@ -4,17 +4,14 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use quintet_agent::AgentConfig;
 use quintet_bus::redact_url;
 use quintet_contract::id::{AgentId, WorkerId};
 use quintet_edge::EdgeConfig;
-use quintet_frames::FramesConfig;
-use quintet_runner::RunnerConfig;
-use quintet_scheduler::SchedulerConfig;
 use quintet_service::settings::{Reader, Setting};
 use quintet_service::signals;
-use quintet_service::telemetry::{LogFormat, SETTINGS, Telemetry};
+use quintet_service::telemetry::{LogFormat, Telemetry};
 use quintet_workers::RunWorkerConfig;
 use quintet_workers::effects::EffectsConfig;
 use tracing::{info, warn};
@@ -29,14 +26,12 @@ use crate::launch::bind_policy;
 use crate::launch::data_dir::DataDir;
 use crate::launch::demo;
 use crate::launch::embedded_nats::{EmbeddedNats, NatsPlan};
-use crate::launch::system::{Part, System, SystemConfig};
+use crate::launch::part::{Part, Service};
+use crate::launch::system::{System, SystemConfig};
 use crate::launch::telemetry;
 use crate::settings::nats::{EmbeddedNatsSettings, NatsSettings};
 use crate::settings::process::ProcessSettings;
-use crate::settings::{
-    Flags, Groups, agent, edge, effects, frames, nats, process, run_worker, runner, scheduler,
-    shared,
-};
+use crate::settings::{self, Flags, Groups, agent, edge, effects, nats, process, run_worker};
 
 /// How long everything may take to become ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -50,27 +45,15 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) struct UpGroups;
 
 impl Groups for UpGroups {
-    const TABLES: &'static [&'static [Setting]] = &[
-        edge::TABLE,
-        scheduler::TABLE,
-        runner::TABLE,
-        frames::TABLE,
-        nats::TABLE,
-        shared::DATA_DIR,
-        nats::EMBEDDED,
-        agent::TABLE,
-        run_worker::TABLE,
-        effects::TABLE,
-        process::TABLE,
-        SETTINGS,
-    ];
+    fn tables() -> Vec<&'static [Setting]> {
+        settings::all()
+    }
 }
 
 struct UpSettings {
     edge: EdgeConfig,
-    scheduler: SchedulerConfig,
-    runner: RunnerConfig,
-    frames: FramesConfig,
+    /// Every other service.
+    services: Vec<Part>,
     agent: AgentConfig,
     run_worker: RunWorkerConfig,
     effects: EffectsConfig,
@@ -86,9 +69,11 @@ impl UpSettings {
     fn read(read: &mut Reader<'_>) -> Self {
         Self {
             edge: edge::read(read),
-            scheduler: scheduler::read(read),
-            runner: runner::read(read),
-            frames: frames::read(read),
+            services: Service::value_variants()
+                .iter()
+                .filter(|service| **service != Service::Edge)
+                .map(|service| service.read(read))
+                .collect(),
             agent: agent::read(read),
             run_worker: run_worker::read(read),
             effects: effects::read(read),
@@ -169,9 +154,7 @@ async fn up(
     let run_workers = run_workers(&config, command.run_workers, &data)?;
     let UpSettings {
         edge,
-        scheduler,
-        runner,
-        frames,
+        services: mut parts,
         effects,
         agent,
         nats: NatsSettings { url, mut bus },
@@ -209,12 +192,7 @@ async fn up(
     let certificate = edge.tls.as_ref().map(|tls| tls.cert.clone());
     let ca = global.ca.clone().or(certificate);
     let ffmpeg = agent.ffmpeg;
-    let mut parts = vec![
-        Part::Edge(edge),
-        Part::Scheduler(scheduler),
-        Part::Runner(runner),
-        Part::Frames(frames),
-    ];
+    parts.push(Part::Edge(edge));
     parts.extend(agents.into_iter().map(Part::Agent));
     parts.extend(run_workers.into_iter().map(Part::RunWorker));
     if !command.no_effects {

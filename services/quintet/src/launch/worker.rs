@@ -33,13 +33,15 @@ pub(crate) struct RunWorkerGroups;
 pub(crate) struct EffectsGroups;
 
 impl Groups for RunWorkerGroups {
-    const TABLES: &'static [&'static [Setting]] =
-        &[nats::TABLE, run_worker::TABLE, process::TABLE, SETTINGS];
+    fn tables() -> Vec<&'static [Setting]> {
+        vec![nats::TABLE, run_worker::TABLE, process::TABLE, SETTINGS]
+    }
 }
 
 impl Groups for EffectsGroups {
-    const TABLES: &'static [&'static [Setting]] =
-        &[nats::TABLE, effects::TABLE, process::TABLE, SETTINGS];
+    fn tables() -> Vec<&'static [Setting]> {
+        vec![nats::TABLE, effects::TABLE, process::TABLE, SETTINGS]
+    }
 }
 
 pub(crate) async fn run(command: WorkerCommand) -> Outcome {

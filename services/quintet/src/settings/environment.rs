@@ -8,7 +8,7 @@ use quintet_service::telemetry;
 use quintet_worker::process::EnvironmentFilter;
 
 use super::shared::setting;
-use super::{ALL, table};
+use super::{all, table};
 
 /// Shared by all that start programs.
 pub(super) const AGENT_ENV: Setting = setting(
@@ -28,7 +28,7 @@ const COMMAND_LINE: &[&str] = &[
 
 /// Which variables the programs that are started do not inherit.
 pub(super) fn filter(read: &mut Reader<'_>) -> EnvironmentFilter {
-    let table = table(ALL);
+    let table = table(&all());
     let settings = table.iter().map(|setting| setting.env);
     let all = settings
         .chain(COMMAND_LINE.iter().copied())
@@ -48,7 +48,7 @@ mod tests {
 
     fn filter_with(agent_env: &str) -> EnvironmentFilter {
         let flags = BTreeMap::from([("agent_env".to_owned(), agent_env.to_owned())]);
-        let settings = Settings::load(&table(ALL), None, |_| None, flags).unwrap();
+        let settings = Settings::load(&table(&all()), None, |_| None, flags).unwrap();
         filter(&mut settings.reader())
     }
 
@@ -65,7 +65,7 @@ mod tests {
         let mut read = Vec::new();
         variables(&crate::args::Cli::command(), &mut read);
         assert!(read.contains(&"QUINTET_TOKEN".to_owned()), "{read:?}");
-        read.extend(table(ALL).iter().map(|setting| setting.env.to_owned()));
+        read.extend(table(&all()).iter().map(|setting| setting.env.to_owned()));
         read.push("OTEL_EXPORTER_OTLP_HEADERS".to_owned());
         let filter = filter_with("");
         for name in read {

@@ -27,31 +27,29 @@ use quintet_service::settings::{
 };
 use quintet_service::telemetry;
 
+/// The groups of the services.
+pub(crate) const SERVICES: &[&[Setting]] =
+    &[edge::TABLE, scheduler::TABLE, runner::TABLE, frames::TABLE];
+
+/// The groups of agents and workers.
+pub(crate) const WORKERS: &[&[Setting]] = &[agent::TABLE, run_worker::TABLE, effects::TABLE];
+
 /// Every group, in the order of the documentation.
-const ALL: &[&[Setting]] = &[
-    edge::TABLE,
-    scheduler::TABLE,
-    runner::TABLE,
-    frames::TABLE,
-    nats::TABLE,
-    shared::DATA_DIR,
-    nats::EMBEDDED,
-    agent::TABLE,
-    run_worker::TABLE,
-    effects::TABLE,
-    process::TABLE,
-    telemetry::SETTINGS,
-];
+pub(crate) fn all() -> Vec<&'static [Setting]> {
+    let nats: &[&[Setting]] = &[nats::TABLE, shared::DATA_DIR, nats::EMBEDDED];
+    let process: &[&[Setting]] = &[process::TABLE, telemetry::SETTINGS];
+    [SERVICES, nats, WORKERS, process].concat()
+}
 
 /// The table for the documentation.
 pub(crate) fn markdown() -> String {
-    markdown_table(&table(ALL))
+    markdown_table(&table(&all()))
 }
 
 /// The groups of settings that a command uses.
 pub(crate) trait Groups {
     /// Their tables; one may stand in several groups.
-    const TABLES: &'static [&'static [Setting]];
+    fn tables() -> Vec<&'static [Setting]>;
 }
 
 /// The flags of the settings of some groups, and the file.
@@ -92,7 +90,7 @@ fn table(tables: &[&[Setting]]) -> Vec<Setting> {
 
 impl<G: Groups> Args for Flags<G> {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let command = table(G::TABLES)
+        let command = table(&G::tables())
             .into_iter()
             .fold(command, |command, setting| {
                 let mut help = setting.help.to_owned();
@@ -129,7 +127,7 @@ impl<G: Groups> Args for Flags<G> {
 impl<G: Groups> FromArgMatches for Flags<G> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |key: &str| matches.get_one::<String>(key).cloned();
-        let values = table(G::TABLES)
+        let values = table(&G::tables())
             .into_iter()
             .filter_map(|setting| Some((setting.key.to_owned(), given(setting.key)?)));
         Ok(Self {
@@ -153,12 +151,12 @@ impl<G: Groups> Flags<G> {
         read: impl FnOnce(&mut Reader<'_>) -> T,
     ) -> anyhow::Result<Loaded<T>> {
         let settings = Settings::load(
-            &table(ALL),
+            &table(&all()),
             self.file.as_deref(),
             process_env,
             self.values.clone(),
         )?;
-        let settings = settings.limited_to(&table(G::TABLES));
+        let settings = settings.limited_to(&table(&G::tables()));
         let printed = settings.print_config();
         let mut reader = settings.reader();
         let read = read(&mut reader);
@@ -178,7 +176,9 @@ mod tests {
     struct Everything;
 
     impl Groups for Everything {
-        const TABLES: &'static [&'static [Setting]] = ALL;
+        fn tables() -> Vec<&'static [Setting]> {
+            all()
+        }
     }
 
     fn flags<G: Groups>(values: &[(&str, &str)], file: Option<PathBuf>) -> Flags<G> {
@@ -217,7 +217,9 @@ mod tests {
     struct OfAgent;
 
     impl Groups for OfAgent {
-        const TABLES: &'static [&'static [Setting]] = &[agent::TABLE];
+        fn tables() -> Vec<&'static [Setting]> {
+            vec![agent::TABLE]
+        }
     }
 
     #[test]

@@ -26,13 +26,15 @@ use crate::settings::{Flags, Groups, agent, nats, shared};
 pub(crate) struct DoctorGroups;
 
 impl Groups for DoctorGroups {
-    const TABLES: &'static [&'static [Setting]] = &[
-        nats::TABLE,
-        nats::RETENTION,
-        shared::DATA_DIR,
-        nats::EMBEDDED,
-        agent::TABLE,
-    ];
+    fn tables() -> Vec<&'static [Setting]> {
+        vec![
+            nats::TABLE,
+            nats::RETENTION,
+            shared::DATA_DIR,
+            nats::EMBEDDED,
+            agent::TABLE,
+        ]
+    }
 }
 
 struct DoctorSettings {
