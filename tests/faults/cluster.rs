@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use quintet::system::{BusIdentity, BusSettings};
+use quintet::system::BusSettings;
 use quintet_bus::Bus;
 use quintet_contract::bucket::{LeaseKey, Leases};
 use quintet_contract::id::PoolName;
+use quintet_contract::permission::Role;
 use quintet_testkit::{Nats, NatsCluster, Process, free_port, wait_for};
 use quintet_tests::{Api, TIMEOUT, binary};
 use serde_json::{Value, json};
@@ -186,9 +187,7 @@ impl<N: Ground> Cluster<N> {
     pub(crate) async fn bus(&self) -> Bus {
         let mut settings = BusSettings::open(self.nats.url());
         settings.replicas = self.nats.copies();
-        Bus::connect(settings.config(&BusIdentity::Edge))
-            .await
-            .unwrap()
+        Bus::connect(settings.config(&Role::Edge)).await.unwrap()
     }
 
     /// The index of the scheduler that leads now.

@@ -9,6 +9,7 @@ use quintet::system::{Part, System, SystemConfig};
 use quintet_agent::AgentConfig;
 use quintet_bus::new_run_id;
 use quintet_contract::id::{AgentId, HolderId, PoolName, RunShard};
+use quintet_contract::permission::Role;
 use quintet_contract::run_api::{ListRuns, RunRef};
 use quintet_contract::subject::{CreateRuns, GetRun, ListRunsOf};
 use quintet_edge::EdgeConfig;
@@ -153,8 +154,7 @@ async fn an_edge_that_leaves_finishes_the_request_it_has() {
     let (edge, api) = edge(&nats, TIMEOUT).await;
     assert!(first.shutdown(TIMEOUT).await.is_clean());
     let watcher = quintet_bus::Bus::connect(
-        quintet::system::BusSettings::open(nats.url())
-            .config(&quintet::system::BusIdentity::Scheduler),
+        quintet::system::BusSettings::open(nats.url()).config(&Role::Scheduler),
     )
     .await
     .unwrap();

@@ -22,7 +22,7 @@ use quintet_workers::effects::EffectsConfig;
 use serde_json::json;
 use tempfile::TempDir;
 
-use quintet::system::{BusIdentity, BusSettings, Part, RoleCredentials, System, SystemConfig};
+use quintet::system::{BusSettings, Part, RoleCredentials, System, SystemConfig};
 
 fn agent(name: &str) -> AgentId {
     AgentId::parse(name).unwrap()
@@ -59,7 +59,7 @@ async fn connect(nats: &Nats, role: &Role) -> Result<Bus, quintet_bus::ConnectEr
         credentials: credentials(role).into(),
         ..BusSettings::open(nats.url())
     };
-    let config: BusConfig = settings.config(&BusIdentity::Edge);
+    let config: BusConfig = settings.config(&Role::Edge);
     Bus::connect(config).await
 }
 
@@ -68,14 +68,13 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
     let nats = server().await;
     let one = agent("agent-1");
     let each = [
-        (BusIdentity::Edge, credentials(&Role::Edge)),
-        (BusIdentity::Scheduler, credentials(&Role::Scheduler)),
-        (BusIdentity::Runner, credentials(&Role::Runner)),
-        (BusIdentity::Frames, credentials(&Role::Frames)),
-        (BusIdentity::RunWorker, credentials(&Role::Worker)),
-        (BusIdentity::Effects, credentials(&Role::Worker)),
+        (Role::Edge, credentials(&Role::Edge)),
+        (Role::Scheduler, credentials(&Role::Scheduler)),
+        (Role::Runner, credentials(&Role::Runner)),
+        (Role::Frames, credentials(&Role::Frames)),
+        (Role::Worker, credentials(&Role::Worker)),
         (
-            BusIdentity::Agent(one.clone()),
+            Role::Agent(one.clone()),
             credentials(&Role::Agent(one.clone())),
         ),
     ];
@@ -188,11 +187,7 @@ async fn the_whole_system_works_with_the_permissions_of_its_roles_and_no_role_ca
         credentials: wrong.into(),
         ..BusSettings::open(nats.url())
     };
-    assert!(
-        Bus::connect(settings.config(&BusIdentity::Edge))
-            .await
-            .is_err()
-    );
+    assert!(Bus::connect(settings.config(&Role::Edge)).await.is_err());
     let report = system.shutdown(TIMEOUT).await;
     assert!(report.is_clean(), "{report:?}");
 }

@@ -8,10 +8,11 @@ use std::process::{Command, Stdio};
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
-use quintet::system::{BusIdentity, BusSettings, Part, SystemConfig};
+use quintet::system::{BusSettings, Part, SystemConfig};
 use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, ConnectError, Credentials, Secret, TlsFiles};
 use quintet_contract::id::{AgentId, HolderId};
+use quintet_contract::permission;
 use quintet_edge::{ApiKey, EdgeConfig, Role, Tls};
 use quintet_scheduler::SchedulerConfig;
 use quintet_testkit::Nats;
@@ -133,7 +134,7 @@ async fn everything_runs_over_tls_and_strangers_stay_outside() {
     let connect = async |tls| {
         let mut settings = BusSettings::open(nats.url());
         settings.tls = tls;
-        Bus::connect(settings.config(&BusIdentity::Edge)).await
+        Bus::connect(settings.config(&permission::Role::Edge)).await
     };
     let without_ours = TlsFiles {
         cert: None,
@@ -286,14 +287,14 @@ async fn a_credentials_file_lets_every_part_in() {
     system.ready(TIMEOUT).await.unwrap();
     runs_a_job(&Api::new(system.address().unwrap())).await;
 
-    let refused = Bus::connect(BusSettings::open(nats.url()).config(&BusIdentity::Edge)).await;
+    let refused = Bus::connect(BusSettings::open(nats.url()).config(&permission::Role::Edge)).await;
     assert!(
         matches!(refused, Err(ConnectError::Refused { .. })),
         "{refused:?}"
     );
     let mut missing = BusSettings::open(nats.url());
     missing.credentials = Credentials::File(folder.path().join("none.creds")).into();
-    let missing = Bus::connect(missing.config(&BusIdentity::Edge)).await;
+    let missing = Bus::connect(missing.config(&permission::Role::Edge)).await;
     assert!(
         matches!(missing, Err(ConnectError::Credentials { .. })),
         "{missing:?}"
@@ -309,7 +310,7 @@ async fn a_wrong_password_is_refused_at_once_and_never_waited_on() {
         password: Secret::new("wrong"),
     }
     .into();
-    let refused = Bus::connect(settings.config(&BusIdentity::Scheduler)).await;
+    let refused = Bus::connect(settings.config(&permission::Role::Scheduler)).await;
     let Err(error @ ConnectError::Refused { .. }) = refused else {
         panic!("{refused:?}");
     };

@@ -11,12 +11,13 @@ use anyhow::Context;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use quintet::Http;
-use quintet::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
+use quintet::system::{BusSettings, Part, System, SystemConfig};
 use quintet_bus::{Bus, Deliveries};
 use quintet_contract::api::Done;
 use quintet_contract::frame::{Bitmap, Canvas, Fps};
 use quintet_contract::frame_api::FrameWorkerMessage;
 use quintet_contract::id::{HolderId, WorkerId};
+use quintet_contract::permission::Role;
 use quintet_contract::subject::{FrameWorkerMessages, WorkerFrame};
 use quintet_edge::EdgeConfig;
 use quintet_frames::{Display, FramesConfig};
@@ -87,7 +88,7 @@ pub(crate) async fn measure(
     let system = start(settings, display).await?;
     let bench = Bench {
         http: http(&system)?,
-        worker: Bus::connect(settings.config(&BusIdentity::Effects)).await?,
+        worker: Bus::connect(settings.config(&Role::Worker)).await?,
     };
     bench.post(results).await?;
     bench.jitter(results).await?;
@@ -173,8 +174,8 @@ async fn ingest(
     results: &mut Vec<Measured>,
 ) -> anyhow::Result<()> {
     let bar = spinner("frames over the bus");
-    let worker = Bus::connect(settings.config(&BusIdentity::Effects)).await?;
-    let taker = Bus::connect(settings.config(&BusIdentity::Frames)).await?;
+    let worker = Bus::connect(settings.config(&Role::Worker)).await?;
+    let taker = Bus::connect(settings.config(&Role::Frames)).await?;
     let filter = WorkerFrame::filter(taker.prefix(), None);
     let mut frames = taker.serve_raw::<WorkerFrame>(filter).await?;
     taker.flush().await?;

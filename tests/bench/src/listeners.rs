@@ -16,10 +16,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
 use quintet::Http;
-use quintet::system::BusIdentity;
 use quintet_bus::{Bus, now};
 use quintet_contract::event::JobEvent;
 use quintet_contract::id::JobId;
+use quintet_contract::permission::Role;
 use quintet_contract::subject::JobEvents;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -106,7 +106,7 @@ pub(crate) async fn of_jobs(
     results: &mut Vec<Measured>,
 ) -> anyhow::Result<()> {
     quintet::raise_limit();
-    let mut scheduler = parts.serve(BusIdentity::Scheduler, &[], Stdio::null())?;
+    let mut scheduler = parts.serve(Role::Scheduler, &[], Stdio::null())?;
     for kind in [Kind::Ui, Kind::Sse] {
         let bar = spinner("listeners");
         measure_kind(kind, parts, bus, count, results).await?;
@@ -123,7 +123,7 @@ pub(crate) async fn of_a_run(
     results: &mut Vec<Measured>,
 ) -> anyhow::Result<()> {
     quintet::raise_limit();
-    let mut runner = parts.serve(BusIdentity::Runner, &[], Stdio::null())?;
+    let mut runner = parts.serve(Role::Runner, &[], Stdio::null())?;
     let bar = spinner("listeners of a run");
     measure_kind(Kind::Run, parts, bus, count, results).await?;
     bar.finish_and_clear();
@@ -133,7 +133,7 @@ pub(crate) async fn of_a_run(
 
 async fn edge(parts: &Parts<'_>) -> anyhow::Result<(Child, SocketAddr)> {
     let free = ["--port", "0", "--host", "127.0.0.1"];
-    let mut edge = parts.serve(BusIdentity::Edge, &free, Stdio::piped())?;
+    let mut edge = parts.serve(Role::Edge, &free, Stdio::piped())?;
     let mut lines = BufReader::new(edge.stdout.take().context("no output")?).lines();
     let listening = async {
         while let Some(line) = lines.next_line().await? {

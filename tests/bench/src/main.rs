@@ -32,11 +32,12 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use quintet::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
+use quintet::system::{BusSettings, Part, System, SystemConfig};
 use quintet::{DataDir, EmbeddedNats, Http, NatsPlan};
 use quintet_agent::AgentConfig;
 use quintet_bus::Bus;
 use quintet_contract::id::{AgentId, HolderId};
+use quintet_contract::permission::Role;
 use quintet_contract::subject::Prefix;
 use quintet_edge::EdgeConfig;
 use quintet_scheduler::SchedulerConfig;
@@ -199,8 +200,8 @@ async fn measure(command: &BenchCommand, folder: &Path) -> anyhow::Result<Vec<Me
     let nats = EmbeddedNats::start(&data, plan).await?;
     let mut bus = BusSettings::open(&nats.url);
     bus.credentials = nats.credentials.clone();
-    let owner = Bus::connect(bus.config(&BusIdentity::Scheduler)).await?;
-    let client = Bus::connect(bus.config(&BusIdentity::Edge)).await?;
+    let owner = Bus::connect(bus.config(&Role::Scheduler)).await?;
+    let client = Bus::connect(bus.config(&Role::Edge)).await?;
     owner.ensure_topology().await?;
     let mut results = Vec::new();
     let program = match &command.program {

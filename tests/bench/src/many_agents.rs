@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::StreamExt;
-use quintet::system::BusIdentity;
 use quintet_bus::{Bus, new_session};
 use quintet_contract::agent::{AgentReport, AgentReports, AgentState, Heartbeat, Hello};
 use quintet_contract::api::{AgentRef, SubmitJob};
 use quintet_contract::id::{AgentId, AgentSession, PoolName};
+use quintet_contract::permission::Role;
 use quintet_contract::subject::{AgentHeartbeat, AgentReporting, GetAgent, SubmitJobs};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
@@ -40,7 +40,7 @@ pub(crate) async fn measure(
     results: &mut Vec<Measured>,
 ) -> anyhow::Result<()> {
     let bar = spinner("ten thousand agents");
-    let mut scheduler = parts.serve(BusIdentity::Scheduler, &[], Stdio::null())?;
+    let mut scheduler = parts.serve(Role::Scheduler, &[], Stdio::null())?;
     let agents = ManyAgents {
         bus,
         agents: (0..AGENTS)

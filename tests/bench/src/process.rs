@@ -6,8 +6,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
-use quintet::system::{BusIdentity, BusSettings, RoleCredentials};
+use quintet::system::{BusSettings, RoleCredentials};
 use quintet_bus::Credentials;
+use quintet_contract::permission::Role;
 use tokio::process::{Child, Command};
 
 /// What parts are started with.
@@ -20,22 +21,14 @@ impl Parts<'_> {
     /// Starts one service under its own credentials.
     pub(crate) fn serve(
         &self,
-        identity: BusIdentity,
+        role: Role,
         arguments: &[&str],
         output: Stdio,
     ) -> anyhow::Result<Child> {
-        let service = match identity {
-            BusIdentity::Edge => "edge",
-            BusIdentity::Scheduler => "scheduler",
-            BusIdentity::Runner => "runner",
-            BusIdentity::Frames => "frames",
-            BusIdentity::Agent(_) | BusIdentity::RunWorker | BusIdentity::Effects => {
-                anyhow::bail!("a worker is no service")
-            }
-        };
+        let service = role.user();
         let mut command = Command::new(self.program);
         command
-            .args(["serve", service, "--nats-url", &self.settings.url])
+            .args(["serve", &service, "--nats-url", &self.settings.url])
             .args(arguments)
             .env("RUST_LOG", "warn")
             .env("RATE_LIMIT_MAX", "0")
@@ -44,7 +37,7 @@ impl Parts<'_> {
             .kill_on_drop(true);
         let credentials = match &self.settings.credentials {
             RoleCredentials::Same(credentials) => Some(credentials),
-            RoleCredentials::Each(each) => each.get(&identity),
+            RoleCredentials::Each(each) => each.get(&role),
         };
         if let Some(Credentials::UserPassword { user, password }) = credentials {
             command

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
-use quintet::system::{BusIdentity, BusSettings, Part, System, SystemConfig};
+use quintet::system::{BusSettings, Part, System, SystemConfig};
 use quintet::{Http, events};
 use quintet_bus::{Bus, Change, WatchFrom};
 use quintet_contract::JsonObject;
 use quintet_contract::bucket::Runs;
 use quintet_contract::id::{HolderId, QueueName, RunId, WorkerId};
+use quintet_contract::permission::Role;
 use quintet_contract::run::{RunEvent, RunStatus};
 use quintet_contract::subject::LiveRunEvents;
 use quintet_edge::EdgeConfig;
@@ -98,7 +99,7 @@ async fn worker(
     async fn nothing(_: TaskContext) -> Result<JsonObject, TaskFailure> {
         Ok(JsonObject::new())
     }
-    let bus = Bus::connect(settings.config(&BusIdentity::RunWorker)).await?;
+    let bus = Bus::connect(settings.config(&Role::Worker)).await?;
     let mut config = RunWorkerConfig::new(WorkerId::parse("bench")?);
     config.queues = vec![QueueName::parse(QUEUE)?];
     config.slots = 4 * IN_FLIGHT;

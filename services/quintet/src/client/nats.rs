@@ -9,7 +9,6 @@ use tokio::time::timeout;
 
 use crate::cli::exit::{self, Failure};
 use crate::client::connection::connection_of;
-use crate::settings::bus::BusIdentity;
 use crate::settings::nats::NatsSettings;
 
 /// How long NATS may take to answer.
@@ -31,6 +30,6 @@ pub(crate) async fn connect(nats: &NatsSettings, data_dir: &Path) -> anyhow::Res
         settings.url = found.url;
         settings.credentials = Credentials::UserPassword { user, password }.into();
     }
-    let connected = timeout(TIMEOUT, Bus::connect(settings.config(&BusIdentity::Edge))).await;
+    let connected = timeout(TIMEOUT, Bus::connect(settings.config(&Role::Edge))).await;
     Ok(connected.map_err(|_| Failure::new(exit::UNREACHABLE, "NATS does not answer"))??)
 }

@@ -1,7 +1,7 @@
 //! The parts of a system: every service, agent and worker that this program can start.
 //!
 //! A part is one line in the list below, beside [`PartConfig`] of its configuration, in a file of [`parts`](super::parts):
-//! under which identity it connects, in which phase of a shutdown it drains, and what runs.
+//! in which role it connects, in which phase of a shutdown it drains, and what runs.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use quintet_agent::AgentConfig;
 use quintet_bus::{Bus, BusConfig, ConnectError};
+use quintet_contract::permission::Role;
 use quintet_edge::EdgeConfig;
 use quintet_frames::FramesConfig;
 use quintet_runner::RunnerConfig;
@@ -27,7 +28,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::settings::bus::{BusIdentity, BusSettings};
+use crate::settings::bus::BusSettings;
 
 /// Delay before a NATS that does not answer yet is tried again.
 const CONNECT_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -115,8 +116,8 @@ pub(crate) trait PartConfig: Send + Sized {
     /// The name of its task, which logs and errors show.
     fn name(&self) -> String;
 
-    /// Under which identity it connects to the bus.
-    fn identity(&self) -> BusIdentity;
+    /// The role in which it connects to the bus.
+    fn role(&self) -> Role;
 
     /// How long the work that it has in flight may continue in a shutdown.
     fn drain_grace(&self) -> Duration {
@@ -159,7 +160,7 @@ pub(crate) struct Launch {
 /// A part that has what it needs of this machine, and has not connected yet.
 pub(crate) struct Prepared {
     name: String,
-    identity: BusIdentity,
+    role: Role,
     pending: usize,
     start: Start,
     /// Where it listens, if it does.
@@ -222,12 +223,12 @@ impl Launch {
 
 impl Prepared {
     async fn of<C: PartConfig>(config: C) -> anyhow::Result<Self> {
-        let (name, identity) = (config.name(), config.identity());
+        let (name, role) = (config.name(), config.role());
         let grace = config.drain_grace();
         let Launch { start, address } = config.prepare().await?;
         Ok(Self {
             name,
-            identity,
+            role,
             pending: C::PENDING,
             start,
             address,
@@ -244,7 +245,8 @@ impl Prepared {
         prometheus: &Prometheus,
         tasks: &Tasks,
     ) -> anyhow::Result<()> {
-        let mut config = settings.config(&self.identity);
+        let mut config = settings.config(&self.role);
+        config.name = format!("quintet {}", self.name);
         config.pending_limit = self.pending;
         let bus = connect(config).await?;
         if self.phase == DrainPhase::State {

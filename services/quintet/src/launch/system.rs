@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use crate::launch::part::{DrainPhase, Part};
-pub use crate::settings::bus::{BusIdentity, BusSettings, RoleCredentials};
+pub use crate::settings::bus::{BusSettings, RoleCredentials};
 
 /// The name of the whole in the health body.
 const SERVICE: &str = "orchestrator";

@@ -1,39 +1,20 @@
-//! Connections to the bus: one identity per service, agent or worker, each with the credentials of its role.
+//! Connections to the bus: one per service, agent or worker, each with the credentials of its role.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use quintet_bus::{BusConfig, Credentials, TlsFiles, redact_url};
-use quintet_contract::id::AgentId;
+use quintet_contract::permission::Role;
 use quintet_contract::subject::Prefix;
 use quintet_contract::topology::Retention;
 
-/// A client of the bus, whose credentials and connection name are its own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BusIdentity {
-    /// The edge.
-    Edge,
-    /// A scheduler.
-    Scheduler,
-    /// A runner.
-    Runner,
-    /// A frames service.
-    Frames,
-    /// A run worker.
-    RunWorker,
-    /// A worker that offers effects.
-    Effects,
-    /// One agent.
-    Agent(AgentId),
-}
-
-/// The credentials of every identity.
+/// The credentials of every role.
 #[derive(Clone, Debug)]
 pub enum RoleCredentials {
     /// The same for all.
     Same(Credentials),
     /// Each its own.
-    Each(BTreeMap<BusIdentity, Credentials>),
+    Each(BTreeMap<Role, Credentials>),
 }
 
 impl From<Credentials> for RoleCredentials {
@@ -55,7 +36,7 @@ pub struct BusSettings {
     pub retention: Retention,
     /// Files of TLS.
     pub tls: Option<TlsFiles>,
-    /// The credentials of each identity.
+    /// The credentials of each role.
     pub credentials: RoleCredentials,
 }
 
@@ -82,35 +63,21 @@ impl BusSettings {
         }
     }
 
-    /// The connection of one identity.
-    pub fn config(&self, identity: &BusIdentity) -> BusConfig {
-        let (name, credentials) = match (identity, &self.credentials) {
-            (_, RoleCredentials::Same(credentials)) => (identity.name(), Some(credentials)),
-            (identity, RoleCredentials::Each(each)) => (identity.name(), each.get(identity)),
+    /// The connection of one role, which has its name.
+    pub fn config(&self, role: &Role) -> BusConfig {
+        let credentials = match &self.credentials {
+            RoleCredentials::Same(credentials) => Some(credentials),
+            RoleCredentials::Each(each) => each.get(role),
         };
         BusConfig {
             url: self.url.clone(),
             prefix: self.prefix.clone(),
-            name,
+            name: format!("quintet {}", role.user()),
             credentials: credentials.cloned().unwrap_or(Credentials::None),
             tls: self.tls.clone(),
             replicas: self.replicas,
             pending_limit: BusConfig::PENDING_LIMIT,
             retention: self.retention,
-        }
-    }
-}
-
-impl BusIdentity {
-    fn name(&self) -> String {
-        match self {
-            Self::Edge => "quintet edge".to_owned(),
-            Self::Scheduler => "quintet scheduler".to_owned(),
-            Self::Runner => "quintet runner".to_owned(),
-            Self::Frames => "quintet frames".to_owned(),
-            Self::RunWorker => "quintet run worker".to_owned(),
-            Self::Effects => "quintet effects".to_owned(),
-            Self::Agent(agent) => format!("quintet agent {agent}"),
         }
     }
 }

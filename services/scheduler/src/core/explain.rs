@@ -111,7 +111,7 @@ impl Core {
             }
             Some(Obstacle::Unmet) => (
                 Gate::RequirementNotMet,
-                "no agent that is online meets what it demand for".to_owned(),
+                "no agent that is online meets what it asks for".to_owned(),
                 None,
             ),
             Some(Obstacle::Faulty) => (

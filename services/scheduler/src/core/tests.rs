@@ -1123,7 +1123,7 @@ fn templates_are_resolved_when_the_job_is_placed() {
         (ErrorCode::ValidationFailed, Some("ms"))
     );
     pool.submit(of("j", json!({"ms": 5}))).unwrap();
-    assert_eq!(pool.status("j"), Pending, "the template demand for a tag");
+    assert_eq!(pool.status("j"), Pending, "the template demands a tag");
     pool.join("b", 2, json!({"tags": ["gpu"]}), &[]);
     let (to, offer) = pool.take_offers().remove(0);
     assert_eq!(

@@ -27,7 +27,7 @@ use tracing::{info, warn};
 use crate::cli::exit::{self, Failure};
 use crate::client::connection::Connection;
 use crate::launch::data_dir::{DataDir, NATS_CONF};
-use crate::settings::bus::{BusIdentity, RoleCredentials};
+use crate::settings::bus::RoleCredentials;
 
 /// The oldest server that has what we use.
 const OLDEST: (u32, u32) = (2, 12);
@@ -167,21 +167,9 @@ fn credentials(passwords: &BTreeMap<String, String>, agents: &[AgentId]) -> Role
         let password = Secret::new(passwords.get(&user).cloned().unwrap_or_default());
         Credentials::UserPassword { user, password }
     };
-    let agents = agents.iter().map(|agent| {
-        (
-            BusIdentity::Agent(agent.clone()),
-            of(Role::Agent(agent.clone())),
-        )
-    });
-    let services = [
-        (BusIdentity::Edge, of(Role::Edge)),
-        (BusIdentity::Scheduler, of(Role::Scheduler)),
-        (BusIdentity::Runner, of(Role::Runner)),
-        (BusIdentity::Frames, of(Role::Frames)),
-        (BusIdentity::RunWorker, of(Role::Worker)),
-        (BusIdentity::Effects, of(Role::Worker)),
-    ];
-    RoleCredentials::Each(agents.chain(services).collect())
+    let agents = agents.iter().cloned().map(Role::Agent);
+    let roles = Role::SERVICES.into_iter().chain(agents);
+    RoleCredentials::Each(roles.map(|role| (role.clone(), of(role))).collect())
 }
 
 /// One user per role, and one per agent that is started here.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use quintet_agent::AgentConfig;
+use quintet_contract::permission::Role;
 
 use crate::launch::part::{DrainPhase, Launch, PartConfig};
-use crate::settings::bus::BusIdentity;
 
 impl PartConfig for AgentConfig {
     const PHASE: DrainPhase = DrainPhase::Work;
@@ -14,8 +14,8 @@ impl PartConfig for AgentConfig {
         format!("agent {}", self.agent)
     }
 
-    fn identity(&self) -> BusIdentity {
-        BusIdentity::Agent(self.agent.clone())
+    fn role(&self) -> Role {
+        Role::Agent(self.agent.clone())
     }
 
     fn drain_grace(&self) -> Duration {

@@ -1,10 +1,10 @@
 //! The edge as a part.
 
+use quintet_contract::permission::Role;
 use quintet_edge::{Edge, EdgeConfig};
 use quintet_service::settings::Reader;
 
 use crate::launch::part::{DrainPhase, Launch, PartConfig, ServiceConfig};
-use crate::settings::bus::BusIdentity;
 use crate::settings::edge;
 
 impl PartConfig for EdgeConfig {
@@ -14,8 +14,8 @@ impl PartConfig for EdgeConfig {
         "edge".to_owned()
     }
 
-    fn identity(&self) -> BusIdentity {
-        BusIdentity::Edge
+    fn role(&self) -> Role {
+        Role::Edge
     }
 
     async fn prepare(self) -> anyhow::Result<Launch> {

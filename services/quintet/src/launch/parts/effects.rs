@@ -1,9 +1,9 @@
 //! A worker that offers effects as a part.
 
+use quintet_contract::permission::Role;
 use quintet_workers::effects::{self, EffectsConfig};
 
 use crate::launch::part::{DrainPhase, Launch, PartConfig};
-use crate::settings::bus::BusIdentity;
 
 impl PartConfig for EffectsConfig {
     const PHASE: DrainPhase = DrainPhase::Work;
@@ -12,8 +12,8 @@ impl PartConfig for EffectsConfig {
         "effects".to_owned()
     }
 
-    fn identity(&self) -> BusIdentity {
-        BusIdentity::Effects
+    fn role(&self) -> Role {
+        Role::Worker
     }
 
     async fn prepare(self) -> anyhow::Result<Launch> {

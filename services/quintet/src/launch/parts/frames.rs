@@ -1,10 +1,10 @@
 //! The frames service as a part.
 
+use quintet_contract::permission::Role;
 use quintet_frames::FramesConfig;
 use quintet_service::settings::Reader;
 
 use crate::launch::part::{DrainPhase, Launch, PartConfig, ServiceConfig};
-use crate::settings::bus::BusIdentity;
 use crate::settings::frames;
 
 /// Messages that a subscription may have pending: of the largest that NATS takes, 256 MiB.
@@ -18,8 +18,8 @@ impl PartConfig for FramesConfig {
         "frames".to_owned()
     }
 
-    fn identity(&self) -> BusIdentity {
-        BusIdentity::Frames
+    fn role(&self) -> Role {
+        Role::Frames
     }
 
     async fn prepare(self) -> anyhow::Result<Launch> {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use quintet_contract::permission::Role;
 use quintet_workers::RunWorkerConfig;
 
 use crate::launch::part::{DrainPhase, Launch, PartConfig};
-use crate::settings::bus::BusIdentity;
 
 impl PartConfig for RunWorkerConfig {
     const PHASE: DrainPhase = DrainPhase::Work;
@@ -14,8 +14,8 @@ impl PartConfig for RunWorkerConfig {
         format!("run worker {}", self.worker)
     }
 
-    fn identity(&self) -> BusIdentity {
-        BusIdentity::RunWorker
+    fn role(&self) -> Role {
+        Role::Worker
     }
 
     fn drain_grace(&self) -> Duration {

@@ -1,10 +1,10 @@
 //! The runner as a part.
 
+use quintet_contract::permission::Role;
 use quintet_runner::RunnerConfig;
 use quintet_service::settings::Reader;
 
 use crate::launch::part::{DrainPhase, Launch, PartConfig, ServiceConfig};
-use crate::settings::bus::BusIdentity;
 use crate::settings::runner;
 
 impl PartConfig for RunnerConfig {
@@ -14,8 +14,8 @@ impl PartConfig for RunnerConfig {
         "runner".to_owned()
     }
 
-    fn identity(&self) -> BusIdentity {
-        BusIdentity::Runner
+    fn role(&self) -> Role {
+        Role::Runner
     }
 
     async fn prepare(self) -> anyhow::Result<Launch> {

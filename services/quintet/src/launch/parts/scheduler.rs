@@ -1,10 +1,10 @@
 //! The scheduler as a part.
 
+use quintet_contract::permission::Role;
 use quintet_scheduler::SchedulerConfig;
 use quintet_service::settings::Reader;
 
 use crate::launch::part::{DrainPhase, Launch, PartConfig, ServiceConfig};
-use crate::settings::bus::BusIdentity;
 use crate::settings::scheduler;
 
 impl PartConfig for SchedulerConfig {
@@ -14,8 +14,8 @@ impl PartConfig for SchedulerConfig {
         "scheduler".to_owned()
     }
 
-    fn identity(&self) -> BusIdentity {
-        BusIdentity::Scheduler
+    fn role(&self) -> Role {
+        Role::Scheduler
     }
 
     async fn prepare(self) -> anyhow::Result<Launch> {
