@@ -109,12 +109,12 @@ fn complete(operation: &mut Map<String, Value>, route: &RouteInfo, keys: NeedsKe
             parameter["allowEmptyValue"] = json!(true);
         }
     }
-    operation["responses"]["414"] = json!({
+    let responses = operation.entry("responses").or_insert_with(|| json!({}));
+    responses["414"] = json!({
         "description": "the address is longer than the limit",
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}},
     });
-    let responses = operation.get_mut("responses");
-    let responses = responses.and_then(Value::as_object_mut);
+    let responses = responses.as_object_mut();
     for (status, response) in responses.into_iter().flatten() {
         let header = |description: &str| json!({"description": description, "required": true, "schema": {"type": "string"}});
         let headers = &mut response["headers"];
@@ -289,6 +289,17 @@ mod tests {
         assert_eq!(body["code"], "INTERNAL");
         assert_eq!(body["requestId"], "mine");
         assert!(!body.to_string().contains("secret"), "{body}");
+    }
+
+    #[test]
+    fn an_operation_without_documented_answers_is_completed() {
+        let (_, table) = routes();
+        let Target::Route(route) = table.find(Some("/v1/jobs"), &Method::GET) else {
+            panic!("there is this route");
+        };
+        let mut operation = Map::new();
+        complete(&mut operation, route, NeedsKey::Yes);
+        assert!(operation["responses"]["414"].is_object());
     }
 
     #[test]
