@@ -16,7 +16,7 @@ use quintet_leader::{
 };
 use quintet_service::health::ComponentHandle;
 use quintet_service::tasks::{ExitPolicy, Tasks};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -38,8 +38,6 @@ const LEASE_TTL: Duration = Duration::from_secs(2);
 const STANDBY_AFTER: Duration = Duration::from_secs(3);
 /// Messages of one batch at most.
 const BATCH: usize = 1024;
-/// Reports of executions that wait to be processed; when full, executions wait.
-const REPORTS: usize = 256;
 /// How long the tasks of a runner may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -145,15 +143,14 @@ impl Owner for ShardOwner {
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(shard = %self.shard, runs, ended, took_ms, "loaded a shard of runs");
         let tasks = self.tasks.child("executions", ExitPolicy::Optional);
-        let (sender, reports) = mpsc::channel(REPORTS);
         let (bus, kubernetes) = (self.bus.clone(), self.kubernetes.clone());
-        let executions = Executions::new(bus.clone(), kubernetes, tasks.clone(), sender);
+        let executions = Executions::new(bus.clone(), kubernetes, tasks);
         let retention = self.config.run_retention;
         Ok(Term {
             core,
             clock,
             first,
-            outbound: Outbound::new(bus, positions, retention, executions, reports, tasks),
+            outbound: Outbound::new(bus, positions, retention, executions),
         })
     }
 
@@ -179,7 +176,7 @@ impl Owner for ShardOwner {
 
     /// Executions are begun again by the next leader.
     async fn end_term(&mut self, _: CoreOf<Outbound>, outbound: Outbound) {
-        let _ = outbound.tasks.shutdown(SHUTDOWN_TIMEOUT).await;
+        outbound.executions.shutdown(SHUTDOWN_TIMEOUT).await;
     }
 
     fn preference(&self) -> Preference {

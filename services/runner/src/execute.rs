@@ -34,29 +34,40 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 type Key = (RunId, NodeId, Attempt);
 
-/// Everything that is being executed for one shard.
+/// Reports of executions that wait to be processed; when full, executions wait.
+const REPORTS: usize = 256;
+
+/// Everything that is being executed for one shard, and what it reports.
 pub(crate) struct Executions {
     bus: Bus,
     kubernetes: Option<Kubernetes>,
     tasks: Tasks,
-    reports: mpsc::Sender<RunReport>,
+    sender: mpsc::Sender<RunReport>,
+    reports: mpsc::Receiver<RunReport>,
     going: HashMap<Key, CancellationToken>,
 }
 
 impl Executions {
-    pub(crate) fn new(
-        bus: Bus,
-        kubernetes: Option<Kubernetes>,
-        tasks: Tasks,
-        reports: mpsc::Sender<RunReport>,
-    ) -> Self {
+    pub(crate) fn new(bus: Bus, kubernetes: Option<Kubernetes>, tasks: Tasks) -> Self {
+        let (sender, reports) = mpsc::channel(REPORTS);
         Self {
             bus,
             kubernetes,
             tasks,
+            sender,
             reports,
             going: HashMap::new(),
         }
+    }
+
+    /// The next report. Cancel-safe: the channel keeps what was not returned.
+    pub(crate) async fn next(&mut self) -> Option<RunReport> {
+        self.reports.recv().await
+    }
+
+    /// Ends all of them, within the deadline.
+    pub(crate) async fn shutdown(self, deadline: Duration) {
+        let _ = self.tasks.shutdown(deadline).await;
     }
 
     pub(crate) fn start(&mut self, execution: Execution) {
@@ -65,7 +76,7 @@ impl Executions {
         let stop = CancellationToken::new();
         self.going.insert(key, stop.clone());
         let (bus, kubernetes) = (self.bus.clone(), self.kubernetes.clone());
-        let (reports, left) = (self.reports.clone(), self.tasks.token());
+        let (reports, left) = (self.sender.clone(), self.tasks.token());
         self.tasks
             .spawn("execution", ExitPolicy::Optional, async move {
                 let work = execute(bus, kubernetes, execution, reports, &stop);

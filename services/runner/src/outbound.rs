@@ -27,9 +27,7 @@ use quintet_contract::task::{
 use quintet_contract::time::Timestamp;
 use quintet_contract::topology::stream;
 use quintet_leader::{Confirmation, Signal, WriteError};
-use quintet_service::tasks::Tasks;
 use quintet_service::telemetry::chain;
-use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::core::{Action, Answer, Core, Event, Rejection, RunWrite, Write, listed};
@@ -68,24 +66,15 @@ pub(crate) struct Outbound {
     work: Work,
     /// What came of work and was not returned yet.
     came: VecDeque<Came>,
-    executions: Executions,
-    reports: mpsc::Receiver<RunReport>,
-    /// Executions run in it.
-    pub(crate) tasks: Tasks,
+    pub(crate) executions: Executions,
 }
 
 impl Outbound {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what a shard acts with has no other common owner"
-    )]
     pub(crate) fn new(
         bus: Bus,
         positions: HashMap<RunId, Position>,
         retention: Duration,
         executions: Executions,
-        reports: mpsc::Receiver<RunReport>,
-        tasks: Tasks,
     ) -> Self {
         Self {
             runs: bus.bucket(),
@@ -95,8 +84,6 @@ impl Outbound {
             work: Work::new(),
             came: VecDeque::new(),
             executions,
-            reports,
-            tasks,
         }
     }
 }
@@ -191,7 +178,7 @@ impl quintet_leader::Outbound for Outbound {
             tokio::select! {
                 biased;
                 Some(came) = self.work.next() => self.came.extend(came),
-                Some(report) = self.reports.recv() => {
+                Some(report) = self.executions.next() => {
                     let id = checkpoint_for(&report);
                     return Signal::Event(Event::Executed(Box::new(report), id));
                 }
