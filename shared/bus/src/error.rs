@@ -176,7 +176,7 @@ pub enum PublishError {
         /// Where it should have gone.
         subject: String,
     },
-    /// The server did not confirm it: it may or may not be stored.
+    /// The server did not confirm it, or has failed itself, such as for want of room: it may or may not be stored.
     #[error("no confirmation for a message to {subject}")]
     Unanswered {
         /// Where it went.
@@ -278,7 +278,8 @@ pub enum KvError {
         /// The key.
         key: String,
     },
-    /// The server did not confirm the write: it may or may not be stored; read before writing again.
+    /// The server did not confirm the write, or has failed itself, such as for want of room: it may or may not be stored;
+    /// read before writing again.
     #[error("no confirmation for a write of {key} to {bucket}")]
     Unanswered {
         /// The bucket.

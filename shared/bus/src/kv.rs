@@ -27,6 +27,7 @@ use crate::error::{KvError, ReadError};
 use crate::headers::{delete_headers, outgoing, ttl_text};
 use crate::metrics::{self, DecodeSite};
 use crate::ordered_consumer::OrderedConsumer;
+use crate::publish::is_server_failure;
 use crate::stored::Stored;
 
 /// How often a load looks whether it has reached the end before it takes "nothing pending" for an answer. Only
@@ -393,6 +394,13 @@ async fn publish(
 
 fn failed(bucket: &str, key: &str, error: AckError) -> KvError {
     let (bucket, key) = (bucket.to_owned(), key.to_owned());
+    if is_server_failure(&error) {
+        return KvError::Unanswered {
+            bucket,
+            key,
+            source: error.into(),
+        };
+    }
     match error.kind() {
         AckErrorKind::WrongLastSequence => KvError::Conflict { bucket, key },
         AckErrorKind::TimedOut | AckErrorKind::BrokenPipe => KvError::Unanswered {

@@ -1,5 +1,6 @@
 //! Publishing without a reply: at most once ([`Bus::publish`]) or stored ([`Bus::store`]).
 
+use std::error::Error as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
 use async_nats::jetstream::context::{PublishError as AckError, PublishErrorKind as AckErrorKind};
+use async_nats::jetstream::{Error as JetStreamError, ErrorCode};
 use futures::future::BoxFuture;
 use quintet_contract::subject::Subject;
 
@@ -138,7 +140,24 @@ impl Bus {
     }
 }
 
+/// Whether the server itself has failed, such as for want of room, and the message is not to blame. What the server
+/// answers is a status as of HTTP; the limits of an account are a 400, although they concern all of its messages.
+pub(crate) fn is_server_failure(error: &AckError) -> bool {
+    let answer = error
+        .source()
+        .and_then(|source| source.downcast_ref::<JetStreamError>());
+    answer.is_some_and(|answer| {
+        answer.code() >= 500 || answer.error_code() == ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+    })
+}
+
 pub(crate) fn failed(subject: String, error: AckError) -> PublishError {
+    if is_server_failure(&error) {
+        return PublishError::Unanswered {
+            subject,
+            source: error.into(),
+        };
+    }
     match error.kind() {
         AckErrorKind::StreamNotFound => PublishError::NoStream { subject },
         AckErrorKind::TimedOut | AckErrorKind::BrokenPipe => PublishError::Unanswered {

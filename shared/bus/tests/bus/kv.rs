@@ -156,6 +156,25 @@ async fn a_watch_goes_on_without_gaps_when_the_server_is_killed_and_restarted() 
 }
 
 #[tokio::test]
+async fn a_server_without_room_does_not_blame_the_record() {
+    let nats = Nats::start_with("jetstream { max_file_store: 1MB }").await;
+    let bucket: BucketHandle<Templates> = nats.bus().await.bucket();
+    for number in 0..50 {
+        let mut large = template("large");
+        let text = "x".repeat(200_000).into();
+        large.config.insert("text".to_owned(), text);
+        let key = template_id(&format!("t{number}"));
+        match bucket.create(&key, &large, None).await {
+            Ok(_) => {}
+            Err(error) => {
+                return assert!(matches!(error, KvError::Unanswered { .. }), "{error:?}");
+            }
+        }
+    }
+    panic!("10 MB were stored in 1 MB");
+}
+
+#[tokio::test]
 async fn an_empty_bucket_is_up_to_date_at_once() {
     let nats = Nats::start().await;
     let bus = nats.bus().await;
