@@ -1,15 +1,18 @@
-//! Validation of a plan, with all problems at once: its shape, then its ids, its edges, its fields, its places and its
-//! size.
+//! Validation of a plan, with all problems at once: its shape, then its ids, its edges, its fields, its placeholders and
+//! its size.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use quintet_contract::id::QueueName;
 use quintet_contract::nesting;
-use quintet_contract::plan::{KINDS, MAX_NODES, MAX_PLAN_BYTES, Node, Plan, Problem};
+use quintet_contract::plan::{KINDS, MAX_NODES, Node, Plan, Problem};
 use quintet_contract::run::RunMode;
 use quintet_contract::time::Timestamp;
 use serde_json::Value;
 
+use super::graph::{Link, ancestors, cycle, link};
+use super::problems::Problems;
+use super::read::read;
 use crate::core::{expression, template};
 
 /// Longest wait that a plan may ask for, in milliseconds: a year.
@@ -39,114 +42,6 @@ pub(crate) fn checked(value: &Value, mode: Mode) -> Result<Plan, Vec<Problem>> {
     problems.sort();
     problems.dedup();
     Err(problems)
-}
-
-#[derive(Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, path: impl Into<String>, code: &str, message: impl Into<String>) {
-        self.0.push(Problem {
-            path: path.into(),
-            code: code.to_owned(),
-            message: message.into(),
-        });
-    }
-}
-
-/// Reads what can be read; nodes that cannot are left out, so that the others are still checked.
-fn read(value: &Value, problems: &mut Problems) -> Option<Plan> {
-    let Value::Object(fields) = value else {
-        problems.add("", "shape", "a plan is an object with nodes and edges");
-        return None;
-    };
-    let bytes = value.to_string().len();
-    if bytes > MAX_PLAN_BYTES {
-        let text =
-            format!("a plan may take {MAX_PLAN_BYTES} bytes as JSON, this one takes {bytes}");
-        problems.add("", "limit", text);
-        return None;
-    }
-    let mut rest = fields.clone();
-    let nodes = rest.insert("nodes".to_owned(), Value::Array(Vec::new()));
-    let edges = rest.remove("edges");
-    let mut plan: Plan = match serde_path_to_error::deserialize(Value::Object(rest)) {
-        Ok(plan) => plan,
-        Err(error) => {
-            shape(problems, "", &error);
-            Plan::default()
-        }
-    };
-    match nodes {
-        Some(Value::Array(nodes)) if nodes.is_empty() => {
-            problems.add("nodes", "missing", "a plan needs at least one node");
-        }
-        Some(Value::Array(nodes)) => plan.nodes = read_nodes("nodes", nodes, problems),
-        Some(_) | None => {
-            problems.add("nodes", "missing", "a plan needs nodes, a list of objects");
-        }
-    }
-    match edges {
-        None => {}
-        Some(Value::Array(edges)) => {
-            for (index, edge) in edges.into_iter().enumerate() {
-                match serde_path_to_error::deserialize(edge) {
-                    Ok(edge) => plan.edges.push(edge),
-                    Err(error) => shape(problems, &format!("edges[{index}]"), &error),
-                }
-            }
-        }
-        Some(_) => problems.add("edges", "shape", "edges must be a list of {from, to}"),
-    }
-    Some(plan)
-}
-
-fn read_nodes(path: &str, nodes: Vec<Value>, problems: &mut Problems) -> Vec<Node> {
-    let mut read = Vec::with_capacity(nodes.len());
-    for (index, mut value) in nodes.into_iter().enumerate() {
-        let path = format!("{path}[{index}]");
-        // The body of a foreach likewise: one by one.
-        let body = value
-            .as_object_mut()
-            .and_then(|fields| match fields.get("nodes") {
-                Some(Value::Array(_)) => fields.remove("nodes"),
-                Some(_) | None => None,
-            });
-        let id = value.get("id").and_then(Value::as_str).map(str::to_owned);
-        let mut node: Node = match serde_path_to_error::deserialize(value) {
-            Ok(node) => node,
-            Err(error) => {
-                shape(problems, &path, &error);
-                // Known by its id at least, so that edges to it are not called dangling.
-                let Some(id) = id else { continue };
-                Node {
-                    id,
-                    ..Node::default()
-                }
-            }
-        };
-        if let Some(Value::Array(body)) = body {
-            node.nodes = read_nodes(&format!("{path}.nodes"), body, problems);
-        }
-        read.push(node);
-    }
-    read
-}
-
-fn shape(problems: &mut Problems, at: &str, error: &serde_path_to_error::Error<serde_json::Error>) {
-    let inner = error.path().to_string();
-    let path = match (at, inner.as_str()) {
-        (at, ".") => at.to_owned(),
-        ("", inner) => inner.to_owned(),
-        (at, inner) => format!("{at}.{inner}"),
-    };
-    let text = error.inner().to_string();
-    let code = if text.starts_with("missing field") {
-        "missing"
-    } else {
-        "shape"
-    };
-    problems.add(path, code, text);
 }
 
 fn check(plan: &Plan, mode: Mode, problems: &mut Problems) {
@@ -271,93 +166,6 @@ fn check_nodes(
         };
         check_node(node, &context, problems);
     }
-}
-
-/// An edge of the graph, and its place in the plan.
-struct Link<'p> {
-    from: &'p str,
-    to: &'p str,
-    path: &'p str,
-}
-
-fn link(
-    places: &HashMap<&str, usize>,
-    link: &Link<'_>,
-    before: &mut BTreeMap<usize, BTreeSet<usize>>,
-    problems: &mut Problems,
-) {
-    let mut find = |id: &str| {
-        let found = places.get(id).copied();
-        if found.is_none() {
-            let text = format!("there is no node {id}");
-            problems.add(link.path, "danglingEdge", text);
-        }
-        found
-    };
-    if let (Some(from), Some(to)) = (find(link.from), find(link.to)) {
-        before.entry(to).or_default().insert(from);
-    }
-}
-
-/// A way from a node back to itself, that node first and last.
-fn cycle(count: usize, before: &BTreeMap<usize, BTreeSet<usize>>) -> Option<Vec<usize>> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Mark {
-        New,
-        Open,
-        Done,
-    }
-    let mut marks = vec![Mark::New; count];
-    for start in 0..count {
-        if marks[start] != Mark::New {
-            continue;
-        }
-        // Depth first without recursion: the nodes on the way, each with its needs that are still to be visited.
-        let needs = |at: usize| {
-            before
-                .get(&at)
-                .map(|needs| needs.iter().copied().collect::<Vec<_>>())
-                .unwrap_or_default()
-        };
-        let mut way = vec![(start, needs(start))];
-        marks[start] = Mark::Open;
-        while let Some((at, left)) = way.last_mut() {
-            let at = *at;
-            match left.pop() {
-                None => {
-                    marks[at] = Mark::Done;
-                    way.pop();
-                }
-                Some(next) if marks[next] == Mark::Open => {
-                    let from = way.iter().position(|(on, _)| *on == next).unwrap_or(0);
-                    let mut found: Vec<usize> = way[from..].iter().map(|(on, _)| *on).collect();
-                    found.push(next);
-                    // The way follows needs; people read it the other way round.
-                    found.reverse();
-                    return Some(found);
-                }
-                Some(next) if marks[next] == Mark::New => {
-                    marks[next] = Mark::Open;
-                    way.push((next, needs(next)));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-    None
-}
-
-fn ancestors(of: usize, before: &BTreeMap<usize, BTreeSet<usize>>) -> BTreeSet<usize> {
-    let mut found = BTreeSet::new();
-    let mut left = vec![of];
-    while let Some(at) = left.pop() {
-        for need in before.get(&at).into_iter().flatten() {
-            if found.insert(*need) {
-                left.push(*need);
-            }
-        }
-    }
-    found
 }
 
 /// What is known while one node is checked.

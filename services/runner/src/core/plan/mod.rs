@@ -1,6 +1,9 @@
 //! Plans: their validation ([`check`]), and their preview ([`view`]).
 
 mod check;
+mod graph;
+mod problems;
+mod read;
 mod view;
 
 pub(crate) use check::{checked, wait};
