@@ -297,6 +297,34 @@ async fn the_first_key_can_create_others_and_the_last_such_key_stays() {
 }
 
 #[tokio::test]
+async fn of_the_last_two_admin_keys_that_are_revoked_at_once_one_stays() {
+    let runs = Runs::start(2).await;
+    let all = json!(["read", "write", "admin"]);
+    let root = create_key(&runs.apis[0], "root", all.clone()).await;
+    let here = runs.apis[0].with_key(&root);
+    let eve = create_key(&here, "eve", json!(["read"])).await;
+    until_status(&runs.apis[1], &eve, 200).await;
+    for round in 0..20 {
+        let name = format!("admin-{round}");
+        let other = create_key(&here, &name, all.clone()).await;
+        until_status(&runs.apis[1], &other, 200).await;
+        let there = runs.apis[1].with_key(&other);
+        let path = format!("/v1/keys/{name}");
+        let (first, second) = tokio::join!(here.delete(&path), there.delete("/v1/keys/root"));
+        let done = (first.status, second.status);
+        assert_ne!(done, (200, 200), "both are gone in round {round}");
+        if second.status == 200 {
+            // The other key is the one that stays.
+            there.get("/v1/keys").await.expect(200);
+            return;
+        }
+        if first.status != 200 {
+            here.delete(&path).await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_command_line_creates_lists_and_revokes_keys() {
     let runs = Runs::with(1, keyed).await;
     let api = runs.api();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use quintet_bus::{Bus, Change, KvError, Revision, WatchFrom};
-use quintet_contract::access::{AccessKey, KeyHash, Permission};
+use quintet_contract::access::{AccessKey, KeyHash};
 use quintet_contract::bucket::Access;
 use quintet_contract::id::KeyName;
 use quintet_service::health::ComponentHandle;
@@ -121,18 +121,6 @@ impl KeyTable {
     /// The callers that the keys of the configuration stand for.
     pub(crate) fn configured(&self) -> impl Iterator<Item = &Caller> {
         self.0.configured.iter().map(|entry| &entry.caller)
-    }
-
-    /// Whether a key other than this one may create and revoke keys.
-    pub(crate) fn has_other_admin(&self, name: &KeyName) -> bool {
-        let stored = self.0.stored.read().unwrap_or_else(PoisonError::into_inner);
-        let others = stored.iter().filter(|(other, _)| *other != name);
-        let others = others.filter_map(|(_, stored)| stored.entry.as_ref());
-        self.0
-            .configured
-            .iter()
-            .chain(others)
-            .any(|entry| entry.caller.permissions.allows(Permission::Admin))
     }
 
     /// How many keys are stored.
@@ -291,7 +279,6 @@ mod tests {
         table.put(name("oz"), Some(&oz), Revision(5));
         assert_eq!(who(&table, "other"), None, "its name is configured");
         assert!(who(&table, "work").is_some());
-        assert!(table.has_other_admin(&name("eve")));
     }
 
     #[test]
@@ -303,7 +290,6 @@ mod tests {
         let eve = stored("eve", "look", Permissions::OPERATOR);
         table.put(name("eve"), Some(&eve), Revision(1));
         assert_eq!(table.policy(), KeyPolicy::Required);
-        assert!(!table.has_other_admin(&name("eve")), "the last one");
         table.put(name("eve"), None, Revision(2));
         assert_eq!(table.policy(), KeyPolicy::Open);
     }

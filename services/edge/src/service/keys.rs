@@ -135,8 +135,9 @@ pub(crate) async fn create(
     if table.is_configured(new.name.as_str()) {
         return Err(taken(&new.name));
     }
-    if !permissions.allows(Permission::Admin) && !table.has_other_admin(&new.name) {
-        let text = "the first key must have the permission admin, since no other could be created after it";
+    if !permissions.allows(Permission::Admin) && !hold_other_admin(&app, &new.name).await?.is_there {
+        let text = "the first key must have the permission admin, since no other could be created after it; the set operator \
+                    has it, and all that the command line needs";
         return Err(HttpError::invalid("permissions", text));
     }
     if table.stored_count() >= MAX_STORED_KEYS {
@@ -167,6 +168,38 @@ pub(crate) async fn create(
         key,
     };
     Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// What is left beside a key.
+struct OtherAdmin {
+    /// Whether another key may create and revoke keys.
+    is_there: bool,
+    /// How many keys are stored.
+    stored: usize,
+}
+
+/// Looks for another key that may create and revoke keys, and makes sure that it stays until this request is done: a stored
+/// one is written again as it is, so that a revocation of it that was begun before fails by its revision. Otherwise two such
+/// keys that are revoked at the same time, at one edge or at two, would both be gone.
+async fn hold_other_admin(app: &App, name: &KeyName) -> Result<OtherAdmin, HttpError> {
+    let table = &app.access.keys.table;
+    let is_admin = |permissions: Permissions| permissions.allows(Permission::Admin);
+    let bucket = app.bus.bucket::<Access>();
+    let all = bucket.load().await?.entries;
+    let stored = all.len();
+    if table.configured().any(|caller| is_admin(caller.permissions)) {
+        let is_there = true;
+        return Ok(OtherAdmin { is_there, stored });
+    }
+    let other = all
+        .into_iter()
+        .find(|(other, found)| other != name && is_admin(found.record.permissions));
+    let is_there = other.is_some();
+    if let Some((other, found)) = other {
+        let written = bucket.update(&other, &found.record, found.revision, None);
+        table.put(other.clone(), Some(&found.record), written.await?);
+    }
+    Ok(OtherAdmin { is_there, stored })
 }
 
 fn taken(name: &KeyName) -> HttpError {
@@ -202,13 +235,14 @@ pub(crate) async fn revoke(
         }
         return Err(HttpError::not_found());
     };
-    let is_last_admin =
-        found.record.permissions.allows(Permission::Admin) && !table.has_other_admin(&name);
-    if is_last_admin && table.stored_count() > 1 {
-        let text = format!(
-            "{name} is the last key with the permission admin; create another one, or revoke it last"
-        );
-        return Err(HttpError::new(ErrorCode::Conflict, text));
+    if found.record.permissions.allows(Permission::Admin) {
+        let other = hold_other_admin(&app, &name).await?;
+        if !other.is_there && other.stored > 1 {
+            let text = format!(
+                "{name} is the last key with the permission admin; create another one, or revoke it last"
+            );
+            return Err(HttpError::new(ErrorCode::Conflict, text));
+        }
     }
     bucket.delete(&name, Some(found.revision)).await?;
     // The deletion is newer than what it deletes.
