@@ -7,7 +7,7 @@ use aide::axum::ApiRouter;
 use aide::openapi::{ApiKeyLocation, Info, OpenApi, SecurityScheme};
 use aide::transform::TransformOpenApi;
 use axum::http::Method;
-use axum::middleware::{from_fn, from_fn_with_state, map_request};
+use axum::middleware::{from_fn_with_state, map_request};
 use axum::{Extension, Router};
 use serde_json::{Map, Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -218,7 +218,7 @@ pub(crate) fn router(app: App) -> Router {
         access: app.access.clone(),
         routes: table.clone(),
     };
-    let cors = cors::layer(&app.config.cors_origins, &table);
+    let cors = cors::layer(app.access.origins.clone(), &table);
     let routes = routes
         .fallback(async || HttpError::not_found())
         .layer(Extension(Arc::new(interface)))
@@ -234,9 +234,9 @@ fn with_layers<S: Clone + Send + Sync + 'static>(
     table: Arc<RouteTable>,
 ) -> Router<S> {
     routes
-        .layer(from_fn_with_state(table, access_log::access_log))
+        .layer(from_fn_with_state(table.clone(), access_log::access_log))
         .layer(CatchPanicLayer::custom(error_body::render_panic))
-        .layer(from_fn(error_body::error_body))
+        .layer(from_fn_with_state(table, error_body::error_body))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, UuidV7))
         .layer(map_request(drop_unsafe_id))
@@ -289,6 +289,21 @@ mod tests {
         assert_eq!(body["code"], "INTERNAL");
         assert_eq!(body["requestId"], "mine");
         assert!(!body.to_string().contains("secret"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_method_that_a_path_does_not_take_is_answered_with_those_that_it_takes() {
+        let table = Arc::new(routes().1);
+        let router = with_layers(Router::new().route("/v1/jobs", get(broken)), table);
+        let request = Request::patch("/v1/jobs").body(Body::empty()).unwrap();
+        let answer = router.oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+        let body = axum::body::to_bytes(answer.into_body(), 10_000).await;
+        let body: Value = serde_json::from_slice(&body.unwrap()).unwrap();
+        assert_eq!(
+            body["error"],
+            "this path does not take PATCH; it takes GET, POST"
+        );
     }
 
     #[test]

@@ -79,13 +79,17 @@ impl OriginPolicy {
     }
 
     fn check_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), HttpError> {
-        let host = headers.get(header::HOST).and_then(authority);
-        let host = host.or_else(|| uri.authority().cloned());
+        let host = host(uri, headers);
         let mut origins = headers.get_all(header::ORIGIN).iter();
         match origins.find(|origin| !self.allows(origin, host.as_ref())) {
             None => Ok(()),
             Some(_) => Err(foreign_origin()),
         }
+    }
+
+    /// Whether every origin is allowed.
+    pub(crate) fn is_any(&self) -> bool {
+        self.origins.iter().any(|allowed| allowed == ANY)
     }
 
     /// Whether pages of an origin may use the interface of an edge that was asked as `host`.
@@ -111,6 +115,12 @@ fn is_safe(method: &Method) -> bool {
 
 fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
+}
+
+/// The host that a request is to.
+pub(crate) fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    let host = headers.get(header::HOST).and_then(authority);
+    host.or_else(|| uri.authority().cloned())
 }
 
 fn authority(host: &HeaderValue) -> Option<Authority> {
@@ -284,6 +294,9 @@ mod tests {
             ("http://edge.example", false, false),
             ("http://edge.example:80", false, false),
             ("http://localhost:5173", true, false),
+            ("http://LOCALHOST:3", true, false),
+            ("http://app.localhost:3000", true, false),
+            ("http://127.0.0.2:1", true, false),
             ("https://127.0.0.1", true, false),
             ("http://[::1]:3000", true, false),
             ("https://app.example", false, true),

@@ -1,10 +1,10 @@
-//! Which pages of other origins may use the interface from a browser.
+//! CORS: which pages of other origins may use the interface from a browser.
 //!
 //! Only requests with the header `Origin` are concerned: without it OPTIONS is a method like any other.
 
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use tower::{Layer, ServiceExt};
@@ -13,6 +13,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::authorize::RATE_HEADERS;
 use super::request_id;
 use super::route::RouteTable;
+use crate::access::origin::{OriginPolicy, host};
 
 /// Headers that are not safe on their own, and that this interface reads.
 const ALLOWED: [HeaderName; 12] = [
@@ -30,21 +31,13 @@ const ALLOWED: [HeaderName; 12] = [
     request_id::REQUEST_ID,
 ];
 
-/// Hosts of pages on the client's own machine.
-const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
-
-/// Lets in the pages of these origins; of this machine and of the edge itself, when there are none.
-pub(crate) fn layer(origins: &[String], routes: &RouteTable) -> CorsLayer {
-    let allowed = match origins {
-        [] => AllowOrigin::predicate(|origin: &HeaderValue, parts: &Parts| {
-            is_near(origin, parts.headers.get(header::HOST))
+/// Lets in the pages of the origins that may also change something here; see [`OriginPolicy`].
+pub(crate) fn layer(origins: OriginPolicy, routes: &RouteTable) -> CorsLayer {
+    let allowed = match origins.is_any() {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::predicate(move |origin: &HeaderValue, parts: &Parts| {
+            origins.allows(origin, host(&parts.uri, &parts.headers).as_ref())
         }),
-        origins if origins.iter().any(|origin| origin == "*") => AllowOrigin::any(),
-        origins => AllowOrigin::list(
-            origins
-                .iter()
-                .filter_map(|origin| HeaderValue::from_str(origin).ok()),
-        ),
     };
     CorsLayer::new()
         .allow_origin(allowed)
@@ -66,23 +59,6 @@ fn exposed(routes: &RouteTable) -> Vec<HeaderName> {
     all
 }
 
-/// Whether a page is of this machine, or of the host that is asked.
-fn is_near(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
-    let Some(origin) = origin
-        .to_str()
-        .ok()
-        .and_then(|text| text.parse::<Uri>().ok())
-    else {
-        return false;
-    };
-    let is_web = matches!(origin.scheme_str(), Some("http" | "https"));
-    let Some(authority) = origin.authority().filter(|_| is_web) else {
-        return false;
-    };
-    let is_same = host.is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
-    is_same || LOCAL_HOSTS.contains(&authority.host())
-}
-
 /// Adds the CORS headers, and answers preflight requests.
 pub(crate) async fn answer(
     State(cors): State<CorsLayer>,
@@ -95,32 +71,5 @@ pub(crate) async fn answer(
     match cors.layer(next).oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn near_is_this_machine_on_any_port_and_the_host_that_is_asked() {
-        let host = HeaderValue::from_static("runs.example:7070");
-        for (origin, expected) in [
-            ("http://localhost", true),
-            ("http://localhost:5173", true),
-            ("https://127.0.0.1:3000", true),
-            ("http://[::1]:9", true),
-            ("https://runs.example:7070", true),
-            ("https://runs.example", false),
-            ("http://localhost.evil.example", false),
-            ("http://evil.example/localhost", false),
-            ("http://localhost@evil.example", false),
-            ("ftp://localhost", false),
-            ("null", false),
-            ("", false),
-        ] {
-            let origin = HeaderValue::from_static(origin);
-            assert_eq!(is_near(&origin, Some(&host)), expected, "{origin:?}");
-        }
     }
 }

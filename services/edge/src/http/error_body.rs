@@ -1,34 +1,43 @@
 //! The body of every response that reports an error: `{error, code, requestId}` and fields that help.
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::extract::Request;
-use axum::http::header::{ALLOW, CONTENT_TYPE};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use quintet_contract::error::{ErrorCode, ErrorReply};
 use serde_json::Value;
 
 use super::request_id::id_of;
+use super::route::RouteTable;
 
 /// Writes the body of a response that reports an error.
-pub(crate) async fn error_body(request: Request, next: Next) -> Response {
+pub(crate) async fn error_body(
+    State(table): State<Arc<RouteTable>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (method, id) = (request.method().clone(), id_of(&request));
+    let path = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let status = response.status();
-    match status.is_client_error() || status.is_server_error() {
-        true => render_error(response, &method, id),
-        false => response,
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
     }
+    let unexplained = || {
+        let taken = table.methods(path.as_ref().map(MatchedPath::as_str));
+        from_status(status, &method, &taken.into_iter().collect::<Vec<_>>())
+    };
+    let reply = response.extensions().get::<ErrorReply>().cloned();
+    render_error(response, reply.unwrap_or_else(unexplained), id)
 }
 
 /// An error response with its body.
-fn render_error(response: Response, method: &Method, id: String) -> Response {
+fn render_error(response: Response, reply: ErrorReply, id: String) -> Response {
     let (parts, _) = response.into_parts();
-    let reply = match parts.extensions.get::<ErrorReply>() {
-        Some(reply) => reply.clone(),
-        None => from_status(parts.status, method, &parts.headers),
-    };
     let mut body = reply.details;
     body.insert("error".to_owned(), Value::String(reply.error));
     body.insert(
@@ -46,16 +55,12 @@ fn render_error(response: Response, method: &Method, id: String) -> Response {
 }
 
 /// The error of a response that comes from the framework itself.
-fn from_status(status: StatusCode, method: &Method, headers: &HeaderMap) -> ErrorReply {
-    let allowed = headers
-        .get(ALLOW)
-        .and_then(|allow| allow.to_str().ok())
-        .unwrap_or_default();
+fn from_status(status: StatusCode, method: &Method, taken: &[&str]) -> ErrorReply {
     match status {
         StatusCode::NOT_FOUND => ErrorReply::not_found(),
         StatusCode::METHOD_NOT_ALLOWED => ErrorReply::new(
             ErrorCode::MethodNotAllowed,
-            format!("this path does not take {method}; it takes {allowed}"),
+            format!("this path does not take {method}; it takes {}", taken.join(", ")),
         ),
         StatusCode::PAYLOAD_TOO_LARGE => {
             ErrorReply::new(ErrorCode::PayloadTooLarge, "the request is too large")

@@ -12,7 +12,7 @@
 //!
 //! [`RouteTable`] is what middleware looks up: by the path that matched, which is a template, and the method.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use aide::axum::routing::{ApiMethodRouter, delete_with, get_with, post_with, put_with};
 use aide::operation::OperationHandler;
@@ -367,6 +367,17 @@ impl RouteTable {
     /// Every route, as declared.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &RouteInfo> {
         self.routes.iter()
+    }
+
+    /// The methods that a path takes.
+    pub(crate) fn methods(&self, path: Option<&str>) -> BTreeSet<&str> {
+        let found = path.and_then(|path| self.by_path.get(path));
+        let routes = found.into_iter().flatten();
+        let methods = routes.filter_map(|index| match &self.routes[*index].methods {
+            Methods::Any => None,
+            Methods::One(one) => Some(one.as_str()),
+        });
+        methods.collect()
     }
 
     /// The route of a path that matched.
