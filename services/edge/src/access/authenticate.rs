@@ -67,10 +67,7 @@ impl Authenticator {
             KeyPolicy::Open => Err(unauthorized(
                 "no API key is set, so that only clients on this machine are served; set API_KEYS",
             )),
-            KeyPolicy::Unknown => {
-                let text = "the API keys have not been read yet; try again in a moment";
-                Err(ErrorReply::unavailable(text).into())
-            }
+            KeyPolicy::Unknown => Err(keys_unread()),
         }
     }
 
@@ -144,6 +141,12 @@ impl Authenticator {
 
 /// In tokens of callers without a key: the digest of no key.
 const NO_KEY: KeyHash = KeyHash([0; 32]);
+
+/// The answer while it is not known whether keys are needed.
+pub(crate) fn keys_unread() -> HttpError {
+    let text = "the API keys have not been read yet; try again in a moment";
+    ErrorReply::unavailable(text).into()
+}
 
 pub(crate) fn unauthorized(text: &str) -> HttpError {
     let challenge = HeaderValue::from_static("Bearer");

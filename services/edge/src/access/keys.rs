@@ -51,10 +51,30 @@ pub enum ApiKeyError {
         /// What was given.
         role: String,
     },
+    /// A name stands for one key.
+    #[error("API key {position} has the name {name:?} of an earlier one; give each key a name of its own")]
+    Name {
+        /// Which of the list, from 1.
+        position: usize,
+        /// The name.
+        name: String,
+    },
+    /// A key stands for one name.
+    #[error("API key {position} is the same secret as an earlier one; give each name a key of its own")]
+    Same {
+        /// Which of the list, from 1.
+        position: usize,
+    },
+    /// No header can carry it.
+    #[error("API key {position} begins or ends with white space, which no header can carry")]
+    Space {
+        /// Which of the list, from 1.
+        position: usize,
+    },
 }
 
 /// Reads a list such as `eve:viewer:SECRET,oz:operator:SECRET`, or a JSON array of such texts, in which a key may hold
-/// commas and begin or end with spaces.
+/// commas.
 ///
 /// # Errors
 /// The first entry that cannot be read.
@@ -69,10 +89,19 @@ pub fn parse_api_keys(text: &str) -> Result<Vec<ApiKey>, ApiKeyError> {
             given.map(str::to_owned).collect()
         }
     };
-    let entries = entries.iter().enumerate();
-    entries
-        .map(|(index, entry)| parse_api_key(entry, index + 1))
-        .collect()
+    let mut keys: Vec<ApiKey> = Vec::new();
+    for (position, entry) in (1..).zip(&entries) {
+        let key = parse_api_key(entry, position)?;
+        if keys.iter().any(|earlier| earlier.name == key.name) {
+            let name = key.name;
+            return Err(ApiKeyError::Name { position, name });
+        }
+        if keys.iter().any(|earlier| earlier.hash == key.hash) {
+            return Err(ApiKeyError::Same { position });
+        }
+        keys.push(key);
+    }
+    Ok(keys)
 }
 
 fn parse_api_key(entry: &str, position: usize) -> Result<ApiKey, ApiKeyError> {
@@ -82,6 +111,9 @@ fn parse_api_key(entry: &str, position: usize) -> Result<ApiKey, ApiKeyError> {
     };
     if name.is_empty() || key.is_empty() {
         return Err(ApiKeyError::Form { position });
+    }
+    if key.trim() != key {
+        return Err(ApiKeyError::Space { position });
     }
     let role = Role::parse(role).ok_or_else(|| ApiKeyError::Role {
         position,
@@ -107,9 +139,9 @@ mod tests {
 
     #[test]
     fn a_key_of_any_characters_can_be_configured_in_a_json_array() {
-        let text = r#" ["eve:viewer:a,b:c ","oz:operator:\"]\u00fc"] "#;
+        let text = r#" ["eve:viewer:a,b: c","oz:operator:\"]\u00fc"] "#;
         let expected = [
-            ApiKey::new("eve", Role::Viewer, "a,b:c "),
+            ApiKey::new("eve", Role::Viewer, "a,b: c"),
             ApiKey::new("oz", Role::Operator, "\"]ü"),
         ];
         assert_eq!(parse_api_keys(text).unwrap(), expected);
@@ -134,5 +166,14 @@ mod tests {
             parse_api_keys("secret"),
             Err(ApiKeyError::Form { position: 1 })
         );
+        let position = 2;
+        for (text, expected) in [
+            ("a:viewer:k,a:viewer:l", ApiKeyError::Name { position, name: "a".to_owned() }),
+            ("a:viewer:k,b:operator:k", ApiKeyError::Same { position }),
+            (r#"["a:viewer:k","b:viewer: l"]"#, ApiKeyError::Space { position }),
+            ("a:viewer:k,secret", ApiKeyError::Form { position }),
+        ] {
+            assert_eq!(parse_api_keys(text), Err(expected), "{text}");
+        }
     }
 }

@@ -200,5 +200,6 @@ fn token_of(query: &str) -> Option<String> {
     let params = axum::extract::Query::<std::collections::HashMap<String, String>>::try_from_uri(
         &format!("/?{query}").parse().ok()?,
     );
-    params.ok()?.0.remove("token")
+    // Left blank it counts as not given, as everywhere.
+    params.ok()?.0.remove("token").filter(|token| !token.is_empty())
 }

@@ -7,6 +7,7 @@ use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::access::authenticate::keys_unread;
 use crate::access::identity::Caller;
 use crate::access::key_table::KeyPolicy;
 use crate::access::session::{Session, Transport, clear_cookie, set_cookie};
@@ -28,9 +29,13 @@ pub(crate) async fn begin(
     headers: HeaderMap,
     JsonBody(login, _): JsonBody<Login>,
 ) -> Result<Response, HttpError> {
-    if app.access.keys.table.policy() == KeyPolicy::Open {
-        let anonymous = Caller::anonymous();
-        return Ok(Json(session(&anonymous, None)).into_response());
+    match app.access.keys.table.policy() {
+        KeyPolicy::Required => {}
+        KeyPolicy::Open => {
+            let anonymous = Caller::anonymous();
+            return Ok(Json(session(&anonymous, None)).into_response());
+        }
+        KeyPolicy::Unknown => return Err(keys_unread()),
     }
     let caller = app.access.keys.by_key(login.key.as_bytes())?;
     let (token, expires_at) = app.access.keys.issue(Purpose::Session, &caller)?;

@@ -20,7 +20,7 @@ use ratatui::widgets::{Block, Cell, Row, Table, TableState};
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 
-use crate::cli::exit::Outcome;
+use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::global::Global;
 use crate::cli::stdout::print;
 use crate::client::events::Update;
@@ -242,7 +242,9 @@ pub(super) async fn run(command: TopCommand, global: &Global) -> Outcome {
     if command.once {
         return once(&mut view);
     }
-    let mut terminal = ratatui::init();
+    let mut terminal = ratatui::try_init().map_err(|_| {
+        Failure::new(exit::USAGE, "top needs a terminal; with --once it prints one screen and ends")
+    })?;
     let outcome = live(&mut terminal, &http, updates, view).await;
     ratatui::restore();
     outcome

@@ -1,6 +1,6 @@
 //! Settings of the edge.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use quintet_bus::Secret;
@@ -129,6 +129,16 @@ pub(crate) fn read(read: &mut Reader<'_>) -> EdgeConfig {
     }
     edge.cors_origins = read.list("cors_origins");
     edge.allowed_hosts = read.list("allowed_hosts");
+    read.check(
+        "allowed_hosts",
+        edge.allowed_hosts.iter().all(|host| is_host(host)),
+        "must be names or addresses without scheme and port, such as edge.example, or *",
+    );
+    read.check(
+        "cors_origins",
+        edge.cors_origins.iter().all(|origin| is_origin(origin)),
+        "must be origins as browsers send them, such as https://app.example or http://app.example:3000, or *",
+    );
     edge.trusted_proxies = read.parse_list("trusted_proxies");
     edge.rate_limit = read.parse_optional("rate_limit");
     edge.run_rate = run_rate(read);
@@ -147,6 +157,20 @@ pub(crate) fn read(read: &mut Reader<'_>) -> EdgeConfig {
         key: key.into(),
     });
     edge
+}
+
+fn is_host(text: &str) -> bool {
+    let is_address = || {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        bare.is_some_and(|text| text.parse::<Ipv6Addr>().is_ok())
+    };
+    text == "*" || is_address() || !text.contains([':', '/', '@', ' '])
+}
+
+fn is_origin(text: &str) -> bool {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_authority = |text: &str| !text.is_empty() && !text.contains(['/', '@', ' ', '?', '#']);
+    text == "*" || authority.is_some_and(is_authority)
 }
 
 fn run_rate(read: &mut Reader<'_>) -> Option<RunRateLimit> {
