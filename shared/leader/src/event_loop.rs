@@ -102,6 +102,7 @@ pub(crate) async fn serve<O: Owner>(
     } = term;
     let mut inbox = Inbox::new(leadership.bus, O::NAME);
     owner.open(&mut inbox).await?;
+    inbox.subscribed().await;
     owner.status(Status::Serving);
     info!(lease = ?leadership.policy.lease, "leads");
     let (inbox, messages) = inbox.part();

@@ -131,6 +131,14 @@ impl<E: Send + 'static> Inbox<E> {
         self.messages.push(messages);
     }
 
+    /// Waits until the server has every subscription: a request that is sent as soon as the owner is ready finds it.
+    /// Without an answer of the server in time it serves nevertheless; requests come when the connection is back.
+    pub(crate) async fn subscribed(&self) {
+        if timeout(CLOSE_TIMEOUT, self.bus.flush()).await.is_err() {
+            debug!("the server does not confirm the subscriptions");
+        }
+    }
+
     /// Takes the endpoints off the bus, and rejects every request that is still waiting or in flight.
     pub async fn close(self, why: &ErrorReply) {
         let Self {
