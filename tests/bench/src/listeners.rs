@@ -79,14 +79,14 @@ impl Kind {
     /// The request of a listener of this job or run.
     fn request(self, id: &str) -> String {
         match self {
-            Self::Ui => "GET /ui HTTP/1.1\r\nhost: bench\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            Self::Ui => "GET /ui HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
                 .to_owned(),
             Self::Sse => format!(
-                "GET /v1/jobs/{id}/events HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n\r\n"
+                "GET /v1/jobs/{id}/events HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n"
             ),
             Self::Run => format!(
-                "GET /v1/runs/{id}/events HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n\r\n"
+                "GET /v1/runs/{id}/events HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n"
             ),
         }
     }
