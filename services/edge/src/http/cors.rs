@@ -1,4 +1,4 @@
-//! Which pages of other origins may use the interface from a browser.
+//! CORS: which pages of other origins may use the interface from a browser.
 //!
 //! Only requests with the header `Origin` are concerned: without it OPTIONS is a method like any other.
 
