@@ -1,4 +1,4 @@
-//! How an edge fails as a whole ([`Error`]), and how it answers a request that failed ([`HttpError`]).
+//! Errors of an edge as a whole ([`Error`]), and of one request ([`HttpError`]).
 //!
 //! A failed request travels as an [`ErrorReply`] in the response's extensions until the outermost middleware, which
 //! knows the request's id, writes the body.

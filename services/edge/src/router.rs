@@ -139,13 +139,10 @@ fn complete(operation: &mut Map<String, Value>, route: &RouteInfo, keys: NeedsKe
 const RATE_HEADERS: [(&str, &str); 3] = [
     (
         "ratelimit-limit",
-        "how many requests about runs a caller may make in a stretch of time",
+        "how many requests about runs a caller may make in a window",
     ),
     ("ratelimit-remaining", "how many of them are left"),
-    (
-        "ratelimit-reset",
-        "in how many seconds the next stretch of time begins",
-    ),
+    ("ratelimit-reset", "seconds until the next window begins"),
 ];
 
 /// Any one of these lets a request in.

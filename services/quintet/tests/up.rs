@@ -290,15 +290,15 @@ async fn closing_the_output_does_not_end_the_program() {
     let mut process = Process::spawn(command).unwrap();
     let url = format!("http://127.0.0.1:{port}");
     // The line is written before this is logged.
-    let serves = wait_for("the line after the ready line", TIMEOUT, async || {
+    let ready = wait_for("the line after the ready line", TIMEOUT, async || {
         let log = fs::read_to_string(&log).unwrap();
-        if log.contains("everything serves") {
+        if log.contains(r#""message":"ready""#) {
             Ok(())
         } else {
             Err(log)
         }
     });
-    serves.await.unwrap();
+    ready.await.unwrap();
     let listed = run(&["--url", &url, "agents", "list"]).await;
     assert!(listed.status.success(), "{}", text(&listed.stderr));
     process.signal(Signal::TERM).unwrap();
@@ -352,9 +352,10 @@ async fn what_cannot_work_is_refused_at_once_with_what_to_do() {
     let taken = taken.local_addr().unwrap().port().to_string();
     let long_id = "a".repeat(127);
     let none = path("no-server");
-    let cases: [(&[&str], i32, &str); 9] = [
+    let cases: [(&[&str], i32, &str); 10] = [
         (&["--host", "0.0.0.0"], 2, "--insecure-dev"),
         (&["--host", "0.0.0.0", "--agent-token", "t"], 2, "API_KEYS"),
+        (&["--host", "localhost"], 2, "such as 127.0.0.1"),
         (&["--config", &file], 2, "prot"),
         (&["--nats-server", &none], 1, "go install"),
         (&["--nats-server", &old], 1, "which is too old"),

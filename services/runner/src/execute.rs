@@ -138,7 +138,7 @@ struct OnKubernetes {
     bus: Bus,
     kubernetes: Option<Kubernetes>,
     work: KubernetesWork,
-    /// Number of its last event that was taken in.
+    /// Number of its last event that was processed.
     after: u64,
     events: mpsc::Sender<Reported>,
 }

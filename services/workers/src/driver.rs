@@ -269,7 +269,7 @@ impl<H: Handler> QueueServer<'_, H> {
     }
 }
 
-/// A task's task_run ends by itself; handlers that panic are caught in it.
+/// The run of a task ends by itself; handlers that panic are caught in it.
 fn check(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
@@ -292,7 +292,7 @@ async fn handle_commands(
                 attempt,
             } => in_flight.cancel(run_id, node_id, attempt),
             WorkerCommand::Drain { drain } => {
-                info!(drain, "an operator drains this worker, or resumes it");
+                info!(drain, "draining changed");
                 draining.send_replace(drain);
                 announce.update(|heartbeat| heartbeat.draining = drain);
             }

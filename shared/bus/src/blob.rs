@@ -1,4 +1,4 @@
-//! Values that are too large for a message: kept in the object store of NATS, in parts, under a name that is used once.
+//! Blobs, values that are too large for a message: kept in the object store of NATS, in parts, under a name that is used once.
 
 use async_nats::jetstream::object_store::{GetErrorKind, ObjectStore};
 use bytes::Bytes;

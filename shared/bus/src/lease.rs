@@ -187,7 +187,7 @@ impl HeldLease {
         if Instant::now() >= until {
             return None;
         }
-        info!(lease = ?terms.key, holder = %terms.holder, "took a lease");
+        info!(lease = %terms.key, holder = %terms.holder, "took a lease");
         let (publish, state) = watch::channel(State { until, lost: false });
         let (release, released) = oneshot::channel();
         let renewal = Renewal {
@@ -274,8 +274,8 @@ impl Renewal {
         match timeout_at(self.until, renewed).await {
             Ok(Ok(revision)) => self.renewed(revision, began),
             Ok(Err(KvError::Conflict { .. })) => return self.recover(began).await,
-            Ok(Err(error)) => warn!(%error, lease = ?self.terms.key, "cannot renew a lease now"),
-            Err(_) => warn!(lease = ?self.terms.key, "a renewal of a lease got no answer"),
+            Ok(Err(error)) => warn!(%error, lease = %self.terms.key, "cannot renew a lease now"),
+            Err(_) => warn!(lease = %self.terms.key, "a renewal of a lease got no answer"),
         }
         Ok(())
     }
@@ -314,7 +314,7 @@ impl Renewal {
     }
 
     fn lose(&self, reason: &'static str) {
-        warn!(lease = ?self.terms.key, holder = %self.terms.holder, reason, "lost a lease");
+        warn!(lease = %self.terms.key, holder = %self.terms.holder, reason, "lost a lease");
         self.publish.send_modify(|state| state.lost = true);
     }
 
@@ -326,7 +326,7 @@ impl Renewal {
             .delete(&self.terms.key, Some(self.revision));
         match timeout_at(self.until, gone).await {
             Ok(Ok(())) => {
-                info!(lease = ?self.terms.key, holder = %self.terms.holder, "released a lease")
+                info!(lease = %self.terms.key, holder = %self.terms.holder, "released a lease")
             }
             Ok(Err(error)) => debug!(%error, "left a lease to expire"),
             Err(_) => debug!("left a lease to expire"),

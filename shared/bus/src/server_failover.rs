@@ -1,4 +1,5 @@
-//! Leaving an unusable server: one that is cut off from the rest of its cluster keeps running, and keeps its clients.
+//! Server failover: leaving an unusable server. One that is cut off from the rest of its cluster keeps running, and keeps its
+//! clients.
 //!
 //! NATS disconnects no client from such a server. A client that makes no progress any more, and was given several
 //! servers, looks for another.
@@ -21,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct ServerFailover(Option<JoinHandle<()>>);
 
 impl Bus {
-    /// Begins to look for a server that is of more use.
+    /// Begins to look for a usable server.
     pub fn server_failover(&self) -> ServerFailover {
         if self.config().url.split(',').count() < 2 {
             return ServerFailover(None);

@@ -25,7 +25,7 @@ use crate::kv::stream_of;
 
 /// How long a server or cluster that is starting is waited for.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Wait between two looks at a server that is not ready.
+/// Wait between two polls of a server that is not ready.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The status of one stream.

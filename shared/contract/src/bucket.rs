@@ -1,5 +1,7 @@
 //! Buckets: which records are kept under which keys. One record, one key, one owner.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -208,6 +210,13 @@ impl Token for LeaseKey {
     }
 }
 
+/// As the key of its record, for people.
+impl fmt::Display for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Leases::render_key(self))
+    }
+}
+
 /// The holder of a lease. It expires on its own unless renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -226,6 +235,7 @@ mod tests {
     fn keys_read_back_what_they_wrote() {
         let key = LeaseKey::Scheduler(PoolName::default());
         assert_eq!(Leases::render_key(&key), "scheduler.default");
+        assert_eq!(key.to_string(), "scheduler.default");
         assert_eq!(Leases::parse_key("scheduler.default"), Some(key));
         let worker = FramesKey::Worker(WorkerId::parse("a.b").unwrap());
         assert_eq!(Frames::render_key(&worker), "worker.a=2Eb");

@@ -350,7 +350,7 @@ impl Token for RunId {
     }
 }
 
-/// Which stretch of time requests are counted in: how often the stretch fits into the time since 1970.
+/// The window in which requests are counted: how often its length fits into the time since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RateWindow(pub u64);
 

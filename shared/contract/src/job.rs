@@ -18,7 +18,7 @@ use crate::{JsonObject, nesting};
 /// Entries of a timeline that a record keeps; a job that restarts for years stays small.
 pub const TIMELINE_KEPT: usize = 128;
 
-/// Where a job stands.
+/// The status of a job.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -233,7 +233,7 @@ pub struct Job {
     /// Values for the template's places.
     #[serde(default, skip_serializing_if = "JsonObject::is_empty")]
     pub params: JsonObject,
-    /// Where it stands.
+    /// The status of the job.
     pub status: JobStatus,
     /// Its agent, while it has one and after it ended there.
     #[serde(default)]
@@ -392,7 +392,7 @@ pub struct JobPrivate {
     pub traceparent: Option<String>,
 }
 
-/// How often an agent turned a job down, and until when it is not asked again.
+/// How often an agent rejected a job, and until when it is not asked again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {

@@ -1,4 +1,5 @@
-//! How deep the free objects of clients and agents may nest: a configuration, parameters, metadata, the detail of an error.
+//! Nesting of the free objects of clients and agents, and its limit: of a configuration, parameters, metadata, the detail of
+//! an error.
 //!
 //! A record or a reply that holds one is some levels deeper, and what is deeper than the codec reads would be stored and
 //! never read again. So the depth is bounded where such an object comes in.

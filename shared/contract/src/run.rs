@@ -29,7 +29,7 @@ pub const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 /// Most bytes of the outputs of all nodes of a run, as JSON: one record holds them.
 pub const MAX_OUTPUTS_BYTES: usize = 512 * 1024;
 
-/// Where a run stands.
+/// The status of a run.
 #[derive(
     Clone,
     Copy,
@@ -123,7 +123,7 @@ pub enum RunMode {
     K8s,
 }
 
-/// Where a node stands.
+/// The status of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum NodeStatus {
@@ -156,11 +156,11 @@ impl NodeStatus {
     }
 }
 
-/// How one node of a run stands.
+/// The status of one node of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeState {
-    /// Where it stands.
+    /// The status of the node.
     pub status: NodeStatus,
     /// Which attempt, from 1; zero before the first.
     #[serde(default)]
@@ -191,7 +191,7 @@ pub struct Run {
     /// Its display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where it stands.
+    /// The status of the run.
     pub status: RunStatus,
     /// When it was created.
     pub created_at: Timestamp,
@@ -213,7 +213,7 @@ pub struct Run {
     /// What it does; absent when an outside program does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
-    /// How its nodes stand, by id; those of a `foreach` are called `each[0].step`.
+    /// The status of its nodes, by id; those of a `foreach` are called `each[0].step`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<BTreeMap<NodeId, NodeState>>,
     /// Why it failed.
@@ -296,7 +296,7 @@ pub struct NodePrivate {
     /// Sequence of the task with which it was taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<u64>,
-    /// Number of the last report of that attempt that was taken in.
+    /// Number of the last report of that attempt that was processed.
     #[serde(skip_serializing_if = "is_zero")]
     pub reports: u64,
     /// When a wait ends.
@@ -347,7 +347,7 @@ pub struct LogEntry {
     pub at: Timestamp,
     /// What happened.
     pub fact: RunEvent,
-    /// The report that brought it: what a worker sends again is not taken in twice.
+    /// The report that brought it: what a worker sends again is not processed twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportMark>,
 }
@@ -433,7 +433,7 @@ pub enum RunEvent {
 pub struct NodeEvent {
     /// The node.
     pub node_id: NodeId,
-    /// Where it stands now.
+    /// The status of the node now.
     pub status: NodeStatus,
     /// Which attempt.
     pub attempt: Attempt,
@@ -473,7 +473,7 @@ pub enum RunStreamEvent {
     Hello {
         /// The run.
         run_id: RunId,
-        /// Where it stands.
+        /// The status of the run.
         status: RunStatus,
         /// Number of the last entry of its log.
         #[serde(default)]
@@ -497,7 +497,7 @@ pub enum RunStreamEvent {
         run_id: RunId,
         /// The node.
         node_id: NodeId,
-        /// Where it stands.
+        /// The status of the node.
         status: NodeStatus,
         /// Which attempt.
         attempt: Attempt,

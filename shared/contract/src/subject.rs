@@ -284,9 +284,9 @@ subjects! {
     StartFrameWorker {} = "svc.frames.start", FrameWorkerRef => Done;
     /// Stops a worker of frames.
     StopFrameWorker {} = "svc.frames.stop", FrameWorkerRef => Done;
-    /// Gets what a worker of frames is set to.
+    /// Gets the settings of a frame worker.
     GetFrameWorkerSettings {} = "svc.frames.settings", FrameWorkerRef => FrameWorkerSettings;
-    /// Changes what a worker of frames is set to.
+    /// Changes the settings of a frame worker.
     ConfigureFrameWorkers {} = "svc.frames.configure", ConfigureFrameWorker => Done;
     /// Sets the rate of frames.
     SetFrameRate {} = "svc.frames.fps", SetFps => Done;
@@ -325,7 +325,7 @@ subjects! {
     RunLog { run: RunId } = "evt.run.{run}.event", RunLogBatch;
     /// The log of a run as it is republished live, with its sequence in a header.
     LiveRunEvents { run: RunId } = "live.run.{run}.event", RunLogBatch;
-    /// How many requests of a caller were let through in a stretch of time; the server adds up what edges send.
+    /// How many requests of a caller were let through in a window; the server adds up what edges send.
     CountRequests { identity: RateIdentity, window: RateWindow } = "rate.{identity}.{window}", Done;
     /// Log lines as they are republished live, with their sequence in a header.
     LiveJobLog { job: JobId } = "live.job.{job}.log", JobLog;

@@ -108,7 +108,7 @@ const ASSIGNMENT_AGE: Duration = Duration::from_secs(120);
 /// Log messages and events kept per job and kind.
 const EVENTS_PER_SUBJECT: i64 = 10_000;
 
-/// How long a count of requests stays; longer than the longest stretch of time that is counted.
+/// How long a count of requests stays; longer than the longest window.
 const RATE_AGE: Duration = Duration::from_secs(2 * 3600);
 
 /// For streams that must not lose their oldest messages to newer ones.
@@ -214,7 +214,7 @@ pub fn streams(prefix: &Prefix, retention: Retention) -> Vec<StreamSpec> {
         },
         StreamSpec {
             name: stream::rates(prefix),
-            description: "requests about runs that were let through, one subject per caller and stretch of time",
+            description: "requests about runs that were let through, one subject per caller and window",
             subjects: vec![format!("{prefix}.rate.*.*")],
             republish: None,
             max_age: RATE_AGE,

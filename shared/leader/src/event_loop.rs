@@ -104,7 +104,7 @@ pub(crate) async fn serve<O: Owner>(
     owner.open(&mut inbox).await?;
     inbox.subscribed().await;
     owner.status(Status::Serving);
-    info!(lease = ?leadership.policy.lease, "leads");
+    info!(lease = %leadership.policy.lease, "became leader");
     let (inbox, messages) = inbox.part();
     let mut messages = messages.ready_chunks(leadership.policy.batch);
     let mut leader = Leader {
@@ -402,7 +402,7 @@ impl<O: Owner> Leader<'_, O> {
             match reloaded {
                 Ok(None) => return Err(Outcome::Reload(reason)),
                 Ok(Some(effects)) => {
-                    info!(lease = ?self.policy.lease, reason = %chain(&reason), "reloaded state");
+                    info!(lease = %self.policy.lease, reason = %chain(&reason), "reloaded state");
                     self.writes = FuturesUnordered::new();
                     let rejections = self.commits.abandon(&unconfirmed());
                     for rejection in rejections {
@@ -411,7 +411,7 @@ impl<O: Owner> Leader<'_, O> {
                     return Ok(self.apply_effects(vec![effects]).await);
                 }
                 Err(error) => {
-                    warn!(lease = ?self.policy.lease, error = %chain(&error), "cannot reload state, retrying");
+                    warn!(lease = %self.policy.lease, error = %chain(&error), "cannot reload state, retrying");
                 }
             }
             sleep(RETRY_DELAY).await;

@@ -85,10 +85,10 @@ async fn election_loop<O: Owner>(
                 return Ok(());
             }
             StopReason::Yielded => {
-                info!(lease = ?policy.lease, "yielding to another process");
+                info!(lease = %policy.lease, "yielding to another process");
                 lease.release().await;
             }
-            StopReason::LeaseLost => info!(lease = ?policy.lease, "no longer leads"),
+            StopReason::LeaseLost => info!(lease = %policy.lease, "no longer leader"),
         }
     }
 }
@@ -145,7 +145,7 @@ async fn elect<O: Owner>(
             Ok(lease) => return Some(lease),
             Err(error) => {
                 if election.fail(Instant::now()) {
-                    warn!(lease = ?policy.lease, error = %chain(&error), "cannot try for the lease");
+                    warn!(lease = %policy.lease, error = %chain(&error), "cannot try for the lease");
                     owner.status(Status::Unreachable);
                 }
                 failover.get_or_insert_with(|| bus.server_failover());
@@ -189,7 +189,7 @@ async fn lead_until_lost<O: Owner>(
             Err(reason) => reason,
         };
         owner.status(Status::Reloading);
-        warn!(lease = ?policy.lease, error = %chain(&reason), "reloading state");
+        warn!(lease = %policy.lease, error = %chain(&reason), "reloading state");
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(StopReason::Shutdown),

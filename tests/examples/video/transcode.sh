@@ -1,7 +1,7 @@
 #!/bin/sh
 # transcode.sh FOLDER SECONDS NAME HEIGHT: makes FOLDER/NAME.mp4 of FOLDER/source.mkv, a piece of two seconds at a time.
 #
-# Each piece that is done is a checkpoint. Killed and started again, the work goes on after the last of them, which it
+# Each piece that is done is a checkpoint. Killed and started again, the work continues after the last of them, which it
 # finds in RESUME_STATE. One thread and exact bits: the same video gives the same file, byte for byte, however often
 # the work was interrupted.
 set -eu
@@ -14,7 +14,7 @@ exact="-map_metadata -1 -threads 1 -fflags +bitexact -flags:v +bitexact -flags:a
 mkdir -p "$pieces"
 made=$(printf %s "${RESUME_STATE:-}" | sed -n 's/.*"pieces": *\([0-9][0-9]*\).*/\1/p')
 made=${made:-0}
-[ "$made" -eq 0 ] || echo "goes on after piece $made of $total"
+[ "$made" -eq 0 ] || echo "continues after piece $made of $total"
 
 while [ "$made" -lt "$total" ]; do
   # shellcheck disable=SC2086 # The words of $exact are arguments.

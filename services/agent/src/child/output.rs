@@ -22,7 +22,7 @@ const TAIL_LINES: usize = 20;
 /// Longest of those lines; they are kept in the job's record.
 const TAIL_LINE_BYTES: usize = 500;
 
-/// How many commands ffmpeg's filter graphs obeyed and refused so far.
+/// How many commands ffmpeg's filter graphs executed and refused so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Replies {
     pub(super) obeyed: u64,

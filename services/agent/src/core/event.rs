@@ -41,7 +41,7 @@ pub(crate) enum Event {
     Stalled(JobAttempt, Duration),
     /// The job's processes are gone.
     Exited(JobAttempt, Exit),
-    /// A live command was obeyed, or not and why.
+    /// A live command was executed, or not and why.
     Controlled {
         placement: JobAttempt,
         command: String,

@@ -27,7 +27,7 @@ pub(crate) fn volume_command(muted: bool) -> &'static str {
 /// What a line of standard error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StderrLine {
-    /// A filter graph obeyed a command.
+    /// A filter graph executed a command.
     Obeyed,
     /// A filter graph did not.
     Refused,

@@ -172,8 +172,7 @@ fn foreign_host(name: &str) -> HttpError {
 }
 
 fn foreign_origin() -> HttpError {
-    let text =
-        "pages of this origin may not change anything here; name it in CORS_ORIGINS to let them";
+    let text = "pages of this origin may change nothing and open no socket here; name it in CORS_ORIGINS to let them";
     HttpError::new(ErrorCode::Forbidden, text)
 }
 

@@ -168,7 +168,7 @@ fn permit(guard: &Guard, caller: Caller) -> Result<Caller, HttpError> {
 /// Too many requests about runs.
 fn rate_limited(status: &RateLimitStatus) -> HttpError {
     let text = format!(
-        "more than {} requests in this stretch of time; it ends in {} s",
+        "more than {} requests in this window; it ends in {} s",
         status.limit,
         seconds(status)
     );

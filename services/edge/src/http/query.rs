@@ -1,4 +1,4 @@
-//! The parameters of an address: the struct that documents them is the one that they are parsed into.
+//! Query parameters: the struct that documents them is the one that they are parsed into.
 //!
 //! A parameter that is left blank counts as not given, as a form sends it; a flag that is left blank is true. Parameters that
 //! are not known are ignored, and of one that comes several times the last counts.

@@ -1,5 +1,5 @@
-//! What is watched of jobs: the [`Hub`] of jobs and agents, started with the first client that needs it, and the output of the
-//! jobs that are followed ([`LogFeeds`]).
+//! Feeds of jobs: the [`Hub`] of jobs and agents, started with the first client that needs it, and the output of the jobs that
+//! are followed ([`LogFeeds`]).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The output of jobs as it comes: one subscription per job that is followed, shared by all its followers.
+//! Log feeds, the output of jobs as it comes: one subscription per job that is followed, shared by all its followers.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

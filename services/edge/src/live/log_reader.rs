@@ -1,4 +1,4 @@
-//! Reads what a stream holds of one subject, page by page, bounded in bytes: the logs of jobs and of runs.
+//! Log reader: what a stream holds of one subject, page by page, bounded in bytes: the logs of jobs and of runs.
 
 use quintet_bus::{Bus, BusError, PageLimit};
 use quintet_contract::subject::Subject;

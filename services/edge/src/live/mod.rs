@@ -1,5 +1,5 @@
-//! What changes, watched once for all clients of this edge. Kinds of work bring their own parts ([`Part`]), each started when
-//! it is first used and shared from then on; what is of no kind is here.
+//! Live views: what changes, watched once for all clients of this edge. Kinds of work bring their own parts ([`Part`]), each
+//! started when it is first used and shared from then on; what is of no kind is here.
 
 pub(crate) mod log_reader;
 pub(crate) mod retry;

@@ -1,4 +1,4 @@
-//! Repeats what must succeed before anything else.
+//! Retry: repeats what must succeed before anything else.
 
 use std::error::Error;
 use std::future::Future;

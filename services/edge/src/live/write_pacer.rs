@@ -1,4 +1,4 @@
-//! How often listeners are written to.
+//! Write pacer: how often listeners are written to.
 //!
 //! What costs is the write, not what it carries. So a client that was just written to waits for a moment, and then gets all that
 //! came meanwhile at once. The delay grows with the number of clients: a few are written to at once, thousands still leave

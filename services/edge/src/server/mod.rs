@@ -94,7 +94,7 @@ impl Listener {
         let handle = Handle::new();
         let draining = drain(handle.clone(), shutdown, grace);
         tasks.spawn("drain", ExitPolicy::Optional, infallible(draining));
-        info!(%address, "serves");
+        info!(%address, "listening");
         let served = match tls {
             None => match axum_server::from_tcp(listener) {
                 Ok(server) => {

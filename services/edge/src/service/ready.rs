@@ -1,5 +1,5 @@
-//! Whether requests can be served: the bus is there, its streams and buckets are as they should be, and what is asked to
-//! be stored is stored.
+//! Readiness of an edge, whether it can serve requests: the bus is there, its streams and buckets are as they should be, and
+//! what is asked to be stored is stored.
 //!
 //! The last only a scheduler knows. A missing leader is no reason to send callers elsewhere: any other edge would find
 //! the same, and it passes within seconds; but then the bus itself is checked.
@@ -15,9 +15,9 @@ use quintet_service::telemetry::chain;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Wait between two looks.
+/// Wait between two polls.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a scheduler may take to answer a look.
+/// How long a scheduler may take to answer a poll.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the streams and buckets are verified while all is well.
 const VERIFY_INTERVAL: Duration = Duration::from_secs(30);

@@ -33,7 +33,7 @@ pub(crate) async fn list(Extension(interface): Extension<Arc<Interface>>) -> Jso
 
 pub(crate) fn docs(operation: Operation<'_>) -> Operation<'_> {
     guarded(operation)
-        .tag("frames")
+        .tag("service")
         .id("listRoutes")
         .summary("List every route")
         .response::<200, Json<RouteList>>()

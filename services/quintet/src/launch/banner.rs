@@ -36,7 +36,7 @@ impl Style {
     /// Reports where everything is.
     pub(crate) fn banner(self, address: &str, nats: &str, users: Option<&Path>) {
         if self == Self::Log {
-            info!(address, nats, "everything serves");
+            info!(address, nats, "ready");
             return;
         }
         eprintln!("\n  dashboard   {address}/\n  interface   {address}/docs\n  NATS        {nats}");

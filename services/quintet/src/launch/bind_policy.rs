@@ -6,9 +6,20 @@ use tracing::warn;
 use crate::cli::exit::{self, Failure};
 
 /// What an edge that others can reach lacks.
-const NO_KEY: &str =
-    "no API key is set, so every client there could run programs here: set API_KEYS";
-const KNOWN_TOKEN: &str = "AGENT_TOKEN is the default that everyone knows: set another";
+struct Lack {
+    what: &'static str,
+    /// The setting that mends it.
+    setting: &'static str,
+}
+
+const NO_KEY: Lack = Lack {
+    what: "no API key is set, so every client there can run programs here",
+    setting: "API_KEYS",
+};
+const KNOWN_TOKEN: Lack = Lack {
+    what: "AGENT_TOKEN is the default that everyone knows",
+    setting: "an AGENT_TOKEN of your own",
+};
 
 /// Refuses an address that others can reach together with the agent token that everyone knows, or without an API key:
 /// jobs are programs. `--insecure-dev` lifts both, and serves everyone while there is no key.
@@ -21,10 +32,11 @@ pub(crate) fn apply(edge: &mut EdgeConfig, insecure: bool) -> anyhow::Result<()>
     if lacks.is_empty() || insecure {
         return Ok(());
     }
+    let settings: Vec<&str> = lacks.iter().map(|lack| lack.setting).collect();
     let text = format!(
-        "the edge would listen on {}, which others can reach, but {}; or listen on 127.0.0.1, or give --insecure-dev",
+        "the edge would listen on {}, which others can reach; set {}, listen on 127.0.0.1, or give --insecure-dev",
         edge.listen,
-        lacks.join("; and ")
+        settings.join(" and ")
     );
     Err(Failure::new(exit::USAGE, text).into())
 }
@@ -32,11 +44,11 @@ pub(crate) fn apply(edge: &mut EdgeConfig, insecure: bool) -> anyhow::Result<()>
 /// Warns of what `insecure` allowed.
 pub(crate) fn warn_of_open_edge(edge: &EdgeConfig) {
     for lack in lacks(edge) {
-        warn!(address = %edge.listen, lack, "the edge is open to others by --insecure-dev");
+        warn!(address = %edge.listen, lack = lack.what, "the edge is open to others by --insecure-dev");
     }
 }
 
-fn lacks(edge: &EdgeConfig) -> Vec<&'static str> {
+fn lacks(edge: &EdgeConfig) -> Vec<Lack> {
     if edge.listen.ip().is_loopback() {
         return Vec::new();
     }

@@ -112,7 +112,10 @@ pub(crate) const TABLE: &[Setting] = &[
 
 /// Reads [`TABLE`].
 pub(crate) fn read(read: &mut Reader<'_>) -> EdgeConfig {
-    let host = read.parse_or("host", IpAddr::from([127, 0, 0, 1]));
+    let host: Result<IpAddr, _> = read.text("host").trim().parse();
+    let text = "expected an IP address such as 127.0.0.1";
+    read.check("host", host.is_ok(), text);
+    let host = host.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let port = read.parse("port");
     let mut edge = EdgeConfig::new(SocketAddr::new(host, port));
     edge.agent_token = Secret::new(read.text("agent_token"));

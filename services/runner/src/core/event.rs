@@ -109,7 +109,7 @@ pub struct Execution {
     pub node: NodeId,
     /// Which attempt.
     pub attempt: Attempt,
-    /// How many of its reports were taken in already, where it is gone on with.
+    /// How many of its reports were processed already, where it is continued.
     pub reports: u64,
     /// What it is.
     pub work: ExecutionWork,

@@ -70,7 +70,7 @@ pub(crate) struct Execution {
     pub(crate) timeout: Option<Duration>,
     /// A heartbeat is due this often.
     pub(crate) heartbeat: Option<Duration>,
-    /// Number of the last event of this attempt that was taken in by a runner before; 0 when there was none.
+    /// Number of the last event of this attempt that was processed by a runner before; 0 when there was none.
     pub(crate) after: u64,
 }
 

@@ -18,7 +18,7 @@ use super::queue::{Class, Rank};
 use super::registry::{Candidate, Entry};
 use super::{Core, Timer};
 
-/// First time that an agent which turned a job down is not asked again for it; doubles up to [`REFUSED_MAX`].
+/// First time that an agent which rejected a job is not asked again for it; doubles up to [`REFUSED_MAX`].
 const REFUSED_MIN_MS: u64 = 1_000;
 /// Longest such time.
 const REFUSED_MAX_MS: u64 = 30_000;
@@ -59,7 +59,7 @@ pub(super) enum Obstacle {
     Faulty,
     /// It is to take no more.
     Draining,
-    /// It turned the job down a moment ago.
+    /// It rejected the job a moment ago.
     Refused(Timestamp),
     /// It is full.
     Full,
@@ -311,7 +311,7 @@ impl Core {
             .and_then(|record| config_of(record, &self.templates).ok())
     }
 
-    /// The agent turned an offer down, or was silent: the job waits again, and leaves that agent alone for a while.
+    /// The agent rejected an offer, or was silent: the job waits again, and leaves that agent alone for a while.
     pub(super) fn assignment_rejected(&mut self, id: &JobId, reason: &str, now: Timestamp) {
         let Some(agent) = self.job(id).and_then(|job| job.agent_id.clone()) else {
             return;

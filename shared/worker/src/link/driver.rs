@@ -257,7 +257,7 @@ impl Driver {
         let agent = &self.identity.agent;
         let event = match notification {
             Notification::Welcome(settings) => {
-                info!(%agent, "welcome");
+                info!(%agent, "registered with the scheduler");
                 LinkEvent::Welcome(settings)
             }
             Notification::Confirmed(job) => LinkEvent::Confirmed(job),

@@ -1,4 +1,4 @@
-//! Requests per second of one caller: by the name of its key, else by its address.
+//! The local rate limit: requests per second of one caller, by the name of its key, else by its address.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,4 +1,4 @@
-//! How many requests about runs one caller may make in a stretch of time, counted over all edges.
+//! The shared rate limit: how many requests about runs one caller may make in a window, counted over all edges.
 //!
 //! Time is cut into windows of a fixed length, the same for all edges that have the same clock. The count of a caller in a
 //! window is a counter of NATS. An edge does not ask it for every request: it reserves a fiftieth of the limit at a time,

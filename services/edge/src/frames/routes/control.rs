@@ -158,7 +158,7 @@ pub(crate) async fn settings(
 pub(crate) fn settings_docs(operation: Operation<'_>) -> Operation<'_> {
     of_frames(operation)
         .id("getFrameWorkerSettings")
-        .summary("Get what a worker of frames is set to")
+        .summary("Get the settings of a frame worker")
         .response::<200, Json<Settings>>()
         .response::<400, Json<ErrorBody>>()
 }
@@ -181,7 +181,7 @@ pub(crate) async fn configure(
 pub(crate) fn configure_docs(operation: Operation<'_>) -> Operation<'_> {
     with_body(operation)
         .id("configureFrameWorker")
-        .summary("Change what a worker of frames is set to")
+        .summary("Change the settings of a frame worker")
         .description(
             "Fields that are named are replaced, the others stay; the worker is notified at once.",
         )

@@ -75,7 +75,7 @@ pub(crate) fn ingest_docs(operation: Operation<'_>) -> Operation<'_> {
         .id("ingestFrame")
         .summary("Put a frame on the display")
         .description(
-            "Past all that frames of workers go through. A display without room answers 429 and stores nothing.",
+            "It bypasses the checks that frames of workers pass. A display without room answers 429 and stores nothing.",
         )
         .response_with::<204, (), _>(|response| {
             let response = with_header(

@@ -217,16 +217,19 @@ async fn command(jobs: &JobsClient, id: JobId, command: &str) -> Result<Response
 }
 
 pub(crate) fn mute_docs(operation: Operation<'_>) -> Operation<'_> {
-    muting_docs(operation).id("muteJob")
+    muting_docs(operation)
+        .id("muteJob")
+        .summary("Turn a job's sound off")
 }
 
 pub(crate) fn unmute_docs(operation: Operation<'_>) -> Operation<'_> {
-    muting_docs(operation).id("unmuteJob")
+    muting_docs(operation)
+        .id("unmuteJob")
+        .summary("Turn a job's sound on")
 }
 
 fn muting_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
-        .summary("Turn a job's sound off or on")
         .description("`streamMetadata.isMuted` follows when the agent has done it. An agent that cannot do it: 422.")
         .tag("jobs")
         .response::<202, Json<OkJob>>()

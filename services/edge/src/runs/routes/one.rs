@@ -65,7 +65,7 @@ pub(crate) async fn get(
 pub(crate) fn get_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
         .id("getRun")
-        .summary("Get a run and how its nodes stand")
+        .summary("Get a run and the status of its nodes")
         .tag("runs")
         .response::<200, Json<OneRun>>()
 }
@@ -82,7 +82,7 @@ pub(crate) fn cancel_docs(operation: Operation<'_>) -> Operation<'_> {
     of_one(guarded(operation))
         .id("cancelRun")
         .summary("Cancel a run")
-        .description("What runs of it is stopped. A run that has ended is answered 409 with `from` and `to`.")
+        .description("Its running nodes are stopped. A run that has ended is answered 409 with `from` and `to`.")
         .tag("runs")
         .response::<200, Json<OkStatus>>()
         .response::<409, Json<ErrorBody>>()

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::cli::exit::{self, Failure};
 
-/// Wait between two looks at the list.
+/// Wait between two polls of the list.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 #[derive(Args)]
@@ -39,7 +39,7 @@ pub(super) async fn wait(
         }
         if Instant::now() >= deadline {
             let text = format!(
-                "{} of {} workers of the kind {} are present after {} s",
+                "{} of {} workers of kind {} are present and not draining after {} s",
                 present.len(),
                 command.count,
                 command.kind,
@@ -69,16 +69,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn draining_workers_do_not_count_and_the_wait_has_an_end() {
-        let looks = Cell::new(0);
+        let polls = Cell::new(0);
         let list = async || {
-            looks.set(looks.get() + 1);
-            let state = if looks.get() < 3 { "draining" } else { "ready" };
+            polls.set(polls.get() + 1);
+            let state = if polls.get() < 3 { "draining" } else { "ready" };
             anyhow::Ok(vec![json!({"state": state}), json!({"state": "busy"})])
         };
         let present = wait(&command(2), &list).await.unwrap();
-        assert_eq!((present.len(), looks.get()), (2, 3));
+        assert_eq!((present.len(), polls.get()), (2, 3));
         let failed = wait(&command(3), &list).await.unwrap_err();
-        let text = "2 of 3 workers of the kind run are present after 1 s";
+        let text = "2 of 3 workers of kind run are present and not draining after 1 s";
         assert_eq!(failed.to_string(), text);
     }
 }

@@ -11,7 +11,7 @@ use super::{Failure, Nesting, Pass, Reconciler, is_own};
 use crate::core::active::QueuedTask;
 use crate::core::event::Action;
 
-/// Longest time between two looks for a task that waits for a worker.
+/// Longest time between two polls for a task that waits for a worker.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(600);
 
 impl Reconciler<'_> {
