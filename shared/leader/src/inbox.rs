@@ -133,7 +133,7 @@ impl<E: Send + 'static> Inbox<E> {
 
     /// Waits until the server has every subscription: a request that is sent as soon as the owner is ready finds it.
     /// Without an answer of the server in time it serves nevertheless; requests come when the connection is back.
-    pub(crate) async fn subscribed(&self) {
+    pub(crate) async fn subscribed(&mut self) {
         if timeout(CLOSE_TIMEOUT, self.bus.flush()).await.is_err() {
             debug!("the server does not confirm the subscriptions");
         }

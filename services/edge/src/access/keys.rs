@@ -52,7 +52,9 @@ pub enum ApiKeyError {
         role: String,
     },
     /// A name stands for one key.
-    #[error("API key {position} has the name {name:?} of an earlier one; give each key a name of its own")]
+    #[error(
+        "API key {position} has the name {name:?} of an earlier one; give each key a name of its own"
+    )]
     Name {
         /// Which of the list, from 1.
         position: usize,
@@ -60,7 +62,9 @@ pub enum ApiKeyError {
         name: String,
     },
     /// A key stands for one name.
-    #[error("API key {position} is the same secret as an earlier one; give each name a key of its own")]
+    #[error(
+        "API key {position} is the same secret as an earlier one; give each name a key of its own"
+    )]
     Same {
         /// Which of the list, from 1.
         position: usize,
@@ -168,9 +172,18 @@ mod tests {
         );
         let position = 2;
         for (text, expected) in [
-            ("a:viewer:k,a:viewer:l", ApiKeyError::Name { position, name: "a".to_owned() }),
+            (
+                "a:viewer:k,a:viewer:l",
+                ApiKeyError::Name {
+                    position,
+                    name: "a".to_owned(),
+                },
+            ),
             ("a:viewer:k,b:operator:k", ApiKeyError::Same { position }),
-            (r#"["a:viewer:k","b:viewer: l"]"#, ApiKeyError::Space { position }),
+            (
+                r#"["a:viewer:k","b:viewer: l"]"#,
+                ApiKeyError::Space { position },
+            ),
             ("a:viewer:k,secret", ApiKeyError::Form { position }),
         ] {
             assert_eq!(parse_api_keys(text), Err(expected), "{text}");

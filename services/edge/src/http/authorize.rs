@@ -201,5 +201,9 @@ fn token_of(query: &str) -> Option<String> {
         &format!("/?{query}").parse().ok()?,
     );
     // Left blank it counts as not given, as everywhere.
-    params.ok()?.0.remove("token").filter(|token| !token.is_empty())
+    params
+        .ok()?
+        .0
+        .remove("token")
+        .filter(|token| !token.is_empty())
 }

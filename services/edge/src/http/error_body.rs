@@ -60,7 +60,10 @@ fn from_status(status: StatusCode, method: &Method, taken: &[&str]) -> ErrorRepl
         StatusCode::NOT_FOUND => ErrorReply::not_found(),
         StatusCode::METHOD_NOT_ALLOWED => ErrorReply::new(
             ErrorCode::MethodNotAllowed,
-            format!("this path does not take {method}; it takes {}", taken.join(", ")),
+            format!(
+                "this path does not take {method}; it takes {}",
+                taken.join(", ")
+            ),
         ),
         StatusCode::PAYLOAD_TOO_LARGE => {
             ErrorReply::new(ErrorCode::PayloadTooLarge, "the request is too large")

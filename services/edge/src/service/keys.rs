@@ -135,7 +135,8 @@ pub(crate) async fn create(
     if table.is_configured(new.name.as_str()) {
         return Err(taken(&new.name));
     }
-    if !permissions.allows(Permission::Admin) && !hold_other_admin(&app, &new.name).await?.is_there {
+    if !permissions.allows(Permission::Admin) && !hold_other_admin(&app, &new.name).await?.is_there
+    {
         let text = "the first key must have the permission admin, since no other could be created after it; the set operator \
                     has it, and all that the command line needs";
         return Err(HttpError::invalid("permissions", text));
@@ -187,7 +188,10 @@ async fn hold_other_admin(app: &App, name: &KeyName) -> Result<OtherAdmin, HttpE
     let bucket = app.bus.bucket::<Access>();
     let all = bucket.load().await?.entries;
     let stored = all.len();
-    if table.configured().any(|caller| is_admin(caller.permissions)) {
+    if table
+        .configured()
+        .any(|caller| is_admin(caller.permissions))
+    {
         let is_there = true;
         return Ok(OtherAdmin { is_there, stored });
     }

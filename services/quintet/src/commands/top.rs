@@ -243,7 +243,10 @@ pub(super) async fn run(command: TopCommand, global: &Global) -> Outcome {
         return once(&mut view);
     }
     let mut terminal = ratatui::try_init().map_err(|_| {
-        Failure::new(exit::USAGE, "top needs a terminal; with --once it prints one screen and ends")
+        Failure::new(
+            exit::USAGE,
+            "top needs a terminal; with --once it prints one screen and ends",
+        )
     })?;
     let outcome = live(&mut terminal, &http, updates, view).await;
     ratatui::restore();

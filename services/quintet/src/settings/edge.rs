@@ -164,14 +164,18 @@ pub(crate) fn read(read: &mut Reader<'_>) -> EdgeConfig {
 
 fn is_host(text: &str) -> bool {
     let is_address = || {
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
         bare.is_some_and(|text| text.parse::<Ipv6Addr>().is_ok())
     };
     text == "*" || is_address() || !text.contains([':', '/', '@', ' '])
 }
 
 fn is_origin(text: &str) -> bool {
-    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let authority = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
     let is_authority = |text: &str| !text.is_empty() && !text.contains(['/', '@', ' ', '?', '#']);
     text == "*" || authority.is_some_and(is_authority)
 }
