@@ -194,10 +194,8 @@ impl<O: Owner> Leader<'_, O> {
             self.gauges_at = now + GAUGE_INTERVAL;
         }
         let due = self.core.next_due().map(|at| at.instant(&self.clock));
-        let mut due = due.map_or(self.gauges_at, |due| due.min(self.gauges_at));
-        if !self.arrived.is_empty() {
-            due = now;
-        }
+        let due = due.map_or(self.gauges_at, |due| due.min(self.gauges_at));
+        let has_arrived = !self.arrived.is_empty();
         let reloads = self.policy.when_unwritable == WhenUnwritable::Reload;
         tokio::select! {
             biased;
@@ -207,7 +205,8 @@ impl<O: Owner> Leader<'_, O> {
             }
             Some(written) = self.writes.next(), if !self.writes.is_empty() => Wake::Written(written),
             signal = self.outbound.next() => Wake::Signal(signal),
-            // Before messages, which may never end.
+            // Before messages, which may never end. What has arrived needs no timer, which would fire a millisecond late.
+            () = std::future::ready(()), if has_arrived => Wake::Due,
             () = sleep_until(due) => Wake::Due,
             // It ends only with the connection.
             chunk = messages.next() => chunk.map_or(Wake::LeaseLost, Wake::Messages),
