@@ -160,6 +160,9 @@ async fn a_drained_run_worker_takes_no_tasks_until_it_may_again() {
     api.post("/v1/workers/text/drain", drain.clone())
         .await
         .expect(409);
+    api.post("/v1/workers/run-worker-1/drain?kind=frames", drain.clone())
+        .await
+        .expect(404);
     api.post("/v1/workers/unknown/drain", drain)
         .await
         .expect(404);

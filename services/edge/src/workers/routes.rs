@@ -72,13 +72,14 @@ pub(crate) struct OkWorker {
 pub(crate) async fn drain(
     State(app): State<App>,
     PathId(id): PathId<WorkerId>,
+    Query(Filter { kind }): Query<Filter>,
     JsonBody(Drain { drain }, _): JsonBody<Drain>,
 ) -> Result<Json<OkWorker>, HttpError> {
     let presence = app.live.part::<Presence>();
     let find = || {
-        let workers = presence.list(None).into_iter();
+        let workers = presence.list(kind).into_iter();
         let of_id: Vec<Worker> = workers.filter(|worker| worker.id == id).collect();
-        // Ids are unique within a kind only: the kind that can be drained is meant.
+        // Ids are unique within a kind only: without one the kind that can be drained is meant.
         let run = of_id.iter().find(|worker| worker.kind == WorkerKind::Run);
         run.or(of_id.first()).cloned()
     };
@@ -123,5 +124,6 @@ pub(crate) fn drain_docs(operation: Operation<'_>) -> Operation<'_> {
         )
         .tag("workers")
         .response::<200, Json<OkWorker>>()
+        .response::<400, Json<ErrorBody>>()
         .response::<409, Json<ErrorBody>>()
 }

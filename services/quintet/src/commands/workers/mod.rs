@@ -2,7 +2,7 @@
 
 mod wait;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use quintet_bus::now;
 use quintet_contract::worker::WorkerKind;
 use serde_json::{Value, json};
@@ -22,19 +22,29 @@ pub(crate) enum WorkersCommand {
         kind: Option<WorkerKind>,
     },
     /// Drain a run worker: no new tasks; its present ones continue
-    Drain { id: String },
+    Drain(Target),
     /// Undo a drain of a run worker
-    Undrain { id: String },
+    Undrain(Target),
     /// Wait until enough workers of a kind are present and not draining
     Wait(wait::WaitCommand),
+}
+
+/// One worker.
+#[derive(Args)]
+pub(crate) struct Target {
+    /// Id of the worker, as `quintet workers list` shows it
+    id: String,
+    /// Kind of the worker, where workers of several kinds have this id
+    #[arg(long)]
+    kind: Option<WorkerKind>,
 }
 
 pub(super) async fn run(command: WorkersCommand, global: &Global) -> Outcome {
     let http = Http::of(global)?;
     match command {
         WorkersCommand::List { kind } => show(&list(&http, kind).await?, global),
-        WorkersCommand::Drain { id } => drain(&http, &id, true, global).await?,
-        WorkersCommand::Undrain { id } => drain(&http, &id, false, global).await?,
+        WorkersCommand::Drain(target) => drain(&http, &target, true, global).await?,
+        WorkersCommand::Undrain(target) => drain(&http, &target, false, global).await?,
         WorkersCommand::Wait(command) => {
             let present = wait::wait(&command, async || list(&http, Some(command.kind)).await);
             show(&present.await?, global);
@@ -52,8 +62,10 @@ async fn list(http: &Http, kind: Option<WorkerKind>) -> anyhow::Result<Vec<Value
     Ok(list.as_array().cloned().unwrap_or_default())
 }
 
-async fn drain(http: &Http, id: &str, drain: bool, global: &Global) -> Outcome {
-    let path = format!("/v1/workers/{}/drain", path_of(id));
+async fn drain(http: &Http, target: &Target, drain: bool, global: &Global) -> Outcome {
+    let kind = target.kind.map(|kind| format!("?kind={kind}"));
+    let kind = kind.unwrap_or_default();
+    let path = format!("/v1/workers/{}/drain{kind}", path_of(&target.id));
     let mut answer = http.post(&path, &json!({"drain": drain})).await?;
     show(&[answer["worker"].take()], global);
     Ok(())
