@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use quintet_bus::{Bus, BusConfig, new_job_id};
+use quintet_bus::{Bus, BusConfig, new_job_id, with_traceparent};
 use quintet_contract::JsonObject;
 use quintet_contract::agent::{ActiveJob, AgentCommand, AgentReport, CommandReply, Hello};
 use quintet_contract::api::{JobRef, PutTemplate, SubmitBatch, SubmitJob, TemplateRef};
@@ -173,6 +173,26 @@ async fn until(bus: &Bus, id: &JobId, wanted: JobStatus) -> Job {
         }
     });
     job.await.unwrap()
+}
+
+#[tokio::test]
+async fn the_record_of_a_job_names_the_trace_of_its_request_though_nothing_exports_traces() {
+    let nats = Nats::start().await.unwrap();
+    let bus = connect(&nats).await;
+    let scheduler = Scheduler::start(&nats, "one").await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let submission = submission();
+    let submitting = submit(&bus, &submission);
+    let named = with_traceparent(Some(parent.to_owned()), submitting).await;
+    let unnamed = submit(&bus, &self::submission()).await;
+    let trace = async |job: &Job| {
+        let stored = bus.bucket::<Jobs>().get(&job.id).await.unwrap();
+        stored.unwrap().record.trace_id.unwrap().as_str().to_owned()
+    };
+    let named = trace(&named).await;
+    assert_eq!(named, "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_ne!(trace(&unnamed).await, named);
+    scheduler.stop().await;
 }
 
 #[tokio::test]

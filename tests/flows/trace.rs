@@ -5,11 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use quintet_contract::bucket::{Jobs, RunKey, Runs};
+use quintet_contract::id::{JobId, RunId};
 use quintet_testkit::wait_for;
-use quintet_tests::TIMEOUT;
+use quintet_tests::{Stack, TIMEOUT};
 use serde_json::json;
 
 use crate::program::Program;
+use crate::runs_http;
 
 mod collector {
     //! A receiver of OTLP over HTTP: keeps every span that it is sent.
@@ -100,4 +103,27 @@ async fn the_way_of_a_job_from_the_http_request_to_the_agent_and_back_is_one_tra
         },
     );
     seen.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_records_of_a_run_and_of_its_job_name_the_trace_of_the_request() {
+    let stack = Stack::start().await;
+    let job = json!({"inlineConfig": {"executor": "noop", "durationMs": 5}});
+    let plan = json!({"nodes": [{"id": "n", "kind": "job", "job": job}]});
+    let request = stack
+        .api
+        .request(reqwest::Method::POST, "/v1/runs")
+        .header("traceparent", format!("00-{TRACE}-b7ad6b7169203331-01"))
+        .json(&json!({"plan": plan}));
+    let made = stack.api.send(request).await.expect(201).body;
+    let id = made["runId"].as_str().unwrap();
+    runs_http::until(&stack.api, id, "completed").await;
+    let jobs = stack.api.get("/v1/jobs").await.expect(200).body;
+    let job = JobId::parse(jobs[0]["id"].as_str().unwrap()).unwrap();
+    let bus = stack.bus().await;
+    let job = bus.bucket::<Jobs>().get(&job).await.unwrap().unwrap();
+    assert_eq!(job.record.trace_id.unwrap().as_str(), TRACE);
+    let run: RunId = id.parse().unwrap();
+    let run = bus.bucket::<Runs>().get(&RunKey(run)).await.unwrap().unwrap();
+    assert_eq!(run.record.trace_id.unwrap().as_str(), TRACE);
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use quintet_bus::Bus;
+use quintet_bus::{Bus, with_traceparent};
 use quintet_contract::id::{NodeId, RunId, WorkerId};
 use quintet_contract::job::Attempt;
 use quintet_contract::task::{RunReport, WorkerEvent};
@@ -116,6 +116,7 @@ async fn execute(
                     event,
                 });
             let work = jobs::execute(bus, key.clone(), job, events, stop.clone());
+            let work = with_traceparent(execution.traceparent, work);
             tokio::join!(work, report(reports, reported, key));
         }
         ExecutionWork::Kubernetes(work) => {

@@ -14,7 +14,6 @@ use quintet_contract::subject::{
 };
 use quintet_contract::task::MAX_REPORTS;
 use quintet_leader::{Error, InboxOf, Message};
-use quintet_service::trace::current_traceparent;
 use tracing::Span;
 
 use crate::core::Event;
@@ -62,7 +61,7 @@ fn created(incoming: Incoming<CreateRuns>) -> Option<Inbound> {
         return None;
     }
     let span = incoming.span("runner");
-    let traceparent = span.in_scope(current_traceparent);
+    let traceparent = Some(incoming.traceparent(&span));
     let create = Box::new(incoming.message);
     let pending = PendingReply::new(incoming.responder, span);
     Some(Inbound::new(pending, move |id| {

@@ -14,7 +14,6 @@ use quintet_contract::subject::{
     SubmitJobs,
 };
 use quintet_leader::{Error, InboxOf, Message};
-use quintet_service::trace::current_traceparent;
 use tracing::Span;
 
 use crate::core::{Event, Question, Traceparent};
@@ -110,7 +109,7 @@ where
         return None;
     }
     let span = incoming.span("scheduler");
-    let traceparent: Traceparent = span.in_scope(current_traceparent);
+    let traceparent: Traceparent = Some(incoming.traceparent(&span));
     tracing::debug!(parent: &span, operation = name, "accepted a request");
     let message = incoming.message;
     let pending = PendingReply::new(incoming.responder, span);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_LAST_SEQUENCE, NATS_MESSAGE_TTL, NATS_SEQUENCE};
+use quintet_contract::cause::is_traceparent;
 use quintet_contract::id::MessageId;
 use quintet_contract::time::Timestamp;
 use quintet_contract::{
@@ -11,7 +12,7 @@ use quintet_contract::{
 };
 
 use crate::clock::new_message_id;
-use crate::trace::{HEADER_TRACEPARENT, hooks};
+use crate::trace::{HEADER_TRACEPARENT, inject};
 
 /// Header of an answer that is an error; its value is the code.
 pub(crate) const HEADER_ERROR: &str = "Quintet-Error";
@@ -58,8 +59,8 @@ impl Meta {
             message_id: text(HEADER_MESSAGE_ID).and_then(|value| value.parse().ok()),
             cause: text(HEADER_CAUSE).and_then(|value| value.parse().ok()),
             deadline: text(HEADER_DEADLINE).and_then(|value| value.parse().ok()),
-            traceparent: hooks()
-                .and_then(|_| text(HEADER_TRACEPARENT))
+            traceparent: text(HEADER_TRACEPARENT)
+                .filter(|text| is_traceparent(text))
                 .map(str::to_owned),
             sequence: headers
                 .get(NATS_SEQUENCE)
@@ -80,10 +81,8 @@ pub(crate) fn outgoing(cause: Option<MessageId>) -> HeaderMap {
     if let Some(cause) = cause {
         headers.insert(HEADER_CAUSE, cause.to_string());
     }
-    if let Some(hooks) = hooks() {
-        for (name, value) in (hooks.inject)() {
-            headers.insert(name.as_str(), value.as_str());
-        }
+    for (name, value) in inject() {
+        headers.insert(name.as_str(), value.as_str());
     }
     headers
 }

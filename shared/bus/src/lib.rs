@@ -83,5 +83,8 @@ pub use serve::{Deliveries, Delivery, Incoming, Requests};
 pub use server_failover::ServerFailover;
 pub use tap::Tapped;
 pub use topology::{Condition, StreamReport, TopologyReport};
-pub use trace::{HeaderLookup, TraceHooks, current_traceparent, set_trace_hooks};
+pub use trace::{
+    HeaderLookup, TraceHooks, current_traceparent, new_traceparent, set_trace_hooks,
+    with_traceparent,
+};
 pub use watch::{Change, Watch, WatchFrom};

@@ -60,6 +60,14 @@ impl<S: Request> Incoming<S> {
     pub fn span(&self, name: &'static str) -> Span {
         span(name, &self.meta)
     }
+
+    /// The `traceparent` of what this request causes: of its span, else of its sender, else of a trace that begins here.
+    pub fn traceparent(&self, span: &Span) -> String {
+        let of_span = span.in_scope(trace::current_traceparent);
+        of_span
+            .or_else(|| self.meta.traceparent.clone())
+            .unwrap_or_else(trace::new_traceparent)
+    }
 }
 
 fn span(name: &'static str, meta: &Meta) -> Span {

@@ -1,10 +1,12 @@
-//! Trace propagation through hooks, since only the service crate names OpenTelemetry.
+//! Trace propagation: through hooks, since only the service crate names OpenTelemetry, and through the running task.
 //!
-//! Without hooks no trace header is written or read.
+//! A process without an exporter has no spans that know their trace. There the trace of the running task, if it was given
+//! one by [`with_traceparent`], travels in the headers of what it sends, so that records name the trace nevertheless.
 
 use std::sync::OnceLock;
 
 use tracing::Span;
+use uuid::Uuid;
 
 /// Header that carries the trace context.
 pub(crate) const HEADER_TRACEPARENT: &str = "traceparent";
@@ -39,6 +41,36 @@ pub fn current_traceparent() -> Option<String> {
     headers
         .into_iter()
         .find_map(|(name, value)| (name == HEADER_TRACEPARENT).then_some(value))
+}
+
+tokio::task_local! {
+    static TRACEPARENT: String;
+}
+
+/// Runs work whose messages belong to a trace, named by a W3C `traceparent`, where no span knows a better one. Tasks that
+/// are spawned in it do not inherit it. Cancel-safe if the work is.
+pub async fn with_traceparent<F: Future>(traceparent: Option<String>, work: F) -> F::Output {
+    match traceparent {
+        Some(traceparent) => TRACEPARENT.scope(traceparent, work).await,
+        None => work.await,
+    }
+}
+
+/// A `traceparent` of a trace that begins here and is not exported.
+pub fn new_traceparent() -> String {
+    let (trace, span) = (Uuid::now_v7().as_u128(), Uuid::now_v7().as_u64_pair().1);
+    format!("00-{trace:032x}-{span:016x}-00")
+}
+
+/// The trace headers of a message that is sent now.
+pub(crate) fn inject() -> Vec<(String, String)> {
+    let of_span = hooks().map(|hooks| (hooks.inject)()).unwrap_or_default();
+    if !of_span.is_empty() {
+        return of_span;
+    }
+    let of_task = TRACEPARENT
+        .try_with(|traceparent| vec![(HEADER_TRACEPARENT.to_owned(), traceparent.clone())]);
+    of_task.unwrap_or_default()
 }
 
 /// Makes `span` a child of the span that `traceparent` names.

@@ -60,6 +60,14 @@ impl CausedBy {
 #[serde(transparent)]
 pub struct TraceId(String);
 
+/// Longest `traceparent` that is kept: 55 bytes in the version of today, and some for a later one.
+const MAX_TRACEPARENT_BYTES: usize = 64;
+
+/// Whether a text is a W3C `traceparent` that names a trace, and short enough to be stored with a record.
+pub fn is_traceparent(text: &str) -> bool {
+    text.len() <= MAX_TRACEPARENT_BYTES && TraceId::of_traceparent(text).is_some()
+}
+
 impl TraceId {
     /// The id in a `traceparent`; none where that is no such header or names no trace.
     pub fn of_traceparent(traceparent: &str) -> Option<Self> {
@@ -85,6 +93,9 @@ mod tests {
         let id = "4bf92f3577b34da6a3ce929d0e0e4736";
         let traceparent = format!("00-{id}-00f067aa0ba902b7-01");
         assert_eq!(TraceId::of_traceparent(&traceparent).unwrap().as_str(), id);
+        assert!(is_traceparent(&traceparent));
+        let endless = format!("{traceparent}{}", "0".repeat(60_000));
+        assert!(!is_traceparent(&endless), "it would be stored");
         for other in [
             "",
             "00",

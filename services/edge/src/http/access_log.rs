@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
+use quintet_bus::{new_traceparent, with_traceparent};
+use quintet_contract::cause::is_traceparent;
 use quintet_service::trace::set_parent;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, Span, info_span};
 
 use super::request_id::id_of;
 use super::route::{Level, RouteTable, Target};
@@ -40,11 +42,9 @@ pub(crate) async fn access_log(
         request_id = id,
         status = tracing::field::Empty
     );
-    set_parent(&span, |name| {
-        let value = request.headers().get(name)?;
-        value.to_str().ok().map(str::to_owned)
-    });
-    let response = next.run(request).instrument(span.clone()).await;
+    let traceparent = traceparent_of(&span, request.headers());
+    let answering = next.run(request).instrument(span.clone());
+    let response = with_traceparent(Some(traceparent), answering).await;
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.record("status", status);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -55,6 +55,18 @@ pub(crate) async fn access_log(
     });
     metrics::request(method, route, status, took);
     response
+}
+
+/// Makes a request's span part of the client's trace; of a client without one the trace begins here.
+fn traceparent_of(span: &Span, headers: &HeaderMap) -> String {
+    let header = |name: &str| {
+        let value = headers.get(name)?;
+        value.to_str().ok().map(str::to_owned)
+    };
+    set_parent(span, header);
+    header("traceparent")
+        .filter(|given| is_traceparent(given))
+        .unwrap_or_else(new_traceparent)
 }
 
 fn method_name(method: &Method) -> &'static str {

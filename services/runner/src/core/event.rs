@@ -111,6 +111,8 @@ pub struct Execution {
     pub attempt: Attempt,
     /// How many of its reports were processed already, where it is continued.
     pub reports: u64,
+    /// The trace of the run.
+    pub traceparent: Traceparent,
     /// What it is.
     pub work: ExecutionWork,
 }

@@ -143,6 +143,7 @@ impl Reconciler<'_> {
             node: id.clone(),
             attempt: self.fact(id).attempt,
             reports: private.map_or(0, |private| private.reports),
+            traceparent: self.active.traceparent().map(str::to_owned),
             work,
         })));
     }
