@@ -124,6 +124,11 @@ async fn the_records_of_a_run_and_of_its_job_name_the_trace_of_the_request() {
     let job = bus.bucket::<Jobs>().get(&job).await.unwrap().unwrap();
     assert_eq!(job.record.trace_id.unwrap().as_str(), TRACE);
     let run: RunId = id.parse().unwrap();
-    let run = bus.bucket::<Runs>().get(&RunKey(run)).await.unwrap().unwrap();
+    let run = bus
+        .bucket::<Runs>()
+        .get(&RunKey(run))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(run.record.trace_id.unwrap().as_str(), TRACE);
 }
