@@ -292,6 +292,7 @@ mod tests {
             ("http://EDGE.example:8080", true, true),
             ("http://edge.example", false, false),
             ("http://edge.example:80", false, false),
+            ("http://localhost", true, false),
             ("http://localhost:5173", true, false),
             ("http://LOCALHOST:3", true, false),
             ("http://app.localhost:3000", true, false),
